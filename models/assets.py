@@ -1,0 +1,108 @@
+"""Release assets: found in the resources folder, else downloaded, checked, and only then given their name."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.registry import BUNDLED, RELEASE_URL
+
+logger = logging.getLogger(__name__)
+
+BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
+ATTEMPTS = 3  # a cut connection is taken up again where it broke
+CHUNK_BYTES = 1 << 18
+TIMEOUT_S = 30.0
+
+
+class AssetError(RuntimeError):
+    """A file that cannot be downloaded, or is not what it should be."""
+
+
+def resources_dir() -> Path:
+    """Return the folder that holds downloads: EFFICIENTAT_RESOURCES, else resources/ beside the code."""
+    return Path(os.environ.get("EFFICIENTAT_RESOURCES") or BUNDLED_DIR)
+
+
+def release_url() -> str:
+    """Return the address below which the assets lie, ending in "/": EFFICIENTAT_RELEASE_URL, else the published release."""
+    url = os.environ.get("EFFICIENTAT_RELEASE_URL") or RELEASE_URL
+    if urllib.parse.urlsplit(url).scheme not in ("https", "http", "file"):
+        raise AssetError(f"EFFICIENTAT_RELEASE_URL must begin with https://, http:// or file://, not {url!r}")
+    return url.rstrip("/") + "/"
+
+
+def fetch(asset: str, check: Callable[[Path], None]) -> Path:
+    """Return the path of `asset` in the resources folder, downloading it first if it is not there.
+
+    `check(path)` raises for a file that is not what it should be; it sees the download under a temporary name, which is removed
+    when anything fails, so that the asset's own name never stands for a damaged file. Raises `AssetError`.
+    """
+    path = resources_dir() / asset
+    if path.is_file():
+        return path
+    url = release_url() + urllib.parse.quote(asset, safe="()")
+    temporary = path.with_name(f".{asset}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # left by a killed process that had this one's number
+        _download(url, temporary, asset)
+        check(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise AssetError(
+            f"{asset} is neither in {path.parent} nor could it be downloaded from {url} ({reason}); without a network, put the "
+            f"file there yourself, or use the bundled model {', '.join(BUNDLED)}"
+        ) from error
+    except AssetError as error:
+        raise AssetError(f"the download of {url} was refused and removed: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # a failure here must not hide the first one
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, path: Path, description: str) -> None:
+    """Write `url` to `path` with a progress bar; a connection that breaks is resumed, `ATTEMPTS` times at most."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _transfer(url, path, description)
+            return
+        except urllib.error.HTTPError:
+            raise  # the server answered; asking again changes nothing
+        except (OSError, http.client.HTTPException) as error:
+            connected = path.exists()
+            if attempt == ATTEMPTS or not connected:
+                raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error
+            logger.warning("%s: connection lost (%s), trying again", description, error)
+
+
+def _transfer(url: str, path: Path, description: str) -> None:
+    """Fetch what is missing of `path` and check the length that the server announced."""
+    done = path.stat().st_size if path.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        if done and response.status != 206:  # the server sends everything again
+            done = 0
+        announced = response.headers.get("Content-Length")
+        total = done + int(announced) if announced else None
+        with (
+            open(path, "ab" if done else "wb") as file,
+            tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=description, leave=False) as bar,
+        ):
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                bar.update(len(chunk))
+    if total is not None and done < total:
+        raise ConnectionError(f"the connection closed after {done} of {total} bytes")

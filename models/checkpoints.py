@@ -1,0 +1,211 @@
+"""Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
+
+An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import assets
+from models.assets import AssetError
+from models.config import Arch, MelConfig, from_plain, to_plain
+from models.network import MobileNetV3
+from models.registry import BUNDLED, PRETRAINED
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(AssetError):
+    """A checkpoint file that is damaged, or that does not fit the network it is meant for."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with everything needed to use them rightly; `metrics` and `args` tell where they come from."""
+
+    name: str
+    state: dict[str, Tensor]
+    arch: Arch
+    mel: MelConfig
+    labels: tuple[str, ...] | None = None
+    epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+def load(name: str | os.PathLike[str]) -> Checkpoint:
+    """Load a released model, a bundled model, or a checkpoint of this project by its path.
+
+    Raises `ValueError` for a name that is none of these, `FileNotFoundError` for a missing path, `AssetError` where a download
+    fails and `CheckpointError` where a file is not a fitting checkpoint.
+    """
+    name = os.fspath(name)
+    if name in PRETRAINED:
+        entry = PRETRAINED[name]
+        path = assets.fetch(entry.asset, check=lambda path: _check_state(_read(path), entry.arch, name))
+        state = _read(path)
+        _check_state(state, entry.arch, name)
+        return Checkpoint(name, state, entry.arch, entry.mel)
+    if name in BUNDLED:
+        return _parse(_read(assets.BUNDLED_DIR / BUNDLED[name]), name)
+    if Path(name).suffix or os.sep in name:
+        return _parse(_read(Path(name)), name)
+    known = [*PRETRAINED, *BUNDLED]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or the path of a checkpoint (.pt)")
+
+
+def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
+    """Return the network's architecture and front end without the weights: nothing is downloaded. Errors as `load`."""
+    if name in PRETRAINED:
+        return PRETRAINED[name].arch, PRETRAINED[name].mel
+    checkpoint = load(name)
+    return checkpoint.arch, checkpoint.mel
+
+
+def build(checkpoint: Checkpoint, num_classes: int | None = None) -> MobileNetV3:
+    """Build the network of a checkpoint and load its weights.
+
+    With another `num_classes` the tensors of the last layer (mlp) or of the head (other heads) keep their fresh initialisation and
+    the labels are dropped; this is logged.
+    """
+    if num_classes is None or num_classes == checkpoint.arch.num_classes:
+        model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels)
+        model.load_state_dict(checkpoint.state)
+        return model
+    model = MobileNetV3(replace(checkpoint.arch, num_classes=num_classes), checkpoint.mel)
+    prefix = "classifier.5." if checkpoint.arch.head_type == "mlp" else "classifier."
+    dropped = {key for key in checkpoint.state if key.startswith(prefix)}
+    kept = {key: tensor for key, tensor in checkpoint.state.items() if key not in dropped}
+    missing, unexpected = model.load_state_dict(kept, strict=False)
+    if not set(missing) <= dropped or unexpected:  # a norm's num_batches_tracked is not reported as missing
+        raise CheckpointError(f"{checkpoint.name}: missing {missing}, unexpected {unexpected}; only {dropped} may differ")
+    logger.warning(
+        "%s: %d instead of %d classes, so %s start from a fresh initialisation",
+        checkpoint.name, num_classes, checkpoint.arch.num_classes, ", ".join(sorted(dropped)),
+    )  # fmt: skip
+    return model
+
+
+def load_model(name: str | os.PathLike[str]) -> MobileNetV3:
+    """Load a model with its own classes, in evaluation mode; errors as `load`."""
+    return build(load(name)).eval()
+
+
+def save(
+    path: Path,
+    model: MobileNetV3,
+    *,
+    epoch: int | None = None,
+    metrics: Mapping[str, float] | None = None,
+    args: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an own checkpoint: complete under its name or, after any failure, not at all."""
+    content = {
+        "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
+        "arch": to_plain(model.arch),
+        "mel": to_plain(model.mel),
+        "labels": None if model.labels is None else list(model.labels),
+        "epoch": epoch,
+        "metrics": _plain(metrics or {}),
+        "args": _plain(args or {}),
+    }
+    write_atomically(path, content)
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy scalars and paths into numbers and text, so that a checkpoint holds nothing but plain data."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint holds plain data, not {type(value).__name__}: {value!r}")
+
+
+def write_atomically(path: Path, content: Any) -> None:
+    """`torch.save` to a temporary name in the same folder, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # a failure here must not hide the first one
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Any:
+    """Unpickle tensors and plain data only; anything else, or a damaged file, is a `CheckpointError`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} not found")
+    try:
+        if zipfile.is_zipfile(path):  # not so in torch's format before 1.6
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # torch.load does not look at the checksums
+                    raise ValueError(f"wrong checksum of {damaged}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler fails on damaged files in many ways, IndexError and struct.error among them
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip().lower()
+        kind = "a web page" if start.startswith((b"<!doctype", b"<html")) else "damaged, or holds more than weights and plain data"
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is no readable checkpoint: it is {kind}; remove it and fetch it again"
+        ) from error
+
+
+def _check_state(state: Any, arch: Arch, name: str) -> None:
+    """Raise `CheckpointError` unless `state` has exactly the names and shapes of the network."""
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{name}: the file holds no state dict")
+    with torch.device("meta"):
+        expected = {key: tensor.shape for key, tensor in MobileNetV3(arch).state_dict().items()}
+    problems = [f"{key} is missing" for key in expected if key not in state]
+    problems += [f"{key} is not of this network" for key in state if key not in expected]
+    problems += [
+        f"{key} has shape {tuple(state[key].shape)} instead of {tuple(shape)}"
+        for key, shape in expected.items()
+        if key in state and state[key].shape != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{name}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+
+
+def _parse(content: Any, name: str) -> Checkpoint:
+    """Turn an own checkpoint's content into a `Checkpoint`."""
+    keys: Sequence[str] = ("model", "arch", "mel", "labels", "epoch", "metrics", "args")
+    if not isinstance(content, Mapping) or not set(keys) <= set(content):
+        raise CheckpointError(
+            f"{name} is no checkpoint of this project (it should hold {', '.join(keys)}); a bare state dict goes into "
+            "get_model(...).load_state_dict"
+        )
+    try:
+        arch, mel = from_plain(Arch, content["arch"]), from_plain(MelConfig, content["mel"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name}: {error}") from error
+    _check_state(content["model"], arch, name)
+    labels = None if content["labels"] is None else tuple(content["labels"])
+    return Checkpoint(
+        name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"])
+    )

@@ -1,0 +1,57 @@
+"""Ensembles: the mean of the members' logits, each member behind its own front end and on its own device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models import checkpoints
+from models.waveform import WaveformModel
+
+
+class EnsembleModel(nn.Module):
+    """Waveforms (B, samples) -> mean of the members' logits (B, K), and their embeddings side by side (B, sum of C).
+
+    Members may differ in width, head and front end but must agree on rate, class count and labels. `.to(device)` moves all of
+    them; a single member moved elsewhere gets its input there, and the result comes back to the device of the waveform.
+    """
+
+    def __init__(self, members: Sequence[WaveformModel]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        for property_name in ("sample_rate", "num_classes", "labels"):
+            if len({getattr(member, property_name) for member in members}) > 1:
+                raise ValueError(f"the members of an ensemble must have the same {property_name}")
+        self.members = nn.ModuleList(members)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        return self.members[0].labels
+
+    @property
+    def num_classes(self) -> int:
+        return self.members[0].num_classes
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz at which waveforms are expected."""
+        return self.members[0].sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where waveforms should be put: the device of the first member."""
+        return self.members[0].device
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = [member(waveform.to(member.device)) for member in self.members]
+        logits, embeddings = zip(*outputs, strict=True)
+        logits = torch.stack([member_logits.to(waveform.device) for member_logits in logits]).mean(0)
+        return logits, torch.cat([embedding.to(waveform.device) for embedding in embeddings], dim=1)
+
+
+def get_ensemble_model(names: Sequence[str]) -> EnsembleModel:
+    """Load the named models (released, bundled, or paths of own checkpoints) as an ensemble in evaluation mode."""
+    return EnsembleModel([WaveformModel(checkpoints.load_model(name)) for name in names]).eval()

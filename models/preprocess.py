@@ -1,0 +1,143 @@
+"""The log-mel front end: waveforms in, normalised log-mel spectrograms out, SpecAugment while training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.config import MelConfig
+
+PRE_EMPHASIS = 0.97
+LOG_OFFSET = 1e-5
+
+
+class AugmentMelSTFT(nn.Module):
+    """Pre-emphasis, power spectrogram, Kaldi-style mel bands, logarithm; in training mode with masking and moving band edges.
+
+    In: (B, samples) floating point, mono, [-1, 1], at `sr` Hz. Out: (B, n_mels, frames) float32 with
+    frames = 1 + (samples - 1) // hopsize, so 10 s at the defaults give 1000; digital silence maps to -1.40259. Always computes in
+    float32, also under autocast: a full-scale sine reaches 77,000 in the power spectrum, beyond float16.
+
+    Clips shorter than n_fft // 2 + 2 samples (514, 16 ms) are padded with zeros at their end to that length.
+
+    Training mode draws, for each call, fmin from fmin + [0, fmin_aug_range - 1] Hz and fmax from
+    fmax + fmax_aug_range // 2 - [0, fmax_aug_range - 1] Hz, and for each example one mask of up to `freqm` bands and one of up to
+    `timem` frames; 0 turns a mask off. `fmax` None means sr // 2 - fmax_aug_range // 2.
+    """
+
+    def __init__(
+        self,
+        n_mels: int = 128,
+        sr: int = 32000,
+        win_length: int = 800,
+        hopsize: int = 320,
+        n_fft: int = 1024,
+        freqm: int = 48,
+        timem: int = 192,
+        fmin: float = 0.0,
+        fmax: float | None = None,
+        fmin_aug_range: int = 10,
+        fmax_aug_range: int = 2000,
+    ) -> None:
+        super().__init__()
+        if fmin_aug_range < 1 or fmax_aug_range < 1:
+            raise ValueError(f"fmin_aug_range and fmax_aug_range must be at least 1 Hz, not {fmin_aug_range} and {fmax_aug_range}")
+        if freqm < 0 or timem < 0:
+            raise ValueError(f"freqm and timem must not be negative, got {freqm} and {timem}")
+        if fmax is None:
+            fmax = float(sr // 2 - fmax_aug_range // 2)
+        self.config = MelConfig(n_mels, sr, win_length, hopsize, n_fft, fmin, fmax)
+        self.freqm = freqm
+        self.timem = timem
+        self.fmin_aug_range = fmin_aug_range
+        self.fmax_aug_range = fmax_aug_range
+        # Plain attributes, not buffers: `.half()` must not touch them and checkpoints do not hold them.
+        self._window: Tensor | None = None
+        self._eval_bank: Tensor | None = None
+
+    @classmethod
+    def from_config(cls, config: MelConfig, freqm: int = 0, timem: int = 0, **augmentation: int) -> AugmentMelSTFT:
+        """Build the front end that a checkpoint was trained with; `augmentation` are the aug ranges in Hz."""
+        return cls(
+            config.n_mels, config.sample_rate, config.win_length, config.hop_size, config.n_fft,
+            freqm, timem, config.fmin, config.fmax, **augmentation,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 2 or x.shape[1] < 1 or not x.is_floating_point():
+            raise ValueError(f"expected floating-point waveforms of shape (B, samples), got {x.dtype} {tuple(x.shape)}")
+        with torch.autocast(x.device.type, enabled=False):
+            mel = self._filterbank(x.device) @ self._power_spectrogram(x.float())
+            log_mel = torch.log(mel + LOG_OFFSET)
+            if self.training:
+                log_mel = mask_axis(log_mel, self.freqm, axis=1)
+                log_mel = mask_axis(log_mel, self.timem, axis=2)
+            return (log_mel + 4.5) / 5.0
+
+    def _power_spectrogram(self, x: Tensor) -> Tensor:
+        """(B, samples) -> |STFT|^2 (B, n_fft // 2 + 1, frames) of the pre-emphasised, reflect-padded signal."""
+        config = self.config
+        if self._window is None or self._window.device != x.device:
+            with torch.inference_mode(False):  # so that training can use what inference made
+                self._window = torch.hann_window(config.win_length, periodic=False, device=x.device)
+        if x.shape[1] < config.min_samples:
+            x = functional.pad(x, (0, config.min_samples - x.shape[1]))
+        x = x[:, 1:] - PRE_EMPHASIS * x[:, :-1]
+        spectrum = torch.stft(
+            x, config.n_fft, config.hop_size, config.win_length, self._window, center=True, pad_mode="reflect", return_complex=True
+        )
+        return spectrum.real.square() + spectrum.imag.square()  # a quarter of the time of view_as_real and a sum
+
+    def _filterbank(self, device: torch.device) -> Tensor:
+        """Return the mel filterbank (n_mels, n_fft // 2 + 1): drawn anew for each training call, kept in evaluation."""
+        config = self.config
+        if self.training:
+            fmin = config.fmin + int(torch.randint(self.fmin_aug_range, ()))
+            fmax = config.fmax + self.fmax_aug_range // 2 - int(torch.randint(self.fmax_aug_range, ()))
+            if fmin >= fmax:
+                raise ValueError(f"the moving band edges crossed: fmin {fmin:g} Hz, fmax {fmax:g} Hz; lower fmax_aug_range")
+            return mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, fmin, fmax).to(device)
+        if self._eval_bank is None or self._eval_bank.device != device:
+            with torch.inference_mode(False):
+                bank = mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, config.fmin, config.fmax)
+                self._eval_bank = bank.to(device)
+        return self._eval_bank
+
+    def extra_repr(self) -> str:
+        return f"{self.config}, freqm={self.freqm}, timem={self.timem}"
+
+
+def mel_filterbank(n_mels: int, n_fft: int, sample_rate: int, fmin: float, fmax: float) -> Tensor:
+    """Return Kaldi's triangular mel filters, (n_mels, n_fft // 2 + 1) float32; the Nyquist bin has no weight.
+
+    Triangles are linear in mel = 1127 ln(1 + f / 700), with centres equally spaced between fmin and fmax (Hz). Band edges beyond
+    the Nyquist frequency, which the training draw can reach, are allowed: the bins above it do not exist.
+    """
+    frequencies = torch.arange(n_fft // 2, dtype=torch.float64) * (sample_rate / n_fft)
+    mels = _hz_to_mel(frequencies)  # (bins,)
+    low, high = _hz_to_mel(torch.tensor([fmin, fmax], dtype=torch.float64))
+    spacing = (high - low) / (n_mels + 1)
+    left = (low + spacing * torch.arange(n_mels, dtype=torch.float64))[:, None]  # (n_mels, 1)
+    rising = (mels - left) / spacing
+    falling = (left + 2 * spacing - mels) / spacing
+    return functional.pad(torch.minimum(rising, falling).clamp(min=0), (0, 1)).float()
+
+
+def _hz_to_mel(frequency: Tensor) -> Tensor:
+    return 1127.0 * torch.log1p(frequency / 700.0)
+
+
+def mask_axis(x: Tensor, max_width: int, axis: int) -> Tensor:
+    """Set one random run along `axis` of (B, n_mels, frames) to 0 for each example (SpecAugment, Park et al., 2019).
+
+    The width is uniform in [0, max_width), the start uniform in [0, size - width].
+    """
+    if max_width == 0:
+        return x
+    size = x.shape[axis]
+    shape = [len(x), 1, 1]
+    width = torch.rand(shape, device=x.device) * min(max_width, size)
+    start = torch.rand(shape, device=x.device) * (size - width)
+    position = torch.arange(size, device=x.device).view([-1 if other == axis else 1 for other in range(3)])
+    return x.masked_fill((position >= start.floor()) & (position < start.floor() + width.floor()), 0.0)

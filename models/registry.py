@@ -1,0 +1,73 @@
+"""The released checkpoints and the bundled ones: pure data.
+
+Figures are those of the release (Schmid et al., ICASSP 2023, and its release notes), not measured here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.config import Arch, MelConfig
+
+RELEASE_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """One released weight file and all that is needed to use it rightly."""
+
+    asset: str  # file name below the release address
+    arch: Arch
+    mel: MelConfig
+    reported_map: float | None  # None: ImageNet weights only, the classifier is a random initialisation
+
+
+def _entry(asset: str, reported_map: float | None, width_mult: float, hop_size: int = 320, **arch) -> Pretrained:
+    network = Arch(width_mult=width_mult, **arch)
+    return Pretrained(asset, network, MelConfig(n_mels=network.input_dim_f, hop_size=hop_size), reported_map)
+
+
+PRETRAINED: dict[str, Pretrained] = {
+    # trained on ImageNet
+    "mn10_im_pytorch": _entry("mn10_im_pytorch.pt", None, 1.0),
+    "mn01_im": _entry("mn01_im.pt", None, 0.1),
+    "mn02_im": _entry("mn02_im.pt", None, 0.2),
+    "mn04_im": _entry("mn04_im.pt", None, 0.4),
+    "mn05_im": _entry("mn05_im.pt", None, 0.5),
+    "mn10_im": _entry("mn10_im.pt", None, 1.0),
+    "mn20_im": _entry("mn20_im.pt", None, 2.0),
+    "mn30_im": _entry("mn30_im.pt", None, 3.0),
+    "mn40_im": _entry("mn40_im.pt", None, 4.0),
+    # trained on AudioSet
+    "mn01_as": _entry("mn01_as_mAP_298.pt", 0.298, 0.1),
+    "mn02_as": _entry("mn02_as_mAP_378.pt", 0.378, 0.2),
+    "mn04_as": _entry("mn04_as_mAP_432.pt", 0.432, 0.4),
+    "mn05_as": _entry("mn05_as_mAP_443.pt", 0.443, 0.5),
+    "mn10_as": _entry("mn10_as_mAP_471.pt", 0.471, 1.0),
+    "mn20_as": _entry("mn20_as_mAP_478.pt", 0.478, 2.0),
+    "mn30_as": _entry("mn30_as_mAP_482.pt", 0.482, 3.0),
+    "mn40_as": _entry("mn40_as_mAP_484.pt", 0.484, 4.0),
+    "mn40_as(2)": _entry("mn40_as_mAP_483.pt", 0.483, 4.0),
+    "mn40_as(3)": _entry("mn40_as_mAP_483(2).pt", 0.483, 4.0),
+    "mn40_as_no_im_pre": _entry("mn40_as_no_im_pre_mAP_483.pt", 0.483, 4.0),
+    "mn40_as_no_im_pre(2)": _entry("mn40_as_no_im_pre_mAP_483(2).pt", 0.483, 4.0),
+    "mn40_as_no_im_pre(3)": _entry("mn40_as_no_im_pre_mAP_482.pt", 0.482, 4.0),
+    "mn40_as_ext": _entry("mn40_as_ext_mAP_487.pt", 0.487, 4.0),
+    "mn40_as_ext(2)": _entry("mn40_as_ext_mAP_486.pt", 0.486, 4.0),
+    "mn40_as_ext(3)": _entry("mn40_as_ext_mAP_485.pt", 0.485, 4.0),
+    # time and frequency resolution
+    "mn10_as_hop_5": _entry("mn10_as_hop_5_mAP_475.pt", 0.475, 1.0, hop_size=160),
+    "mn10_as_hop_15": _entry("mn10_as_hop_15_mAP_463.pt", 0.463, 1.0, hop_size=480),
+    "mn10_as_hop_20": _entry("mn10_as_hop_20_mAP_456.pt", 0.456, 1.0, hop_size=640),
+    "mn10_as_hop_25": _entry("mn10_as_hop_25_mAP_447.pt", 0.447, 1.0, hop_size=800),
+    "mn10_as_mels_40": _entry("mn10_as_mels_40_mAP_453.pt", 0.453, 1.0, input_dim_f=40),
+    "mn10_as_mels_64": _entry("mn10_as_mels_64_mAP_461.pt", 0.461, 1.0, input_dim_f=64),
+    "mn10_as_mels_256": _entry("mn10_as_mels_256_mAP_474.pt", 0.474, 1.0, input_dim_f=256),
+    # fully convolutional head, smaller receptive field
+    "mn10_as_fc": _entry("mn10_as_fc_mAP_465.pt", 0.465, 1.0, head_type="fully_convolutional"),
+    "mn10_as_fc_s2221": _entry("mn10_as_fc_s2221_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 2, 1)),
+    "mn10_as_fc_s2211": _entry("mn10_as_fc_s2211_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 1, 1)),
+}
+
+# trained here on open recordings, kept in resources/ beside the code; the file holds the whole configuration
+BUNDLED: dict[str, str] = {"mn04_opensounds": "mn04_opensounds.pt"}

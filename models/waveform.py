@@ -1,0 +1,39 @@
+"""Front end and network as one module, so that weights never meet a foreign front end."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.network import MobileNetV3
+from models.preprocess import AugmentMelSTFT
+
+
+class WaveformModel(nn.Module):
+    """A network behind its front end: waveforms (B, samples) in [-1, 1] -> logits (B, K), embedding (B, C)."""
+
+    def __init__(self, network: MobileNetV3, front_end: AugmentMelSTFT | None = None) -> None:
+        super().__init__()
+        self.front_end = front_end or AugmentMelSTFT.from_config(network.mel)
+        self.network = network
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        return self.network.labels
+
+    @property
+    def num_classes(self) -> int:
+        return self.network.arch.num_classes
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz at which waveforms are expected."""
+        return self.front_end.config.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        spectrogram = self.front_end(waveform).unsqueeze(1)  # float32, whatever the weights are
+        return self.network(spectrogram.to(next(self.network.parameters()).dtype))

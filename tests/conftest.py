@@ -1,0 +1,41 @@
+"""Fixtures shared by the tests: tiny real data in the project's own formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import audio
+from datasets.hdf5_mp3 import Mp3Writer
+from models import checkpoints
+from models.MobileNetV3 import get_model
+
+torch.set_num_threads(1)  # two threads wait for each other when the machine is busy
+
+
+@pytest.fixture(scope="session")
+def tiny_audioset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the AudioSet format: 1 s tones, whose pitch is the class (0, 10, 20 or 30 of 527)."""
+    folder = tmp_path_factory.mktemp("audioset")
+    rng = np.random.default_rng(0)
+    time = np.arange(32000) / 32000
+    for part, count in (("balanced_train", 8), ("unbalanced_train", 24), ("eval", 12)):
+        with Mp3Writer(folder / f"{part}_segments_mp3.hdf", 527) as writer:
+            for i in range(count):
+                tone = 0.5 * np.sin(2 * np.pi * 300 * (i % 4 + 1) * time) + 0.05 * rng.standard_normal(len(time))
+                target = np.zeros(527)
+                target[10 * (i % 4)] = 1
+                writer.add(f"Y{part[:4]}{i:07d}.mp3", audio.encode_mp3(tone.astype(np.float32), 32000), target)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An own checkpoint of width 0.1 with random weights, AudioSet's 527 classes without names."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoints") / "random.pt"
+    checkpoints.save(path, get_model(width_mult=0.1).eval())
+    return path

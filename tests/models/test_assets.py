@@ -1,0 +1,356 @@
+"""Downloads against a server that misbehaves: what arrives is right, or nothing is left behind."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import os
+import pickle
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import assets, checkpoints
+from models.assets import AssetError
+from models.checkpoints import CheckpointError
+from models.config import Arch
+from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
+
+ASSET = PRETRAINED["mn01_as"].asset
+
+
+def assert_equal_states(state, expected) -> None:
+    assert list(state) == list(expected)
+    for name, tensor in state.items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_default_folder_and_address(monkeypatch):
+    for unset in (lambda name: monkeypatch.delenv(name, raising=False), lambda name: monkeypatch.setenv(name, "")):
+        unset("EFFICIENTAT_RESOURCES")
+        unset("EFFICIENTAT_RELEASE_URL")
+        assert assets.resources_dir() == Path(assets.__file__).resolve().parents[1] / "resources"
+        assert assets.release_url() == RELEASE_URL
+    assert RELEASE_URL.endswith("/")
+
+
+def test_fresh_download_then_no_more_questions(release, resources, left_in, mn01_state, mn01_bytes):
+    release.files[ASSET] = mn01_bytes
+    assert_equal_states(checkpoints.load("mn01_as").state, mn01_state)
+    assert left_in(resources) == [ASSET]
+    assert (resources / ASSET).read_bytes() == mn01_bytes
+    assert_equal_states(checkpoints.load_model("mn01_as").state_dict(), mn01_state)
+    assert release.paths == [f"/release/{ASSET}"]
+
+
+def test_file_put_there_by_hand_is_used_without_the_server(release, resources, mn01_state, mn01_bytes):
+    resources.mkdir(parents=True)
+    (resources / ASSET).write_bytes(mn01_bytes)
+    assert_equal_states(checkpoints.load("mn01_as").state, mn01_state)
+    assert release.paths == []
+
+
+def test_architecture_of_a_released_model_needs_no_download(release):
+    assert checkpoints.architecture("mn10_as_mels_40")[1].n_mels == 40
+    assert release.paths == []
+
+
+@pytest.mark.parametrize("name", ["mn40_as(3)", "mn40_as_no_im_pre(2)"])
+def test_parentheses_in_asset_names(name, release, resources, left_in):
+    asset = PRETRAINED[name].asset
+    release.files[asset] = b"weights"
+    path = assets.fetch(asset, check=lambda path: None)
+    assert path == resources / asset and path.read_bytes() == b"weights"
+    assert release.paths == [f"/release/{asset}"]
+    assert left_in(resources) == [asset]
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_release_address_with_and_without_slash(ending, release, monkeypatch):
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", release.url.rstrip("/") + ending)
+    release.files["a.pt"] = b"weights"
+    assert assets.fetch("a.pt", check=lambda path: None).read_bytes() == b"weights"
+    assert release.paths == ["/release/a.pt"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("faults", [[1000], [300_000], [300_000, 1000], [0]], ids=str)
+def test_cut_connection_is_taken_up_again(faults, ranges, release, resources, left_in, mn01_state, mn01_bytes):
+    assert len(mn01_bytes) > 301_000
+    release.files[ASSET] = mn01_bytes
+    release.ranges, release.faults = ranges, list(faults)
+    assert_equal_states(checkpoints.load("mn01_as").state, mn01_state)
+    assert (resources / ASSET).read_bytes() == mn01_bytes
+    assert left_in(resources) == [ASSET]
+    assert len(release.paths) == len(faults) + 1
+    if faults[0]:
+        assert release.range_headers[1] == f"bytes={faults[0]}-"  # what has arrived is not fetched twice
+
+
+def test_stalled_connection_is_taken_up_again(release, resources, left_in, monkeypatch):
+    monkeypatch.setattr(assets, "TIMEOUT_S", 0.3)
+    release.files["a.pt"] = bytes(range(256)) * 100
+    release.faults = ["stall"]
+    start = time.monotonic()
+    assert assets.fetch("a.pt", check=lambda path: None).read_bytes() == release.files["a.pt"]
+    assert time.monotonic() - start < 10  # the server itself gives up after 20 s
+    assert left_in(resources) == ["a.pt"]
+
+
+def test_connection_that_is_always_cut_leaves_nothing(release, resources, left_in, mn01_bytes):
+    release.files[ASSET] = mn01_bytes
+    release.always = 100
+    with pytest.raises(AssetError):
+        checkpoints.load("mn01_as")
+    assert left_in(resources) == []
+    assert 1 < len(release.paths) < 10
+    release.always = None  # and the next call is not in its way
+    checkpoints.load("mn01_as")
+    assert left_in(resources) == [ASSET]
+
+
+class Evil:
+    """Pickles to a call that creates a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def legacy(content) -> bytes:
+    """What `torch.save` wrote before torch 1.6."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def bodies(mn01: bytes, pickled, random_state) -> dict[str, bytes]:
+    """What a server may send in place of the weights of mn01_as."""
+    flipped = bytearray(mn01)
+    flipped[len(flipped) // 2] ^= 0xFF
+    state = random_state(Arch(527, 0.1))
+    first = next(iter(state))
+    return {
+        "empty": b"",
+        "text": b"Not Found",
+        "web page": b"<!DOCTYPE html>\n<html><body>Sign in to the network</body></html>",
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "garbage": bytes(range(256)) * 8,
+        "null bytes": bytes(5000),
+        "pickle of nothing": b"\x80\x02.",
+        "cut legacy file": legacy(state)[:-1000],
+        "cut": mn01[: len(mn01) * 2 // 3],
+        "bit flip": bytes(flipped),
+        "other width": pickled(random_state(Arch(527, 0.2))),
+        "other head": pickled(random_state(Arch(527, 0.1, head_type="fully_convolutional"))),
+        "other class count": pickled(random_state(Arch(10, 0.1))),
+        "one tensor less": pickled({name: tensor for name, tensor in state.items() if name != first}),
+        "one tensor more": pickled({**state, "extra": torch.zeros(1)}),
+        "wrong shape": pickled({**state, first: state[first].flatten()}),
+        "not a tensor": pickled({**state, first: [1.0]}),
+        "a list": pickled([1, 2, 3]),
+        "a number": pickled(3),
+    }
+
+
+BODIES = (
+    "empty, text, web page, pointer, garbage, null bytes, pickle of nothing, cut legacy file, cut, bit flip, "
+    "other width, other head, other class count, one tensor less, one tensor more, wrong shape, not a tensor, a list, "
+    "a number"
+).split(", ")
+
+
+@pytest.fixture(scope="module")
+def wrong_bodies(mn01_bytes, pickled, random_state):
+    found = bodies(mn01_bytes, pickled, random_state)
+    assert list(found) == BODIES
+    return found
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_download_that_is_not_what_it_should_be_is_refused_and_removed(kind, wrong_bodies, release, resources, left_in):
+    release.files[ASSET] = wrong_bodies[kind]
+    with pytest.raises(AssetError) as caught:
+        checkpoints.load("mn01_as")
+    assert release.url in str(caught.value)
+    assert left_in(resources) == []
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_wrong_file_put_there_by_hand_is_a_checkpoint_error(kind, wrong_bodies, release, resources, left_in):
+    resources.mkdir(parents=True)
+    (resources / ASSET).write_bytes(wrong_bodies[kind])
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load("mn01_as")
+    assert ASSET in str(caught.value) or "mn01_as" in str(caught.value)
+    assert left_in(resources) == [ASSET]  # the user's file is the user's
+    assert release.paths == []
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", ["torch", "torch legacy", 0, 2, 4])
+def test_pickle_that_would_execute_code_is_refused(protocol, release, resources, left_in, tmp_path, pickled):
+    marker = tmp_path / "executed"
+    content = {"features.0.0.weight": Evil(marker)}
+    if protocol == "torch":
+        body = pickled(content)
+    elif protocol == "torch legacy":
+        body = legacy(content)
+    else:
+        body = pickle.dumps(content, protocol)
+    release.files[ASSET] = body
+    with pytest.raises(AssetError):
+        checkpoints.load("mn01_as")
+    assert not marker.exists()
+    assert left_in(resources) == []
+    (tmp_path / "own.pt").write_bytes(body)
+    with pytest.raises(CheckpointError):
+        checkpoints.load(tmp_path / "own.pt")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_server_that_refuses(status, release, resources, left_in):
+    if status != 404:
+        release.status = status
+    with pytest.raises(AssetError) as caught:
+        checkpoints.load("mn01_as")
+    assert release.url + ASSET in str(caught.value)
+    assert left_in(resources) == []
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_server_down_tells_address_folder_and_a_way_out(closed_port, resources, left_in, monkeypatch):
+    url = f"http://127.0.0.1:{closed_port}/release/"
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", url)
+    with pytest.raises(AssetError) as caught:
+        checkpoints.load("mn01_as")
+    message = str(caught.value)
+    assert url + ASSET in message and str(resources) in message
+    assert any(name in message for name in BUNDLED)
+    assert left_in(resources) == []
+
+
+def test_release_in_a_folder(resources, tmp_path, monkeypatch, mn01_state, mn01_bytes):
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    (folder / ASSET).write_bytes(mn01_bytes)
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", folder.as_uri())
+    assert_equal_states(checkpoints.load("mn01_as").state, mn01_state)
+    with pytest.raises(AssetError):
+        checkpoints.load("mn02_as")
+    asset = PRETRAINED["mn40_as(3)"].asset
+    (folder / asset).write_bytes(b"weights")
+    assert assets.fetch(asset, check=lambda path: None).read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "data:text/plain,", "/somewhere", "127.0.0.1:80"])
+def test_other_schemes_are_refused(url, resources, left_in, monkeypatch):
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", url)
+    with pytest.raises(AssetError, match="EFFICIENTAT_RELEASE_URL"):
+        checkpoints.load("mn01_as")
+    assert left_in(resources) == []
+
+
+def fail(*_args, **_kwargs):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_failing_rename_leaves_nothing(release, resources, left_in, monkeypatch):
+    release.files["a.pt"] = b"weights"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(AssetError):
+            assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+def test_failing_open_leaves_nothing(release, resources, left_in, monkeypatch):
+    release.files["a.pt"] = b"weights"
+    monkeypatch.setattr(assets, "open", fail, raising=False)
+    with pytest.raises(AssetError):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):
+    """The disk takes the first part of the file and no more."""
+
+    class Full:
+        def __init__(self, file) -> None:
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data) -> None:
+            if self.file.tell():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.file.write(data)
+
+    monkeypatch.setattr(assets, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(assets, "open", lambda *args: Full(builtins.open(*args)), raising=False)
+    release.files["a.pt"] = bytes(5000)
+    with pytest.raises(AssetError, match="No space left"):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+def test_interrupted_download_leaves_nothing(release, resources, left_in):
+    def interrupt(path: Path) -> None:
+        assert path.read_bytes() == b"weights"
+        raise KeyboardInterrupt
+
+    release.files["a.pt"] = b"weights"
+    with pytest.raises(KeyboardInterrupt):
+        assets.fetch("a.pt", check=interrupt)
+    assert left_in(resources) == []
+
+
+def test_resources_folder_that_is_a_file_is_an_asset_error(release, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "file"))
+    with pytest.raises(AssetError):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_read_only_resources_folder_is_an_asset_error(release, resources, monkeypatch):
+    """On a read-only file system even removing a file that is not there fails."""
+    resources.mkdir(parents=True)
+    release.files["a.pt"] = b"weights"
+    monkeypatch.setattr(assets, "open", fail, raising=False)
+    monkeypatch.setattr(Path, "unlink", fail)
+    monkeypatch.setattr(os, "unlink", fail)
+    monkeypatch.setattr(os, "remove", fail)
+    with pytest.raises(AssetError):
+        assets.fetch("a.pt", check=lambda path: None)
+
+
+def test_rest_of_a_killed_process_with_the_same_id_does_no_harm(release, resources, left_in):
+    """In a container every run may have the same process id."""
+    release.files["a.pt"] = b"the right weights"
+
+    def check(path: Path) -> None:
+        if path.read_bytes() != b"the right weights":
+            raise AssetError("damaged")
+
+    resources.mkdir(parents=True)
+    (resources / f".a.pt.{os.getpid()}.part").write_bytes(b"rest of an older")
+    assert assets.fetch("a.pt", check).read_bytes() == b"the right weights"
+    assert left_in(resources) == ["a.pt"]

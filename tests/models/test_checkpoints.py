@@ -1,0 +1,363 @@
+"""Loading is strict, surgery touches the head alone, and what we save can be loaded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import assets, checkpoints
+from models.checkpoints import CheckpointError
+from models.config import Arch, MelConfig
+from models.MobileNetV3 import get_model
+from models.network import MobileNetV3
+from models.registry import BUNDLED, PRETRAINED, Pretrained
+
+HEADS = {"mlp": "classifier.5.", "fully_convolutional": "classifier.", "multihead_attention_pooling": "classifier."}
+
+
+@pytest.fixture(scope="module")
+def own_bytes(tmp_path_factory, random_state) -> bytes:
+    """A checkpoint of this project whose every setting differs from the default."""
+    arch = Arch(3, 0.1, True, True, (2, 2, 2, 1), "multihead_attention_pooling", 2, 64, 50, se_dims="tc", se_agg="avg", se_r=2)
+    model = MobileNetV3(arch, MelConfig(n_mels=64, hop_size=640), ["bark", "meow", "moo"])
+    model.load_state_dict(random_state(arch))
+    path = tmp_path_factory.mktemp("own") / "runs" / "own.pt"
+    checkpoints.save(path, model, epoch=7, metrics={"mAP": 0.25}, args={"lr": 1e-3, "name": "x", "folds": [1, 2]})
+    return path.read_bytes()
+
+
+@pytest.fixture
+def own(tmp_path, own_bytes) -> Path:
+    """That checkpoint in a folder of its own."""
+    path = tmp_path / "runs" / "own.pt"
+    path.parent.mkdir()
+    path.write_bytes(own_bytes)
+    return path
+
+
+# released models, and the head
+
+
+def serve(release, monkeypatch, pickled, random_state, arch: Arch) -> tuple[str, dict[str, torch.Tensor]]:
+    """Offer random weights of `arch` as a released model; return its name and the weights."""
+    monkeypatch.setitem(PRETRAINED, "mn01_test", Pretrained("mn01_test.pt", arch, MelConfig(hop_size=480), 0.1))
+    state = random_state(arch)
+    release.files["mn01_test.pt"] = pickled(state)
+    return "mn01_test", state
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+@pytest.mark.parametrize("num_classes", [10, 1])
+def test_other_class_count_renews_exactly_the_head(head_type, num_classes, release, monkeypatch, pickled, random_state, caplog):
+    arch = Arch(527, 0.1, head_type=head_type)
+    name, state = serve(release, monkeypatch, pickled, random_state, arch)
+    with caplog.at_level(logging.WARNING):
+        model = get_model(num_classes=num_classes, pretrained_name=name)
+    new = model.state_dict()
+    assert list(new) == list(state)
+    renewed = {key for key in new if new[key].shape != state[key].shape or not torch.equal(new[key], state[key])}
+    assert renewed == {key for key in state if key.startswith(HEADS[head_type])}
+    assert model.arch == replace(arch, num_classes=num_classes)
+    assert model.mel == MelConfig(hop_size=480)
+    assert model.eval()(torch.randn(1, 1, 128, 60))[0].shape == (1, num_classes)
+    for key in renewed:
+        assert key in caplog.text
+    assert str(num_classes) in caplog.text and "527" in caplog.text
+
+
+def test_renewed_head_has_its_fresh_initialisation(release, monkeypatch, pickled, random_state):
+    name, _ = serve(release, monkeypatch, pickled, random_state, Arch(527, 0.1))
+    head = get_model(num_classes=50, pretrained_name=name).classifier[5]
+    assert not head.bias.any() and head.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+def test_same_class_count_keeps_everything_silently(head_type, release, monkeypatch, pickled, random_state, caplog):
+    name, state = serve(release, monkeypatch, pickled, random_state, Arch(527, 0.1, head_type=head_type))
+    with caplog.at_level(logging.INFO):
+        model = get_model(pretrained_name=name)
+    new = model.state_dict()
+    assert all(torch.equal(new[key], state[key]) for key in state) and list(new) == list(state)
+    assert not caplog.text
+
+
+def test_architecture_and_front_end_come_from_the_entry(release, monkeypatch, pickled, random_state):
+    arch = Arch(527, 0.1, strides=(2, 2, 1, 1), head_type="fully_convolutional")
+    name, _ = serve(release, monkeypatch, pickled, random_state, arch)
+    model = get_model(pretrained_name=name)
+    assert (model.arch, model.mel) == (arch, MelConfig(hop_size=480))
+
+
+def test_load_model_is_in_evaluation_mode(release, monkeypatch, pickled, random_state):
+    name, _ = serve(release, monkeypatch, pickled, random_state, Arch(527, 0.1))
+    assert not any(module.training for module in checkpoints.load_model(name).modules())
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        {"width_mult": 0.2},
+        {"strides": (2, 2, 2, 1)},
+        {"head_type": "fully_convolutional"},
+        {"input_dim_f": 64},
+        {"se_dims": "cf"},
+        {"se_agg": "min"},
+        {"se_r": 2},
+        {"dilated": True},
+        {"reduced_tail": True},
+        {"multihead_attention_heads": 2},
+    ],
+    ids=str,
+)
+def test_argument_that_contradicts_a_released_model_is_a_value_error(contradiction, release, mn01_bytes):
+    release.files[PRETRAINED["mn01_as"].asset] = mn01_bytes
+    with pytest.raises(ValueError) as caught:
+        get_model(pretrained_name="mn01_as", **contradiction)
+    assert next(iter(contradiction)) in str(caught.value) and "mn01_as" in str(caught.value)
+
+
+def test_defaults_spelled_out_contradict_a_model_that_differs(release, monkeypatch, pickled, random_state):
+    arch = Arch(527, 0.1, strides=(2, 2, 2, 1), head_type="fully_convolutional", input_dim_f=64)
+    name, _ = serve(release, monkeypatch, pickled, random_state, arch)
+    for argument in ({"width_mult": 1.0}, {"strides": (2, 2, 2, 2)}, {"head_type": "mlp"}, {"input_dim_f": 128}):
+        with pytest.raises(ValueError, match=next(iter(argument))):
+            get_model(pretrained_name=name, **argument)
+
+
+def test_arguments_that_agree_are_welcome(release, monkeypatch, pickled, random_state):
+    name, _ = serve(release, monkeypatch, pickled, random_state, Arch(527, 0.1))
+    model = get_model(pretrained_name=name, width_mult=0.1, strides=[2, 2, 2, 2], head_type="mlp", input_dim_f=128, input_dim_t=400)
+    assert model.arch == Arch(527, 0.1)  # input_dim_t sizes no weight here
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("mn10_a", "mn10_as"), ("mn40_as(4)", "mn40_as(2)"), ("MN04_as", "mn04_as")])
+def test_unknown_name_lists_near_ones(wrong, near, release):
+    for load in (checkpoints.load, lambda name: get_model(pretrained_name=name), checkpoints.architecture):
+        with pytest.raises(ValueError) as caught:
+            load(wrong)
+        assert repr(wrong) in str(caught.value)
+        assert near in str(caught.value).split("Known")[0]
+    assert release.paths == []
+
+
+def test_unknown_name_that_resembles_nothing_lists_all():
+    with pytest.raises(ValueError) as caught:
+        checkpoints.load("resnet")
+    assert all(name in str(caught.value) for name in [*PRETRAINED, *BUNDLED])
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_model_is_found_beside_the_code(name, own, release, tmp_path, monkeypatch):
+    """Also when EFFICIENTAT_RESOURCES points elsewhere, and without any network."""
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    (beside / BUNDLED[name]).write_bytes(own.read_bytes())
+    monkeypatch.setattr(assets, "BUNDLED_DIR", beside)
+    model = checkpoints.load_model(name)
+    assert model.labels == ("bark", "meow", "moo")
+    assert checkpoints.architecture(name) == (model.arch, model.mel)
+    assert release.paths == []
+
+
+# own checkpoints
+
+
+def test_own_checkpoint_round_trip(own):
+    for name in (own, str(own)):
+        checkpoint = checkpoints.load(name)
+        assert (checkpoint.epoch, checkpoint.metrics) == (7, {"mAP": 0.25})
+        assert checkpoint.args == {"lr": 1e-3, "name": "x", "folds": [1, 2]}
+        assert checkpoint.labels == ("bark", "meow", "moo")
+        assert checkpoint.mel == MelConfig(n_mels=64, hop_size=640)
+        assert checkpoint.arch.se_dims == "tc" and checkpoint.arch.strides == (2, 2, 2, 1)
+    model = checkpoints.load_model(own)
+    assert not model.training
+    assert (model.arch, model.mel, model.labels) == (checkpoint.arch, checkpoint.mel, checkpoint.labels)
+    assert checkpoints.architecture(own) == (checkpoint.arch, checkpoint.mel)
+
+
+def test_saved_model_computes_the_same(own, tmp_path):
+    model = checkpoints.load_model(own)
+    checkpoints.save(tmp_path / "again.pt", model)
+    again = checkpoints.load_model(tmp_path / "again.pt")
+    x = torch.randn(2, 1, 64, 50)
+    with torch.no_grad():
+        for first, second in zip(model(x), again(x), strict=True):
+            assert torch.equal(first, second)
+
+
+def test_own_checkpoint_holds_plain_data_only(own):
+    content = torch.load(own, weights_only=True)
+    assert set(content) == {"model", "arch", "mel", "labels", "epoch", "metrics", "args"}
+    assert content["labels"] == ["bark", "meow", "moo"] and content["arch"]["strides"] == [2, 2, 2, 1]
+
+
+def test_minimal_checkpoint(tmp_path):
+    checkpoints.save(tmp_path / "a.pt", MobileNetV3(Arch(1, 0.1)))
+    checkpoint = checkpoints.load(tmp_path / "a.pt")
+    assert (checkpoint.labels, checkpoint.epoch, checkpoint.metrics, checkpoint.args) == (None, None, {}, {})
+    assert checkpoint.arch == Arch(1, 0.1)
+
+
+def test_get_model_takes_a_path(own):
+    model = get_model(num_classes=3, pretrained_name=str(own))
+    assert model.labels == ("bark", "meow", "moo")
+    model = get_model(num_classes=7, pretrained_name=str(own))
+    assert model.labels is None and model.arch.num_classes == 7
+    assert model.mel == MelConfig(n_mels=64, hop_size=640)
+    assert model.eval()(torch.zeros(1, 1, 64, 50))[0].shape == (1, 7)
+    for contradiction in ({"width_mult": 1.0}, {"se_dims": "f"}, {"input_dim_t": 100}, {"se_agg": "min"}):
+        with pytest.raises(ValueError, match=next(iter(contradiction))):
+            get_model(num_classes=3, pretrained_name=str(own), **contradiction)
+
+
+def test_own_checkpoint_stays_when_the_source_moves_on(own):
+    """Weights are copied: changing the loaded model does not change what was loaded."""
+    checkpoint = checkpoints.load(own)
+    first = checkpoints.build(checkpoint)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    second = checkpoints.build(checkpoint)
+    assert all(torch.equal(tensor, second.state_dict()[key]) for key, tensor in checkpoint.state.items())
+    assert any(parameter.any() for parameter in second.parameters())
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"metrics": {"mAP": np.float64(0.5)}},
+        {"metrics": {"mAP": np.float32(0.5)}},
+        {"args": {"dataset_dir": Path("data")}},
+    ],
+    ids=str,
+)
+def test_what_save_accepts_load_accepts(extra, tmp_path):
+    """Metrics come from numpy, paths from argparse: either save refuses them or they come back."""
+    path = tmp_path / "a.pt"
+    try:
+        checkpoints.save(path, MobileNetV3(Arch(2, 0.1)), **extra)
+    except (TypeError, ValueError):
+        assert not path.exists()
+        return
+    checkpoints.load(path)
+
+
+def broken_save(content, file):
+    file.write(b"half a file")
+    raise OSError("No space left on device")
+
+
+def interrupted_save(content, file):
+    file.write(b"half a file")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("failure", [broken_save, interrupted_save])
+def test_failing_save_keeps_the_old_file_and_leaves_nothing(failure, own, left_in, monkeypatch):
+    before = own.read_bytes()
+    model = checkpoints.load_model(own)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", failure)
+        for path in (own, own.with_name("new.pt")):
+            with pytest.raises((OSError, KeyboardInterrupt)):
+                checkpoints.save(path, model)
+    assert own.read_bytes() == before
+    assert left_in(own.parent) == ["own.pt"]
+
+
+def test_failing_rename_keeps_the_old_file_and_leaves_nothing(own, left_in, monkeypatch):
+    before = own.read_bytes()
+    model = checkpoints.load_model(own)
+
+    def fail(*_):
+        raise OSError("Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.os, "replace", fail)
+        with pytest.raises(OSError):
+            checkpoints.save(own, model)
+    assert own.read_bytes() == before and left_in(own.parent) == ["own.pt"]
+
+
+def test_save_replaces_and_makes_folders(own, left_in):
+    path = own.parent / "deep" / "er" / "new.pt"
+    model = checkpoints.load_model(own)
+    for epoch in (1, 2):
+        checkpoints.save(path, model, epoch=epoch)
+    assert checkpoints.load(path).epoch == 2
+    assert left_in(path.parent) == ["new.pt"]
+
+
+# what is no checkpoint
+
+
+@pytest.mark.parametrize("name", ["missing.pt", "no/such/folder/model.pt", "no/such/file"])
+def test_missing_path_is_file_not_found(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (name, tmp_path / name):
+        with pytest.raises(FileNotFoundError, match=name):
+            checkpoints.load(path)
+    with pytest.raises(FileNotFoundError):
+        get_model(pretrained_name=name)
+
+
+def test_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises((FileNotFoundError, IsADirectoryError, CheckpointError), match=tmp_path.name):
+        checkpoints.load(tmp_path)
+
+
+def test_bare_state_dict_is_a_checkpoint_error_that_says_what_to_do(tmp_path, mn01_bytes):
+    (tmp_path / "bare.pt").write_bytes(mn01_bytes)
+    with pytest.raises(CheckpointError, match="load_state_dict"):
+        checkpoints.load(tmp_path / "bare.pt")
+
+
+def damage(content: dict) -> dict[str, object]:
+    state = content["model"]
+    first = next(iter(state))
+    arch = content["arch"]
+    return {
+        "no arch": {key: value for key, value in content.items() if key != "arch"},
+        "arch field missing": {**content, "arch": {key: arch[key] for key in arch if key != "se_r"}},
+        "arch field unknown": {**content, "arch": {**arch, "depth": 2}},
+        "arch field illegal": {**content, "arch": {**arch, "head_type": "x"}},
+        "arch field of wrong type": {**content, "arch": {**arch, "width_mult": "wide"}},
+        "arch is none": {**content, "arch": None},
+        "mel illegal": {**content, "mel": {**content["mel"], "fmax": 0.0}},
+        "weights of another width": {**content, "arch": {**arch, "width_mult": 1.0}},
+        "tensor missing": {**content, "model": {key: state[key] for key in state if key != first}},
+        "tensor too many": {**content, "model": {**state, "extra": torch.zeros(1)}},
+        "no tensor": {**content, "model": {**state, first: 3}},
+        "no state dict": {**content, "model": None},
+        "a list": [content],
+        "nothing": None,
+    }
+
+
+DAMAGES = (
+    "no arch, arch field missing, arch field unknown, arch field illegal, arch field of wrong type, arch is none, "
+    "mel illegal, weights of another width, tensor missing, tensor too many, no tensor, no state dict, a list, nothing"
+).split(", ")
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_own_checkpoint_that_does_not_fit_is_a_checkpoint_error(kind, own):
+    damaged = damage(torch.load(own, weights_only=True))
+    assert list(damaged) == DAMAGES
+    torch.save(damaged[kind], own)
+    with pytest.raises(CheckpointError, match="own.pt"):
+        checkpoints.load(own)
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"<html></html>", b"\x80\x02.", bytes(100)], ids=repr)
+def test_damaged_own_file_is_a_checkpoint_error_and_stays(body, own):
+    own.write_bytes(body)
+    with pytest.raises(CheckpointError, match="own.pt"):
+        checkpoints.load(own)
+    assert own.read_bytes() == body

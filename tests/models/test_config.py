@@ -1,0 +1,104 @@
+"""Arch and MelConfig: what they refuse, what they derive, and their plain form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from models.config import Arch, MelConfig, from_plain, to_plain
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_classes": 0},
+        {"width_mult": 0},
+        {"width_mult": -1.0},
+        {"strides": (2, 2, 2)},
+        {"strides": (2, 2, 2, 3)},
+        {"strides": (2, 2, 2, 0)},
+        {"head_type": "fc"},
+        {"head_type": ""},
+        {"multihead_attention_heads": 0},
+        {"input_dim_f": 0},
+        {"input_dim_t": 0},
+        {"se_dims": ""},
+        {"se_dims": "cc"},
+        {"se_dims": "x"},
+        {"se_dims": "nonec"},
+        {"se_agg": "mean"},
+        {"se_r": 0},
+    ],
+    ids=str,
+)
+def test_arch_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Arch(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n_mels": 0},
+        {"sample_rate": 0},
+        {"hop_size": 0},
+        {"n_fft": 0},
+        {"win_length": 0},
+        {"win_length": 1025},
+        {"fmin": -1.0},
+        {"fmin": 15000.0},
+        {"fmax": 16001.0},
+        {"fmax": 0.0},
+    ],
+    ids=str,
+)
+def test_mel_config_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MelConfig(**wrong)
+
+
+def test_fmax_is_1_khz_below_nyquist_unless_given():
+    assert MelConfig().fmax == 15000
+    assert MelConfig(sample_rate=16000).fmax == 7000
+    assert MelConfig(fmax=14000.0).fmax == 14000
+
+
+@pytest.mark.parametrize(("hop_size", "frames"), [(160, 2000), (320, 1000), (480, 667), (640, 500), (800, 400)])
+def test_frames_of_10_s(hop_size, frames):
+    assert MelConfig(hop_size=hop_size).frames(320000) == frames
+
+
+def test_configurations_are_frozen_and_comparable():
+    with pytest.raises(FrozenInstanceError):
+        Arch().num_classes = 5
+    with pytest.raises(FrozenInstanceError):
+        MelConfig().n_mels = 5
+    assert Arch(strides=[2, 2, 2, 1]) == Arch(strides=(2, 2, 2, 1)) != Arch()
+    assert len({Arch(strides=[2, 2, 2, 1]), Arch(strides=(2, 2, 2, 1)), Arch()}) == 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Arch(),
+        Arch(3, 0.4, True, True, (2, 2, 1, 1), "multihead_attention_pooling", 2, 64, 500, "tf", "min", 2),
+        MelConfig(),
+        MelConfig(64, 16000, 400, 160, 512, 50.0, 7800.0),
+    ],
+    ids=repr,
+)
+def test_plain_form_survives_json(config):
+    plain = json.loads(json.dumps(to_plain(config)))
+    assert from_plain(type(config), plain) == config
+
+
+def test_plain_form_must_have_exactly_the_fields():
+    plain = to_plain(Arch())
+    with pytest.raises(ValueError):
+        from_plain(Arch, {**plain, "depth": 3})
+    with pytest.raises(ValueError):
+        from_plain(Arch, {name: value for name, value in plain.items() if name != "se_r"})
+    with pytest.raises(ValueError):
+        from_plain(Arch, {**plain, "head_type": "unheard of"})

@@ -1,0 +1,113 @@
+"""Waveform models and ensembles: each member behind its own front end, the mean of their logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import checkpoints
+from models.config import Arch, MelConfig
+from models.ensemble import EnsembleModel, get_ensemble_model
+from models.network import MobileNetV3
+from models.preprocess import AugmentMelSTFT
+from models.waveform import WaveformModel
+
+
+def member(num_classes: int = 5, width_mult: float = 0.1, mel: MelConfig | None = None, labels=None, **arch):
+    mel = mel or MelConfig()
+    network = MobileNetV3(Arch(num_classes, width_mult, input_dim_f=mel.n_mels, **arch), mel, labels)
+    for name, tensor in network.state_dict().items():
+        if name.startswith("classifier") and tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    return WaveformModel(network).eval()
+
+
+def members():
+    return [
+        member(),
+        member(mel=MelConfig(n_mels=40, hop_size=480), head_type="fully_convolutional"),
+        member(width_mult=0.3, mel=MelConfig(hop_size=800), head_type="multihead_attention_pooling"),
+    ]
+
+
+def by_hand(model: WaveformModel, waveform: torch.Tensor):
+    spectrogram = AugmentMelSTFT.from_config(model.network.mel).eval()(waveform)
+    return model.network(spectrogram[:, None])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_waveform_model_is_front_end_then_network(batch):
+    model, waveform = member(mel=MelConfig(n_mels=64, hop_size=160)), torch.randn(batch, 9000)
+    with torch.no_grad():
+        for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
+            assert torch.equal(result, expected)
+    assert model.sample_rate == 32000 and model.num_classes == 5 and model.device == torch.device("cpu")
+
+
+def test_waveform_model_takes_another_front_end():
+    network = member().network
+    front_end = AugmentMelSTFT(hopsize=800, freqm=4, timem=4)
+    assert WaveformModel(network, front_end).front_end is front_end
+
+
+def test_waveform_model_in_half_precision():
+    model = member().to(torch.bfloat16)
+    with torch.no_grad():
+        logits, embedding = model(torch.randn(1, 9000))
+    assert torch.isfinite(logits).all() and torch.isfinite(embedding).all()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
+    parts = members()[:count]
+    waveform = torch.randn(batch, 12000) * 0.1
+    with torch.no_grad():
+        logits, embedding = EnsembleModel(parts).eval()(waveform)
+        expected = [by_hand(part, waveform) for part in parts]
+    assert logits.shape == (batch, 5)
+    torch.testing.assert_close(logits, sum(one for one, _ in expected) / count)
+    torch.testing.assert_close(embedding, torch.cat([one for _, one in expected], dim=1))
+
+
+def test_batch_axis_stays_with_one_class_one_example_one_member():
+    logits, embedding = EnsembleModel([member(1)]).eval()(torch.randn(1, 5000))
+    assert logits.shape == (1, 1) and embedding.shape == (1, 96)
+
+
+def test_ensemble_answers_for_its_members():
+    labels = ("a", "b")
+    ensemble = EnsembleModel([member(2, labels=labels), member(2, labels=labels)])
+    assert ensemble.labels == labels
+    assert (ensemble.num_classes, ensemble.sample_rate, ensemble.device) == (2, 32000, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [],
+        lambda: [member(5), member(6)],
+        lambda: [member(), member(mel=MelConfig(sample_rate=16000))],
+        lambda: [member(2, labels=("a", "b")), member(2, labels=("b", "a"))],
+        lambda: [member(2, labels=("a", "b")), member(2)],
+    ],
+    ids=["no member", "class count", "sample rate", "label order", "labels and none"],
+)
+def test_members_that_disagree_are_refused(make):
+    with pytest.raises(ValueError):
+        EnsembleModel(make())
+
+
+def test_ensemble_by_names_is_in_evaluation_mode_and_uses_each_front_end(tmp_path):
+    parts = members()
+    paths = [tmp_path / f"{index}.pt" for index in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        checkpoints.save(path, part.network)
+    ensemble = get_ensemble_model([str(path) for path in paths])
+    assert not any(module.training for module in ensemble.modules())
+    waveform = torch.randn(2, 12000)
+    with torch.no_grad():
+        torch.testing.assert_close(ensemble(waveform)[0], EnsembleModel(parts).eval()(waveform)[0])
+    assert [part.front_end.config for part in ensemble.members] == [part.network.mel for part in parts]
+    with pytest.raises(ValueError):
+        get_ensemble_model([])

@@ -1,0 +1,55 @@
+"""The registry agrees with the published list of released checkpoints (tests/golden/pretrained.tsv)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoints
+from models.config import Arch, MelConfig
+from models.network import MobileNetV3
+from models.registry import BUNDLED, PRETRAINED
+
+with open(Path(__file__).resolve().parent.parent / "golden" / "pretrained.tsv", newline="") as _file:
+    RELEASED = {row["name"]: row for row in csv.DictReader(_file, delimiter="\t")}
+
+
+def test_names_are_those_of_the_release():
+    assert len(PRETRAINED) == 35
+    assert list(PRETRAINED) == list(RELEASED)
+    assert not set(BUNDLED) & set(PRETRAINED)
+
+
+def test_no_two_names_share_a_file():
+    assets = [entry.asset for entry in PRETRAINED.values()] + list(BUNDLED.values())
+    assert len(set(assets)) == len(assets)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_entry_agrees_with_the_release(name):
+    row, entry = RELEASED[name], PRETRAINED[name]
+    assert entry.asset == row["asset"]
+    assert entry.arch == Arch(
+        num_classes=527,
+        width_mult=float(row["width_mult"]),
+        head_type=row["head_type"],
+        strides=tuple(int(stride) for stride in row["strides"].split(",")),
+        input_dim_f=int(row["n_mels"]),
+    )
+    assert entry.mel == MelConfig(n_mels=int(row["n_mels"]), hop_size=int(row["hop_size_samples"]))
+    assert entry.mel.fmax == 15000
+    assert entry.reported_map == (None if row["reported_mAP"] == "-" else float(row["reported_mAP"]))
+    assert (entry.reported_map is None) == row["trained_on"].startswith("ImageNet")
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_entry_can_be_built_without_its_weights(name):
+    arch, mel = checkpoints.architecture(name)
+    with torch.device("meta"):
+        model = MobileNetV3(arch, mel)
+    assert (model.arch, model.mel) == (arch, mel)
+    assert mel.n_mels == arch.input_dim_f
+    assert model.state_dict()["features.0.0.weight"].shape == (model.features[0][0].out_channels, 1, 3, 3)
