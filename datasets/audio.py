@@ -1,0 +1,137 @@
+"""Decode, downmix, resample, crop or pad, and encode recordings held in files or in memory.
+
+A waveform here is (samples,) float32, mono, nominally in [-1, 1] (lossy formats may overshoot a little). Decoding is
+libsndfile's: wav, flac, ogg, mp3, aiff and more, recognised by content and not by file name.
+"""
+
+import io
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, what MPEG-1, 2 and 2.5 layer 3 know
+
+# libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
+_SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
+_MP3_SLACK = 2 * 1152  # samples; without a Xing header an mp3's length is an estimate, good to a frame or two
+_HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
+
+
+class AudioError(ValueError):
+    """A recording cannot be decoded or encoded; the message names it in one line."""
+
+
+def _describe(source: str | Path | bytes) -> str:
+    return f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def decode(source: str | Path | bytes, *, seconds: float | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
+    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz. All channels are averaged.
+
+    `source` is a path, or the bytes of a whole file. `seconds` stops early: no more than about that much is read.
+    `name` is what errors call the recording; a path is its own name.
+    Truncation is noticed in wav, aiff, flac and mp3; an ogg does not say its length, and a cut one is just shorter.
+
+    Raises FileNotFoundError, and AudioError for whatever else keeps the source from being used: a folder, an empty
+    file, a format that is not audio, damage, no samples, or samples that are NaN or infinite.
+    """
+    name = name or _describe(source)
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"{name} not found; give the path of an audio file")
+        if path.is_dir():
+            raise AudioError(f"{name} is a folder; give the path of one audio file")
+        size, stream = path.stat().st_size, path
+    else:
+        size, stream = len(source), io.BytesIO(source)
+    if size == 0:
+        raise AudioError(f"{name} is empty (0 bytes); fetch or convert it again")
+
+    try:
+        with soundfile.SoundFile(stream) as file:
+            rate = file.samplerate
+            wanted = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
+            samples = file.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
+            short_chunk = _SHORT_CHUNK.search(file.extra_info)
+    # TypeError is soundfile's answer to a path that ends in .raw; an absurd length in a header is a MemoryError.
+    except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
+        reason = getattr(error, "error_string", None) or str(error)
+        raise AudioError(f"{name} cannot be decoded ({reason.strip()}); needed: whole wav, flac, ogg or mp3") from error
+
+    if short_chunk:
+        announced, present = map(int, short_chunk.groups())
+        if announced < _STREAMED and announced - present > 1:  # a forgotten padding byte does no harm
+            raise AudioError(f"{name} is truncated: {present} of {announced} sample bytes are there; fetch it again")
+    if len(samples) + _MP3_SLACK < wanted:
+        raise AudioError(f"{name} is truncated: {len(samples)} of {wanted} samples are there; fetch it again")
+    if len(samples) == 0:
+        raise AudioError(f"{name} holds no samples; leave it out")
+    waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
+    return waveform, rate
+
+
+def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Change the rate (Hz) of (samples,) float32 with soxr's high-quality filter; equal rates return the input itself.
+
+    Whatever lies above half of the lower rate is removed. The length becomes about samples * to_rate / from_rate.
+    """
+    if from_rate <= 0 or to_rate <= 0:
+        raise ValueError(f"sample rates are {from_rate} and {to_rate} Hz; both must be positive")
+    return waveform if from_rate == to_rate else soxr.resample(waveform, from_rate, to_rate, quality="HQ")
+
+
+def load(source: str | Path | bytes, sample_rate: int, *, seconds: float | None = None, name: str | None = None) -> np.ndarray:
+    """Read a recording as (samples,) float32, mono, at `sample_rate` Hz; arguments and errors are those of `decode`."""
+    waveform, rate = decode(source, seconds=seconds, name=name)
+    return resample(waveform, rate, sample_rate)
+
+
+def crop_or_pad(waveform: np.ndarray, length: int, start: int = 0) -> np.ndarray:
+    """Take `length` samples of (samples,) from sample `start` on, with zeros after the end where there are too few.
+
+    A crop is a view of the input, not a copy. Raises ValueError for a negative length or start.
+    """
+    if length < 0 or start < 0:
+        raise ValueError(f"length is {length} and start {start}; both must be 0 samples or more")
+    piece = waveform[start : start + length]
+    return piece if len(piece) == length else np.pad(piece, (0, length - len(piece)))
+
+
+def encode_mp3(waveform: np.ndarray, sample_rate: int, *, compression: float = 0.0) -> bytes:
+    """Encode (samples,) float32 in [-1, 1] at `sample_rate` Hz as one whole mp3 file.
+
+    Variable bit rate: `compression` 0 is the best quality, about 96 kbit/s for full-band mono at 32 kHz, flat to
+    14 kHz; towards 1 files shrink. (LAME's constant 128 kbit/s is larger and 0.4 dB quieter, so not used.)
+    Decoding gives back the same number of samples. Raises AudioError for no samples, NaN or infinite ones, several
+    channels, or a rate mp3 does not know.
+    """
+    if waveform.ndim != 1 or len(waveform) == 0 or not np.isfinite(waveform).all():
+        raise AudioError(f"an mp3 needs (samples,) finite values, one or more; got shape {waveform.shape}")
+    if sample_rate not in MP3_RATES:
+        raise AudioError(f"mp3 has no {sample_rate} Hz; resample to one of {', '.join(map(str, MP3_RATES))}")
+    file = io.BytesIO()
+    soundfile.write(file, waveform, sample_rate, format="MP3", bitrate_mode="VARIABLE", compression_level=min(compression, 0.99))
+    return file.getvalue()
+
+
+def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
+    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is that already is returned byte for byte.
+
+    The source is decoded in either case, so what comes back can be decoded. Errors are those of `decode`.
+    """
+    waveform, rate = decode(source, name=name)
+    info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if (info.format, info.samplerate, info.channels) == ("MP3", sample_rate, 1):
+        return source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
+    except AudioError as error:
+        raise AudioError(f"{name or _describe(source)}: {error}") from error

@@ -1,0 +1,114 @@
+"""AudioSet: 527 classes, about 2 M training and 20 k evaluation clips of 10 s, several labels each."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import WeightedRandomSampler
+
+from datasets.augment import Augmented
+from datasets.hdf5_mp3 import Mp3Dataset
+
+NUM_CLASSES = 527
+DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "audioset"
+_SPELLINGS = ("segments", "segmenets")  # both are in use
+_CHUNK = 16384  # clips whose targets are unpacked at a time: 69 MB as float64
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
+    """Folder of the HDF5 files: `dataset_dir`, else the variable AUDIOSET_DIR, else data/audioset beside the code.
+
+    Raises FileNotFoundError when it is not a folder.
+    """
+    folder = Path(dataset_dir or os.environ.get("AUDIOSET_DIR") or DEFAULT_DIR).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"AudioSet folder {folder} not found; pass --dataset_dir, set AUDIOSET_DIR, or build one in the default "
+            f"place, {DEFAULT_DIR}, with python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds"
+        )
+    return folder
+
+
+def training_set(
+    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
+) -> Mp3Dataset:
+    """Balanced and unbalanced training clips, in this order; longer ones are cropped at random.
+
+    One of the two files is enough; that the other lacks is logged. FileNotFoundError when both lack.
+    """
+    folder = resolve_dir(dataset_dir)
+    found = {part: _find(folder, part) for part in ("balanced_train", "unbalanced_train")}
+    paths = [path for path in found.values() if path]
+    if not paths:
+        raise _not_found(folder, "balanced_train", "unbalanced_train")
+    for part, path in found.items():
+        if path is None:
+            logger.warning("%s has no %s_segments_mp3.hdf; training on %s alone", folder, part, paths[0].name)
+    return Mp3Dataset(
+        paths,
+        num_classes=NUM_CLASSES,
+        sample_rate=sample_rate,
+        clip_seconds=clip_seconds,
+        random_crop=clip_seconds is not None,
+    )
+
+
+def evaluation_set(
+    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
+) -> Mp3Dataset:
+    """Evaluation clips, each from its beginning. FileNotFoundError when the file lacks."""
+    folder = resolve_dir(dataset_dir)
+    path = _find(folder, "eval")
+    if path is None:
+        raise _not_found(folder, "eval")
+    return Mp3Dataset(path, num_classes=NUM_CLASSES, sample_rate=sample_rate, clip_seconds=clip_seconds)
+
+
+def class_balanced_weights(dataset: Mp3Dataset | Augmented) -> torch.Tensor:
+    """Sampling weight of each clip, (N,) float64: the sum over its classes of 1000 / (100 + clips of that class).
+
+    From PaSST's AudioSet recipe. A clip without labels weighs 0. Targets are read in chunks, twice, and never held at
+    once.
+    """
+    class_counts = sum(chunk.sum(axis=0, dtype=np.int64) for chunk in _target_chunks(dataset))  # (K,)
+    class_weights = 1000 / (100 + class_counts)
+    # As float64, because numpy multiplies mixed types ten times slower.
+    sums = [chunk.astype(np.float64) @ class_weights for chunk in _target_chunks(dataset)]
+    return torch.from_numpy(np.concatenate(sums))
+
+
+def balanced_sampler(
+    dataset: Mp3Dataset | Augmented, epoch_len: int, generator: torch.Generator | None = None
+) -> WeightedRandomSampler:
+    """Sampler of `epoch_len` different clips an epoch, drawn with `class_balanced_weights`.
+
+    There are never more than the clips with a label; a longer `epoch_len` is cut to their number, which is logged.
+    """
+    weights = class_balanced_weights(dataset)
+    available = int((weights > 0).sum())
+    if epoch_len > available:
+        logger.warning("an epoch of %d clips is cut to the %d labelled clips there are", epoch_len, available)
+        epoch_len = available
+    return WeightedRandomSampler(weights, epoch_len, replacement=False, generator=generator)
+
+
+def _target_chunks(dataset: Mp3Dataset | Augmented) -> Iterator[np.ndarray]:
+    return (dataset.targets(start, start + _CHUNK) for start in range(0, len(dataset), _CHUNK))
+
+
+def _find(folder: Path, part: str) -> Path | None:
+    candidates = (folder / f"{part}_{spelling}_mp3.hdf" for spelling in _SPELLINGS)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _not_found(folder: Path, *parts: str) -> FileNotFoundError:
+    wanted = " or ".join(f"{part}_segments_mp3.hdf" for part in parts)
+    return FileNotFoundError(
+        f"{folder} has no {wanted}; pass --dataset_dir, set AUDIOSET_DIR, or build the file with "
+        "python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds"
+    )

@@ -1,0 +1,80 @@
+"""Augmentation of waveforms: circular shift, gain, and mixing of two clips.
+
+All randomness comes from torch generators (the default one where none is given), which the DataLoader seeds anew for
+every worker and epoch: workers need no seeding code.
+"""
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.clip import Clip
+
+WAVMIX_RATE = 0.5  # share of the clips that are mixed with another one
+
+
+def roll(waveform: torch.Tensor, max_shift: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Shift (..., samples) in a circle by a whole number of samples drawn from [-max_shift, max_shift]."""
+    shift = torch.randint(-max_shift, max_shift + 1, (), generator=generator)
+    return waveform.roll(int(shift), dims=-1)
+
+
+def gain(waveform: torch.Tensor, max_db: float, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Amplify (..., samples) by a number of dB drawn uniformly from [-max_db, max_db]. The result is not clipped."""
+    decibel = (2 * torch.rand((), generator=generator) - 1) * max_db
+    return waveform * 10 ** (decibel / 20)
+
+
+class Augmented(Dataset):
+    """A data set whose clips are augmented, differently each time; length, names and targets are the data set's own.
+
+    In this order:
+    1. `gain_db`: every clip, also one that is mixed in, by up to +-`gain_db` dB.
+    2. `wavmix`: half of the clips become lam * clip + (1 - lam) * another, drawn uniformly. Both are made zero-mean.
+       lam is l or 1 - l, whichever is larger, with l from Beta(2, 2): the clip that was asked for, whose name and index
+       are kept, stays the louder one. Targets are mixed with the same lam. All clips must have one length.
+    3. `roll`: a circular shift by up to +-`roll` samples.
+    """
+
+    def __init__(self, clips: Dataset[Clip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
+        """Wrap any data set of `Clip`; zero and False switch an augmentation off. ValueError for negative options."""
+        if roll < 0 or gain_db < 0:
+            raise ValueError(f"roll is {roll} samples and gain_db {gain_db} dB; both must be 0 (off) or more")
+        self.clips = clips
+        self.roll = roll
+        self.gain_db = gain_db
+        self.wavmix = wavmix
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self._get(index)
+        if self.wavmix and torch.rand(()) < WAVMIX_RATE:
+            clip = _mix(clip, self._get(int(torch.randint(len(self.clips), ()))))
+        if self.roll:
+            clip = clip._replace(waveform=roll(clip.waveform, self.roll))
+        return clip
+
+    @property
+    def names(self) -> list[str]:
+        return self.clips.names
+
+    def targets(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self.clips.targets(start, stop)
+
+    def _get(self, index: int) -> Clip:
+        clip = self.clips[index]
+        return clip._replace(waveform=gain(clip.waveform, self.gain_db)) if self.gain_db else clip
+
+
+def _mix(clip: Clip, other: Clip) -> Clip:
+    if clip.waveform.shape != other.waveform.shape:
+        raise ValueError(
+            f"wavmix needs clips of one length; {clip.name} has {len(clip.waveform)} samples, {other.name} "
+            f"{len(other.waveform)}: give the data set a clip length"
+        )
+    beta = torch.rand(3).median()  # the middle one of three uniform numbers is distributed as Beta(2, 2)
+    lam = torch.maximum(beta, 1 - beta)
+    first, second = (c.waveform - c.waveform.mean() for c in (clip, other))
+    return clip._replace(waveform=lam * first + (1 - lam) * second, target=lam * clip.target + (1 - lam) * other.target)

@@ -1,0 +1,308 @@
+"""The mp3-in-HDF5 layout of PaSST: its schema, a resumable writer and a lazy reader.
+
+A file holds three data sets of N entries: `audio_name` (N,) 'S20'; `mp3` (N,) variable-length uint8, one whole mp3 file
+each; `target` (N, ceil(K / 8)) uint8, the K-hot labels packed by numpy.packbits (class 0 is the highest bit of byte 0).
+Files written here also carry the attribute `num_classes`; the reader does not need it.
+"""
+
+import errno
+import logging
+import operator
+import os
+import shutil
+from bisect import bisect_right
+from collections.abc import Sequence, Set
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from datasets import audio
+from datasets.audio import AudioError
+from datasets.clip import Clip
+
+NAME_BYTES = 20
+_NAMES, _MP3S, _TARGETS = "audio_name", "mp3", "target"
+_CHUNK = 256  # entries per HDF5 chunk
+_COMMIT_ENTRIES, _COMMIT_BYTES = 256, 32 * 2**20  # what is held back in memory, and lost by a kill, at most
+_WRITING = "writing"  # attribute of a .part: True while a commit is under way
+
+logger = logging.getLogger(__name__)
+
+
+class Hdf5Error(ValueError):
+    """A file is not of this layout, does not fit the classes asked for, or an entry does not fit the layout."""
+
+
+class Mp3Writer:
+    """Write an mp3-in-HDF5 file so that it appears under its name only when it is complete.
+
+    Entries go to `<name>.part` beside the destination. Leaving the `with` block without an error renames it; leaving
+    with one keeps it, and the next writer for the same destination goes on from there: `names` says what is there.
+
+    Entries are committed in groups (256 entries or 32 MiB). A commit marks the .part, writes, flushes, and takes the
+    mark off again. So a killed process loses the last group at most; if it died within a commit, the mark is found
+    and the .part is started anew, with a warning. Nothing is synchronised to the disk before the end: after a power
+    cut remove the .part.
+    """
+
+    def __init__(self, path: str | Path, num_classes: int) -> None:
+        """`path` is the destination, which must not exist yet; its folder is created. `num_classes` is K."""
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}; it must be 1 or more")
+        self.path = Path(path)
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.num_classes = num_classes
+        self._file: h5py.File | None = None
+        self._names: dict[str, None] = {}  # a dict keeps the order of a set of names
+        self._pending: list[tuple[bytes, bytes, np.ndarray]] = []  # (name, mp3, packed target)
+        self._pending_bytes = 0
+        self._committed = 0
+
+    @property
+    def names(self) -> Set[str]:
+        """Names of the entries that are there, in order, those of an earlier run that is continued included."""
+        return self._names.keys()
+
+    def __enter__(self) -> "Mp3Writer":
+        if self.path.exists():
+            raise FileExistsError(f"{self.path} exists; remove it or write to another path")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.part.exists() or not self._resume():
+            self._create()
+        return self
+
+    def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._commit()
+            if exception_type is None:
+                del self._file.attrs[_WRITING]
+        finally:
+            self._file.close()
+        if exception_type is None:
+            with self.part.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(self.part, self.path)
+        elif not self._names:
+            self.part.unlink()
+
+    def add(self, name: str, mp3: bytes, target: npt.ArrayLike) -> None:
+        """Append one entry: a name of up to 20 bytes, a whole mp3 file, and its (K,) labels, each 0 or 1.
+
+        Raises Hdf5Error for a name that is too long or there already, an empty mp3, or a target that is not K-hot, and
+        OSError when the disk is full (what was committed before stays usable).
+        """
+        raw_name = name.encode()
+        if not 0 < len(raw_name) <= NAME_BYTES or "\0" in name:
+            raise Hdf5Error(f"name {name!r} has {len(raw_name)} bytes; 1 to {NAME_BYTES}, none of them 0, fit")
+        if name in self._names:
+            raise Hdf5Error(f"{name!r} is in {self.part} already; names must be unique")
+        if not mp3:
+            raise Hdf5Error(f"the mp3 of {name!r} is empty; leave the entry out")
+        target = np.asarray(target)
+        if target.shape != (self.num_classes,) or not ((target == 0) | (target == 1)).all():
+            raise Hdf5Error(f"the target of {name!r} must be ({self.num_classes},) of 0 and 1; shape {target.shape}")
+        self._names[name] = None
+        self._pending.append((raw_name, mp3, np.packbits(target.astype(bool))))
+        self._pending_bytes += len(mp3)
+        if len(self._pending) >= _COMMIT_ENTRIES or self._pending_bytes >= _COMMIT_BYTES:
+            self._commit()
+
+    def _create(self) -> None:
+        width = -(-self.num_classes // 8)
+        self._file = h5py.File(self.part, "w")
+        self._file.attrs["num_classes"] = self.num_classes
+        for key, shape, dtype in (
+            (_NAMES, (), f"S{NAME_BYTES}"),
+            (_MP3S, (), h5py.vlen_dtype(np.uint8)),
+            (_TARGETS, (width,), np.uint8),
+        ):
+            self._file.create_dataset(key, (0, *shape), dtype, maxshape=(None, *shape), chunks=(_CHUNK, *shape))
+        self._set_writing(False)
+
+    def _resume(self) -> bool:
+        """Open the .part of an earlier run; False when it was damaged, and is removed."""
+        try:
+            self._file = h5py.File(self.part, "r+")
+            if self._file.attrs[_WRITING]:
+                raise OSError("it was being written to when its process died")
+            num_classes = int(self._file.attrs["num_classes"])
+            names = [name.decode() for name in self._file[_NAMES][:]]
+        except BlockingIOError as error:
+            raise Hdf5Error(f"{self.part} is being written by another process; wait for it or stop it") from error
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            logger.warning("%s is damaged (%s); starting anew", self.part, error)
+            if self._file is not None:
+                self._file.close()
+            self.part.unlink()
+            return False
+        if num_classes != self.num_classes:
+            self._file.close()
+            raise Hdf5Error(f"{self.part} has {num_classes} classes, not {self.num_classes}; remove it to start anew")
+        self._names = dict.fromkeys(names)
+        self._committed = len(names)
+        return True
+
+    def _set_writing(self, writing: bool) -> None:
+        self._file.attrs[_WRITING] = writing
+        self._file.flush()
+
+    def _commit(self) -> None:
+        """Write what is pending. Repeating a commit that was broken off overwrites what it had done."""
+        if not self._pending:
+            return
+        needed = self._pending_bytes + 2**20
+        if shutil.disk_usage(self.part.parent).free < needed:  # asked before, so that a full disk damages nothing
+            raise OSError(errno.ENOSPC, f"no space left for the next {needed} bytes", str(self.part))
+        names, mp3s, targets = zip(*self._pending, strict=True)
+        start, stop = self._committed, self._committed + len(names)
+        self._set_writing(True)
+        for key in (_NAMES, _MP3S, _TARGETS):
+            self._file[key].resize(stop, axis=0)
+        self._file[_NAMES][start:stop] = np.array(names, f"S{NAME_BYTES}")
+        for row, mp3 in enumerate(mp3s, start):
+            self._file[_MP3S][row] = np.frombuffer(mp3, np.uint8)
+        self._file[_TARGETS][start:stop] = np.stack(targets)
+        self._file.flush()
+        self._set_writing(False)
+        self._committed = stop
+        self._pending, self._pending_bytes = [], 0
+
+
+class Mp3Dataset(Dataset):
+    """Read clips from one or several mp3-in-HDF5 files, which count as one, in the order given.
+
+    Files are opened when first needed and once per process, so a data set can be pickled, forked and used by any number
+    of loader workers. Mp3s of any rate and number of channels are averaged to mono and resampled before cropping.
+    """
+
+    def __init__(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        num_classes: int,
+        sample_rate: int = 32000,
+        clip_seconds: float | None = 10.0,
+        random_crop: bool = False,
+    ) -> None:
+        """`clip_seconds` is the length of every waveform, padded with zeros at the end; None keeps each one's own.
+
+        `random_crop` takes longer clips from a place drawn from torch's generator; otherwise they keep their beginning.
+        Raises FileNotFoundError, and Hdf5Error for a file that is not of this layout or has other classes.
+        """
+        if clip_seconds is not None and round(clip_seconds * sample_rate) < 1:
+            raise ValueError(f"clip_seconds is {clip_seconds}; it must give at least one sample, or be None")
+        if clip_seconds is None and random_crop:
+            raise ValueError("random_crop needs clip_seconds, which is None; give the length to crop to")
+        self.paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+        if not self.paths:
+            raise ValueError("no paths given; name at least one HDF5 file")
+        self.num_classes = num_classes
+        self.sample_rate = sample_rate
+        self.clip_seconds = clip_seconds
+        self.random_crop = random_crop
+        self._stops = list(accumulate(_check_layout(path, num_classes) for path in self.paths))
+        self._files: dict[int, h5py.File] = {}  # by position in `paths`
+        self._files_pid = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}
+
+    def __len__(self) -> int:
+        return self._stops[-1]
+
+    def __getitem__(self, index: int) -> Clip:
+        """Clip of a global index; its waveform is (clip_seconds * sample_rate,) and its target (K,) of 0 and 1.
+
+        Raises IndexError, and AudioError for an entry that cannot be read or decoded; it names file, index and clip.
+        """
+        given, index = index, operator.index(index)
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {given} is out of range; the data set has {len(self)} clips")
+        which = bisect_right(self._stops, index)
+        row = index - (self._stops[which - 1] if which else 0)
+        file = self._open(which)
+        where = f"clip {index} (row {row} of {self.paths[which]})"
+        try:
+            name = file[_NAMES][row].decode()
+            where = f"{name}, {where}"
+            mp3 = file[_MP3S][row].tobytes()
+            target = np.unpackbits(file[_TARGETS][row], count=self.num_classes)
+        except (OSError, RuntimeError, ValueError) as error:  # what h5py raises for a damaged file
+            raise AudioError(f"{where} cannot be read ({error}); is the file whole?") from error
+        head = None if self.random_crop else self.clip_seconds
+        waveform = audio.load(mp3, self.sample_rate, seconds=head, name=where)
+        if self.clip_seconds is not None:
+            length = round(self.clip_seconds * self.sample_rate)
+            spare = len(waveform) - length
+            start = int(torch.randint(spare + 1, ())) if self.random_crop and spare > 0 else 0
+            waveform = audio.crop_or_pad(waveform, length, start)
+        return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all clips by index, read from the files each time: keep the list if you need it twice."""
+        names: list[str] = []
+        for path in self.paths:
+            with _open_to_read(path) as file:
+                names.extend(name.decode() for name in file[_NAMES][:])
+        return names
+
+    def targets(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Targets of the clips start to stop - 1, (n, K) uint8 of 0 and 1, read without touching the mp3s."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        packed = []
+        for path, first, last in zip(self.paths, [0, *self._stops[:-1]], self._stops, strict=True):
+            if start < last and stop > first:
+                with _open_to_read(path) as file:
+                    packed.append(file[_TARGETS][max(start - first, 0) : stop - first])
+        if not packed:
+            return np.zeros((0, self.num_classes), np.uint8)
+        return np.unpackbits(np.concatenate(packed), axis=1, count=self.num_classes)
+
+    def _open(self, which: int) -> h5py.File:
+        """File of position `which`, opened by this very process: a fork would share its parent's file offset."""
+        if self._files_pid != os.getpid():
+            for file in self._files.values():
+                file.close()
+            self._files, self._files_pid = {}, os.getpid()
+        if which not in self._files:
+            self._files[which] = _open_to_read(self.paths[which])
+        return self._files[which]
+
+
+def _open_to_read(path: Path) -> h5py.File:
+    # Complete files are never written to again, and locks fail on some network drives.
+    return h5py.File(path, "r", locking=False)
+
+
+def _check_layout(path: Path, num_classes: int) -> int:
+    """Number of entries of a file; FileNotFoundError or Hdf5Error if it cannot be read as `num_classes`-hot clips."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found (or not a file); build it with a script of datasets.prepare")
+    try:
+        with _open_to_read(path) as file:
+            lacking = [key for key in (_NAMES, _MP3S, _TARGETS) if not isinstance(file.get(key), h5py.Dataset)]
+            if lacking:
+                raise Hdf5Error(f"{path} lacks {', '.join(lacking)}; it holds {', '.join(file) or 'nothing'}")
+            names, mp3s, targets = file[_NAMES], file[_MP3S], file[_TARGETS]
+            width = -(-num_classes // 8)
+            mp3_dtype = h5py.check_vlen_dtype(mp3s.dtype)
+            if mp3_dtype != np.uint8 or targets.dtype != np.uint8 or names.dtype.kind not in "SO":
+                raise Hdf5Error(f"{path} has types {names.dtype}, {mp3s.dtype}, {targets.dtype}; not mp3-in-HDF5")
+            if targets.ndim != 2 or targets.shape[1] != width:
+                raise Hdf5Error(f"{path} has targets {targets.shape}; {num_classes} classes need (N, {width})")
+            if file.attrs.get("num_classes", num_classes) != num_classes:
+                raise Hdf5Error(f"{path} has {file.attrs['num_classes']} classes, not {num_classes}")
+            if not names.shape == mp3s.shape == (len(targets),):
+                raise Hdf5Error(f"{path} has {names.shape} names, {mp3s.shape} mp3s, {targets.shape} targets: damaged")
+            return len(targets)
+    except (OSError, RuntimeError) as error:
+        raise Hdf5Error(f"{path} cannot be read as HDF5 ({error}); fetch or build it again") from error

@@ -1,0 +1,25 @@
+"""Label tables, read when first asked for from resources/."""
+
+from functools import cache
+from pathlib import Path
+
+_RESOURCES = Path(__file__).resolve().parent.parent / "resources"
+
+
+@cache
+def _audioset_rows() -> tuple[tuple[str, str], ...]:
+    """(MID, display name) of each AudioSet class, in the order of the targets and of the logits."""
+    lines = (_RESOURCES / "audioset_labels.tsv").read_text(encoding="utf-8").splitlines()
+    return tuple((mid, name) for _, mid, name in (line.split("\t") for line in lines[1:]))
+
+
+@cache
+def audioset_labels() -> tuple[str, ...]:
+    """Display names of the 527 AudioSet classes ("Speech", "Male speech, man speaking", ...), by class index."""
+    return tuple(name for _, name in _audioset_rows())
+
+
+@cache
+def audioset_mids() -> tuple[str, ...]:
+    """Ontology identifiers of the 527 AudioSet classes ("/m/09x0r", ...), by class index."""
+    return tuple(mid for mid, _ in _audioset_rows())

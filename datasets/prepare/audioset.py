@@ -1,0 +1,153 @@
+r"""Turn a folder of AudioSet recordings and AudioSet's CSV into the HDF5 file that training and evaluation read.
+
+    python -m datasets.prepare.audioset --csv eval_segments.csv --audio_dir eval_audio \
+        --output data/audioset/eval_segments_mp3.hdf
+
+The recordings are the 10 s segments, one file each, named by YouTube id with or without a leading 'Y', in any format
+libsndfile reads, also in subfolders. A run that was broken off goes on where it stopped. What is missing or unreadable
+is listed in <output>.report.tsv.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.audioset import NUM_CLASSES
+from datasets.labels import audioset_mids
+from datasets.prepare import Recording, write_recordings, write_report
+
+# Of several files for one clip the first suffix here wins. The last four are looked for to be reported: libsndfile
+# does not read them, but they are what video downloaders leave behind.
+SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
+SUFFIXES += (".m4a", ".aac", ".webm", ".mp4")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One row of an AudioSet CSV."""
+
+    youtube_id: str
+    start: float  # seconds into the video
+    end: float
+    mids: tuple[str, ...]  # ontology identifiers, such as "/m/09x0r"
+
+
+def read_segments(path: str | Path) -> list[Segment]:
+    """Read an AudioSet CSV: comment lines begin with '#', others are `id, start, end, "mid,mid,..."`.
+
+    Raises FileNotFoundError, and ValueError, with the line, for a row of another form, an unknown MID or a repeated id.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found (or not a file); give one of AudioSet's CSV files")
+    known, segments = set(audioset_mids()), {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        try:
+            for row in reader:
+                if row and not row[0].startswith("#"):
+                    segment = _parse_row(row, known)
+                    if segment.youtube_id in segments:
+                        raise ValueError(f"id {segment.youtube_id} is there for the second time")
+                    segments[segment.youtube_id] = segment
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    return list(segments.values())
+
+
+def _parse_row(row: Sequence[str], known_mids: Container[str]) -> Segment:
+    try:
+        youtube_id, start, end, mids = row
+        segment = Segment(youtube_id, float(start), float(end), tuple(mids.split(",")))
+    except ValueError as error:
+        raise ValueError(f'{row} is not `id, start, end, "mid,mid,..."` as in AudioSet\'s CSV files') from error
+    unknown = [mid for mid in segment.mids if mid not in known_mids]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is none of AudioSet's {NUM_CLASSES} class identifiers (MIDs)")
+    return segment
+
+
+def find_audio(audio_dir: str | Path) -> dict[str, str]:
+    """Audio files anywhere below a folder, by file name without suffix. Raises NotADirectoryError."""
+    audio_dir = Path(audio_dir)
+    if not audio_dir.is_dir():
+        raise NotADirectoryError(f"{audio_dir} is not a folder; give the one that holds the audio files")
+    found: dict[str, str] = {}
+    for folder, _, names in os.walk(audio_dir):
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            path = os.path.join(folder, name)
+            if suffix.lower() in SUFFIXES:
+                found[stem] = min(path, found.get(stem, path), key=_preference)
+    return found
+
+
+def _preference(path: str) -> tuple[int, str]:
+    return SUFFIXES.index(os.path.splitext(path)[1].lower()), path
+
+
+def to_recordings(segments: Sequence[Segment], audio: dict[str, str]) -> list[Recording]:
+    """Pair segments with the files of `find_audio`; names become 'Y<id>.mp3'."""
+    class_of = {mid: index for index, mid in enumerate(audioset_mids())}
+    recordings = []
+    for segment in segments:
+        classes = tuple(class_of[mid] for mid in segment.mids)
+        path = audio.get(f"Y{segment.youtube_id}") or audio.get(segment.youtube_id)
+        recordings.append(Recording(f"Y{segment.youtube_id}.mp3", path, classes))
+    return recordings
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.prepare.audioset",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--csv", required=True, type=Path, help="AudioSet's list, such as balanced_train_segments.csv")
+    parser.add_argument("--audio_dir", required=True, type=Path, help="folder of the recordings; subfolders count")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        help="HDF5 file to write: {balanced_train,unbalanced_train,eval}_segments_mp3.hdf, in the data set's folder",
+    )
+    parser.add_argument("--num_workers", type=int, default=2, help="threads that convert (default: %(default)s)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: written, though clips may be missing. 2: a wrong path, option or CSV. 1: the conversion failed."""
+    args = build_parser().parse_args(argv)
+    report_path = args.output.with_name(args.output.name + ".report.tsv")
+    try:
+        if args.num_workers < 1:
+            raise ValueError(f"--num_workers is {args.num_workers}; it must be 1 or more")
+        if args.output.exists():
+            raise FileExistsError(f"{args.output} exists; remove it or give another --output")
+        recordings = to_recordings(read_segments(args.csv), find_audio(args.audio_dir))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
+        write_report(report, report_path)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 1
+    print(
+        f"{args.output}: {report.written + report.already_there} of {len(recordings)} clips "
+        f"({report.written} written now, {report.already_there} in an earlier run); "
+        f"{len(report.missing)} missing, {len(report.unreadable)} unreadable, listed in {report_path}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

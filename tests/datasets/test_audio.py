@@ -1,0 +1,196 @@
+"""datasets.audio against signals whose properties are known beforehand."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from datasets import audio
+from datasets.audio import AudioError
+
+SUBTYPES = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
+
+
+def sine(frequency: float, rate: int, seconds: float = 1.0, amplitude: float = 0.5) -> np.ndarray:
+    t = np.arange(round(rate * seconds)) / rate
+    return (amplitude * np.sin(2 * np.pi * frequency * t)).astype(np.float32)
+
+
+def encoded(samples: np.ndarray, rate: int, format: str = "WAV", subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=format, subtype=subtype or SUBTYPES[format])
+    return file.getvalue()
+
+
+def peak_frequency(waveform: np.ndarray, rate: int) -> float:
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    return float(spectrum.argmax() * rate / len(waveform))
+
+
+@pytest.mark.parametrize("format", SUBTYPES)
+@pytest.mark.parametrize("kind", ["path", "str", "bytes"])
+def test_decode_reads_every_format_from_paths_and_bytes(tmp_path, format, kind):
+    original = sine(440, 32000)
+    data = encoded(original, 32000, format)
+    path = tmp_path / f"clip.{format.lower()}"
+    path.write_bytes(data)
+    waveform, rate = audio.decode({"path": path, "str": str(path), "bytes": data}[kind])
+    assert rate == 32000
+    assert waveform.dtype == np.float32 and waveform.shape == original.shape
+    assert np.abs(waveform - original)[1000:-1000].max() < (0.05 if format in ("OGG", "MP3") else 1e-4)
+
+
+def test_format_is_recognised_by_content_not_by_name(tmp_path):
+    (tmp_path / "clip.wav").write_bytes(encoded(sine(440, 32000), 32000, "FLAC"))
+    assert audio.decode(tmp_path / "clip.wav")[0].shape == (32000,)
+
+
+def test_channels_are_averaged():
+    channels = np.stack([sine(100 * (c + 1), 96000, 0.1, 0.1 * (c + 1)) for c in range(8)], axis=1)
+    waveform, rate = audio.decode(encoded(channels, 96000, subtype="FLOAT"))
+    assert rate == 96000 and waveform.shape == (9600,)
+    np.testing.assert_allclose(waveform, channels.mean(axis=1), atol=1e-6)
+    left_only = np.stack([sine(440, 32000), np.zeros(32000, np.float32)], axis=1)
+    assert np.abs(audio.decode(encoded(left_only, 32000))[0]).max() == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize("from_rate", [8000, 22050, 44100, 48000, 96000])
+def test_resampling_keeps_pitch_level_and_duration(from_rate):
+    waveform = audio.load(encoded(sine(1000, from_rate), from_rate), 32000)
+    assert waveform.dtype == np.float32
+    assert abs(len(waveform) - 32000) <= 1
+    assert peak_frequency(waveform, 32000) == pytest.approx(1000, abs=1)
+    assert np.sqrt(np.mean(waveform[1000:-1000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+
+
+def test_resampling_removes_what_is_above_the_new_nyquist():
+    waveform = audio.resample(sine(20000, 48000), 48000, 32000)  # unfiltered, it would fold to 12 kHz
+    assert np.abs(waveform[1000:-1000]).max() < 1e-3
+
+
+def test_equal_rates_do_not_copy():
+    waveform = sine(440, 32000)
+    assert audio.resample(waveform, 32000, 32000) is waveform
+
+
+@pytest.mark.parametrize("rates", [(0, 32000), (32000, -1)])
+def test_impossible_rates_are_refused(rates):
+    with pytest.raises(ValueError, match="32000"):
+        audio.resample(sine(440, 32000), *rates)
+
+
+@pytest.mark.parametrize("rate", [32000, 44100])
+@pytest.mark.parametrize("format", SUBTYPES)
+def test_the_head_alone_is_the_head_of_the_whole(format, rate):
+    data = encoded(np.random.default_rng(0).normal(0, 0.1, 5 * rate).astype(np.float32), rate, format)
+    whole, head = audio.load(data, 32000), audio.load(data, 32000, seconds=2)
+    assert 64000 <= len(head) < 80000 < len(whole)
+    np.testing.assert_allclose(head[:64000], whole[:64000], atol=1e-4)
+
+
+def test_crop_or_pad():
+    waveform = np.arange(1, 6, dtype=np.float32)
+    np.testing.assert_array_equal(audio.crop_or_pad(waveform, 3), [1, 2, 3])
+    np.testing.assert_array_equal(audio.crop_or_pad(waveform, 3, start=1), [2, 3, 4])
+    np.testing.assert_array_equal(audio.crop_or_pad(waveform, 3, start=4), [5, 0, 0])
+    np.testing.assert_array_equal(audio.crop_or_pad(waveform, 2, start=9), [0, 0])
+    padded = audio.crop_or_pad(waveform, 7)
+    np.testing.assert_array_equal(padded, [1, 2, 3, 4, 5, 0, 0])
+    assert padded.dtype == np.float32
+    assert np.shares_memory(audio.crop_or_pad(waveform, 3, 1), waveform)
+    for length, start in ((-1, 0), (3, -1)):
+        with pytest.raises(ValueError):
+            audio.crop_or_pad(waveform, length, start)
+
+
+def test_encoding_keeps_level_and_spectrum_of_noise_up_to_14_khz():
+    noise = np.random.default_rng(0).normal(0, 0.1, 96000).astype(np.float32)
+    waveform, rate = audio.decode(audio.encode_mp3(noise, 32000))
+    assert rate == 32000 and waveform.shape == noise.shape
+    before, after = (np.abs(np.fft.rfft(x)) ** 2 for x in (noise, waveform))
+    for low in range(0, 14000, 2000):
+        band = slice(low * 3, (low + 2000) * 3)
+        assert abs(10 * np.log10(after[band].sum() / before[band].sum())) < 0.3  # dB
+
+
+@pytest.mark.parametrize(
+    ("waveform", "rate"),
+    [
+        (np.zeros(0, np.float32), 32000),
+        (np.zeros((100, 2), np.float32), 32000),
+        (np.full(100, np.nan, np.float32), 32000),
+        (np.zeros(100, np.float32), 96000),
+    ],
+    ids=["empty", "stereo", "nan", "rate"],
+)
+def test_encode_refuses_what_mp3_cannot_hold(waveform, rate):
+    with pytest.raises(AudioError):
+        audio.encode_mp3(waveform, rate)
+
+
+def test_to_mp3_keeps_a_mono_mp3_and_converts_the_rest(tmp_path):
+    mono = audio.encode_mp3(sine(440, 32000), 32000)
+    (tmp_path / "mono.mp3").write_bytes(mono)
+    assert audio.to_mp3(tmp_path / "mono.mp3") == mono == audio.to_mp3(mono)
+    for other in (
+        audio.encode_mp3(sine(440, 44100), 44100),
+        encoded(np.stack([sine(440, 32000)] * 2, axis=1), 32000, "MP3"),
+        encoded(sine(440, 32000), 32000),
+    ):
+        converted = audio.to_mp3(other)
+        info = soundfile.info(io.BytesIO(converted))
+        assert (info.format, info.samplerate, info.channels) == ("MP3", 32000, 1)
+        assert peak_frequency(audio.decode(converted)[0], 32000) == pytest.approx(440, abs=1)
+
+
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.wav"):
+        audio.decode(tmp_path / "nowhere.wav")
+
+
+def bad_sources() -> dict[str, bytes]:
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
+    spoilt = noise.copy()
+    spoilt[100] = np.inf
+    wav = encoded(noise, 32000)
+    return {
+        "empty.wav": b"",
+        "text.wav": b"this is not audio\n" * 50,
+        "text.raw": b"this is not audio\n" * 50,
+        "random.mp3": np.random.default_rng(0).bytes(5000),
+        "zeros.mp3": bytes(5000),
+        "no_samples.wav": encoded(noise[:0], 32000),
+        "nan.wav": encoded(np.full(100, np.nan, np.float32), 32000, subtype="FLOAT"),
+        "inf.wav": encoded(spoilt, 32000, subtype="FLOAT"),
+        "truncated.wav": wav[: len(wav) // 2],
+        "header_only.wav": wav[:20],
+        **{f"truncated.{f.lower()}": (data := encoded(noise, 32000, f))[: len(data) // 2] for f in ("FLAC", "MP3")},
+        "truncated.aiff": encoded(noise, 32000, "AIFF", "PCM_16")[:30000],
+        "header_only.ogg": encoded(noise, 32000, "OGG")[:60],
+    }
+
+
+@pytest.mark.parametrize("file_name", bad_sources())
+def test_bad_sources_give_one_line_that_names_them(tmp_path, file_name):
+    data = bad_sources()[file_name]
+    path = tmp_path / file_name
+    path.write_bytes(data)
+    for call in (lambda: audio.decode(path), lambda: audio.decode(data, name=file_name), lambda: audio.to_mp3(path)):
+        with pytest.raises(AudioError, match=file_name) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_refused_by_name(tmp_path):
+    with pytest.raises(AudioError, match=tmp_path.name):
+        audio.decode(tmp_path)
+
+
+@pytest.mark.parametrize("announced", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_streamed_wav_without_a_length_is_whole(announced):
+    data = bytearray(encoded(sine(440, 32000), 32000))
+    position = data.index(b"data") + 4
+    data[position : position + 4] = struct.pack("<I", announced)
+    assert audio.decode(bytes(data))[0].shape == (32000,)
