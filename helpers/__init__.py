@@ -1,0 +1,1 @@
+"""What the experiment scripts share: training, metrics, analyses, command-line options."""

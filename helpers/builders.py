@@ -1,0 +1,51 @@
+"""What experiment scripts build from their options: the model to train and the loaders of its data."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch.utils.data import DataLoader, Dataset
+
+from helpers import cli
+from models.MobileNetV3 import get_model
+from models.preprocess import AugmentMelSTFT
+from models.waveform import WaveformModel
+
+
+def build_training_model(
+    args: argparse.Namespace, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
+) -> WaveformModel:
+    """Build the network and its augmenting front end, fresh or from `--pretrained_name`.
+
+    Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
+    weights); network options may not.
+    """
+    network_options = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
+    if args.pretrained_name:
+        network = get_model(num_classes, args.pretrained_name, **network_options)
+        mel = cli.front_end(args, network.mel)
+        if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
+            raise ValueError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
+        network.arch, network.mel = replace(network.arch, input_dim_f=mel.n_mels), mel
+    else:
+        mel = cli.front_end(args)
+        frames = mel.frames(round(clip_seconds * mel.sample_rate))
+        network = get_model(num_classes, input_dim_f=mel.n_mels, input_dim_t=frames, **network_options)
+        network.mel = mel
+    network.labels = None if labels is None else tuple(labels)
+    augmentation = {"fmin_aug_range": args.fmin_aug_range, "fmax_aug_range": args.fmax_aug_range}
+    return WaveformModel(network, AugmentMelSTFT.from_config(mel, args.freqm, args.timem, **augmentation))
+
+
+def make_loader(clips: Dataset, args: argparse.Namespace, **options) -> DataLoader:
+    """Batch a data set with the run's batch size and workers; `options` are further ones of `DataLoader`."""
+    return DataLoader(
+        clips,
+        args.batch_size,
+        num_workers=args.num_workers,
+        pin_memory=args.cuda,
+        persistent_workers=args.num_workers > 0,
+        **options,
+    )

@@ -1,0 +1,56 @@
+"""Tagging metrics: average precision and area under the ROC curve for each class, and their means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+@dataclass(frozen=True)
+class TaggingMetrics:
+    """Metrics of each class (K,), NaN where they are undefined, and their means over the other classes."""
+
+    average_precision: np.ndarray
+    roc_auc: np.ndarray
+
+    @property
+    def mAP(self) -> float:  # noqa: N802 (the field's name)
+        """Mean average precision over the classes with a positive clip."""
+        return _mean_of_defined(self.average_precision)
+
+    @property
+    def ROC(self) -> float:  # noqa: N802
+        """Mean area under the ROC curve over the classes with both positive and negative clips."""
+        return _mean_of_defined(self.roc_auc)
+
+    @property
+    def unscored_classes(self) -> int:
+        """Number of classes without a positive clip, left out of the mean average precision."""
+        return int(np.isnan(self.average_precision).sum())
+
+
+def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
+    """Compare multi-hot targets (N, K) with scores (N, K), in which only the order within a class counts.
+
+    Raises `ValueError` for scores that are not finite.
+    """
+    if targets.shape != scores.shape or targets.ndim != 2:
+        raise ValueError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
+    num_classes = targets.shape[1]
+    average_precision, roc_auc = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
+    for k in range(num_classes):
+        positives = targets[:, k].sum()
+        if positives:
+            average_precision[k] = average_precision_score(targets[:, k], scores[:, k])
+        if 0 < positives < len(targets):
+            roc_auc[k] = roc_auc_score(targets[:, k], scores[:, k])
+    return TaggingMetrics(average_precision, roc_auc)
+
+
+def _mean_of_defined(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")

@@ -1,0 +1,42 @@
+"""Mixup: convex combinations of two examples (Zhang et al., ICLR 2018), one weight for each example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Which partner each example was mixed with, and the weight of the example itself, in [0.5, 1]."""
+
+    partner: Tensor  # (B,) indices into the batch
+    weight: Tensor  # (B,) float32
+
+
+def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
+    """Mix each example of x (B, ...) with another; `alpha` 0 turns mixing off and returns x and None.
+
+    The weight is max(l, 1 - l) with l from Beta(alpha, alpha), so that the example itself dominates.
+    """
+    if alpha == 0:
+        return x, None
+    drawn = torch.distributions.Beta(alpha, alpha).sample((len(x),))
+    weight = torch.maximum(drawn, 1.0 - drawn).to(x.device)
+    partner = torch.randperm(len(x)).to(x.device)
+    shaped = weight.view(-1, *(1 for _ in x.shape[1:]))
+    return x * shaped + x[partner] * (1.0 - shaped), Mix(partner, weight)
+
+
+def mixed_loss(loss_per_clip: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor, mix: Mix | None) -> Tensor:
+    """Return w * loss(y) + (1 - w) * loss(y of the partner), (B,); without a mix the plain loss of each clip.
+
+    For losses that are affine in their target, such as cross entropy and its binary form, this is the loss on mixed targets.
+    """
+    loss = loss_per_clip(logits, target)
+    if mix is None:
+        return loss
+    return mix.weight * loss + (1.0 - mix.weight) * loss_per_clip(logits, target[mix.partner])

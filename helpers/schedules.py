@@ -1,0 +1,21 @@
+"""Learning-rate schedules, as factors of the peak rate, stepped once an epoch."""
+
+from __future__ import annotations
+
+import math
+
+
+def exp_warmup_linear_down(
+    epoch: int, warm_up_len: int = 8, ramp_down_start: int = 80, ramp_down_len: int = 95, last_value: float = 0.01
+) -> float:
+    """Return the factor at `epoch` (from 0): exponential ramp up, constant, linear ramp down, constant.
+
+    Ramp up: exp(-5 (1 - e / warm_up_len)^2) with e clipped to at least 0.5 (Schmid et al., ICASSP 2023). All lengths in epochs.
+    """
+    factor = 1.0
+    if epoch < warm_up_len:
+        factor = math.exp(-5.0 * (1.0 - max(epoch, 0.5) / warm_up_len) ** 2)
+    if epoch > ramp_down_start:
+        remaining = max(1.0 - (epoch - ramp_down_start) / ramp_down_len, 0.0) if ramp_down_len else 0.0
+        factor *= last_value + (1.0 - last_value) * remaining
+    return factor

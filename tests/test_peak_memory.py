@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import peak_memory
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is there to load, and nowhere to load it from."""
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "empty"))
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "nowhere").as_uri())
+
+
+@pytest.mark.parametrize(
+    ("options", "subject", "peak_kb"),
+    [
+        ("--model_name mn10_as", "'mn10_as' inference", "5120.00"),
+        ("--model_name mn10_as --memory_efficient_inference", "'mn10_as' inference (memory efficient)", "2048.00"),
+        ("--model_name mn10_as --bits_per_elem 32", "'mn10_as' inference", "10240.00"),
+        ("--model_name mn10_as_mels_40", "'mn10_as_mels_40' inference", "1600.00"),
+        ("--model_width 4 --bits_per_elem 8", "'width 4.0, mlp head' inference", "10240.00"),
+        ("--n_mels 64 --hop_size 640 --se_dims ft", "'width 1.0, mlp head, se_dims ft' inference", "1280.00"),
+    ],
+)
+def test_last_line(capsys: pytest.CaptureFixture[str], options: str, subject: str, peak_kb: str) -> None:
+    assert peak_memory.main(options.split()) == 0
+    expected = f"Model {subject} of a single 10-seconds audio clip has a peak memory of {peak_kb} kB."
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+
+
+def test_says_where_the_peak_is(capsys: pytest.CaptureFixture[str]) -> None:
+    peak_memory.main([])
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "The peak is at features.2.block.0.0: input 1024.00 kB, output 4096.00 kB."
+    assert last.startswith("Model 'width 1.0, mlp head'")
+
+
+def test_a_checkpoint_by_its_path(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
+    peak_memory.main(["--model_name", str(tiny_checkpoint), "--memory_efficient_inference"])
+    assert capsys.readouterr().out.endswith("peak memory of 896.00 kB.\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--model_name mn10_ass", "did you mean mn10_as"),
+        ("--model_name mn10_as --n_mels 64", "contradict mn10_as"),
+        ("--se_dims q", "letters c, f and t"),
+    ],
+)
+def test_mistakes(options: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        peak_memory.main(options.split())
+
+
+def test_only_known_sizes_of_an_element(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        peak_memory.main(["--bits_per_elem", "7"])
+    assert "invalid choice" in capsys.readouterr().err
