@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 class TaggingMetrics:
     """Metrics of each class (K,), NaN where they are undefined, and their means over the other classes."""
 
+    positives: np.ndarray  # clips that hold the class, (K,) int
     average_precision: np.ndarray
     roc_auc: np.ndarray
 
@@ -28,7 +29,7 @@ class TaggingMetrics:
     @property
     def unscored_classes(self) -> int:
         """Number of classes without a positive clip, left out of the mean average precision."""
-        return int(np.isnan(self.average_precision).sum())
+        return int((self.positives == 0).sum())
 
 
 def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
@@ -41,14 +42,13 @@ def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
     if not np.isfinite(scores).all():
         raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
     num_classes = targets.shape[1]
+    positives = targets.sum(0).astype(int)
     average_precision, roc_auc = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
-    for k in range(num_classes):
-        positives = targets[:, k].sum()
-        if positives:
-            average_precision[k] = average_precision_score(targets[:, k], scores[:, k])
-        if 0 < positives < len(targets):
+    for k in np.flatnonzero(positives):
+        average_precision[k] = average_precision_score(targets[:, k], scores[:, k])
+        if positives[k] < len(targets):
             roc_auc[k] = roc_auc_score(targets[:, k], scores[:, k])
-    return TaggingMetrics(average_precision, roc_auc)
+    return TaggingMetrics(positives, average_precision, roc_auc)
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

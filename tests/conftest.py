@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from datasets import audio
 from datasets.hdf5_mp3 import Mp3Writer
+from helpers import cli
 from models import checkpoints
 from models.MobileNetV3 import get_model
 
@@ -39,3 +42,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "random.pt"
     checkpoints.save(path, get_model(width_mult=0.1).eval())
     return path
+
+
+@pytest.fixture
+def failing_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a script's `main` as its command line would; it must fail with one line, which is returned."""
+
+    def run(main: Callable[[Sequence[str] | None], int], *argv: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, argv)])
+        with pytest.raises(SystemExit) as end:
+            cli.run(main)
+        output = capsys.readouterr()
+        assert end.value.code == 1 and output.out == ""
+        lines = output.err.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: ")
+        return lines[0]
+
+    return run

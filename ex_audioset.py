@@ -1,0 +1,136 @@
+"""Train and evaluate a MobileNetV3 on AudioSet, or on any folder in its file format.
+
+python ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --clip_seconds 4
+python ex_audioset.py --model_name mn10_as --cuda
+python ex_audioset.py --ensemble mn40_as_ext mn40_as mn40_as_no_im_pre --cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datasets import audioset
+from datasets.augment import Augmented
+from datasets.clip import Clip
+from datasets.labels import audioset_labels
+from helpers import cli
+from helpers.builders import build_training_model, make_loader
+from helpers.losses import bce_per_clip
+from helpers.metrics import TaggingMetrics, tagging_metrics
+from helpers.mixing import mixed_loss, mixup
+from helpers.run import Run, seed_everything
+from helpers.schedules import exp_warmup_linear_down
+from helpers.training import fit, predict
+from models import checkpoints
+from models.ensemble import EnsembleModel, get_ensemble_model
+from models.waveform import WaveformModel
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--train", action="store_true", help="train a model; without it, --model_name or --ensemble is evaluated")
+    parser.add_argument("--model_name", help="model to evaluate: a released or bundled name, or the path of a checkpoint")
+    parser.add_argument("--ensemble", nargs="+", metavar="NAME", help="models to evaluate together, by the mean of their logits")
+    parser.add_argument("--per_class", type=Path, metavar="CSV", help="write the evaluation's metrics of each class to this file")
+    parser.add_argument("--pretrained_name", help="checkpoint to start training from")
+    parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
+    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
+    parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for one epoch")
+    cli.add_run_options(parser, experiment_name="audioset", batch_size=120)
+    cli.add_network_options(parser)
+    cli.add_front_end_options(parser)
+    cli.add_augmentation_options(parser, mixup_alpha=0.3)
+    cli.add_schedule_options(
+        parser, n_epochs=200, max_lr=8e-4, warm_up_len=8, ramp_down_start=80, ramp_down_len=95, last_lr_value=0.01, weight_decay=0.0
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.train:
+        train(args)
+    else:
+        evaluate(args)
+    return 0
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train on the balanced and unbalanced segments, with evaluation on the eval segments after each epoch."""
+    seed_everything(args.seed)
+    device = cli.pick_device(args.cuda)
+    model = build_training_model(args, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
+    rate = model.sample_rate
+    clips = audioset.training_set(args.dataset_dir, sample_rate=rate, clip_seconds=args.clip_seconds)
+    sampler = audioset.balanced_sampler(clips, args.epoch_len)
+    if args.roll or args.wavmix or args.gain_augment:
+        clips = Augmented(clips, roll=args.roll, gain_db=args.gain_augment, wavmix=args.wavmix)
+    loader = make_loader(clips, args, sampler=sampler, drop_last=True)
+    test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, sample_rate=rate, clip_seconds=args.clip_seconds), args)
+
+    def training_loss(batch: Clip) -> dict[str, Tensor]:
+        spectrogram, mix = mixup(model.front_end(batch.waveform), args.mixup_alpha)
+        logits, _ = model.network(spectrogram.unsqueeze(1))  # (B, 527)
+        return {"loss": mixed_loss(bce_per_clip, logits, batch.target, mix).mean()}
+
+    def metrics() -> dict[str, float]:
+        scores = test_metrics(model, test_loader)
+        return {"mAP": scores.mAP, "ROC": scores.ROC}
+
+    def schedule(epoch: int) -> float:
+        return exp_warmup_linear_down(epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value)
+
+    run = Run(args.experiment_name, args)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
+    fit(
+        model, loader, training_loss, metrics,
+        optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection="mAP",
+    )  # fmt: skip
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print mean average precision and area under the ROC curve on the eval segments."""
+    if (args.model_name is None) == (args.ensemble is None):
+        raise ValueError("say what to do: --train, or --model_name NAME, or --ensemble NAME NAME ... to evaluate")
+    if args.ensemble:
+        model: WaveformModel | EnsembleModel = get_ensemble_model(args.ensemble)
+        name = ", ".join(args.ensemble)
+    else:
+        cli.described_model(args)  # refuses options that contradict the checkpoint
+        model, name = WaveformModel(checkpoints.load_model(args.model_name)), args.model_name
+    model.to(cli.pick_device(args.cuda))
+    clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
+    scores = test_metrics(model, make_loader(clips, args))
+    print(f"Results on AudioSet test split for loaded model: {name}")
+    print(f"  mAP: {scores.mAP:.3f}")
+    print(f"  ROC: {scores.ROC:.3f}")
+    if scores.unscored_classes:
+        print(f"  left out: {scores.unscored_classes} of {audioset.NUM_CLASSES} classes, which have no positive clip")
+    if args.per_class:
+        write_per_class(args.per_class, scores)
+
+
+def test_metrics(model: WaveformModel | EnsembleModel, loader: DataLoader) -> TaggingMetrics:
+    predictions = predict(model, loader)
+    return tagging_metrics(predictions.targets, predictions.logits)
+
+
+def write_per_class(path: Path, scores: TaggingMetrics) -> None:
+    """Write a row for each class that has positive clips, best average precision first."""
+    rows = zip(audioset_labels(), scores.positives, scores.average_precision, scores.roc_auc, strict=True)
+    scored = sorted((row for row in rows if row[1]), key=lambda row: -row[2])
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "positive_clips", "average_precision", "roc_auc"])
+        writer.writerows([label, positives, f"{precision:.4f}", f"{area:.4f}"] for label, positives, precision, area in scored)
+
+
+if __name__ == "__main__":
+    cli.run(main)

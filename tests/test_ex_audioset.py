@@ -1,0 +1,111 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+
+import ex_audioset
+from datasets.labels import audioset_labels
+from models import checkpoints
+
+
+def run(*argv: object) -> int:
+    return ex_audioset.main([str(argument) for argument in argv])
+
+
+def test_tiny_example_trains_and_evaluates(
+    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ("--dataset_dir", tiny_audioset, "--clip_seconds", 1, "--num_workers", 0, "--batch_size", 16)
+    tiny = ("--model_width", 0.1, "--head_type", "fully_convolutional", "--se_dims", "f")
+    augmented = ("--roll", "--wavmix", "--gain_augment", 6, "--freqm", 8, "--timem", 20)
+    assert run("--train", *short, *tiny, *augmented, "--n_epochs", 2, "--max_lr", 0.003, "--experiment_name", "tiny") == 0
+    last = checkpoints.load(tmp_path / "runs/tiny/last.pt")
+    assert last.labels == audioset_labels() and last.epoch == 1 and last.arch.se_dims == "f"
+
+    capsys.readouterr()
+    assert run(*short, "--model_name", "runs/tiny/last.pt", "--per_class", "classes.csv") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Results on AudioSet test split for loaded model: runs/tiny/last.pt"
+    assert re.fullmatch(r"  mAP: [01]\.\d{3}", lines[1]) and re.fullmatch(r"  ROC: [01]\.\d{3}", lines[2])
+    assert "523 of 527" in lines[3]
+    rows = (tmp_path / "classes.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4 and sum(int(row.split(",")[-3]) for row in rows[1:]) == 12
+    assert float(lines[1].split()[-1]) == pytest.approx(last.metrics["mAP"], abs=6e-4)
+
+
+def test_training_continues_from_a_checkpoint_with_another_front_end(
+    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = run(
+        "--train", "--dataset_dir", tiny_audioset, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 32, "--n_epochs", 1,
+        "--pretrained_name", tiny_checkpoint, "--hop_size", 640, "--n_mels", 64, "--max_lr", 1e-9,
+    )  # fmt: skip
+    assert code == 0
+    start, last = checkpoints.load(tiny_checkpoint), checkpoints.load(tmp_path / "runs/audioset/last.pt")
+    assert (last.mel.hop_size, last.mel.n_mels, last.arch.input_dim_f) == (640, 64, 64)
+    torch.testing.assert_close(last.state["classifier.5.weight"], start.state["classifier.5.weight"], atol=1e-6, rtol=0)
+
+
+def test_ensemble_evaluates(tiny_audioset: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--ensemble", tiny_checkpoint, tiny_checkpoint, "--dataset_dir", tiny_audioset, "--num_workers", 0) == 0
+    assert "mAP" in capsys.readouterr().out
+
+
+def test_every_command_of_the_published_page_parses() -> None:
+    for command in (
+        "--cuda --train --pretrained_name=mn10_im_pytorch --batch_size=60 --max_lr=0.0004",
+        "--cuda --train --model_width=0.1 --head_type=fully_convolutional --se_dims=f",
+        "--cuda --model_name=mn10_as",
+        "--cuda --ensemble mn40_as_ext mn40_as_ext(2) mn40_as_ext(3)",
+        "--cuda --model_name=mn10_as_hop_15 --hop_size=480",
+        "--cuda --model_name=mn10_as_mels_40 --n_mels=40",
+    ):
+        ex_audioset.build_parser().parse_args(command.split())
+
+
+def damaged_folder(folder: Path) -> Path:
+    (folder / "eval_segments_mp3.hdf").write_bytes(b"not HDF5 at all")
+    return folder
+
+
+def corrupt_entry_folder(folder: Path, source: Path) -> Path:
+    path = folder / "eval_segments_mp3.hdf"
+    path.write_bytes((source / path.name).read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["mp3"][5] = file["mp3"][5][:40] * 0
+    return folder
+
+
+MISTAKES = ("no task", "two tasks", "unknown model", "no folder", "empty folder", "damaged", "corrupt entry", "contradiction")
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_end_in_one_line(
+    case: str, tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, failing_message: Callable[..., str]
+) -> None:
+    argv, expected = {
+        "no task": ([], "--train"),
+        "two tasks": (["--model_name", "mn10_as", "--ensemble", "mn10_as"], "--ensemble"),
+        "unknown model": (["--model_name", "mn11_as"], "mn10_as"),
+        "no folder": (["--model_name", tiny_checkpoint, "--dataset_dir", tmp_path / "none"], "--dataset_dir"),
+        "empty folder": (["--model_name", tiny_checkpoint, "--dataset_dir", tmp_path], "eval_segments_mp3.hdf"),
+        "damaged": (["--model_name", tiny_checkpoint, "--dataset_dir", tmp_path], "eval_segments_mp3.hdf"),
+        "corrupt entry": (["--model_name", tiny_checkpoint, "--dataset_dir", tmp_path, "--num_workers", 1], "Yeval0000005.mp3"),
+        "contradiction": (["--model_name", tiny_checkpoint, "--dataset_dir", tiny_audioset, "--hop_size", 480], "contradict"),
+    }[case]
+    if case == "damaged":
+        damaged_folder(tmp_path)
+    if case == "corrupt entry":
+        corrupt_entry_folder(tmp_path, tiny_audioset)
+    assert expected in failing_message(ex_audioset.main, *argv)
+
+
+def test_a_bad_option_is_refused_by_the_parser(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--train", "--batch_size", 0)
+    assert end.value.code == 2 and "--batch_size" in capsys.readouterr().err
