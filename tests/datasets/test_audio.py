@@ -1,6 +1,7 @@
 """datasets.audio against signals whose properties are known beforehand."""
 
 import io
+import re
 import struct
 
 import numpy as np
@@ -194,3 +195,15 @@ def test_a_streamed_wav_without_a_length_is_whole(announced):
     position = data.index(b"data") + 4
     data[position : position + 4] = struct.pack("<I", announced)
     assert audio.decode(bytes(data))[0].shape == (32000,)
+
+
+def test_a_large_id3_tag_is_not_taken_for_sound():
+    file = io.BytesIO()
+    soundfile.write(file, sine(440, 32000), 32000, format="MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    mp3 = file.getvalue()
+    first, second = (match.start() for match in list(re.finditer(re.escape(mp3[:2]), mp3))[:2])
+    assert b"Info" in mp3[first:second]  # the frame that tells the length; many encoders do not write it
+    bare = mp3[second:]
+    tag = b"ID3\x04\x00\x00" + bytes([0, 3, 64, 0]) + bytes(3 * 2**14 + 64 * 2**7)
+    plain, tagged = audio.decode(bare)[0], audio.decode(tag + bare)[0]
+    np.testing.assert_array_equal(plain, tagged)
