@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def described_network(args: argparse.Namespace, name: str | None) -> MobileNetV3:
     """Build the network of `name`, or of the options, without weights."""
-    return meta_network(*cli.described_model(argparse.Namespace(**vars(args) | {"model_name": name})))
+    return meta_network(*cli.described_model(name, args))
 
 
 def print_members(names: Sequence[str], reports: Sequence[ComplexityReport]) -> None:

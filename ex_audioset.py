@@ -35,9 +35,10 @@ from models.waveform import WaveformModel
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--train", action="store_true", help="train a model; without it, --model_name or --ensemble is evaluated")
-    parser.add_argument("--model_name", help="model to evaluate: a released or bundled name, or the path of a checkpoint")
-    parser.add_argument("--ensemble", nargs="+", metavar="NAME", help="models to evaluate together, by the mean of their logits")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--train", action="store_true", help="train a model")
+    task.add_argument("--model_name", help="model to evaluate: a released or bundled name, or the path of a checkpoint")
+    task.add_argument("--ensemble", nargs="+", metavar="NAME", help="models to evaluate together, by the mean of their logits")
     parser.add_argument("--per_class", type=Path, metavar="CSV", help="write the evaluation's metrics of each class to this file")
     parser.add_argument("--pretrained_name", help="checkpoint to start training from")
     parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
@@ -54,7 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.pretrained_name and not args.train:
+        parser.error("--pretrained_name is where training starts and needs --train; to evaluate a model, use --model_name")
+    if args.per_class and (args.train or not args.per_class.absolute().parent.is_dir()):
+        parser.error("--per_class belongs to an evaluation and names a file in a folder that exists")
+    audioset.resolve_dir(args.dataset_dir)  # before anything is downloaded or built
     if args.train:
         train(args)
     else:
@@ -97,18 +104,16 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Print mean average precision and area under the ROC curve on the eval segments."""
-    if (args.model_name is None) == (args.ensemble is None):
-        raise ValueError("say what to do: --train, or --model_name NAME, or --ensemble NAME NAME ... to evaluate")
-    if args.ensemble:
-        model: WaveformModel | EnsembleModel = get_ensemble_model(args.ensemble)
-        name = ", ".join(args.ensemble)
-    else:
-        cli.described_model(args)  # refuses options that contradict the checkpoint
-        model, name = WaveformModel(checkpoints.load_model(args.model_name)), args.model_name
+    names = args.ensemble or [args.model_name]
+    for name in names:
+        arch, _ = cli.described_model(name, args)  # refuses options that contradict a checkpoint
+        if arch.num_classes != audioset.NUM_CLASSES:
+            raise ValueError(f"{name} has {arch.num_classes} classes, AudioSet {audioset.NUM_CLASSES}")
+    model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(cli.pick_device(args.cuda))
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
     scores = test_metrics(model, make_loader(clips, args))
-    print(f"Results on AudioSet test split for loaded model: {name}")
+    print(f"Results on AudioSet test split for loaded model: {', '.join(names)}")
     print(f"  mAP: {scores.mAP:.3f}")
     print(f"  ROC: {scores.ROC:.3f}")
     if scores.unscored_classes:

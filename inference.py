@@ -2,7 +2,7 @@
 
 python inference.py --model_name mn10_as --audio_path recording.wav --cuda
 python inference.py --ensemble mn40_as_ext mn40_as --audio_path recording.mp3
-python inference.py --model_name mn04_opensounds --audio_path resources/scene.ogg
+python inference.py --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from helpers.tagger import AudioTagger
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--model_name", default="mn10_as", help="a released or bundled name, or the path of a checkpoint")
-    parser.add_argument("--ensemble", nargs="+", metavar="NAME", help="models to use together instead, by the mean of their logits")
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--model_name", default="mn10_as", help="a released or bundled name, or the path of a checkpoint")
+    names.add_argument("--ensemble", nargs="+", metavar="NAME", help="models to use together instead, by the mean of their logits")
     parser.add_argument("--audio_path", required=True, help="wav, flac, ogg or mp3 file of any rate, length and channel count")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
     return parser

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    arch, mel = cli.described_model(args)
+    arch, mel = cli.described_model(args.model_name, args)
     report = peak_memory(
         meta_network(arch, mel), bits_per_elem=args.bits_per_elem, memory_efficient=args.memory_efficient_inference
     )

@@ -18,7 +18,9 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 # libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
-_MP3_SLACK = 2 * 1152  # samples; without a Xing header an mp3's length is an estimate, good to a frame or two
+_MP3_SLACK = 2 * 1152  # samples; an mp3's announced length is good to a frame or two
+_HEAD_BYTES = 4096  # hold the first frame of an mp3, of at most 1441 bytes
+_BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
 
 
@@ -30,18 +32,54 @@ def _describe(source: str | Path | bytes) -> str:
     return f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
-def _without_id3_tag(source: str | Path | bytes, stream: Path | io.BytesIO) -> Path | io.BytesIO:
-    """Leave out a leading ID3v2 tag, which libsndfile takes for sound when it estimates an mp3's length (id3.org, 2.4.0, 3.1)."""
+class _UnannouncedMp3(io.BytesIO):
+    """An mp3 that does not tell its length, which then must be decoded to its end.
+
+    libsndfile estimates the length from the file's size and the first frame's bit rate, and stops there: early if the rate
+    varies. So the size it asks for is answered with more than any change of rate (8 to 320 kbit/s) can make up for.
+    """
+
+    _asks_size = False
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._asks_size = whence == io.SEEK_END
+        return super().seek(offset, whence)
+
+    def tell(self) -> int:
+        return super().tell() * (40 if self._asks_size else 1)
+
+
+def _open_mp3(source: str | Path | bytes) -> io.BytesIO | None:
+    """Return an mp3 that libsndfile would misread as a stream that it reads rightly; None for all other files.
+
+    It takes a leading ID3v2 tag (id3.org, 2.4.0, section 3.1) for sound when it estimates a length, and trusts its estimate.
+    """
     if isinstance(source, bytes):
-        header = source[:10]
+        head = source[:_HEAD_BYTES]
     else:
         with open(source, "rb") as file:
-            header = file.read(10)
-    if len(header) < 10 or header[:3] != b"ID3":
-        return stream
-    length = 10 + sum((byte & 127) << shift for byte, shift in zip(header[6:], (21, 14, 7, 0), strict=True))
-    content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    return io.BytesIO(content[length:])
+            head = file.read(_HEAD_BYTES)
+    start = 0
+    if head[:3] == b"ID3" and len(head) >= 10:
+        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    elif head[:1] != b"\xff" or head[1:2] < b"\xe0" or _tells_length(head):
+        return None
+    content = (source if isinstance(source, bytes) else Path(source).read_bytes())[start:]
+    return io.BytesIO(content) if _tells_length(content[:_HEAD_BYTES]) else _UnannouncedMp3(content)
+
+
+def _tells_length(head: bytes) -> bool:
+    """Whether the first frame is one of those that encoders write to tell the number of frames."""
+    return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _read(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
+    """Read up to `wanted` samples, (samples, channels) float32, without trusting that there are so many."""
+    blocks = [file.read(0, dtype="float32", always_2d=True)]
+    while wanted and len(block := file.read(min(wanted, _BLOCK), dtype="float32", always_2d=True)):
+        blocks.append(block)
+        wanted -= len(block)
+    return blocks[-1] if len(blocks) <= 2 else np.concatenate(blocks)
 
 
 def decode(source: str | Path | bytes, *, seconds: float | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
@@ -49,7 +87,7 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
 
     `source` is a path, or the bytes of a whole file. `seconds` stops early: no more than about that much is read.
     `name` is what errors call the recording; a path is its own name.
-    Truncation is noticed in wav, aiff, flac and mp3; an ogg does not say its length, and a cut one is just shorter.
+    Truncation is noticed in wav, aiff, flac and mp3; an ogg or an mp3 that does not tell its length is just shorter.
 
     Raises FileNotFoundError, and AudioError for whatever else keeps the source from being used: a folder, an empty
     file, a format that is not audio, damage, no samples, or samples that are NaN or infinite.
@@ -66,13 +104,13 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
         size, stream = len(source), io.BytesIO(source)
     if size == 0:
         raise AudioError(f"{name} is empty (0 bytes); fetch or convert it again")
-    stream = _without_id3_tag(source, stream)
+    mp3 = _open_mp3(source)
 
     try:
-        with soundfile.SoundFile(stream) as file:
+        with soundfile.SoundFile(mp3 or stream) as file:
             rate = file.samplerate
             wanted = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
-            samples = file.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
+            samples = _read(file, wanted)  # (samples, channels)
             short_chunk = _SHORT_CHUNK.search(file.extra_info)
     # TypeError is soundfile's answer to a path that ends in .raw; an absurd length in a header is a MemoryError.
     except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
@@ -83,7 +121,7 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
         announced, present = map(int, short_chunk.groups())
         if announced < _STREAMED and announced - present > 1:  # a forgotten padding byte does no harm
             raise AudioError(f"{name} is truncated: {present} of {announced} sample bytes are there; fetch it again")
-    if len(samples) + _MP3_SLACK < wanted:
+    if len(samples) + _MP3_SLACK < wanted and not isinstance(mp3, _UnannouncedMp3):
         raise AudioError(f"{name} is truncated: {len(samples)} of {wanted} samples are there; fetch it again")
     if len(samples) == 0:
         raise AudioError(f"{name} holds no samples; leave it out")
@@ -106,7 +144,10 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def load(source: str | Path | bytes, sample_rate: int, *, seconds: float | None = None, name: str | None = None) -> np.ndarray:
     """Read a recording as (samples,) float32, mono, at `sample_rate` Hz; arguments and errors are those of `decode`."""
     waveform, rate = decode(source, seconds=seconds, name=name)
-    return resample(waveform, rate, sample_rate)
+    waveform = resample(waveform, rate, sample_rate)
+    if len(waveform) == 0:
+        raise AudioError(f"{name or _describe(source)} is shorter than one sample at {sample_rate} Hz; leave it out")
+    return waveform
 
 
 def crop_or_pad(waveform: np.ndarray, length: int, start: int = 0) -> np.ndarray:

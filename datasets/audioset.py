@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.utils.data import WeightedRandomSampler
 
-from datasets.augment import Augmented
 from datasets.hdf5_mp3 import Mp3Dataset
 
 NUM_CLASSES = 527
@@ -69,7 +68,7 @@ def evaluation_set(
     return Mp3Dataset(path, num_classes=NUM_CLASSES, sample_rate=sample_rate, clip_seconds=clip_seconds)
 
 
-def class_balanced_weights(dataset: Mp3Dataset | Augmented) -> torch.Tensor:
+def class_balanced_weights(dataset: Mp3Dataset) -> torch.Tensor:
     """Sampling weight of each clip, (N,) float64: the sum over its classes of 1000 / (100 + clips of that class).
 
     From PaSST's AudioSet recipe. A clip without labels weighs 0. Targets are read in chunks, twice, and never held at
@@ -82,9 +81,7 @@ def class_balanced_weights(dataset: Mp3Dataset | Augmented) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(sums))
 
 
-def balanced_sampler(
-    dataset: Mp3Dataset | Augmented, epoch_len: int, generator: torch.Generator | None = None
-) -> WeightedRandomSampler:
+def balanced_sampler(dataset: Mp3Dataset, epoch_len: int, generator: torch.Generator | None = None) -> WeightedRandomSampler:
     """Sampler of `epoch_len` different clips an epoch, drawn with `class_balanced_weights`.
 
     There are never more than the clips with a label; a longer `epoch_len` is cut to their number, which is logged.
@@ -92,12 +89,16 @@ def balanced_sampler(
     weights = class_balanced_weights(dataset)
     available = int((weights > 0).sum())
     if epoch_len > available:
-        logger.warning("an epoch of %d clips is cut to the %d labelled clips there are", epoch_len, available)
+        logger.warning(
+            "an epoch of %d clips is cut to the %d labelled clips there are: all are drawn, and class balancing has no effect",
+            epoch_len,
+            available,
+        )
         epoch_len = available
     return WeightedRandomSampler(weights, epoch_len, replacement=False, generator=generator)
 
 
-def _target_chunks(dataset: Mp3Dataset | Augmented) -> Iterator[np.ndarray]:
+def _target_chunks(dataset: Mp3Dataset) -> Iterator[np.ndarray]:
     return (dataset.targets(start, start + _CHUNK) for start in range(0, len(dataset), _CHUNK))
 
 

@@ -4,7 +4,6 @@ All randomness comes from torch generators (the default one where none is given)
 every worker and epoch: workers need no seeding code.
 """
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -55,13 +54,6 @@ class Augmented(Dataset):
         if self.roll:
             clip = clip._replace(waveform=roll(clip.waveform, self.roll))
         return clip
-
-    @property
-    def names(self) -> list[str]:
-        return self.clips.names
-
-    def targets(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        return self.clips.targets(start, stop)
 
     def _get(self, index: int) -> Clip:
         clip = self.clips[index]

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from helpers import cli
@@ -25,6 +26,8 @@ def build_training_model(
     network_options = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
     if args.pretrained_name:
         network = get_model(num_classes, args.pretrained_name, **network_options)
+        if args.se_dims not in (None, network.arch.se_dims):  # "c" reaches get_model as its default
+            raise ValueError(f"--se_dims {args.se_dims} contradicts {args.pretrained_name}, which has {network.arch.se_dims}")
         mel = cli.front_end(args, network.mel)
         if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
             raise ValueError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
@@ -35,8 +38,8 @@ def build_training_model(
         network = get_model(num_classes, input_dim_f=mel.n_mels, input_dim_t=frames, **network_options)
         network.mel = mel
     network.labels = None if labels is None else tuple(labels)
-    augmentation = {"fmin_aug_range": args.fmin_aug_range, "fmax_aug_range": args.fmax_aug_range}
-    return WaveformModel(network, AugmentMelSTFT.from_config(mel, args.freqm, args.timem, **augmentation))
+    front_end = AugmentMelSTFT.from_config(mel, args.freqm, args.timem, args.fmin_aug_range, args.fmax_aug_range)
+    return WaveformModel(network, front_end)
 
 
 def make_loader(clips: Dataset, args: argparse.Namespace, **options) -> DataLoader:
@@ -45,7 +48,7 @@ def make_loader(clips: Dataset, args: argparse.Namespace, **options) -> DataLoad
         clips,
         args.batch_size,
         num_workers=args.num_workers,
-        pin_memory=args.cuda,
+        pin_memory=args.cuda and torch.cuda.is_available(),
         persistent_workers=args.num_workers > 0,
         **options,
     )

@@ -120,30 +120,31 @@ def front_end(args: argparse.Namespace, base: MelConfig | None = None) -> MelCon
         "fmax": args.fmax,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    if "sample_rate" in given:
+    base = base or MelConfig()
+    if given.get("sample_rate", base.sample_rate) != base.sample_rate:
         given.setdefault("fmax", None)  # follows the rate
-    return replace(base or MelConfig(), **given)
+    return replace(base, **given)
 
 
-def described_model(args: argparse.Namespace) -> tuple[Arch, MelConfig]:
-    """Return architecture and front end of `--model_name`, or of the network and front-end options; nothing is downloaded.
+def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, MelConfig]:
+    """Return architecture and front end of a named model or, without a name, of the options; nothing is downloaded.
 
     A network given by options is sized for clips of 10 seconds where squeeze-and-excitation over time needs a size.
     An option that contradicts the named model is a `ValueError`.
     """
-    if args.model_name is None:
+    if name is None:
         mel = front_end(args)
         given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
         given |= {"input_dim_f": mel.n_mels, "input_dim_t": mel.frames(10 * mel.sample_rate)}
         return Arch(**{name: value for name, value in given.items() if value is not None}), mel
-    arch, mel = checkpoints.architecture(args.model_name)
+    arch, mel = checkpoints.architecture(name)
     for option, stored in (
         ("model_width", arch.width_mult), ("head_type", arch.head_type), ("se_dims", arch.se_dims),
     ):  # fmt: skip
         if getattr(args, option) not in (None, stored):
-            raise ValueError(f"--{option} {getattr(args, option)} contradicts {args.model_name}, which has {stored}; leave it out")
+            raise ValueError(f"--{option} {getattr(args, option)} contradicts {name}, which has {stored}; leave it out")
     if front_end(args, mel) != mel:
-        raise ValueError(f"the front-end options contradict {args.model_name}, which has {mel}; leave them out")
+        raise ValueError(f"the front-end options contradict {name}, which has {mel}; leave them out")
     return arch, mel
 
 

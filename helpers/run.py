@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import logging
+import os
 import random
 import sys
 from pathlib import Path
@@ -29,13 +30,13 @@ class Run:
     """
 
     def __init__(self, experiment_name: str, args: argparse.Namespace) -> None:
-        if not experiment_name or Path(experiment_name).name != experiment_name:
+        if not experiment_name or experiment_name.startswith(".") or Path(experiment_name).name != experiment_name:
             raise ValueError(f"--experiment_name names a folder below {RUNS_DIR}/ and must be plain, not {experiment_name!r}")
         self.folder = _new_folder(RUNS_DIR / experiment_name)
         self.args: dict[str, Any] = vars(args)
         self.best: float | None = None
         config = {"command": sys.argv, "args": self.args}
-        (self.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (self.folder / "config.json").write_text(json.dumps(config, indent=2, default=os.fspath) + "\n")
         logger.info("this run's folder: %s", self.folder)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:

@@ -60,7 +60,7 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
         return Checkpoint(name, state, entry.arch, entry.mel)
     if name in BUNDLED:
         return _parse(_read(assets.BUNDLED_DIR / BUNDLED[name]), name)
-    if Path(name).suffix or os.sep in name:
+    if Path(name).exists() or Path(name).suffix or "/" in name or os.sep in name:
         return _parse(_read(Path(name)), name)
     known = [*PRETRAINED, *BUNDLED]
     near = difflib.get_close_matches(name, known, n=3)
@@ -157,8 +157,10 @@ def write_atomically(path: Path, content: Any) -> None:
 
 def _read(path: Path) -> Any:
     """Unpickle tensors and plain data only; anything else, or a damaged file, is a `CheckpointError`."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the path of one checkpoint (.pt)")
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} not found")
+        raise FileNotFoundError(f"checkpoint {path} not found; give the path of a file or the name of a model")
     try:
         if zipfile.is_zipfile(path):  # not so in torch's format before 1.6
             with zipfile.ZipFile(path) as archive:
@@ -202,10 +204,12 @@ def _parse(content: Any, name: str) -> Checkpoint:
         )
     try:
         arch, mel = from_plain(Arch, content["arch"]), from_plain(MelConfig, content["mel"])
+        _check_state(content["model"], arch, name)
+        labels = None if content["labels"] is None else tuple(content["labels"])
+        if labels is not None and len(labels) != arch.num_classes:
+            raise ValueError(f"{len(labels)} labels for {arch.num_classes} classes")
+        return Checkpoint(
+            name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"])
+        )
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{name}: {error}") from error
-    _check_state(content["model"], arch, name)
-    labels = None if content["labels"] is None else tuple(content["labels"])
-    return Checkpoint(
-        name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"])
-    )

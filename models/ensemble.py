@@ -23,13 +23,14 @@ class EnsembleModel(nn.Module):
         if not members:
             raise ValueError("an ensemble needs at least one member")
         for property_name in ("sample_rate", "num_classes", "labels"):
-            if len({getattr(member, property_name) for member in members}) > 1:
+            values = {getattr(member, property_name) for member in members} - {None}  # released models do not name their labels
+            if len(values) > 1:
                 raise ValueError(f"the members of an ensemble must have the same {property_name}")
         self.members = nn.ModuleList(members)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        return self.members[0].labels
+        return next((member.labels for member in self.members if member.labels), None)
 
     @property
     def num_classes(self) -> int:

@@ -57,11 +57,13 @@ class AugmentMelSTFT(nn.Module):
         self._eval_bank: Tensor | None = None
 
     @classmethod
-    def from_config(cls, config: MelConfig, freqm: int = 0, timem: int = 0, **augmentation: int) -> AugmentMelSTFT:
-        """Build the front end that a checkpoint was trained with; `augmentation` are the aug ranges in Hz."""
+    def from_config(
+        cls, config: MelConfig, freqm: int = 0, timem: int = 0, fmin_aug_range: int = 10, fmax_aug_range: int = 2000
+    ) -> AugmentMelSTFT:
+        """Build the front end that a checkpoint was trained with."""
         return cls(
             config.n_mels, config.sample_rate, config.win_length, config.hop_size, config.n_fft,
-            freqm, timem, config.fmin, config.fmax, **augmentation,
+            freqm, timem, config.fmin, config.fmax, fmin_aug_range, fmax_aug_range,
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

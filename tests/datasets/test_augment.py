@@ -53,8 +53,7 @@ def test_generators_make_draws_repeatable():
 
 def test_without_options_clips_pass_unchanged():
     clips, plain = Toy(), Augmented(Toy())
-    assert len(plain) == 8 and plain.names == clips.names
-    assert (plain.targets(2, 4) == clips.targets(2, 4)).all()
+    assert len(plain) == 8
     for index in range(8):
         assert torch.equal(plain[index].waveform, clips[index].waveform)
         assert torch.equal(plain[index].target, clips[index].target)
