@@ -1,0 +1,35 @@
+# make demo   tag a bundled recording with the bundled model; sets up .venv on a fresh machine
+# make test   run the tests; installs what they need
+# make test-network   tests that download a released checkpoint
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-network lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python inference.py --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-network: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m network
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache
