@@ -62,10 +62,16 @@ def _open_mp3(source: str | Path | bytes) -> io.BytesIO | None:
     start = 0
     if head[:3] == b"ID3" and len(head) >= 10:
         start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    elif head[:1] != b"\xff" or head[1:2] < b"\xe0" or _tells_length(head):
+    elif not _is_mp3(head) or _tells_length(head):
         return None
     content = (source if isinstance(source, bytes) else Path(source).read_bytes())[start:]
-    return io.BytesIO(content) if _tells_length(content[:_HEAD_BYTES]) else _UnannouncedMp3(content)
+    head = content[:_HEAD_BYTES]  # other formats can carry a tag as well
+    return _UnannouncedMp3(content) if _is_mp3(head) and not _tells_length(head) else io.BytesIO(content)
+
+
+def _is_mp3(head: bytes) -> bool:
+    """Whether a file begins with the eleven set bits of an MPEG audio frame."""
+    return head[:1] == b"\xff" and head[1:2] >= b"\xe0"
 
 
 def _tells_length(head: bytes) -> bool:

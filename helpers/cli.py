@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from helpers.macs import clip_frames
 from models import checkpoints
 from models.assets import AssetError
 from models.config import HEAD_TYPES, Arch, MelConfig
@@ -135,7 +136,7 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, M
     if name is None:
         mel = front_end(args)
         given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
-        given |= {"input_dim_f": mel.n_mels, "input_dim_t": mel.frames(10 * mel.sample_rate)}
+        given |= {"input_dim_f": mel.n_mels, "input_dim_t": clip_frames(mel)}
         return Arch(**{name: value for name, value in given.items() if value is not None}), mel
     arch, mel = checkpoints.architecture(name)
     for option, stored in (

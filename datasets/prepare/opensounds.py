@@ -1,7 +1,7 @@
 """Build a small AudioSet from open sounds in Debian packages: real recordings that anybody can download.
 
     apt-get update && apt-get install fluidsynth espeak-ng flite
-    python -m datasets.prepare.opensounds --output_dir resources/opensounds_corpus
+    python -m datasets.prepare.opensounds --output_dir data/opensounds
 
 The folder then serves as an AudioSet folder: balanced_train_segments_mp3.hdf, unbalanced_train_segments_mp3.hdf and
 eval_segments_mp3.hdf with targets for the 527 classes, ontology ancestors included. clips.csv tells where each clip

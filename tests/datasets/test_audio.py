@@ -221,3 +221,11 @@ def test_an_mp3_of_varying_rate_that_does_not_tell_its_length_is_read_to_its_end
         assert rate == 32000 and abs(len(waveform) - 320000) <= 2 * 1152
         loud, quiet = (waveform[:150000], waveform[170000:]) if loud_first else (waveform[170000:318000], waveform[:150000])
         assert loud.std() > 0.3 and quiet.std() < 0.01
+
+
+def test_a_flac_with_an_id3_tag_is_read_and_its_truncation_noticed():
+    tag = b"ID3\x04\x00\x00" + bytes([0, 0, 1, 0]) + bytes(128)
+    flac = encoded(sine(440, 32000, seconds=3), 32000, "FLAC")
+    assert len(audio.decode(tag + flac)[0]) == 96000
+    with pytest.raises(AudioError):
+        audio.decode(tag + flac[: len(flac) // 2])
