@@ -1,6 +1,7 @@
 """Train and evaluate a MobileNetV3 on AudioSet, or on any folder in its file format.
 
-python ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --clip_seconds 4
+python ex_audioset.py --train --pretrained_name mn10_im_pytorch --batch_size 60 --max_lr 0.0004 --cuda
+torchrun --nproc_per_node 2 ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --kd_lambda 1
 python ex_audioset.py --model_name mn10_as --cuda
 python ex_audioset.py --ensemble mn40_as_ext mn40_as mn40_as_no_im_pre --cuda
 """
@@ -13,23 +14,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
 
 from datasets import audioset
 from datasets.augment import Augmented
-from datasets.clip import Clip
+from datasets.clip import Clip, TaughtClip
 from datasets.labels import audioset_labels
-from helpers import cli
-from helpers.builders import build_training_model, make_loader
+from helpers import cli, distributed
+from helpers.builders import build_training_model, make_loader, make_training_loader
+from helpers.distillation import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
 from helpers.losses import bce_per_clip
 from helpers.metrics import TaggingMetrics, tagging_metrics
 from helpers.mixing import mixed_loss, mixup
-from helpers.run import Run, seed_everything
+from helpers.run import Run, parse_arguments, seed_everything
 from helpers.schedules import exp_warmup_linear_down
-from helpers.training import fit, predict
+from helpers.training import default_precision, fit, predict
 from models import checkpoints
-from models.ensemble import EnsembleModel, get_ensemble_model
+from models.ensemble import get_ensemble_model
 from models.waveform import WaveformModel
 
 
@@ -40,14 +41,19 @@ def build_parser() -> argparse.ArgumentParser:
     task.add_argument("--model_name", help="model to evaluate: a released or bundled name, or the path of a checkpoint")
     task.add_argument("--ensemble", nargs="+", metavar="NAME", help="models to evaluate together, by the mean of their logits")
     parser.add_argument("--per_class", type=Path, metavar="CSV", help="write the evaluation's metrics of each class to this file")
+    parser.add_argument(
+        "--per_class_figure", type=cli.figure_path, metavar="PNG", help="draw the best and the worst classes of the evaluation"
+    )
     parser.add_argument("--pretrained_name", help="checkpoint to start training from")
     parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for one epoch")
-    cli.add_run_options(parser, experiment_name="audioset", batch_size=120)
+    cli.add_run_options(parser, batch_size=120)
+    cli.add_training_options(parser, experiment_name="audioset")
     cli.add_network_options(parser)
     cli.add_front_end_options(parser)
     cli.add_augmentation_options(parser, mixup_alpha=0.3)
+    add_distillation_options(parser)
     cli.add_schedule_options(
         parser, n_epochs=200, max_lr=8e-4, warm_up_len=8, ramp_down_start=80, ramp_down_len=95, last_lr_value=0.01, weight_decay=0.0
     )
@@ -56,63 +62,83 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     if args.pretrained_name and not args.train:
         parser.error("--pretrained_name is where training starts and needs --train; to evaluate a model, use --model_name")
-    if args.per_class and (args.train or not args.per_class.absolute().parent.is_dir()):
-        parser.error("--per_class belongs to an evaluation and names a file in a folder that exists")
+    if args.resume and not args.train:
+        parser.error("--resume goes on with a training and needs --train")
+    for path in filter(None, (args.per_class, args.per_class_figure)):
+        if args.train or not path.absolute().parent.is_dir():
+            parser.error("--per_class and --per_class_figure belong to an evaluation and name a file in a folder that exists")
     audioset.resolve_dir(args.dataset_dir)  # before anything is downloaded or built
-    if args.train:
-        train(args)
-    else:
-        evaluate(args)
+    with distributed.group(args.cuda) as device:
+        if args.train:
+            train(args, device)
+        else:
+            evaluate(args, device)
     return 0
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, device: torch.device) -> None:
     """Train on the balanced and unbalanced segments, with evaluation on the eval segments after each epoch."""
     seed_everything(args.seed)
-    device = cli.pick_device(args.cuda)
-    model = build_training_model(args, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
-    rate = model.sample_rate
-    clips = audioset.training_set(args.dataset_dir, sample_rate=rate, clip_seconds=args.clip_seconds)
-    sampler = audioset.balanced_sampler(clips, args.epoch_len)
-    if args.roll or args.wavmix or args.gain_augment:
-        clips = Augmented(clips, roll=args.roll, gain_db=args.gain_augment, wavmix=args.wavmix)
-    loader = make_loader(clips, args, sampler=sampler, drop_last=True)
-    test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, sample_rate=rate, clip_seconds=args.clip_seconds), args)
+    with Run(args) as run:
+        model = build_training_model(args, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
+        options = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
+        clips = audioset.training_set(args.dataset_dir, **options)
+        sampler = audioset.balanced_sampler(clips, args.epoch_len)
+        if args.kd_lambda < 1:
+            with distributed.main_first():
+                teacher = load_teacher(args, clips.names, audioset.NUM_CLASSES)
+            clips = Taught(clips, teacher, args.temperature)
+        if args.roll or args.wavmix or args.gain_augment:
+            clips = Augmented(clips, roll=args.roll, gain_db=args.gain_augment, wavmix=args.wavmix)
+        loader = make_training_loader(clips, sampler, args)
+        test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **options), args)
+        precision = args.precision or default_precision(device)
 
-    def training_loss(batch: Clip) -> dict[str, Tensor]:
-        spectrogram, mix = mixup(model.front_end(batch.waveform), args.mixup_alpha)
-        logits, _ = model.network(spectrogram.unsqueeze(1))  # (B, 527)
-        return {"loss": mixed_loss(bce_per_clip, logits, batch.target, mix).mean()}
+        def training_loss(network: nn.Module, clips: Clip | TaughtClip) -> dict[str, Tensor]:
+            spectrogram, mix = mixup(model.front_end(clips.waveform), args.mixup_alpha)
+            logits, _ = network(spectrogram.unsqueeze(1))  # (B, 527)
+            label_loss = mixed_loss(bce_per_clip, logits, mix, clips.target).mean()
+            if args.kd_lambda == 1:
+                return {"loss": label_loss}
+            distillation_loss = mixed_loss(taught_bce_per_clip, logits, mix, clips.teacher, clips.teacher_weight).mean()
+            loss = args.kd_lambda * label_loss + (1.0 - args.kd_lambda) * distillation_loss
+            return {"loss": loss, "label_loss": label_loss, "distillation_loss": distillation_loss}
 
-    def metrics() -> dict[str, float]:
-        scores = test_metrics(model, test_loader)
-        return {"mAP": scores.mAP, "ROC": scores.ROC}
+        def metrics() -> dict[str, float]:
+            predictions = predict(model, test_loader, precision)
+            scores = tagging_metrics(predictions.targets, predictions.logits)
+            loss = bce_per_clip(torch.from_numpy(predictions.logits), torch.from_numpy(predictions.targets)).mean()
+            return {"mAP": scores.mAP, "ROC": scores.ROC, "d_prime": scores.d_prime, "val_loss": loss.item()}
 
-    def schedule(epoch: int) -> float:
-        return exp_warmup_linear_down(epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value)
+        def schedule(epoch: int) -> float:
+            return exp_warmup_linear_down(epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value)
 
-    run = Run(args.experiment_name, args)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
-    fit(
-        model, loader, training_loss, metrics,
-        optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection="mAP",
-    )  # fmt: skip
+        optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
+        fit(
+            model, loader, training_loss, metrics,
+            optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection="mAP",
+            precision=precision, compile_network=args.compile, save_minutes=args.save_minutes,
+        )  # fmt: skip
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     """Print mean average precision and area under the ROC curve on the eval segments."""
     names = args.ensemble or [args.model_name]
     for name in names:
         arch, _ = cli.described_model(name, args)  # refuses options that contradict a checkpoint
         if arch.num_classes != audioset.NUM_CLASSES:
             raise ValueError(f"{name} has {arch.num_classes} classes, AudioSet {audioset.NUM_CLASSES}")
-    model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
-    model.to(cli.pick_device(args.cuda))
+    with distributed.main_first():  # which downloads
+        model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
+    model.to(device)
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
-    scores = test_metrics(model, make_loader(clips, args))
+    predictions = predict(model, make_loader(clips, args), args.precision or default_precision(device))
+    if not distributed.is_main():
+        return
+    scores = tagging_metrics(predictions.targets, predictions.logits)
     print(f"Results on AudioSet test split for loaded model: {', '.join(names)}")
     print(f"  mAP: {scores.mAP:.3f}")
     print(f"  ROC: {scores.ROC:.3f}")
@@ -120,11 +146,10 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"  left out: {scores.unscored_classes} of {audioset.NUM_CLASSES} classes, which have no positive clip")
     if args.per_class:
         write_per_class(args.per_class, scores)
+    if args.per_class_figure:
+        from helpers.figures import per_class_figure
 
-
-def test_metrics(model: WaveformModel | EnsembleModel, loader: DataLoader) -> TaggingMetrics:
-    predictions = predict(model, loader)
-    return tagging_metrics(predictions.targets, predictions.logits)
+        per_class_figure(audioset_labels(), scores, args.per_class_figure)
 
 
 def write_per_class(path: Path, scores: TaggingMetrics) -> None:

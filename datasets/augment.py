@@ -7,7 +7,7 @@ every worker and epoch: workers need no seeding code.
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clip import Clip
+from datasets.clip import Clip, TaughtClip
 
 WAVMIX_RATE = 0.5  # share of the clips that are mixed with another one
 
@@ -31,11 +31,12 @@ class Augmented(Dataset):
     1. `gain_db`: every clip, also one that is mixed in, by up to +-`gain_db` dB.
     2. `wavmix`: half of the clips become lam * clip + (1 - lam) * another, drawn uniformly. Both are made zero-mean.
        lam is l or 1 - l, whichever is larger, with l from Beta(2, 2): the clip that was asked for, whose name and index
-       are kept, stays the louder one. Targets are mixed with the same lam. All clips must have one length.
+       are kept, stays the louder one. Targets, and what a teacher says, are mixed with the same lam. All clips must have one
+       length.
     3. `roll`: a circular shift by up to +-`roll` samples.
     """
 
-    def __init__(self, clips: Dataset[Clip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
+    def __init__(self, clips: Dataset[Clip | TaughtClip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
         """Wrap any data set of `Clip`; zero and False switch an augmentation off. ValueError for negative options."""
         if roll < 0 or gain_db < 0:
             raise ValueError(f"roll is {roll} samples and gain_db {gain_db} dB; both must be 0 (off) or more")
@@ -60,7 +61,7 @@ class Augmented(Dataset):
         return clip._replace(waveform=gain(clip.waveform, self.gain_db)) if self.gain_db else clip
 
 
-def _mix(clip: Clip, other: Clip) -> Clip:
+def _mix(clip: Clip | TaughtClip, other: Clip | TaughtClip) -> Clip | TaughtClip:
     if clip.waveform.shape != other.waveform.shape:
         raise ValueError(
             f"wavmix needs clips of one length; {clip.name} has {len(clip.waveform)} samples, {other.name} "
@@ -68,5 +69,14 @@ def _mix(clip: Clip, other: Clip) -> Clip:
         )
     beta = torch.rand(3).median()  # the middle one of three uniform numbers is distributed as Beta(2, 2)
     lam = torch.maximum(beta, 1 - beta)
-    first, second = (c.waveform - c.waveform.mean() for c in (clip, other))
-    return clip._replace(waveform=lam * first + (1 - lam) * second, target=lam * clip.target + (1 - lam) * other.target)
+    waveform = torch.lerp(other.waveform, clip.waveform, lam)
+    waveform -= waveform.mean()  # as if both had been made zero-mean before
+    mixed = clip._replace(waveform=waveform, target=torch.lerp(other.target, clip.target, lam))
+    if not isinstance(clip, TaughtClip):
+        return mixed
+    # The mean of both teachers' losses, in which a silent teacher counts as 0, is the loss on this mean of what is said, times the
+    # weight: binary cross entropy is affine in its target.
+    shares = torch.stack([lam * clip.teacher_weight, (1 - lam) * other.teacher_weight])
+    weight = shares.sum()
+    said = (shares[0] * clip.teacher + shares[1] * other.teacher) / weight.clamp(min=1e-12)
+    return mixed._replace(teacher=said, teacher_weight=weight)

@@ -1,4 +1,4 @@
-"""The one thing every data set yields."""
+"""The one thing every data set yields, and the same with a teacher's opinion."""
 
 from typing import NamedTuple
 
@@ -16,3 +16,14 @@ class Clip(NamedTuple):
     target: torch.Tensor  # (K,) float32 in [0, 1]: multi-hot, or soft after mixing
     name: str  # key of the clip in other tables, such as teacher logits
     index: int  # position in the data set that yielded it
+
+
+class TaughtClip(NamedTuple):
+    """A clip and what a teacher says of it; the first four fields are those of `Clip`."""
+
+    waveform: torch.Tensor
+    target: torch.Tensor
+    name: str
+    index: int
+    teacher: torch.Tensor  # (K,) float32 in [0, 1], the teacher's probabilities; zeros where it says nothing
+    teacher_weight: torch.Tensor  # () float32: 1, or 0 where the teacher says nothing; between them after mixing

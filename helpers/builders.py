@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
-from helpers import cli
+from helpers import cli, distributed
+from helpers.sampling import SeededClips, TrainingBatches
 from models.MobileNetV3 import get_model
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
@@ -25,7 +27,8 @@ def build_training_model(
     """
     network_options = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
     if args.pretrained_name:
-        network = get_model(num_classes, args.pretrained_name, **network_options)
+        with distributed.main_first():
+            network = get_model(num_classes, args.pretrained_name, **network_options)
         if args.se_dims not in (None, network.arch.se_dims):  # "c" reaches get_model as its default
             raise ValueError(f"--se_dims {args.se_dims} contradicts {args.pretrained_name}, which has {network.arch.se_dims}")
         mel = cli.front_end(args, network.mel)
@@ -42,13 +45,28 @@ def build_training_model(
     return WaveformModel(network, front_end)
 
 
-def make_loader(clips: Dataset, args: argparse.Namespace, **options) -> DataLoader:
-    """Batch a data set with the run's batch size and workers; `options` are further ones of `DataLoader`."""
-    return DataLoader(
-        clips,
+def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
+    """Batch a data set in its order, for evaluation; of several processes, each gets its own share of the clips."""
+    share = range(distributed.rank(), len(clips), distributed.world_size())
+    return DataLoader(clips, args.batch_size, sampler=share, **_worker_options(args))
+
+
+def make_training_loader(clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace) -> DataLoader:
+    """Load what `sampler` draws from a data set, in the parts of batches that this process trains on."""
+    batches = TrainingBatches(
+        sampler,
         args.batch_size,
-        num_workers=args.num_workers,
-        pin_memory=args.cuda and torch.cuda.is_available(),
-        persistent_workers=args.num_workers > 0,
-        **options,
+        seed=args.seed,
+        accumulate=args.accumulate,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
     )
+    return DataLoader(SeededClips(clips), batch_sampler=batches, **_worker_options(args))
+
+
+def _worker_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "num_workers": args.num_workers,
+        "pin_memory": args.cuda and torch.cuda.is_available(),
+        "persistent_workers": args.num_workers > 0,
+    }

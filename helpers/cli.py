@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,11 +39,13 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
     except KeyboardInterrupt:
         code = 130
         print("interrupted", file=sys.stderr)
-    except (ValueError, OSError, AssetError) as error:
+    except (ValueError, OSError, AssetError, torch.OutOfMemoryError) as error:
         if sys.flags.dev_mode:
             raise
         code = 1
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        who = f"process {os.environ['RANK']}: " if int(os.environ.get("RANK", "0")) else ""
+        advice = "the GPU's memory is full, use a smaller --batch_size: " if isinstance(error, torch.OutOfMemoryError) else ""
+        print(f"{who}error: {advice}{_one_line(error)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -75,6 +78,13 @@ def positive_float(text: str) -> float:
 def non_negative_float(text: str) -> float:
     """Parse a length, rate or factor, where 0 turns it off."""
     return _parse(float, text, 0, "a number of at least 0")
+
+
+def figure_path(text: str) -> Path:
+    """Parse the path of a figure to be drawn."""
+    if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"must end in .png, .pdf or .svg, not {text!r}")
+    return Path(text)
 
 
 def _parse(kind: type, text: str, lowest: int, meaning: str) -> Any:
@@ -149,15 +159,34 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, M
     return arch, mel
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, experiment_name: str, batch_size: int) -> None:
-    """Options of every experiment: where it runs and what it is called."""
+def add_run_options(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
+    """Options of every experiment: where and how it computes."""
     workers = min(12, os.cpu_count() or 1)
-    group = parser.add_argument_group("run")
+    group = parser.add_argument_group("computation")
     group.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
-    group.add_argument("--batch_size", type=positive_int, default=batch_size, help="clips in a batch")
+    group.add_argument("--batch_size", type=positive_int, default=batch_size, help="clips in a batch of all processes")
     group.add_argument("--num_workers", type=non_negative_int, default=workers, help="processes that decode; 0: the script's own")
+    group.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16"), help="of the network's forward pass (fp16 on CUDA, fp32 on the CPU)"
+    )
+
+
+def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: str) -> None:
+    """Options of every training: its folder, its seed, how a step is computed, how it goes on."""
+    group = parser.add_argument_group("training run")
     group.add_argument("--experiment_name", default=experiment_name, help="name of the run's folder below runs/")
-    group.add_argument("--seed", type=int, default=0, help="seed of initialisation, sampling and augmentation")
+    group.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder, with its options")
+    group.add_argument("--save_minutes", type=non_negative_float, default=10.0, help="minutes between savings within an epoch")
+    group.add_argument("--seed", type=non_negative_int, default=0, help="seed of initialisation, sampling and augmentation")
+    group.add_argument(
+        "--accumulate", type=positive_int, default=1, metavar="PARTS",
+        help="parts that a process cuts its batch into, one after the other, to save memory",
+    )  # fmt: skip
+    group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
+    group.add_argument(
+        "--wandb", choices=("auto", "online", "offline", "disabled"), default="auto",
+        help="where Weights & Biases keeps the run's metrics; auto: online if logged in, else in the run's folder",
+    )  # fmt: skip
 
 
 def add_schedule_options(

@@ -7,5 +7,5 @@ from torch.nn import functional
 
 
 def bce_per_clip(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross entropy averaged over the classes: logits (B, K), target (B, K) in [0, 1] -> (B,)."""
-    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
+    """Binary cross entropy averaged over the classes: logits (B, K), target (B, K) in [0, 1] -> (B,) float32."""
+    return functional.binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(1)

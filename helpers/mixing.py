@@ -31,12 +31,14 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
     return x * shaped + x[partner] * (1.0 - shaped), Mix(partner, weight)
 
 
-def mixed_loss(loss_per_clip: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor, mix: Mix | None) -> Tensor:
+def mixed_loss(loss_per_clip: Callable[..., Tensor], logits: Tensor, mix: Mix | None, *targets: Tensor) -> Tensor:
     """Return w * loss(y) + (1 - w) * loss(y of the partner), (B,); without a mix the plain loss of each clip.
 
-    For losses that are affine in their target, such as cross entropy and its binary form, this is the loss on mixed targets.
+    `targets` are what `loss_per_clip` takes after the logits, each with the batch as its first axis. For losses that are affine
+    in their target, such as cross entropy and its binary form, this is the loss on mixed targets.
     """
-    loss = loss_per_clip(logits, target)
+    loss = loss_per_clip(logits, *targets)
     if mix is None:
         return loss
-    return mix.weight * loss + (1.0 - mix.weight) * loss_per_clip(logits, target[mix.partner])
+    partners = loss_per_clip(logits, *(target[mix.partner] for target in targets))
+    return mix.weight * loss + (1.0 - mix.weight) * partners

@@ -1,4 +1,4 @@
-"""The folder of one training run: its configuration, one line of metrics an epoch, its checkpoints."""
+"""The folder of one training run: what was run, what it printed and measured, its checkpoints, and how it goes on after a kill."""
 
 from __future__ import annotations
 
@@ -6,63 +6,221 @@ import argparse
 import csv
 import json
 import logging
+import math
 import os
+import platform
 import random
+import subprocess
 import sys
+import uuid
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from helpers import distributed, tracking
 from models import checkpoints
 from models.network import MobileNetV3
 
-logger = logging.getLogger(__name__)
-
 RUNS_DIR = Path("runs")  # in the working directory
+MAY_CHANGE = {
+    "resume",
+    "cuda",
+    "num_workers",
+    "dataset_dir",
+    "n_epochs",
+    "save_minutes",
+    "wandb",
+    "teacher_preds",
+    "fname_to_index",
+}
+PACKAGES = ("torch", "torchaudio", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
+_PROJECT_DIR = Path(__file__).resolve().parent.parent
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
-    """Writes `config.json`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own.
+    """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own; used as a context.
 
-    Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another.
+    Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
+    names. Of several processes only the main one writes. Every file but the log is complete at any moment: a kill while it is being
+    written leaves its last state.
     """
 
-    def __init__(self, experiment_name: str, args: argparse.Namespace) -> None:
-        if not experiment_name or experiment_name.startswith(".") or Path(experiment_name).name != experiment_name:
-            raise ValueError(f"--experiment_name names a folder below {RUNS_DIR}/ and must be plain, not {experiment_name!r}")
-        self.folder = _new_folder(RUNS_DIR / experiment_name)
+    def __init__(self, args: argparse.Namespace) -> None:
+        name = args.experiment_name
+        if not name or name.startswith(".") or Path(name).name != name:
+            raise ValueError(f"--experiment_name names a folder below {RUNS_DIR}/ and must be plain, not {name!r}")
         self.args: dict[str, Any] = vars(args)
-        self.best: float | None = None
-        config = {"command": sys.argv, "args": self.args}
-        (self.folder / "config.json").write_text(json.dumps(config, indent=2, default=os.fspath) + "\n")
+        self.folder: Path | None = args.resume
+        self.best = -math.inf
+        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run that goes on starts from
+        self._tracker = tracking.Tracker("disabled", name, RUNS_DIR, {}, "")
+        if args.resume and (args.resume / "last.pt").exists():
+            self.resumed = checkpoints.load_training(args.resume / "last.pt")
+            self.best = self.resumed[1]["best"]
+
+    def __enter__(self) -> Run:
+        if not distributed.is_main():
+            return self
+        mode = tracking.resolve_mode(self.args["wandb"])
+        if self.folder is None:
+            self.folder = _new_folder(RUNS_DIR / self.args["experiment_name"])
+            config = _description(self.args)
+            write_text(self.folder / "config.json", json.dumps(config, indent=2, default=os.fspath) + "\n")
+        else:
+            config = read_config(self.folder)
+            for leftover in self.folder.glob(".*.part"):
+                leftover.unlink()
+            self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
+        self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(self._log_file)
         logger.info("this run's folder: %s", self.folder)
+        self._tracker = tracking.Tracker(mode, self.folder.name, self.folder, config["args"], config["run_id"])
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if not distributed.is_main():
+            return
+        if error is not None:
+            # To the file alone: on the terminal the error is reported by whoever catches it.
+            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by", (), (kind, error, traceback))
+            self._log_file.handle(record)
+        self._tracker.finish(failed=error is not None)
+        logging.getLogger().removeHandler(self._log_file)
+        self._log_file.close()
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
         """Append one row to metrics.csv; every epoch has the same metrics."""
+        if not distributed.is_main():
+            return
         path = self.folder / "metrics.csv"
         is_new = not path.exists()
-        with open(path, "a", newline="") as file:
+        with open(path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["epoch", *metrics])
             if is_new:
                 writer.writeheader()
             writer.writerow({"epoch": epoch, **metrics})
-        logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        self._tracker.log(epoch, metrics)
 
-    def save(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> None:
-        """Write last.pt, and best.pt when the metric `selection` is higher than ever before in this run."""
-        checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args)
-        if self.best is None or metrics[selection] > self.best:
+    def save(self, model: MobileNetV3, epoch: int | None, metrics: dict[str, float], training: dict[str, Any]) -> None:
+        """Write last.pt: the model, and in `training` what the run needs to go on from here."""
+        if distributed.is_main():
+            training = training | {"best": self.best}
+            checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args, training=training)
+
+    def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> None:
+        """Write best.pt when the metric `selection` is higher than ever before in this run, and W&B's copy of the weights."""
+        if not distributed.is_main():
+            return
+        paths = [self._tracker.folder / "last.pt"] if self._tracker.folder else []
+        if metrics[selection] > self.best:
             self.best = metrics[selection]
-            checkpoints.save(self.folder / "best.pt", model, epoch=epoch, metrics=metrics, args=self.args)
+            paths.append(self.folder / "best.pt")
+        for path in paths:
+            checkpoints.save(path, model, epoch=epoch, metrics=metrics, args=self.args)
+
+    def _keep_rows_before(self, epoch: int) -> None:
+        """Remove from metrics.csv the epochs that will be done again."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return
+        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
+        if kept:
+            write_text(path, header + "".join(kept))
+        else:
+            path.unlink()
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a training script's command line; with `--resume FOLDER` every option starts from the value it had in that run.
+
+    Options that would make another training of it (all but `MAY_CHANGE`) can then not be changed: `ValueError`.
+    """
+    args = parser.parse_args(argv)
+    if not args.resume:
+        return args
+    stored = read_config(args.resume)["args"]
+    unknown = stored.keys() - vars(args).keys()
+    if unknown:
+        raise ValueError(f"{args.resume} is not a run of this script: its options {', '.join(sorted(unknown))} are unknown here")
+    parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
+    args = parser.parse_args(argv)
+    plain = json.loads(json.dumps(vars(args), default=os.fspath))
+    changed = [name for name in stored if plain[name] != stored[name] and name not in MAY_CHANGE]
+    if changed:
+        differences = ", ".join(f"--{name} {plain[name]} (was {stored[name]})" for name in changed)
+        raise ValueError(f"a resumed run keeps its options, but {differences}; leave them out or start a new run")
+    return args
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a run's folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found; --resume names the folder of an earlier run, such as {RUNS_DIR}/audioset")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config["args"], dict) or not isinstance(config["run_id"], str):
+            raise TypeError("no options in it")
+        return config
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the description of a run: {error}") from error
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch; data-loader workers take their seeds from torch."""
+    """Seed Python, numpy and torch for what comes before training, such as initial weights; make cuDNN repeatable."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is there complete or as before."""
+    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _description(args: dict[str, Any]) -> dict[str, Any]:
+    """What is needed to repeat a run: command, options, code, packages, machine."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "run_id": uuid.uuid4().hex[:12],
+        "command": sys.argv,
+        "args": args,
+        "git": _git_revision(),
+        "versions": versions,
+        "machine": {
+            "platform": platform.platform(),
+            "processes": distributed.world_size(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of the code, with "+changes" when files differ from it; None outside of a git checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", os.fspath(_PROJECT_DIR), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _new_folder(path: Path) -> Path:

@@ -1,21 +1,32 @@
-"""The one training loop and the one prediction loop of all experiments."""
+"""The one training loop and the one prediction loop of all experiments, on one process or several."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from helpers import distributed
 from helpers.run import Run
+from helpers.sampling import TrainingBatches
 from models.waveform import WaveformModel
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MAX_SKIPPED_STEPS = 20  # in a row
+
+logger = logging.getLogger(__name__)
+
+Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,18 @@ class Predictions:
     logits: np.ndarray  # (N, K) float32
 
 
+@dataclass
+class Progress:
+    """How far a training has come, and what the epoch under way has summed up."""
+
+    epoch: int = 0
+    step: int = 0
+    skipped: int = 0  # steps of this epoch
+    skipped_in_a_row: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of each loss, over the steps that were not skipped
+    seconds: float = 0.0  # spent training in this epoch
+
+
 def to_device(clips: Any, device: torch.device) -> Any:
     """Move the tensors of a collated named tuple; names stay where they are."""
     return clips._replace(
@@ -34,10 +57,60 @@ def to_device(clips: Any, device: torch.device) -> Any:
     )
 
 
+def default_precision(device: torch.device) -> str:
+    """Return the precision where none is asked for: the released models' float16 on GPUs, float32 on CPUs."""
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+class _Stepper:
+    """One step of the optimizer, written once for every precision, number of parts and number of processes."""
+
+    def __init__(
+        self, model: WaveformModel, training_loss: Loss, optimizer: torch.optim.Optimizer, precision: str, compile_network: bool
+    ) -> None:
+        self.device = model.device
+        self.training_loss = training_loss
+        self.optimizer = optimizer
+        self.autocast = torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.network: nn.Module = torch.compile(model.network) if compile_network else model.network
+        if distributed.world_size() > 1:
+            self.network = DistributedDataParallel(self.network, broadcast_buffers=False)
+        self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
+        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+
+    def __call__(self, parts: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
+        """Return the step's losses, means over the whole batch, and whether they were finite and the weights have moved."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for number in range(batches.accumulate):
+            clips = to_device(next(parts), self.device)
+            batches.seed_part(step, number)
+            exchanges_gradients = number == batches.accumulate - 1
+            if isinstance(self.network, DistributedDataParallel):
+                self.network.require_backward_grad_sync = exchanges_gradients
+            with self.autocast:
+                losses = self.training_loss(self.network, clips)
+            self.scaler.scale(losses["loss"] / batches.accumulate).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
+        means = dict(zip(sums, distributed.mean(torch.stack(list(sums.values()))).tolist(), strict=True))
+        finite = all(map(math.isfinite, means.values()))
+        if finite:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
+            if finite:
+                good.copy_(buffer)
+            else:
+                buffer.copy_(good)
+        return means, finite
+
+
 def fit(
     model: WaveformModel,
     loader: DataLoader,
-    training_loss: Callable[[Any], dict[str, Tensor]],
+    training_loss: Loss,
     evaluate: Callable[[], dict[str, float]],
     *,
     optimizer: torch.optim.Optimizer,
@@ -45,57 +118,147 @@ def fit(
     n_epochs: int,
     run: Run,
     selection: str,
+    precision: str = "fp32",
+    compile_network: bool = False,
+    save_minutes: float = 10.0,
 ) -> dict[str, float]:
-    """Train for `n_epochs` and return the last epoch's metrics.
+    """Train up to epoch `n_epochs` and return the last epoch's metrics.
 
-    `training_loss` maps a batch of clips on the model's device to its named losses, of which "loss" is minimised and all are
-    logged; `schedule(epoch)` is the factor of the learning rate; `evaluate()` returns the metrics of an epoch, of which
-    `selection` decides about best.pt. A loss that is not finite ends the training with a `ValueError`.
+    The loader's batch sampler is a `TrainingBatches`. `training_loss(network, clips)` maps a part of a batch, on the model's
+    device, to its named losses, each a mean over the part's clips; "loss" is minimised and all are logged. `network` is the
+    model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
+    epoch's metrics, the same in all processes, of which `selection` decides about best.pt.
+
+    `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss is not finite
+    changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is written after
+    each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
+
+    Batch norms see a process's part of a batch at a time; their running statistics are averaged over the processes after an epoch.
     """
-    if not isinstance(loader, Sized) or len(loader) == 0:
-        raise ValueError("there is no full batch to train on: use more clips or a smaller --batch_size")
+    batches = loader.batch_sampler
+    if not isinstance(batches, TrainingBatches):
+        raise TypeError(f"the loader's batch sampler must be a TrainingBatches, not {type(batches).__name__}")
     model.network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-    metrics: dict[str, float] = {}
-    for epoch in range(n_epochs):
-        start = perf_counter()
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    progress, metrics = Progress(), {}
+    if run.resumed:
+        checkpoint, state = run.resumed
+        model.network.load_state_dict(checkpoint.state)
+        optimizer.load_state_dict(state["optimizer"])
+        progress, metrics = Progress(**state["progress"]), checkpoint.metrics
+        logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
+        if batches.parts != state["parts"]:
+            logger.warning(
+                "a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts
+            )
+    take_step = _Stepper(model, training_loss, optimizer, precision, compile_network)
+    if run.resumed:
+        take_step.scaler.load_state_dict(state["scaler"])
+
+    def save(complete_epoch: int | None) -> None:
+        scaler = take_step.scaler.state_dict()
+        training = {"progress": vars(progress), "parts": batches.parts, "optimizer": optimizer.state_dict(), "scaler": scaler}
+        run.save(model.network, complete_epoch, metrics, training)
+
+    while progress.epoch < n_epochs:
+        epoch = progress.epoch
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * schedule(epoch)
         model.train()
-        sums: dict[str, float] = {}
-        progress = tqdm(loader, desc=f"epoch {epoch}", leave=False, disable=None)
-        for clips in progress:
-            losses = training_loss(to_device(clips, model.device))
-            optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            optimizer.step()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-            if not math.isfinite(sums["loss"]):
-                raise ValueError(f"the training loss became {losses['loss'].item()} in epoch {epoch}; try a smaller --max_lr")
-            progress.set_postfix({name: f"{value.item():.4f}" for name, value in losses.items()})
-        metrics = {f"train_{name}": total / len(loader) for name, total in sums.items()}
-        metrics["learning_rate"] = scheduler.get_last_lr()[0]
-        scheduler.step()
-        metrics |= evaluate()
-        metrics["seconds"] = perf_counter() - start
+        batches.start(epoch, progress.step)
+        parts = iter(loader)
+        saved_at = started = perf_counter()
+        started -= progress.seconds
+        with _clip_bar(f"epoch {epoch}", batches.steps * batches.batch_size, progress.step * batches.batch_size) as bar:
+            for step in range(progress.step, batches.steps):
+                losses, finite = take_step(parts, batches, step)
+                if finite:
+                    progress.skipped_in_a_row = 0
+                    progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in losses.items()}
+                else:
+                    progress.sums = dict.fromkeys(losses, 0.0) | progress.sums
+                    _count_skipped(progress, losses["loss"])
+                progress.step, progress.seconds = step + 1, perf_counter() - started
+                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
+                bar.update(batches.batch_size)
+                if perf_counter() - saved_at >= 60 * save_minutes and progress.step < batches.steps:
+                    save(epoch - 1 if epoch else None)
+                    saved_at = perf_counter()
+                    logger.info("epoch %d, step %d of %d: loss %.4f", epoch, progress.step, batches.steps, losses["loss"])
+        _average_statistics(model.network)
+        good_steps = (batches.steps - progress.skipped) or math.nan
+        metrics = {"train_loss" if name == "loss" else name: total / good_steps for name, total in progress.sums.items()}
+        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | evaluate()
+        metrics["clips_per_second"] = batches.steps * batches.batch_size / progress.seconds
+        progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row)
+        logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         run.log(epoch, metrics)
-        run.save(model.network, epoch, metrics, selection)
+        run.save_if_best(model.network, epoch, metrics, selection)
+        save(epoch)
     return metrics
 
 
+def _count_skipped(progress: Progress, loss: float) -> None:
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    logger.warning("epoch %d, step %d: the loss is %s; this step is skipped", progress.epoch, progress.step, loss)
+    if progress.skipped_in_a_row >= MAX_SKIPPED_STEPS:
+        raise ValueError(
+            f"the loss was not finite in {MAX_SKIPPED_STEPS} steps in a row, up to step {progress.step} of epoch {progress.epoch}; "
+            "try a smaller --max_lr, --precision fp32, or look for damaged recordings"
+        )
+
+
+@torch.no_grad()
+def _average_statistics(network: nn.Module) -> None:
+    """Give every process the mean of all processes' batch-norm statistics."""
+    if distributed.world_size() > 1:
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(distributed.mean(buffer))
+
+
+def _clip_bar(description: str, total: int, initial: int = 0) -> tqdm:
+    """Progress in clips; shown by the main process, where standard error is a terminal."""
+    disable = None if distributed.is_main() else True
+    return tqdm(desc=description, total=total, initial=initial, unit="clip", leave=False, disable=disable)
+
+
 @torch.inference_mode()
-def predict(model: nn.Module, loader: DataLoader) -> Predictions:
-    """Run a model (waveforms in, (logits, embedding) out; with a `device`) over a data set, in evaluation mode."""
+def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Predictions:
+    """Run a model (waveforms in, (logits, embedding) out; with a `device`) over a data set, in evaluation mode.
+
+    `precision` is that of the network; front ends compute in float32. Several processes, each with its own share of the clips in
+    its loader, all get the predictions for all of them. ValueError when a clip is missing or there twice.
+    """
     was_training = model.training
     model.eval()
+    device: torch.device = model.device
+    indices: list[np.ndarray] = []
     names: list[str] = []
     targets: list[np.ndarray] = []
     logits: list[np.ndarray] = []
-    for clips in tqdm(loader, desc="evaluating", leave=False, disable=None):
-        output, _ = model(clips.waveform.to(model.device, non_blocking=True))
-        names += clips.name
-        targets.append(clips.target.numpy())
-        logits.append(output.float().cpu().numpy())
+    with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+        with _clip_bar("evaluating", len(loader.dataset)) as bar:
+            for clips in loader:
+                output, _ = model(clips.waveform.to(device, non_blocking=True))
+                indices.append(clips.index.numpy())
+                names += clips.name
+                targets.append(clips.target.numpy())
+                logits.append(output.float().cpu().numpy())
+                bar.update(len(clips.name) * distributed.world_size())
     model.train(was_training)
-    if not names:
+    shares = distributed.gather((indices, names, targets, logits))
+    order = np.concatenate([part for share in shares for part in share[0]] or [np.zeros(0, int)])
+    if len(order) == 0:
         raise ValueError("the data set holds no clips")
-    return Predictions(names, np.concatenate(targets), np.concatenate(logits))
+    if not np.array_equal(np.sort(order), np.arange(len(loader.dataset))):
+        raise ValueError(f"predictions of {len(order)} clips do not cover the {len(loader.dataset)} of the data set once each")
+    positions = np.argsort(order)
+    all_names = [name for share in shares for name in share[1]]
+    return Predictions(
+        [all_names[position] for position in positions],
+        np.concatenate([part for share in shares for part in share[2]])[positions],
+        np.concatenate([part for share in shares for part in share[3]])[positions],
+    )

@@ -1,6 +1,7 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
-An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}.
+An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; one that a
+training can go on from has "training" beside them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import difflib
 import logging
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -112,8 +113,12 @@ def save(
     epoch: int | None = None,
     metrics: Mapping[str, float] | None = None,
     args: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an own checkpoint: complete under its name or, after any failure, not at all."""
+    """Write an own checkpoint: complete under its name or, after any failure, not at all.
+
+    `training` is what a training needs to go on: tensors and plain data, such as the state of an optimizer.
+    """
     content = {
         "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
         "arch": to_plain(model.arch),
@@ -123,7 +128,18 @@ def save(
         "metrics": _plain(metrics or {}),
         "args": _plain(args or {}),
     }
-    write_atomically(path, content)
+    if training is not None:
+        content["training"] = training
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """Load an own checkpoint and its "training"; errors as `load`, and `CheckpointError` for one that has none."""
+    content = _read(path)
+    checkpoint = _parse(content, os.fspath(path))
+    if not isinstance(content.get("training"), dict):
+        raise CheckpointError(f"{path} holds a model alone; a training goes on from the last.pt of its run")
+    return checkpoint, content["training"]
 
 
 def _plain(value: Any) -> Any:
@@ -140,13 +156,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a checkpoint holds plain data, not {type(value).__name__}: {value!r}")
 
 
-def write_atomically(path: Path, content: Any) -> None:
-    """`torch.save` to a temporary name in the same folder, flushed to disk, then renamed."""
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file with a temporary name in the same folder, flush it to disk, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
-            torch.save(content, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,14 +1,19 @@
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
 import ex_audioset
+from datasets import audioset
 from datasets.labels import audioset_labels
+from helpers.distillation import INDEX_ASSET, PREDS_ASSET
 from models import checkpoints
+from models.MobileNetV3 import get_model
 
 
 def run(*argv: object) -> int:
@@ -19,16 +24,18 @@ def test_tiny_example_trains_and_evaluates(
     tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ("--dataset_dir", tiny_audioset, "--clip_seconds", 1, "--num_workers", 0, "--batch_size", 16)
-    tiny = ("--model_width", 0.1, "--head_type", "fully_convolutional", "--se_dims", "f")
-    augmented = ("--roll", "--wavmix", "--gain_augment", 6, "--freqm", 8, "--timem", 20)
-    assert run("--train", *short, *tiny, *augmented, "--n_epochs", 8, "--max_lr", 0.003, "--experiment_name", "tiny") == 0
+    short = ("--dataset_dir", tiny_audioset, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 4, "--wandb", "disabled")
+    tiny = ("--train", "--model_width", 0.1, "--head_type", "fully_convolutional", "--se_dims", "f", "--experiment_name", "tiny")
+    augmented = ("--roll", "--wavmix", "--gain_augment", 6, "--freqm", 4, "--timem", 10)
+    assert run(*tiny, *short, *augmented, "--kd_lambda", 1, "--n_epochs", 45, "--max_lr", 0.003, "--warm_up_len", 1) == 0
     last = checkpoints.load(tmp_path / "runs/tiny/last.pt")
-    assert last.labels == audioset_labels() and last.epoch == 7 and last.arch.se_dims == "f"
+    assert last.labels == audioset_labels() and last.epoch == 44 and last.arch.se_dims == "f"
     assert last.metrics["mAP"] > 0.5  # 0.25 is chance
 
     capsys.readouterr()
-    assert run(*short, "--model_name", "runs/tiny/last.pt", "--per_class", "classes.csv") == 0
+    drawn = ("--per_class", "classes.csv", "--per_class_figure", "classes.png")
+    assert run(*short, "--model_name", "runs/tiny/last.pt", *drawn) == 0
+    assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Results on AudioSet test split for loaded model: runs/tiny/last.pt"
     assert re.fullmatch(r"  mAP: [01]\.\d{3}", lines[1]) and re.fullmatch(r"  ROC: [01]\.\d{3}", lines[2])
@@ -45,11 +52,35 @@ def test_training_continues_from_a_checkpoint_with_another_front_end(
     code = run(
         "--train", "--dataset_dir", tiny_audioset, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 32, "--n_epochs", 1,
         "--pretrained_name", tiny_checkpoint, "--hop_size", 640, "--n_mels", 64, "--max_lr", 1e-9,
+        "--kd_lambda", 1, "--wandb", "disabled",
     )  # fmt: skip
     assert code == 0
     start, last = checkpoints.load(tiny_checkpoint), checkpoints.load(tmp_path / "runs/audioset/last.pt")
     assert (last.mel.hop_size, last.mel.n_mels, last.arch.input_dim_f) == (640, 64, 64)
     torch.testing.assert_close(last.state["classifier.5.weight"], start.state["classifier.5.weight"], atol=1e-6, rtol=0)
+
+
+def test_the_published_training_command_distils_from_what_the_release_holds(
+    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From a release on the disk: ImageNet weights, a teacher's logits and their pickled index, all downloaded when missing."""
+    release = tmp_path / "release"
+    release.mkdir()
+    torch.save(get_model().state_dict(), release / "mn10_im_pytorch.pt")
+    names = audioset.training_set(tiny_audioset).names[::2]  # the teacher knows every other clip
+    np.save(release / PREDS_ASSET, np.random.default_rng(0).normal(-6, 2, (len(names), 527)).astype(np.float16))
+    (release / INDEX_ASSET).write_bytes(pickle.dumps({name: row for row, name in enumerate(names)}))
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", release.as_uri())
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+    published = ("--cuda", "--train", "--pretrained_name=mn10_im_pytorch", "--max_lr=0.0004")
+    small = ("--batch_size", 16, "--clip_seconds", 0.5, "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled")
+    assert run(*published, *small, "--dataset_dir", tiny_audioset) == 0
+    assert "16 of 32" in caplog.text
+    metrics = checkpoints.load(tmp_path / "runs/audioset/last.pt").metrics
+    assert metrics["train_loss"] == pytest.approx(0.1 * metrics["label_loss"] + 0.9 * metrics["distillation_loss"], rel=1e-5)
+    assert set(metrics) >= {"learning_rate", "mAP", "ROC", "val_loss"}
 
 
 def test_ensemble_evaluates(tiny_audioset: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +159,10 @@ def test_mistakes_end_in_one_line(
         ("--model_name mn10_as --pretrained_name mn10_im", "--pretrained_name"),
         ("--model_name mn10_as --per_class no/such/folder.csv", "--per_class"),
         ("--train --per_class classes.csv", "--per_class"),
+        ("--model_name mn10_as --per_class_figure classes.docx", "--per_class_figure"),
+        ("--train --kd_lambda 2", "--kd_lambda"),
+        ("--train --seed -1", "--seed"),
+        ("--model_name mn10_as --precision fp8", "--precision"),
     ],
 )
 def test_bad_options_are_refused_by_the_parser(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:

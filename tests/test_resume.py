@@ -1,0 +1,96 @@
+"""Training processes killed for good, at any moment, and resumed: the weights are those of a run without interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoints
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN = (
+    "--train", "--kd_lambda", "1", "--clip_seconds", "0.5", "--num_workers", "1", "--batch_size", "8", "--n_epochs", "2",
+    "--model_width", "0.1", "--roll", "--wavmix", "--freqm", "8", "--wandb", "disabled", "--save_minutes", "0",
+)  # fmt: skip
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+import torch
+import ex_audioset
+saved = 0
+def save(content, file, really_save=torch.save):
+    global saved
+    saved += 1
+    really_save(content, file)
+    if saved == int(sys.argv[1]):
+        file.truncate(file.tell() // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = save
+ex_audioset.main(sys.argv[2:])
+"""
+
+
+def start(*argv: object, cwd: Path, code: tuple[str, ...] = (str(ROOT / "ex_audioset.py"),)) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, *code, *map(str, argv)], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen, returncode: int = 0) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == returncode, errors.decode()
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_audioset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run without interruption: 2 epochs of 4 steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(*TRAIN, "--dataset_dir", tiny_audioset, cwd=folder))
+    return folder / "runs/audioset"
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    for name in ("last.pt", "best.pt"):
+        one, two = (checkpoints.load(folder / name) for folder in (first, second))
+        assert one.epoch == two.epoch
+        for key, tensor in one.state.items():
+            assert torch.equal(tensor, two.state[key]), f"{name}: {key}"
+    rows = [[row.rpartition(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()] for folder in (first, second)]
+    assert rows[0] == rows[1]
+    assert not list(second.glob(".*.part"))
+
+
+@pytest.mark.parametrize("number", [4, 7])
+def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
+    """The fourth or seventh file is half written: best.pt after the first epoch, or last.pt within the second."""
+    process = start(number, *TRAIN, "--dataset_dir", tiny_audioset, cwd=tmp_path, code=("-c", KILLED_WHILE_SAVING))
+    finish(process, -signal.SIGKILL)
+    assert list((tmp_path / "runs/audioset").glob(".*.part"))
+    finish(start("--train", "--resume", "runs/audioset", cwd=tmp_path))
+    assert_same_run(whole, tmp_path / "runs/audioset")
+
+
+def test_killed_again_and_again(whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
+    """Killed with its loader shortly after each start of training, at whatever moment that is, until it is through."""
+    folder = tmp_path / "runs/audioset"
+    argv: tuple[object, ...] = (*TRAIN, "--dataset_dir", tiny_audioset)
+    for attempt in range(3):
+        process = start(*argv, cwd=tmp_path)
+        seen = (folder / "last.pt").stat().st_mtime_ns if (folder / "last.pt").exists() else 0
+        while process.poll() is None and (not (folder / "last.pt").exists() or (folder / "last.pt").stat().st_mtime_ns == seen):
+            time.sleep(0.005)
+        time.sleep(0.04 * attempt)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        argv = ("--train", "--resume", "runs/audioset")
+    finish(start(*argv, cwd=tmp_path))
+    assert_same_run(whole, folder)
