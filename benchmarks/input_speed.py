@@ -1,0 +1,330 @@
+"""Speed of everything between the HDF5 file and the network, and of the metrics after it.
+
+    python -m benchmarks.input_speed
+
+Makes mp3s from the bundled recordings and prints four tables: what the stages of one clip take, decoding beside PyAV, loaders
+beside training steps of mn10 on the same cores, and the metrics of an evaluation. What is compared is measured in turns, so
+that other work on the machine meets both; ratios are medians over the turns. "cpu" is processor time, "wall" is elapsed time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import h5py
+import numpy as np
+import soundfile
+import torch
+from torch.utils.data import DataLoader, RandomSampler, default_collate
+
+from datasets import audio
+from datasets.augment import Augmented
+from datasets.clip import Clip
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
+from helpers import cli
+from helpers.losses import bce_per_clip
+from helpers.metrics import tagging_metrics
+from models.MobileNetV3 import get_model
+from models.waveform import WaveformModel
+
+RECORDINGS = Path(__file__).resolve().parent.parent / "resources" / "recordings"
+RATE = 32000  # Hz
+NUM_CLASSES = 527
+DECODINGS = 5  # in each round: they are short
+LABELS_A_CLIP = 2.7  # in AudioSet's evaluation set
+AUGMENTATION = {"roll": 10000, "gain_db": 7.0, "wavmix": True}  # all there is: the slowest loader
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time of one piece of work."""
+
+    wall: float
+    cpu: float  # of all threads
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--clips", type=cli.positive_int, default=32, help="mp3s to make")
+    parser.add_argument("--seconds", type=cli.positive_float, default=10.0, help="length of each")
+    parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="turns to take")
+    parser.add_argument("--metric_clips", type=cli.positive_int, default=20_000, help="clips of the evaluation")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the clips, crops, augmentation, weights and scores")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    torch.manual_seed(args.seed)
+    cores, threads = available_cores(), torch.get_num_threads()
+    print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, seed {args.seed}")
+    print(", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "av")))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "clips_mp3.hdf"
+            write_clips(path, args.clips, args.seconds, args.seed)
+            torch.set_num_threads(1)  # as in a loader's worker
+            with h5py.File(path, locking=False) as file:  # as the data set opens it
+                print_stages(measure_in_turns(stages(file, args.seconds, args.batch_size), args.rounds), args.clips)
+            if version("av") == "missing":
+                print("\nPyAV is missing, so decoding is not compared with it; pip install av")
+            else:
+                print_decoding(compare_decoders(path, DECODINGS * args.rounds))
+            for count in sorted({1, cores}):
+                print_feeding(feed_in_turns(path, args.seconds, args.batch_size, count, args.rounds), count)
+            took = measure(evaluation(args.metric_clips, args.seed))
+            print(f"\nmetrics of {args.metric_clips} x {NUM_CLASSES} scores: {took.wall:.2f} s wall, {took.cpu:.2f} s cpu")
+    finally:
+        torch.set_num_threads(threads)
+    return 0
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def bundled_waveforms(seconds: float, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Bundled recordings in turn, each from a place and at a level of its own, repeated to `seconds`; keys are their names."""
+    generator = np.random.default_rng(seed)
+    recordings = {path.stem: audio.load(path, RATE) for path in sorted(RECORDINGS.glob("*.ogg"))}
+    waveforms = {}
+    for number, (name, recording) in zip(range(count), itertools.cycle(recordings.items()), strict=False):
+        shifted = np.roll(recording, generator.integers(len(recording))) * np.float32(generator.uniform(0.5, 1))
+        waveforms[f"{name} {number}"] = np.resize(shifted, round(seconds * RATE))
+    return waveforms
+
+
+def write_clips(path: Path, count: int, seconds: float, seed: int) -> None:
+    """Write `count` mono mp3s of `seconds` at 32 kHz, with random labels."""
+    targets = random_targets(count, seed)
+    with Mp3Writer(path, NUM_CLASSES) as writer:
+        for (name, waveform), target in zip(bundled_waveforms(seconds, count, seed).items(), targets, strict=True):
+            writer.add(name, audio.encode_mp3(waveform, RATE), target)
+
+
+def random_targets(count: int, seed: int) -> np.ndarray:
+    """Multi-hot targets (count, K) float32, classes as unequally frequent as AudioSet's, each with a positive clip or more."""
+    generator = np.random.default_rng(seed)
+    share = 1 / np.arange(1, NUM_CLASSES + 1)
+    share *= LABELS_A_CLIP / share.sum()
+    targets = generator.random((count, NUM_CLASSES)) < share
+    targets[generator.integers(count, size=NUM_CLASSES), np.arange(NUM_CLASSES)] = True
+    return targets.astype(np.float32)
+
+
+def measure(work: Callable[[], object]) -> Seconds:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def measure_in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Seconds]]:
+    """Time each of `works` once a round, after a round that does not count."""
+    for work in works.values():
+        work()
+    times: dict[str, list[Seconds]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            times[name].append(measure(work))
+    return times
+
+
+def ratio(times: Sequence[Seconds], others: Sequence[Seconds], clock: str) -> float:
+    """Median over the rounds of the first's time over the second's, by the "wall" or the "cpu" clock."""
+    return median(getattr(a, clock) / getattr(b, clock) for a, b in zip(times, others, strict=True))
+
+
+def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callable[[], None]]:
+    """What happens to a clip on its way, each over all clips of the file."""
+    dataset = Mp3Dataset(file.filename, num_classes=NUM_CLASSES, clip_seconds=seconds)
+    names, mp3s, targets = file["audio_name"], file["mp3"], file["target"]
+    rows = range(len(dataset))
+    clips = [dataset[row] for row in rows]
+    waveforms = [clip.waveform.numpy() for clip in clips]
+    entries = [mp3s[row].tobytes() for row in rows]
+    at_44k = [audio.resample(waveform, RATE, 44100) for waveform in waveforms]
+    half = round(seconds * RATE) // 2
+
+    def read(row: int) -> None:
+        names[row].decode()
+        mp3s[row].tobytes()
+        np.unpackbits(targets[row], count=NUM_CLASSES)
+
+    def over(items: Sequence[Any], work: Callable[[Any], object]) -> Callable[[], None]:
+        def run() -> None:
+            for item in items:
+                work(item)
+
+        return run
+
+    return {
+        "read name, mp3 and target from HDF5": over(rows, read),
+        "decode mp3": over(entries, audio.decode),
+        "crop": over(waveforms, lambda waveform: audio.crop_or_pad(waveform, half, half // 2)),
+        "pad": over(waveforms, lambda waveform: audio.crop_or_pad(waveform[:half], 2 * half)),
+        "a whole clip (read, decode, crop)": over(rows, dataset.__getitem__),
+        "gain": over(rows, Augmented(clips, gain_db=AUGMENTATION["gain_db"]).__getitem__),
+        "wavmix (mixes half of the clips)": over(rows, Augmented(clips, wavmix=True).__getitem__),
+        "roll": over(rows, Augmented(clips, roll=AUGMENTATION["roll"]).__getitem__),
+        "collate": over([clips[row : row + batch_size] for row in rows[::batch_size]], default_collate),
+        "other mp3s: decode and downmix 44.1 kHz stereo": over([encode_stereo_mp3(w, 44100) for w in at_44k], audio.decode),
+        "other mp3s: resample 44.1 to 32 kHz": over(at_44k, lambda waveform: audio.resample(waveform, 44100, RATE)),
+    }
+
+
+def encode_stereo_mp3(waveform: np.ndarray, rate: int) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([waveform, waveform[::-1]], axis=1), rate, format="MP3")
+    return file.getvalue()
+
+
+def print_stages(times: Mapping[str, Sequence[Seconds]], clips: int) -> None:
+    print(f"\n{'microseconds a clip':<48} {'cpu':>8} {'wall':>8}")
+    for name, rounds in times.items():
+        cpu, wall = (median(getattr(one, clock) for one in rounds) / clips * 1e6 for clock in ("cpu", "wall"))
+        print(f"{name:<48} {cpu:8.0f} {wall:8.0f}")
+
+
+def decode_with_pyav(mp3: bytes) -> np.ndarray:
+    """Return a mono mp3 as (samples,) float32 at its own rate, by PyAV."""
+    import av
+
+    with av.open(io.BytesIO(mp3)) as container:
+        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)[0]
+
+
+def load_with_pyav(mp3: bytes) -> np.ndarray:
+    """Return an mp3 of any rate and channels as (samples,) float32, mono, at the data set's rate, by PyAV."""
+    import av
+
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    with av.open(io.BytesIO(mp3)) as container:
+        frames = [part for frame in [*container.decode(audio=0), None] for part in resampler.resample(frame)]
+    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1)[0]
+
+
+def compare_decoders(path: Path, rounds: int) -> dict[str, dict[str, list[Seconds]]]:
+    """Time the decoders of one mp3 of each bundled recording; keys are the mp3 and the decoder."""
+    with h5py.File(path) as file:
+        first = min(len(file["mp3"]), len(list(RECORDINGS.glob("*.ogg"))))
+        entries = {file["audio_name"][row].decode(): file["mp3"][row].tobytes() for row in range(first)}
+    return {
+        f"{name}, {len(mp3) / 1000:.0f} kB": measure_in_turns(
+            {
+                "here": partial(audio.decode, mp3),
+                "PyAV": partial(decode_with_pyav, mp3),
+                "here, as an entry": partial(audio.load, mp3, RATE),
+                "PyAV, as an entry": partial(load_with_pyav, mp3),
+            },
+            rounds,
+        )
+        for name, mp3 in entries.items()
+    }
+
+
+def print_decoding(times: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> None:
+    """Print what decoding a mono 32 kHz mp3 takes, without and with what makes any other mp3 mono and 32 kHz."""
+    names = list(next(iter(times.values())))
+    print(f"\n{'cpu ms for one mp3':<20} {' '.join(f'{name:>17}' for name in names)} {'bare ratio':>11} {'entry ratio':>11}")
+    ratios = []
+    for mp3, decoders in times.items():
+        cpu = [1e3 * median(one.cpu for one in decoders[name]) for name in names]
+        ratios.append([ratio(decoders[names[i]], decoders[names[i + 1]], "cpu") for i in (0, 2)])
+        print(f"{mp3:<20} {' '.join(f'{value:17.2f}' for value in cpu)} {ratios[-1][0]:11.2f} {ratios[-1][1]:11.2f}")
+    bare, entry = np.mean(ratios, axis=0)
+    print(f"{'mean':<20} {'':71} {bare:11.2f} {entry:11.2f}")
+
+
+def training_step(seconds: float, batch_size: int) -> Callable[[], None]:
+    """A step of mn10 (random weights) from waveforms to updated weights, in float32 on the CPU."""
+    model = WaveformModel(get_model(NUM_CLASSES)).train()
+    model.network.to(memory_format=torch.channels_last)  # as in training
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    waveform = 0.1 * torch.randn(batch_size, round(seconds * RATE))
+    target = torch.zeros(batch_size, NUM_CLASSES)
+
+    def step() -> None:
+        logits, _ = model(waveform)
+        optimizer.zero_grad()
+        bce_per_clip(logits, target).mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def load_batches(path: Path, seconds: float, batch_size: int, workers: int, batches: int) -> Seconds:
+    """Time of one clip from a loader with all augmentations, in its steady state.
+
+    "cpu" is what all the worker processes take a clip, their start included.
+    """
+    clips = Mp3Dataset(path, num_classes=NUM_CLASSES, clip_seconds=seconds, random_crop=True)
+    number = (batches + 1) * workers * batch_size
+    sampler = RandomSampler(clips, replacement=True, num_samples=number)
+    before = os.times()
+    batches_of_clips = iter(DataLoader(Augmented(clips, **AUGMENTATION), batch_size, sampler=sampler, num_workers=workers))
+    clip: Clip
+    for _ in range(workers):  # each worker's first
+        clip = next(batches_of_clips)
+    start = time.perf_counter()
+    for clip in batches_of_clips:
+        assert clip.waveform.shape == (batch_size, round(seconds * RATE))
+    wall = time.perf_counter() - start
+    del batches_of_clips  # ends the workers, whose time is known then
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Seconds(wall / (batches * workers * batch_size), cpu / number)
+
+
+def feed_in_turns(path: Path, seconds: float, batch_size: int, cores: int, rounds: int) -> dict[str, list[Seconds]]:
+    """Time of one clip in a loader with as many workers, and in a training step with as many threads, as `cores`."""
+    torch.set_num_threads(cores)
+    step = training_step(seconds, batch_size)
+    step()
+    times: dict[str, list[Seconds]] = {"loader": [], "training step": []}
+    for _ in range(rounds):
+        times["loader"].append(load_batches(path, seconds, batch_size, cores, batches=4))
+        took = measure(step)
+        times["training step"].append(Seconds(took.wall / batch_size, took.cpu / batch_size))
+    return times
+
+
+def print_feeding(times: Mapping[str, Sequence[Seconds]], cores: int) -> None:
+    title = f"on {cores} core{'s' if cores > 1 else ''}"
+    print(f"\n{title:<24} {'clips/s (wall)':>16} {'cpu ms a clip':>16}")
+    for name, rounds in times.items():
+        rate, cpu = 1 / median(one.wall for one in rounds), 1e3 * median(one.cpu for one in rounds)
+        print(f"{name:<24} {rate:16.1f} {cpu:16.2f}")
+    step, loader = times["training step"], times["loader"]
+    print(f"{'the loader is faster by':<24} {ratio(step, loader, 'wall'):16.1f} {ratio(step, loader, 'cpu'):16.1f}")
+
+
+def evaluation(clips: int, seed: int) -> Callable[[], object]:
+    """The metrics of random scores that have something to do with the targets."""
+    targets = random_targets(clips, seed)
+    scores = np.random.default_rng(seed).standard_normal(targets.shape, np.float32) + targets
+    return lambda: tagging_metrics(targets, scores)
+
+
+if __name__ == "__main__":
+    cli.run(main)

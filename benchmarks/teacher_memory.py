@@ -1,0 +1,103 @@
+"""Peak memory of a training process with a teacher file of AudioSet's size, mapped as the scripts do it and loaded whole.
+
+    python -m benchmarks.teacher_memory
+
+Makes a sparse file of 2,000,000 rows of logits with its pickled index, and trains mn01 on a few clips that are in it: without a
+teacher, with the teacher, and with the teacher while numpy and pickle hold both files. Each training is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets import audio
+from datasets.hdf5_mp3 import Mp3Writer
+from helpers import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+NUM_CLASSES = 527
+TRAIN = """
+import pickle, resource, sys
+import numpy as np
+import ex_audioset
+folder, way = sys.argv[1:3]
+held = (np.load(f"{folder}/teacher.npy"), pickle.load(open(f"{folder}/teacher.pkl", "rb"))) if way == "loaded whole" else None
+ex_audioset.main(sys.argv[3:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--rows", type=cli.positive_int, default=2_000_000, help="rows of the teacher's file")
+    parser.add_argument("--clips", type=cli.positive_int, default=64, help="clips to train on")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_clips(folder, args.clips)
+        write_teacher(folder, args.rows, args.clips)
+        peaks = {way: train(folder, way) for way in ("no teacher", "mapped", "loaded whole")}
+    print(f"{args.rows} x {NUM_CLASSES} float16: {2 * args.rows * NUM_CLASSES / 2**20:.0f} MiB")
+    for way, peak in peaks.items():
+        print(f"{way:>12}: peak {peak:6.0f} MiB, {peak - peaks['no teacher']:+6.0f} MiB")
+    return 0
+
+
+def write_clips(folder: Path, count: int) -> None:
+    """Write a training and an evaluation file of noise."""
+    rng = np.random.default_rng(0)
+    for part in ("balanced_train", "eval"):
+        with Mp3Writer(folder / f"{part}_segments_mp3.hdf", NUM_CLASSES) as writer:
+            for number in range(count):
+                target = rng.random(NUM_CLASSES) < 0.01
+                target[number] = True
+                noise = rng.uniform(-0.5, 0.5, 32000).astype(np.float32)
+                writer.add(clip_name(number), audio.encode_mp3(noise, 32000), target)
+
+
+def write_teacher(folder: Path, rows: int, clips: int) -> None:
+    """Write zeros that take no space on the disk, and an index in which the clips are spread over all rows."""
+    np.lib.format.open_memmap(folder / "teacher.npy", "w+", np.float16, (rows, NUM_CLASSES)).flush()
+    spread = {number * (rows // clips): number for number in range(clips)}
+    index = {youtube_id(spread.get(row, clips + row)): row for row in range(rows)}
+    with open(folder / "teacher.pkl", "wb") as file:
+        pickle.dump(index, file)
+
+
+def youtube_id(number: int) -> str:
+    return f"{number:011d}"
+
+
+def clip_name(number: int) -> str:
+    return f"Y{youtube_id(number)}.mp3"
+
+
+def train(folder: Path, way: str) -> float:
+    """Return the peak of the resident memory of an epoch of training, in MiB."""
+    teacher = ["--teacher_preds", folder / "teacher.npy", "--fname_to_index", folder / "teacher.pkl"]
+    options = ["--kd_lambda", 1] if way == "no teacher" else teacher
+    command = [
+        "-c", TRAIN, folder, way, "--train", "--dataset_dir", folder, "--clip_seconds", 1, "--model_width", 0.1, "--batch_size", 16,
+        "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled", "--experiment_name", "memory", *options,
+    ]  # fmt: skip
+    environment = {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True)
+    if process.returncode:
+        raise ValueError(f"training ended with exit code {process.returncode}: {process.stderr.strip()}")
+    return float(process.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    cli.run(main)

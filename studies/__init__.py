@@ -1,0 +1,1 @@
+"""Experiments that answer a question with several trainings, repeatable by one command each."""
