@@ -1,17 +1,21 @@
 # make demo   tag a bundled recording with the bundled model; sets up .venv on a fresh machine
 # make test   run the tests; installs what they need
+# make test-slow   tests of whole studies and of compiling, several minutes
 # make test-network   tests that download a released checkpoint
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-network lint clean
+.PHONY: demo test test-slow test-network lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python inference.py --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
 test-network: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m network

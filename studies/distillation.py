@@ -3,7 +3,7 @@
 python -m studies.distillation --dataset_dir data/opensounds --output_dir runs/distillation_study --jobs 2
 
 1. Networks of different seeds are trained on the labels alone.
-2. Their ensemble, larger than each of them, becomes the teacher: python -m helpers.distillation writes its logits.
+2. The ensemble of the first few becomes the teacher: python -m helpers.distillation writes its logits.
 3. Networks of the same size, seeds and budget are trained on labels and teacher together.
 
 Writes results.csv and distillation.png and prints a table. Interrupted, the same command goes on where it was.
@@ -26,6 +26,7 @@ from helpers import cli
 from helpers.builders import make_loader
 from helpers.metrics import tagging_metrics
 from helpers.training import predict
+from models import checkpoints
 from models.ensemble import get_ensemble_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_dir", type=Path, required=True, help="folder of the HDF5 files")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of runs, teacher and results")
     parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
+    parser.add_argument("--teacher_members", type=cli.positive_int, default=2, help="networks in the teacher, from the first on")
     parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every network")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=3.0, help="length of training and evaluation clips")
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
@@ -54,15 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.dataset_dir, args.output_dir = args.dataset_dir.absolute(), args.output_dir.absolute()
     audioset.resolve_dir(args.dataset_dir)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    train_all(args, "labels", ["--kd_lambda", 1])
-    teacher = write_teacher(args)
-    train_all(
-        args, "distilled", ["--teacher_preds", teacher, "--kd_lambda", args.kd_lambda, "--temperature", args.temperature]
-    )  # fmt: skip
+    if args.teacher_members > args.seeds:
+        raise ValueError(f"a teacher of {args.teacher_members} networks needs as many --seeds, not {args.seeds}")
+    members = [("labels", seed) for seed in range(args.teacher_members)]
+    train_all(args, members)
+    write_teacher(args)
+    train_all(args, [(arm, seed) for seed in range(args.seeds) for arm in ARMS if (arm, seed) not in members])
     results = {arm: [read_metrics(run_folder(args, arm, seed)) for seed in range(args.seeds)] for arm in ARMS}
     teacher_scores = evaluate_teacher(args)
     write_csv(args.output_dir / "results.csv", results)
-    draw(args.output_dir / "distillation.png", results, teacher_scores["mAP"], args.seeds)
+    draw(args.output_dir / "distillation.png", results, teacher_scores["mAP"], args.teacher_members)
     print_table(results, teacher_scores)
     return 0
 
@@ -71,12 +74,19 @@ def run_folder(args: argparse.Namespace, arm: str, seed: int) -> Path:
     return args.output_dir / "runs" / f"{arm}_{seed}"
 
 
-def train_all(args: argparse.Namespace, arm: str, options: Sequence[object]) -> None:
-    """Train one network for each seed, or go on with it."""
+def train_all(args: argparse.Namespace, runs: Sequence[tuple[str, int]]) -> None:
+    """Train the networks of these arms and seeds, or go on with them, `args.jobs` at a time."""
     ramp_down = max(args.n_epochs // 5, 1)
+    options = {
+        "labels": ["--kd_lambda", 1],
+        "distilled": ["--teacher_preds", teacher_path(args), "--kd_lambda", args.kd_lambda, "--temperature", args.temperature],
+    }
 
-    def train(seed: int) -> None:
+    def train(run: tuple[str, int]) -> None:
+        arm, seed = run
         folder = run_folder(args, arm, seed)
+        if (folder / "last.pt").exists() and checkpoints.load(folder / "last.pt").epoch == args.n_epochs - 1:
+            return
         if (folder / "config.json").exists():
             command = ["--resume", folder, "--dataset_dir", args.dataset_dir]
         else:
@@ -84,28 +94,29 @@ def train_all(args: argparse.Namespace, arm: str, options: Sequence[object]) -> 
                 "--dataset_dir", args.dataset_dir, "--experiment_name", folder.name, "--seed", seed, "--wandb", "disabled",
                 "--model_width", args.model_width, "--clip_seconds", args.clip_seconds, "--batch_size", args.batch_size,
                 "--n_epochs", args.n_epochs, "--max_lr", 3e-3, "--warm_up_len", 1, "--ramp_down_start", ramp_down,
-                "--ramp_down_len", args.n_epochs - ramp_down - 1, "--roll", "--gain_augment", 6, *options,
+                "--ramp_down_len", args.n_epochs - ramp_down - 1, "--roll", "--gain_augment", 6, *options[arm],
             ]  # fmt: skip
         if args.cuda:
             command.append("--cuda")
         run_python(args, [ROOT / "ex_audioset.py", "--train", "--num_workers", 0 if args.jobs > 1 else 1, *command], folder.name)
 
-    todo = [seed for seed in range(args.seeds) if len(read_rows(run_folder(args, arm, seed))) < args.n_epochs]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(train, todo))
+        list(pool.map(train, runs))
 
 
-def write_teacher(args: argparse.Namespace) -> Path:
-    """Write the logits that the ensemble of the networks trained on labels gives to the training clips."""
-    path = args.output_dir / "teacher.npy"
-    if not path.exists():
-        options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", path]
+def teacher_path(args: argparse.Namespace) -> Path:
+    return args.output_dir / "teacher.npy"
+
+
+def write_teacher(args: argparse.Namespace) -> None:
+    """Write the logits that the ensemble of the teacher's members gives to the training clips."""
+    if not teacher_path(args).exists():
+        options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", teacher_path(args)]
         run_python(args, ["-m", "helpers.distillation", "--models", *teacher_members(args), *options], "teacher")
-    return path
 
 
 def teacher_members(args: argparse.Namespace) -> list[Path]:
-    return [run_folder(args, "labels", seed) / "last.pt" for seed in range(args.seeds)]
+    return [run_folder(args, "labels", seed) / "last.pt" for seed in range(args.teacher_members)]
 
 
 def run_python(args: argparse.Namespace, command: Sequence[object], name: str) -> None:
@@ -120,17 +131,10 @@ def run_python(args: argparse.Namespace, command: Sequence[object], name: str) -
         raise ValueError(f"{name} ended with exit code {code}: {log.read_text().strip().splitlines()[-1]}; see {log}")
 
 
-def read_rows(folder: Path) -> list[dict[str, str]]:
-    path = folder / "metrics.csv"
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Return the metrics of each epoch."""
-    return [{name: float(row[name]) for name in MEASURES} for row in read_rows(folder)]
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{name: float(row[name]) for name in MEASURES} for row in csv.DictReader(file)]
 
 
 def evaluate_teacher(args: argparse.Namespace) -> dict[str, float]:
@@ -168,7 +172,7 @@ def print_table(results: dict[str, list[list[dict[str, float]]]], teacher: dict[
     print(f"gain in mAP by seed: {', '.join(f'{gain:+.4f}' for gain in gains)}")
 
 
-def draw(path: Path, results: dict[str, list[list[dict[str, float]]]], teacher_map: float, seeds: int) -> None:
+def draw(path: Path, results: dict[str, list[list[dict[str, float]]]], teacher_map: float, members: int) -> None:
     """Draw mAP over the epochs: the mean of the seeds in a band from the lowest to the highest."""
     from matplotlib.figure import Figure
 
@@ -180,8 +184,8 @@ def draw(path: Path, results: dict[str, list[list[dict[str, float]]]], teacher_m
         axes.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.2, linewidth=0)
         mean = list(map(statistics.mean, by_epoch))
         axes.plot(epochs, mean, style, color=colour, label=f"{ARMS[arm]}: {mean[-1]:.3f}")
-    axes.axhline(teacher_map, color="black", linestyle=":", label=f"the teacher, an ensemble of {seeds}: {teacher_map:.3f}")
-    axes.set(xlabel="epoch", ylabel="mAP on the evaluation split", title=f"One network size, one budget, {seeds} seeds")
+    axes.axhline(teacher_map, color="black", linestyle=":", label=f"the teacher, an ensemble of {members}: {teacher_map:.3f}")
+    axes.set(xlabel="epoch", ylabel="mAP on the evaluation split", title=f"One network size, one budget, {len(runs)} seeds")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)

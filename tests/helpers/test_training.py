@@ -218,3 +218,10 @@ def test_runs_do_not_overwrite_each_other() -> None:
     assert folders[0] != folders[1]
     with pytest.raises(ValueError):
         Run(argparse.Namespace(**OPTIONS | {"experiment_name": "../elsewhere"}))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same_weights() -> None:
+    plain, compiled = (weights(train([0.0] * 2, compile_network=choice)[0]) for choice in (False, True))
+    torch.testing.assert_close(plain, compiled, atol=1e-3, rtol=1e-2)
+    assert not torch.equal(compiled, weights(new_model()))
