@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import uuid
@@ -48,7 +49,7 @@ class Run:
 
     Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
     names. Of several processes only the main one writes. Every file but the log is complete at any moment: a kill while it is being
-    written leaves its last state.
+    written leaves its last state. The folder of a run that fails before its first checkpoint is removed.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -94,6 +95,8 @@ class Run:
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
         self._log_file.close()
+        if error and not self.args["resume"] and not (self.folder / "last.pt").exists():  # a mistake, seen before training began
+            shutil.rmtree(self.folder)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
         """Append one row to metrics.csv; every epoch has the same metrics."""

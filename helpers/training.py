@@ -130,8 +130,8 @@ def fit(
     epoch's metrics, the same in all processes, of which `selection` decides about best.pt.
 
     `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss is not finite
-    changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is written after
-    each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
+    changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is written before
+    the first epoch, after each and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
 
     Batch norms see a process's part of a batch at a time; their running statistics are averaged over the processes after an epoch.
     """
@@ -161,6 +161,8 @@ def fit(
         training = {"progress": vars(progress), "parts": batches.parts, "optimizer": optimizer.state_dict(), "scaler": scaler}
         run.save(model.network, complete_epoch, metrics, training)
 
+    if not run.resumed:
+        save(None)
     while progress.epoch < n_epochs:
         epoch = progress.epoch
         for group in optimizer.param_groups:

@@ -16,6 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def commands() -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    lines = [re.sub(r"^torchrun (--\S+ )*", "python ", line) for line in lines]
     return [line for line in lines if re.match(r"(\.venv/bin/)?python (?!-m (pytest|venv|pip))", line)]
 
 

@@ -55,9 +55,16 @@ def test_a_run_says_what_it_was() -> None:
 
 def test_an_error_is_in_the_log() -> None:
     with pytest.raises(ZeroDivisionError), start() as run:
+        run.save(get_model(width_mult=0.1), None, {}, {})
         1 / 0  # noqa: B018
     assert "ZeroDivisionError" in (run.folder / "log.txt").read_text()
     assert not any(handler.__class__ is logging.FileHandler for handler in logging.getLogger().handlers)
+
+
+def test_a_run_that_fails_before_it_trains_leaves_nothing() -> None:
+    with pytest.raises(ValueError), start() as run:
+        raise ValueError("a wrong option")
+    assert not run.folder.exists()
 
 
 def test_a_resumed_run_takes_over_its_options() -> None:
