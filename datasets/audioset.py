@@ -1,7 +1,6 @@
 """AudioSet: 527 classes, about 2 M training and 20 k evaluation clips of 10 s, several labels each."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch.utils.data import WeightedRandomSampler
 
 from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.layout import find_dir
 
 NUM_CLASSES = 527
 DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "audioset"
@@ -24,13 +24,8 @@ def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
 
     Raises FileNotFoundError when it is not a folder.
     """
-    folder = Path(dataset_dir or os.environ.get("AUDIOSET_DIR") or DEFAULT_DIR).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"AudioSet folder {folder} not found; pass --dataset_dir, set AUDIOSET_DIR, or build one in the default "
-            f"place, {DEFAULT_DIR}, with python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds"
-        )
-    return folder
+    builders = "python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds"
+    return find_dir(dataset_dir, "AUDIOSET_DIR", DEFAULT_DIR, f"build one in the default place, {DEFAULT_DIR}, with {builders}")
 
 
 def training_set(

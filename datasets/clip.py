@@ -1,8 +1,13 @@
-"""The one thing every data set yields, and the same with a teacher's opinion."""
+"""The one thing every data set yields, the same with a teacher's opinion, and what all data sets do alike."""
 
+import operator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch.utils.data import Dataset
+
+from datasets.audio import crop_or_pad
 
 
 class Clip(NamedTuple):
@@ -27,3 +32,58 @@ class TaughtClip(NamedTuple):
     index: int
     teacher: torch.Tensor  # (K,) float32 in [0, 1], the teacher's probabilities; zeros where it says nothing
     teacher_weight: torch.Tensor  # () float32: 1, or 0 where the teacher says nothing; between them after mixing
+
+
+class ClipDataset(Dataset[Clip]):
+    """What data sets of `Clip` do alike: the length of waveforms, and indices that count from either end."""
+
+    def __init__(self, sample_rate: int, clip_seconds: float | None, random_crop: bool) -> None:
+        """`clip_seconds` is the length of every waveform, padded with zeros at the end; None keeps each one's own.
+
+        `random_crop` takes longer clips from a place drawn from torch's generator; otherwise they keep their beginning.
+        """
+        if clip_seconds is not None and round(clip_seconds * sample_rate) < 1:
+            raise ValueError(f"clip_seconds is {clip_seconds}; it must give at least one sample, or be None")
+        if clip_seconds is None and random_crop:
+            raise ValueError("random_crop needs clip_seconds, which is None; give the length to crop to")
+        self.sample_rate = sample_rate
+        self.clip_seconds = clip_seconds
+        self.random_crop = random_crop
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all clips by index."""
+        raise NotImplementedError
+
+    def targets(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Targets of the clips start to stop - 1, (n, K) uint8 of 0 and 1, without touching the recordings."""
+        raise NotImplementedError
+
+    def lengths(self) -> np.ndarray:
+        """Samples of each whole recording at `sample_rate`, (N,) int64, from their headers.
+
+        Upper bounds: resampling rounds, and an mp3's header may announce up to 2304 samples too many.
+        """
+        raise NotImplementedError
+
+    @property
+    def _head_seconds(self) -> float | None:
+        """As much of a recording's beginning as is needed; None for all of it."""
+        return None if self.random_crop else self.clip_seconds
+
+    def _position(self, index: int) -> int:
+        position = operator.index(index)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"index {index} is out of range; the data set has {len(self)} clips")
+        return position
+
+    def _cut(self, waveform: np.ndarray) -> np.ndarray:
+        """Give a recording, (samples,) float32, the length of the data set's clips."""
+        if self.clip_seconds is None:
+            return waveform
+        length = round(self.clip_seconds * self.sample_rate)
+        spare = len(waveform) - length
+        start = int(torch.randint(spare + 1, ())) if self.random_crop and spare > 0 else 0
+        return crop_or_pad(waveform, length, start)

@@ -7,7 +7,6 @@ Files written here also carry the attribute `num_classes`; the reader does not n
 
 import errno
 import logging
-import operator
 import os
 import shutil
 from bisect import bisect_right
@@ -20,11 +19,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from datasets import audio
 from datasets.audio import AudioError
-from datasets.clip import Clip
+from datasets.clip import Clip, ClipDataset
 
 NAME_BYTES = 20
 _NAMES, _MP3S, _TARGETS = "audio_name", "mp3", "target"
@@ -174,7 +173,7 @@ class Mp3Writer:
         self._pending, self._pending_bytes = [], 0
 
 
-class Mp3Dataset(Dataset):
+class Mp3Dataset(ClipDataset):
     """Read clips from one or several mp3-in-HDF5 files, which count as one, in the order given.
 
     Files are opened when first needed and once per process, so a data set can be pickled, forked and used by any number
@@ -190,22 +189,15 @@ class Mp3Dataset(Dataset):
         clip_seconds: float | None = 10.0,
         random_crop: bool = False,
     ) -> None:
-        """`clip_seconds` is the length of every waveform, padded with zeros at the end; None keeps each one's own.
+        """`clip_seconds` and `random_crop` are those of `ClipDataset`.
 
-        `random_crop` takes longer clips from a place drawn from torch's generator; otherwise they keep their beginning.
         Raises FileNotFoundError, and Hdf5Error for a file that is not of this layout or has other classes.
         """
-        if clip_seconds is not None and round(clip_seconds * sample_rate) < 1:
-            raise ValueError(f"clip_seconds is {clip_seconds}; it must give at least one sample, or be None")
-        if clip_seconds is None and random_crop:
-            raise ValueError("random_crop needs clip_seconds, which is None; give the length to crop to")
+        super().__init__(sample_rate, clip_seconds, random_crop)
         self.paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not self.paths:
             raise ValueError("no paths given; name at least one HDF5 file")
         self.num_classes = num_classes
-        self.sample_rate = sample_rate
-        self.clip_seconds = clip_seconds
-        self.random_crop = random_crop
         self._stops = list(accumulate(_check_layout(path, num_classes) for path in self.paths))
         self._files: dict[int, dict[str, h5py.Dataset]] = {}  # by position in `paths`
         self._files_pid = os.getpid()
@@ -221,13 +213,8 @@ class Mp3Dataset(Dataset):
 
         Raises IndexError, and AudioError for an entry that cannot be read or decoded; it names file, index and clip.
         """
-        given, index = index, operator.index(index)
-        if index < 0:
-            index += len(self)
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {given} is out of range; the data set has {len(self)} clips")
-        which = bisect_right(self._stops, index)
-        row = index - (self._stops[which - 1] if which else 0)
+        index = self._position(index)
+        which, row = self._row(index)
         file = self._open(which)
         where = f"clip {index} (row {row} of {self.paths[which]})"
         try:
@@ -237,13 +224,7 @@ class Mp3Dataset(Dataset):
             target = np.unpackbits(file[_TARGETS][row], count=self.num_classes)
         except (OSError, RuntimeError, ValueError) as error:  # what h5py raises for a damaged file
             raise AudioError(f"{where} cannot be read ({error}); is the file whole?") from error
-        head = None if self.random_crop else self.clip_seconds
-        waveform = audio.load(mp3, self.sample_rate, seconds=head, name=where)
-        if self.clip_seconds is not None:
-            length = round(self.clip_seconds * self.sample_rate)
-            spare = len(waveform) - length
-            start = int(torch.randint(spare + 1, ())) if self.random_crop and spare > 0 else 0
-            waveform = audio.crop_or_pad(waveform, length, start)
+        waveform = self._cut(audio.load(mp3, self.sample_rate, seconds=self._head_seconds, name=where))
         return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
 
     @property
@@ -266,6 +247,20 @@ class Mp3Dataset(Dataset):
         if not packed:
             return np.zeros((0, self.num_classes), np.uint8)
         return np.unpackbits(np.concatenate(packed), axis=1, count=self.num_classes)
+
+    def lengths(self) -> np.ndarray:
+        lengths = np.empty(len(self), np.int64)
+        for index in tqdm(range(len(self)), desc="reading lengths", unit="clip", disable=None, leave=False):
+            which, row = self._row(index)
+            mp3 = self._open(which)[_MP3S][row].tobytes()
+            samples, rate = audio.measure(mp3, name=f"clip {index} (row {row} of {self.paths[which]})")
+            lengths[index] = audio.resampled_length(samples, rate, self.sample_rate)
+        return lengths
+
+    def _row(self, index: int) -> tuple[int, int]:
+        """Position in `paths` of a clip's file, and its row in there."""
+        which = bisect_right(self._stops, index)
+        return which, index - (self._stops[which - 1] if which else 0)
 
     def _open(self, which: int) -> dict[str, h5py.Dataset]:
         """Data sets of file `which`, opened by this very process: a fork would share its parent's file offset.

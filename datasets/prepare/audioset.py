@@ -16,14 +16,14 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets import audio
 from datasets.audioset import NUM_CLASSES
 from datasets.labels import audioset_mids
 from datasets.prepare import Recording, write_recordings, write_report
 
 # Of several files for one clip the first suffix here wins. The last four are looked for to be reported: libsndfile
 # does not read them, but they are what video downloaders leave behind.
-SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
-SUFFIXES += (".m4a", ".aac", ".webm", ".mp4")
+SUFFIXES = (*audio.SUFFIXES, ".m4a", ".aac", ".webm", ".mp4")
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ def _preference(path: str) -> tuple[int, str]:
     return SUFFIXES.index(os.path.splitext(path)[1].lower()), path
 
 
-def to_recordings(segments: Sequence[Segment], audio: dict[str, str]) -> list[Recording]:
+def to_recordings(segments: Sequence[Segment], files: dict[str, str]) -> list[Recording]:
     """Pair segments with the files of `find_audio`; names become 'Y<id>.mp3'."""
     class_of = {mid: index for index, mid in enumerate(audioset_mids())}
     recordings = []
     for segment in segments:
         classes = tuple(class_of[mid] for mid in segment.mids)
-        path = audio.get(f"Y{segment.youtube_id}") or audio.get(segment.youtube_id)
+        path = files.get(f"Y{segment.youtube_id}") or files.get(segment.youtube_id)
         recordings.append(Recording(f"Y{segment.youtube_id}.mp3", path, classes))
     return recordings
 

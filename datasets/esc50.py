@@ -1,0 +1,113 @@
+"""ESC-50: 2000 clips of 5 s, one of 50 classes each, in five folds.
+
+The folder is that of the original download: meta/esc50.csv and audio/ (44.1 kHz), or audio_32k/ in its place.
+"""
+
+from pathlib import Path
+
+from datasets.layout import find_dir, read_table
+from datasets.recordings import Recordings, one_hot
+
+NUM_CLASSES = 50
+CLIP_SECONDS = 5.0
+FOLDS = (1, 2, 3, 4, 5)
+COLUMNS = ("filename", "fold", "target", "category", "src_file")
+DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "esc50"
+_ADVICE = f"put the original download to {DEFAULT_DIR}, or resample it to there with python -m datasets.prepare.esc50"
+
+
+def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
+    """Folder of the data set: `dataset_dir`, else the variable ESC50_DIR, else data/esc50 beside the code.
+
+    Raises FileNotFoundError when it is not a folder.
+    """
+    return find_dir(dataset_dir, "ESC50_DIR", DEFAULT_DIR, _ADVICE)
+
+
+def training_set(
+    dataset_dir: str | Path | None,
+    fold: int,
+    *,
+    sample_rate: int = 32000,
+    clip_seconds: float | None = CLIP_SECONDS,
+    cache_dir: str | Path | None = None,
+) -> Recordings:
+    """Clips of the four folds other than `fold`.
+
+    Raises FileNotFoundError for a missing folder, CSV or recording, ValueError for a damaged CSV; likewise `test_set`.
+    """
+    return _open(dataset_dir, fold, False, sample_rate, clip_seconds, cache_dir)
+
+
+def test_set(
+    dataset_dir: str | Path | None,
+    fold: int,
+    *,
+    sample_rate: int = 32000,
+    clip_seconds: float | None = CLIP_SECONDS,
+    cache_dir: str | Path | None = None,
+) -> Recordings:
+    """Clips of `fold`."""
+    return _open(dataset_dir, fold, True, sample_rate, clip_seconds, cache_dir)
+
+
+def class_names(dataset_dir: str | Path | None) -> tuple[str, ...]:
+    """The 50 categories by target, as the CSV names them."""
+    names = {int(row["target"]): row["category"] for row in read_rows(resolve_dir(dataset_dir) / "meta" / "esc50.csv")}
+    if len(names) != NUM_CLASSES:
+        raise ValueError(f"meta/esc50.csv names {len(names)} classes instead of {NUM_CLASSES}; fetch it again")
+    return tuple(names[target] for target in range(NUM_CLASSES))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read meta/esc50.csv. Raises FileNotFoundError, and ValueError for what contradicts its form or itself."""
+    rows = read_table(path, COLUMNS, advice=f"pass --dataset_dir, set ESC50_DIR, or {_ADVICE}")
+    if not rows:
+        raise ValueError(f"{path} has no rows; fetch it again")
+    folds, targets = set(map(str, FOLDS)), set(map(str, range(NUM_CLASSES)))
+    files: set[str] = set()
+    categories: dict[str, str] = {}
+    fold_of_source: dict[str, str] = {}
+    for row in rows:
+        name = row["filename"]
+        if Path(name).name != name or name in files:
+            raise ValueError(f"{path}: {name!r} is there twice, or is no plain file name")
+        files.add(name)
+        if row["fold"] not in folds or row["target"] not in targets:
+            raise ValueError(f"{path}: {name} has fold {row['fold']} of 1 to 5, target {row['target']} of 0 to {NUM_CLASSES - 1}")
+        if categories.setdefault(row["target"], row["category"]) != row["category"]:
+            raise ValueError(f"{path}: target {row['target']} is both {categories[row['target']]} and {row['category']}")
+        if fold_of_source.setdefault(row["src_file"], row["fold"]) != row["fold"]:
+            raise ValueError(
+                f"{path}: source recording {row['src_file']} is in folds {fold_of_source[row['src_file']]} and {row['fold']}; "
+                "training and test would share it"
+            )
+    return rows
+
+
+def _open(
+    dataset_dir: str | Path | None,
+    fold: int,
+    held_out: bool,
+    sample_rate: int,
+    clip_seconds: float | None,
+    cache_dir: str | Path | None,
+) -> Recordings:
+    if fold not in FOLDS:
+        raise ValueError(f"fold is {fold}; ESC-50 has folds 1 to 5")
+    folder = resolve_dir(dataset_dir)
+    rows = [row for row in read_rows(folder / "meta" / "esc50.csv") if (int(row["fold"]) == fold) == held_out]
+    if not rows:
+        raise ValueError(f"{folder}: no clip is {'in' if held_out else 'outside of'} fold {fold}; fetch meta/esc50.csv again")
+    audio_dir = folder / "audio_32k"
+    if not audio_dir.is_dir():
+        audio_dir = folder / "audio"
+    names = [row["filename"] for row in rows]
+    return Recordings(
+        [audio_dir / name for name in names],
+        one_hot([int(row["target"]) for row in rows], NUM_CLASSES),
+        names,
+        sample_rate=sample_rate,
+        clip_seconds=clip_seconds,
+        cache_dir=cache_dir,
+    )

@@ -1,0 +1,178 @@
+"""Clips from audio files on disk, whose decoded waveforms may be kept in a cache folder."""
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from datasets import audio
+from datasets.clip import Clip, ClipDataset
+
+_CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
+_HEADER_BYTES = 128
+
+logger = logging.getLogger(__name__)
+
+
+class WaveformCache:
+    """Decoded, resampled recordings in a folder: (samples,) float32 .npy files, 128 kB a second at 32 kHz.
+
+    What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a rate
+    and a version of this code: when one of them changes, it is not found any more (and stays until the folder is removed). Files
+    appear whole, by renaming, so any number of processes may share the folder; two that meet do the same work twice. What is cut
+    off or overwritten is written anew. When the folder cannot be written to, that is said once, and all loader workers of a data
+    set go on without writing.
+    """
+
+    def __init__(self, folder: str | Path, sample_rate: int) -> None:
+        self.folder = Path(folder).expanduser() / f"v{_CACHE_VERSION}_{sample_rate}hz"
+        self.sample_rate = sample_rate
+        self._broken = torch.zeros(1, dtype=torch.bool).share_memory_()  # seen by all workers of a loader
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            self._give_up(error)
+
+    def load(self, path: Path, name: str) -> np.ndarray:
+        """(samples,) float32 of a recording, possibly read-only; errors are those of `audio.load`."""
+        try:
+            stat = os.stat(path)
+        except OSError:
+            return audio.load(path, self.sample_rate, name=name)  # raises
+        key = b"%d %d %s" % (stat.st_size, stat.st_mtime_ns, os.fsencode(os.path.abspath(path)))
+        cached = self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.npy"
+        waveform = _read(cached)
+        if waveform is not None:
+            return waveform
+        waveform = audio.load(path, self.sample_rate, name=name)
+        if not self._broken:
+            try:
+                _write(cached, waveform)
+            except OSError as error:
+                self._give_up(error)
+        return waveform
+
+    def _give_up(self, error: OSError) -> None:
+        if not self._broken:
+            self._broken[:] = True
+            logger.warning("the cache %s cannot be written (%s); going on without", self.folder, error.strerror or error)
+
+
+def _header(samples: int) -> bytes:
+    """The first 128 bytes of a .npy file of (samples,) float32."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (samples,)})
+    return file.getvalue()
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """(samples,) float32, mapped and not yet read; None for a file that is missing, cut off or something else."""
+    try:
+        with path.open("rb") as file:
+            samples, rest = divmod(os.fstat(file.fileno()).st_size - _HEADER_BYTES, 4)
+            if rest or samples < 1 or file.read(_HEADER_BYTES) != _header(samples):
+                return None
+            return np.memmap(file, "<f4", "r", _HEADER_BYTES, (samples,))
+    except OSError:
+        return None
+
+
+def _write(path: Path, waveform: np.ndarray) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        try:
+            file.write(_header(len(waveform)) + waveform.astype("<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())  # a power cut could otherwise leave the name on empty blocks
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+class Recordings(ClipDataset):
+    """Read clips from audio files of any format, rate and number of channels: averaged to mono, resampled, then cropped."""
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        targets: npt.ArrayLike,
+        names: Sequence[str],
+        *,
+        sample_rate: int = 32000,
+        clip_seconds: float | None = 10.0,
+        random_crop: bool = False,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """`targets` is (N, K) of 0 and 1, `clip_seconds` and `random_crop` are those of `ClipDataset`.
+
+        `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises ValueError, and FileNotFoundError that counts
+        the files that are missing and names the first.
+        """
+        super().__init__(sample_rate, clip_seconds, random_crop)
+        targets = np.asarray(targets)
+        if targets.ndim != 2 or not len(paths) == len(targets) == len(names):
+            raise ValueError(f"{len(paths)} paths and {len(names)} names need targets (N, K), not {targets.shape}")
+        if not len(paths):
+            raise ValueError("no recordings given; name at least one")
+        if not ((targets == 0) | (targets == 1)).all():
+            raise ValueError("targets must be 0 or 1")
+        self.paths = [Path(path) for path in paths]
+        missing = [path for path in self.paths if not path.is_file()]
+        if missing:
+            first = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+            raise FileNotFoundError(f"{len(missing)} of {len(paths)} recordings are missing: {first}; fetch or prepare them again")
+        self._targets = targets.astype(np.uint8)
+        self._names = list(names)
+        self._cache = None if cache_dir is None else WaveformCache(cache_dir, sample_rate)
+
+    @property
+    def num_classes(self) -> int:
+        return self._targets.shape[1]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Clip of an index; its waveform is (clip_seconds * sample_rate,) and its target (K,) of 0 and 1.
+
+        Raises IndexError, and AudioError or FileNotFoundError for a file that cannot be read; they name file, index and clip.
+        """
+        index = self._position(index)
+        path, name = self.paths[index], self._names[index]
+        where = f"{name}, clip {index} ({path})"
+        if self._cache:
+            waveform = self._cache.load(path, where)
+        else:
+            waveform = audio.load(path, self.sample_rate, seconds=self._head_seconds, name=where)
+        waveform = np.array(self._cut(waveform))  # of a cached file, no more than this is read
+        return Clip(torch.from_numpy(waveform), torch.from_numpy(self._targets[index]).float(), name, index)
+
+    def targets(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self._targets[start:stop].copy()
+
+    def lengths(self) -> np.ndarray:
+        with ThreadPoolExecutor() as pool:
+            measured = pool.map(audio.measure, self.paths)
+            bar = tqdm(measured, total=len(self), desc="reading lengths", unit="clip", disable=None, leave=False)
+            lengths = [audio.resampled_length(samples, rate, self.sample_rate) for samples, rate in bar]
+        return np.array(lengths, np.int64)
+
+
+def one_hot(classes: npt.ArrayLike, num_classes: int) -> np.ndarray:
+    """Turn class indices (N,) into targets (N, K) uint8."""
+    return np.eye(num_classes, dtype=np.uint8)[np.asarray(classes)]
