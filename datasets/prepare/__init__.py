@@ -1,15 +1,24 @@
 """Preparers: from a download, or a folder and a CSV, to the files the data sets read. This file: what they share."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import argparse
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from tqdm import tqdm
 
 from datasets import audio
 from datasets.hdf5_mp3 import Mp3Writer
+from datasets.prepare import downloads
 
 _BATCH = 64  # recordings under conversion at a time; bounds the memory, whatever the size of the data set
 
@@ -19,7 +28,7 @@ class Recording:
     """A recording that is to become an entry of an HDF5 file."""
 
     name: str  # key of the entry, up to 20 bytes
-    path: str | Path | None  # audio file of any format, rate and number of channels; None when there is none
+    path: str | Path | downloads.Entry | None  # audio file of any format, rate and number of channels; None when there is none
     classes: tuple[int, ...]  # indices of its classes
 
 
@@ -31,6 +40,13 @@ class Report:
     already_there: int  # from an earlier run that was broken off
     missing: tuple[str, ...]  # names
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
+
+    def __str__(self) -> str:
+        there = self.written + self.already_there
+        return (
+            f"{there} of {there + len(self.missing) + len(self.unreadable)} clips ({self.written} written now, {self.already_there} in "
+            f"an earlier run); {len(self.missing)} missing, {len(self.unreadable)} unreadable"
+        )
 
 
 def write_recordings(recordings: Sequence[Recording], output: str | Path, num_classes: int, *, num_workers: int = 2) -> Report:
@@ -79,6 +95,90 @@ def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tu
 
 def _convert(recording: Recording) -> bytes | Exception:
     try:
+        if isinstance(recording.path, downloads.Entry):
+            return audio.to_mp3(downloads.read(recording.path), name=str(recording.path))
         return audio.to_mp3(recording.path)
-    except (audio.AudioError, OSError) as error:
+    except (ValueError, OSError) as error:  # AudioError, and damaged archives
         return error
+
+
+def write_wavs(
+    sources: dict[str, Path | downloads.Entry | None], output_dir: Path, sample_rate: int | None, *, num_workers: int = 2
+) -> Report:
+    """Write recordings, by the file names they are to have, as mono 16-bit wavs to a folder, in `num_workers` processes.
+
+    `sample_rate` is in Hz; None copies the files as they are, if they can be decoded. Files that are there are kept: a run that was
+    broken off is continued by calling this again. Raises OSError when a file cannot be written, as on a full disk.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    there = {entry.name for entry in os.scandir(output_dir)}
+    left = {name: source for name, source in sources.items() if name not in there}
+    missing = tuple(name for name, source in left.items() if source is None)
+    jobs = [(name, source) for name, source in left.items() if source is not None]
+    unreadable = []
+    dies_of_interrupt = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
+    with ProcessPoolExecutor(num_workers, **dies_of_interrupt) as pool:
+        try:
+            results = pool.map(partial(_write_wav, output_dir, sample_rate), jobs, chunksize=8)
+            for (name, _), reason in zip(jobs, tqdm(results, total=len(jobs), unit="clip", disable=None), strict=True):
+                if reason:
+                    unreadable.append((name, reason))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return Report(len(jobs) - len(unreadable), len(sources) - len(left), missing, tuple(unreadable))
+
+
+def _write_wav(output_dir: Path, sample_rate: int | None, job: tuple[str, Path | downloads.Entry]) -> str | None:
+    """Write one wav; returns why its source cannot be used."""
+    name, source = job
+    try:
+        content = downloads.read(source)
+        waveform, rate = audio.decode(content, name=str(source))
+        if sample_rate is not None:
+            file = io.BytesIO()
+            waveform = audio.resample(waveform, rate, sample_rate)
+            soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
+            content = file.getvalue()
+    except (ValueError, OSError) as error:
+        return str(error)
+    write_whole(output_dir / name, content)
+    return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_count(what: str, count: int, published: int) -> None:
+    """Warn on standard error when a count is not the published one."""
+    if count != published:
+        print(f"warning: {count} {what} instead of the published {published}", file=sys.stderr)
+
+
+def run(prepare: Callable[[], None]) -> int:
+    """Do a command's work; exit code 0, or 1 after one line on standard error."""
+    try:
+        prepare()
+    except (OSError, ValueError, BrokenProcessPool) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def positive_int(text: str) -> int:
+    """Parse an option that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)

@@ -141,11 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 1
-    print(
-        f"{args.output}: {report.written + report.already_there} of {len(recordings)} clips "
-        f"({report.written} written now, {report.already_there} in an earlier run); "
-        f"{len(report.missing)} missing, {len(report.unreadable)} unreadable, listed in {report_path}"
-    )
+    print(f"{args.output}: {report}, listed in {report_path}")
     return 0
 
 

@@ -1,0 +1,73 @@
+r"""Turn the download of FSD50K into the three HDF5 files of mp3s that training and evaluation read.
+
+    python -m datasets.prepare.fsd50k --source downloads --output_dir data/fsd50k
+
+The download is the folder of the zips that https://zenodo.org/record/4060432 gives, or of what they hold. The recordings come in
+split archives (.z01, .z02, ..., .zip), which must be joined or extracted first. A run that was broken off goes on where it
+stopped. What is missing or unreadable is listed in <output_dir>/FSD50K.{train,val,eval}_mp3.hdf.report.tsv.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import fsd50k
+from datasets.layout import read_table
+from datasets.prepare import Recording, check_count, positive_int, run, write_recordings, write_report, write_whole
+from datasets.prepare.downloads import Download
+
+PUBLISHED = {"train": 36796, "val": 4170, "eval": 10231}  # clips; Fonseca et al., FSD50K, TASLP 2022, table 2
+_TRUTH = "FSD50K.ground_truth"
+
+
+def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
+    """Write the ground truth and the three files. Raises OSError and ValueError, warns of counts that are not the published ones."""
+    download = Download(source)
+    for table in ("vocabulary.csv", "dev.csv", "eval.csv"):
+        write_whole(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
+    class_of = {label: index for index, label in enumerate(fsd50k.read_vocabulary(output_dir / _TRUTH / "vocabulary.csv"))}
+    for part, recordings in to_recordings(output_dir / _TRUTH, class_of, download).items():
+        path = output_dir / f"FSD50K.{part}_mp3.hdf"
+        if path.exists():
+            print(f"{path} is there")
+            continue
+        report = write_recordings(recordings, path, fsd50k.NUM_CLASSES, num_workers=num_workers)
+        report_path = path.with_name(f"{path.name}.report.tsv")
+        write_report(report, report_path)
+        check_count(f"{part} clips", report.written + report.already_there, PUBLISHED[part])
+        print(f"{path}: {report}, listed in {report_path}")
+
+
+def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> dict[str, list[Recording]]:
+    """Recordings of each part, named <fname>.mp3. Raises ValueError, with the file, for unknown labels, splits and file names."""
+    parts: dict[str, list[Recording]] = {part: [] for part in PUBLISHED}
+    for half, columns in (("dev", ("fname", "labels", "mids", "split")), ("eval", ("fname", "labels", "mids"))):
+        for row in read_table(truth / f"{half}.csv", columns):
+            fname, labels, part = row["fname"], row["labels"].split(","), row.get("split", "eval")
+            is_known = all(label in class_of for label in labels) and part in (("eval",) if half == "eval" else ("train", "val"))
+            if not (is_known and fname.isalnum()):
+                raise ValueError(f"{truth / half}.csv: clip {fname!r}, split {part!r}, labels {row['labels']!r}: not FSD50K's")
+            file = download.find(f"FSD50K.{half}_audio/{fname}.wav")
+            parts[part].append(Recording(f"{fname}.mp3", file, tuple(class_of[label] for label in labels)))
+    return parts
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.prepare.fsd50k", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
+    parser.add_argument("--output_dir", type=Path, default=fsd50k.DEFAULT_DIR, help="folder to write (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: written, though clips may be missing. 2: a wrong option. 1: anything else, in one line."""
+    args = build_parser().parse_args(argv)
+    return run(lambda: prepare(args.source, args.output_dir, args.num_workers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
