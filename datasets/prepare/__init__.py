@@ -42,11 +42,9 @@ class Report:
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
 
     def __str__(self) -> str:
-        there = self.written + self.already_there
-        return (
-            f"{there} of {there + len(self.missing) + len(self.unreadable)} clips ({self.written} written now, {self.already_there} in "
-            f"an earlier run); {len(self.missing)} missing, {len(self.unreadable)} unreadable"
-        )
+        there, missing, unreadable = self.written + self.already_there, len(self.missing), len(self.unreadable)
+        written = f"{self.written} written now, {self.already_there} in an earlier run"
+        return f"{there} of {there + missing + unreadable} clips ({written}); {missing} missing, {unreadable} unreadable"
 
 
 def write_recordings(recordings: Sequence[Recording], output: str | Path, num_classes: int, *, num_workers: int = 2) -> Report:

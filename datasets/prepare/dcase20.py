@@ -47,10 +47,9 @@ def prepare(source: Path, output_dir: Path, sample_rate: int | None, num_workers
 def _check_rate(output_dir: Path, sample_rate: int | None) -> None:
     """Refuse to go on at another rate than the run before."""
     note, rate = output_dir / "audio_rate.txt", str(sample_rate or "as downloaded")
-    if note.is_file() and note.read_text(encoding="utf-8") != rate:
-        raise ValueError(
-            f"{output_dir} was begun at another rate ({note.read_text(encoding='utf-8')}); remove it or give another --output_dir"
-        )
+    begun_at = note.read_text(encoding="utf-8") if note.is_file() else rate
+    if begun_at != rate:
+        raise ValueError(f"{output_dir} was begun at another rate ({begun_at}); remove it or give another --output_dir")
     write_whole(note, rate.encode())
 
 

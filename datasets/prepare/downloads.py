@@ -63,8 +63,8 @@ class Download:
         if file is None and self._split:
             joined = self._split.with_name(f"joined_{self._split.name}")
             raise ValueError(
-                f"{name} is not there, and {self._split} is in several parts (.z01, ...), which Python does not read: extract it with "
-                f"`7z x {self._split}`, or join it with `zip -s 0 {self._split} --out {joined}` and move the parts elsewhere"
+                f"{name} is not there, and {self._split} is in several parts (.z01, ...), which Python does not read: extract "
+                f"it with `7z x {self._split}`, or join it with `zip -s 0 {self._split} --out {joined}` and remove the parts"
             )
         return file
 

@@ -22,7 +22,7 @@ _TRUTH = "FSD50K.ground_truth"
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
-    """Write the ground truth and the three files. Raises OSError and ValueError, warns of counts that are not the published ones."""
+    """Write the ground truth and three files. Raises OSError and ValueError, warns of counts that are not as published."""
     download = Download(source)
     for table in ("vocabulary.csv", "dev.csv", "eval.csv"):
         write_whole(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
