@@ -251,3 +251,46 @@ def test_a_flac_with_an_id3_tag_is_read_and_its_truncation_noticed():
     assert len(audio.decode(tag + flac)[0]) == 96000
     with pytest.raises(AudioError):
         audio.decode(tag + flac[: len(flac) // 2])
+
+
+def test_measuring_tells_what_decoding_gives_without_decoding(monkeypatch, tmp_path):
+    expected = {}
+    for format, subtype in (*SUBTYPES.items(), ("OGG", "OPUS")):
+        data = encoded(sine(440, 48000, 1.5), 48000, format, subtype)
+        expected[data] = (len(audio.decode(data)[0]), 48000)
+    (tmp_path / "a").write_bytes(data)
+    monkeypatch.setattr(audio, "decode", None)
+    for data, measured in expected.items():
+        for check_end in (False, True):
+            assert audio.measure(data, check_end=check_end) == measured == (72000, 48000)
+    assert audio.measure(tmp_path / "a") == (72000, 48000)
+
+
+def test_measuring_decodes_an_mp3_that_does_not_tell_its_length():
+    marked = encoded(sine(440, 32000, 3.0), 32000, "MP3")
+    unmarked = marked.replace(b"Xing", b"none").replace(b"Info", b"none")
+    assert unmarked != marked and audio.measure(unmarked, check_end=True) == (len(audio.decode(unmarked)[0]), 32000)
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3"])
+def test_truncation_shows_at_the_end(format):
+    data = encoded(np.random.default_rng(0).normal(0, 0.1, 320000).astype(np.float32), 32000, format)
+    with pytest.raises(AudioError):
+        audio.measure(data[: len(data) // 2], check_end=True)
+
+
+def test_what_cannot_be_decoded_cannot_be_measured(tmp_path):
+    for name, data in bad_sources().items():
+        with pytest.raises(AudioError):
+            audio.decode(data)
+        if name not in ("nan.wav", "inf.wav"):  # which only decoding can see
+            with pytest.raises(AudioError):
+                audio.measure(data, check_end=True)
+    with pytest.raises(FileNotFoundError):
+        audio.measure(tmp_path / "nowhere.wav")
+
+
+@pytest.mark.parametrize("rates", [(44100, 32000), (32000, 44100), (22050, 16000), (48000, 32000), (32000, 32000)])
+def test_resampled_lengths_are_upper_bounds(rates):
+    for samples in (1, 2, 441, 1000, 4409, 31999):
+        assert audio.resampled_length(samples, *rates) - len(audio.resample(np.zeros(samples, np.float32), *rates)) in (0, 1)
