@@ -18,7 +18,7 @@ import soxr
 
 # File name suffixes of what libsndfile reads; decoding itself goes by content.
 SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
-SUFFIXES += (".aifc", ".snd", ".rf64", ".voc", ".sph")
+SUFFIXES += (".wave", ".aifc", ".snd", ".rf64", ".voc", ".sph")
 
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, what MPEG-1, 2 and 2.5 layer 3 know
 

@@ -26,10 +26,10 @@ CLIPS = {  # fname: (part, labels, seconds)
 }
 
 
-@pytest.fixture
-def download(tmp_path):
-    """The folders that the download holds."""
-    folder = tmp_path / "download"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folders that the download holds, and what is prepared from them."""
+    folder = tmp_path_factory.mktemp("made") / "download"
     truth = folder / "FSD50K.ground_truth"
     truth.mkdir(parents=True)
     (truth / "vocabulary.csv").write_text("".join(f"{i},{label},/m/{i}\n" for i, label in enumerate(LABELS)))
@@ -44,18 +44,22 @@ def download(tmp_path):
         soundfile.write(folder / f"FSD50K.{half}_audio" / f"{fname}.wav", samples, 44100)
     for half, text in rows.items():
         (truth / f"{half}.csv").write_text(text)
-    return folder
+    assert run(folder, folder.parent / "fsd50k") == 0
+    return folder.parent
+
+
+@pytest.fixture
+def download(made, tmp_path):
+    return shutil.copytree(made / "download", tmp_path / "download")
+
+
+@pytest.fixture
+def prepared(made, tmp_path):
+    return shutil.copytree(made / "fsd50k", tmp_path / "fsd50k")
 
 
 def run(source, output_dir, *options) -> int:
     return prepare_fsd50k.main(["--source", str(source), "--output_dir", str(output_dir), *options])
-
-
-@pytest.fixture
-def prepared(download, tmp_path, capsys):
-    assert run(download, tmp_path / "fsd50k") == 0
-    capsys.readouterr()
-    return tmp_path / "fsd50k"
 
 
 def test_preparation_packs_200_classes(download, tmp_path, capsys):

@@ -300,7 +300,8 @@ def test_four_processes_share_a_cache(tmp_path):
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_loader_workers_give_the_same_clips(files, tmp_path, context):
     dataset = clips(files, clip_seconds=0.5, cache_dir=tmp_path / "cache")
-    (batch,) = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context=context)
+    num_workers = 2 if context == "fork" else 1  # which takes seconds to start
+    (batch,) = DataLoader(dataset, batch_size=3, num_workers=num_workers, multiprocessing_context=context)
     assert torch.equal(batch.waveform, torch.stack([clip.waveform for clip in clips(files, clip_seconds=0.5)]))
     assert list(batch.name) == dataset.names and batch.index.tolist() == [0, 1, 2]
     assert len(cached_files(tmp_path / "cache")) == 3
