@@ -80,8 +80,8 @@ def _read(path: Path) -> np.ndarray | None:
     """(samples,) float32, mapped and not yet read; None for a file that is missing, cut off or something else."""
     try:
         with path.open("rb") as file:
-            samples, rest = divmod(os.fstat(file.fileno()).st_size - _HEADER_BYTES, 4)
-            if rest or samples < 1 or file.read(_HEADER_BYTES) != _header(samples):
+            samples = (os.fstat(file.fileno()).st_size - _HEADER_BYTES) // 4
+            if samples < 1 or file.read(_HEADER_BYTES) != _header(samples):
                 return None
             return np.memmap(file, "<f4", "r", _HEADER_BYTES, (samples,))
     except OSError:
