@@ -80,6 +80,14 @@ def non_negative_float(text: str) -> float:
     return _parse(float, text, 0, "a number of at least 0")
 
 
+def seed(text: str) -> int:
+    """Parse the seed of a random generator."""
+    value = non_negative_int(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2^63, not {text!r}")
+    return value
+
+
 def figure_path(text: str) -> Path:
     """Parse the path of a figure to be drawn."""
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):
@@ -177,7 +185,7 @@ def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: st
     group.add_argument("--experiment_name", default=experiment_name, help="name of the run's folder below runs/")
     group.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder, with its options")
     group.add_argument("--save_minutes", type=non_negative_float, default=10.0, help="minutes between savings within an epoch")
-    group.add_argument("--seed", type=non_negative_int, default=0, help="seed of initialisation, sampling and augmentation")
+    group.add_argument("--seed", type=seed, default=0, help="seed of initialisation, sampling and augmentation")
     group.add_argument(
         "--accumulate", type=positive_int, default=1, metavar="PARTS",
         help="parts that a process cuts its batch into, one after the other, to save memory",

@@ -166,6 +166,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:  # what torch.save makes of a full disk
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
+        raise
     finally:
         with contextlib.suppress(OSError):  # a failure here must not hide the first one
             temporary.unlink(missing_ok=True)
