@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from helpers import cli, distributed
+from helpers.run import Run
 from helpers.sampling import SeededClips, TrainingBatches
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -19,16 +20,16 @@ from models.waveform import WaveformModel
 
 
 def build_training_model(
-    args: argparse.Namespace, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
+    args: argparse.Namespace, run: Run, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
 ) -> WaveformModel:
-    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or as the run of `--resume` has them.
+    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or as a run that goes on has them.
 
     Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
     weights); network options may not.
     """
     network_options = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
-    if args.resume and (args.resume / "last.pt").exists():
-        network = checkpoints.load_model(args.resume / "last.pt")
+    if run.resumed:
+        network = checkpoints.build(run.resumed[0])
         mel = network.mel
     elif args.pretrained_name:
         with distributed.main_first():

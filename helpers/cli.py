@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from helpers import tracking
 from helpers.macs import clip_frames
 from models import checkpoints
 from models.assets import AssetError
@@ -78,6 +79,14 @@ def positive_float(text: str) -> float:
 def non_negative_float(text: str) -> float:
     """Parse a length, rate or factor, where 0 turns it off."""
     return _parse(float, text, 0, "a number of at least 0")
+
+
+def unit_interval(text: str) -> float:
+    """Parse a share."""
+    value = non_negative_float(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
 
 
 def seed(text: str) -> int:
@@ -192,7 +201,7 @@ def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: st
     )  # fmt: skip
     group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
     group.add_argument(
-        "--wandb", choices=("auto", "online", "offline", "disabled"), default="auto",
+        "--wandb", choices=tracking.MODES, default="auto",
         help="where Weights & Biases keeps the run's metrics; auto: online if logged in, else in the run's folder",
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ class Run:
         self.args: dict[str, Any] = vars(args)
         self.folder: Path | None = args.resume
         self.best = -math.inf
-        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run that goes on starts from
+        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run goes on, until `fit` has taken it
         self._tracker = tracking.Tracker("disabled", name, RUNS_DIR, {}, "")
         if args.resume and (args.resume / "last.pt").exists():
             self.resumed = checkpoints.load_training(args.resume / "last.pt")
@@ -76,15 +76,14 @@ class Run:
         mode = tracking.resolve_mode(self.args["wandb"])
         if self.folder is None:
             self.folder = _new_folder(RUNS_DIR / self.args["experiment_name"])
-            config = _description(self.args)
-            write_text(self.folder / "config.json", json.dumps(config, indent=2, default=os.fspath) + "\n")
+            config = _description()
         else:
             config = read_config(self.folder)
-            config["args"] = json.loads(json.dumps(self.args | {"resume": None}, default=os.fspath))
-            write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
             for leftover in self.folder.glob(".*.part"):
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
+        config["args"] = checkpoints.plain(self.args | {"resume": None})
+        write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
@@ -105,7 +104,7 @@ class Run:
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
         self._log_file.close()
-        if error and not self.args["resume"] and not (self.folder / "last.pt").exists():  # a mistake, seen before training began
+        if error is not None and not self.args["resume"] and not (self.folder / "last.pt").exists():
             shutil.rmtree(self.folder)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -165,10 +164,10 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
         raise ValueError(f"{args.resume} is not a run of this script: its options {', '.join(sorted(unknown))} are unknown here")
     parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
     args = parser.parse_args(argv)
-    plain = json.loads(json.dumps(vars(args), default=os.fspath))
-    changed = [name for name in stored if plain[name] != stored[name] and name not in MAY_CHANGE]
+    given = checkpoints.plain(vars(args))
+    changed = [name for name in stored if given[name] != stored[name] and name not in MAY_CHANGE]
     if changed:
-        differences = ", ".join(f"--{name} {plain[name]} (was {stored[name]})" for name in changed)
+        differences = ", ".join(f"--{name} {given[name]} (was {stored[name]})" for name in changed)
         raise ValueError(f"a resumed run keeps its options, but {differences}; leave them out or start a new run")
     return args
 
@@ -200,8 +199,8 @@ def write_text(path: Path, text: str) -> None:
     checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _description(args: dict[str, Any]) -> dict[str, Any]:
-    """What is needed to repeat a run: command, options, code, packages, machine."""
+def _description() -> dict[str, Any]:
+    """What is needed beside its options to repeat a run: command, code, packages, machine."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -211,7 +210,6 @@ def _description(args: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": uuid.uuid4().hex[:12],
         "command": sys.argv,
-        "args": args,
         "git": _git_revision(),
         "versions": versions,
         "machine": {

@@ -72,7 +72,10 @@ class TrainingBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`batch_size` is that of one step of the optimizer, over all parts and processes."""
+        """`batch_size` is that of one step of the optimizer, over all parts and processes.
+
+        The attribute `fingerprint` tells data sets apart: a hash of the number of clips drawn and of all clips' weights.
+        """
         parts = accumulate * world_size
         if batch_size % parts:
             raise ValueError(
@@ -88,13 +91,9 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.accumulate = accumulate
         self.rank = rank
         self.parts = parts
+        weights = getattr(sampler, "weights", torch.empty(0)).numpy()
+        self.fingerprint = hashlib.sha256(b"%d %d " % (len(sampler), batch_size) + weights.tobytes()).hexdigest()[:16]
         self._epoch = self._first_step = 0
-
-    @property
-    def fingerprint(self) -> str:
-        """Tell apart data sets: a hash of the number of clips and of their weights."""
-        weights = getattr(self.sampler, "weights", torch.empty(0))
-        return hashlib.sha256(f"{len(self.sampler)} {self.batch_size}".encode() + weights.numpy().tobytes()).hexdigest()[:16]
 
     def start(self, epoch: int, step: int = 0) -> None:
         """Let the next iteration be the rest of `epoch` from `step` on."""

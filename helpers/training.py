@@ -19,6 +19,7 @@ from tqdm import tqdm
 from helpers import distributed
 from helpers.run import Run
 from helpers.sampling import TrainingBatches
+from models.checkpoints import Checkpoint
 from models.waveform import WaveformModel
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -76,22 +77,23 @@ class _Stepper:
         self.network: nn.Module = torch.compile(model.network) if compile_network else model.network
         if distributed.world_size() > 1:
             self.network = DistributedDataParallel(self.network, forward_sync_buffers=False)
+        self.model = model
         self.parameters = list(model.network.parameters())
         self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
         self.good_buffers = [buffer.clone() for buffer in self.buffers]
 
     def __call__(self, parts: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
-        """Return the step's losses, means over the whole batch, and whether they and the gradients were finite: if not, it was
-        skipped. In float16 that is also how the scale of the loss finds its size.
+        """Return the step's losses, means over the whole batch, and whether they and the gradients were finite.
+
+        If not, the step was skipped. In float16 that is also how the scale of the loss finds its size.
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number in range(batches.accumulate):
             clips = to_device(next(parts), self.device)
             batches.seed_part(step, number)
-            exchanges_gradients = number == batches.accumulate - 1
             if isinstance(self.network, DistributedDataParallel):
-                self.network.require_backward_grad_sync = exchanges_gradients
+                self.network.require_backward_grad_sync = number == batches.accumulate - 1
             with self.autocast:
                 losses = self.training_loss(self.network, clips)
             self.scaler.scale(losses["loss"] / batches.accumulate).backward()
@@ -111,6 +113,14 @@ class _Stepper:
             else:
                 buffer.copy_(good)
         return means, finite
+
+    def restore(self, weights: dict[str, Tensor], optimizer: dict[str, Any], scaler: dict[str, Any]) -> None:
+        """Go on from these states; that of the scaler is empty in another precision than float16."""
+        self.model.network.load_state_dict(weights)
+        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+        self.optimizer.load_state_dict(optimizer)
+        if scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(scaler)
 
     @torch.no_grad()
     def average_statistics(self) -> None:
@@ -157,27 +167,15 @@ def fit(
     model.network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    take_step = _Stepper(model, training_loss, optimizer, precision, compile_network)
     progress, metrics = Progress(), {}
     if run.resumed:
-        checkpoint, state = run.resumed
-        model.network.load_state_dict(checkpoint.state)
-        optimizer.load_state_dict(state["optimizer"])
-        progress, metrics = Progress(**state["progress"]), checkpoint.metrics
-        if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
-            raise ValueError("the processes see different states of the run; --resume needs a folder that all machines share")
-        if batches.fingerprint != state["fingerprint"]:
-            raise ValueError("the training clips are not those that the run began with; give the same --dataset_dir")
+        progress, metrics = _take_up(run.resumed, take_step, batches)
+        run.resumed = None  # the states of large networks and optimizers need not be held twice
         if progress.epoch >= n_epochs:
             logger.info("the run is complete: %d of %d epochs; a larger --n_epochs goes on", progress.epoch, n_epochs)
         else:
             logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
-        if batches.parts != state["parts"]:
-            logger.warning(
-                "a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts
-            )
-    take_step = _Stepper(model, training_loss, optimizer, precision, compile_network)
-    if run.resumed and state["scaler"] and precision == "fp16":  # else the precision was changed
-        take_step.scaler.load_state_dict(state["scaler"])
 
     def save(complete_epoch: int | None) -> None:
         scaler = take_step.scaler.state_dict()
@@ -220,6 +218,22 @@ def fit(
         run.save_if_best(model.network, epoch, metrics, selection)
         save(epoch)
     return metrics
+
+
+def _take_up(
+    resumed: tuple[Checkpoint, dict[str, Any]], stepper: _Stepper, batches: TrainingBatches
+) -> tuple[Progress, dict[str, float]]:
+    """Put weights, optimizer and scale back to where a run stopped; return how far it was, and the last epoch's metrics."""
+    checkpoint, state = resumed
+    progress = Progress(**state["progress"])
+    if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
+        raise ValueError("the processes see different states of the run; --resume needs a folder that all machines share")
+    if batches.fingerprint != state["fingerprint"]:
+        raise ValueError("the training clips are not those that the run began with; give the same --dataset_dir")
+    if batches.parts != state["parts"]:
+        logger.warning("a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts)
+    stepper.restore(checkpoint.state, state["optimizer"], state["scaler"])
+    return progress, checkpoint.metrics
 
 
 def _count_skipped(progress: Progress, loss: float) -> None:

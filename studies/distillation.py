@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=3.0, help="length of training and evaluation clips")
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
     parser.add_argument("--n_epochs", type=cli.positive_int, default=20, help="epochs of every training")
-    parser.add_argument("--kd_lambda", type=float, default=0.1, help="share of the labels in the loss of distillation")
+    parser.add_argument("--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss of distillation")
     parser.add_argument("--temperature", type=cli.positive_float, default=1.0, help="what the teacher's logits are divided by")
     parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trainings at a time, on one thread each if more than 1")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
@@ -89,7 +89,7 @@ def train_all(args: argparse.Namespace, runs: Sequence[tuple[str, int]]) -> None
             "--train", "--dataset_dir", args.dataset_dir, "--experiment_name", folder.name, "--seed", seed, "--wandb", "disabled",
             "--model_width", args.model_width, "--clip_seconds", args.clip_seconds, "--batch_size", args.batch_size,
             "--n_epochs", args.n_epochs, "--max_lr", 3e-3, "--warm_up_len", 1, "--ramp_down_start", ramp_down,
-            "--ramp_down_len", args.n_epochs - ramp_down - 1, "--roll", "--gain_augment", 6, *options[arm],
+            "--ramp_down_len", max(args.n_epochs - ramp_down - 1, 0), "--roll", "--gain_augment", 6, *options[arm],
             "--num_workers", 0 if args.jobs > 1 else 1, *(["--cuda"] if args.cuda else []),
         ]  # fmt: skip
         if (folder / "config.json").exists():
