@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pretrained_name", help="checkpoint to start training from")
     parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
-    parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for one epoch")
+    parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for an epoch of full batches")
     cli.add_run_options(parser, batch_size=120)
     cli.add_training_options(parser, experiment_name="audioset")
     cli.add_network_options(parser)
@@ -70,8 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in filter(None, (args.per_class, args.per_class_figure)):
         if args.train or not path.absolute().parent.is_dir():
             parser.error("--per_class and --per_class_figure belong to an evaluation and name a file in a folder that exists")
-    audioset.resolve_dir(args.dataset_dir)  # before anything is downloaded or built
+    if args.train and args.kd_lambda == 1 and (args.teacher_preds or args.fname_to_index):
+        parser.error("--kd_lambda 1 trains on labels alone; give a smaller one, or leave the teacher out")
+    args.dataset_dir = audioset.resolve_dir(args.dataset_dir).absolute()  # before anything is downloaded or built
     with distributed.group(args.cuda) as device:
+        args.precision = args.precision or default_precision(device)
         if args.train:
             train(args, device)
         else:
@@ -83,7 +86,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     """Train on the balanced and unbalanced segments, with evaluation on the eval segments after each epoch."""
     seed_everything(args.seed)
     with Run(args) as run:
-        model = build_training_model(args, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
+        model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
         options = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
         clips = audioset.training_set(args.dataset_dir, **options)
         sampler = audioset.balanced_sampler(clips, args.epoch_len)
@@ -95,7 +98,6 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             clips = Augmented(clips, roll=args.roll, gain_db=args.gain_augment, wavmix=args.wavmix)
         loader = make_training_loader(clips, sampler, args)
         test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **options), args)
-        precision = args.precision or default_precision(device)
 
         def training_loss(network: nn.Module, clips: Clip | TaughtClip) -> dict[str, Tensor]:
             spectrogram, mix = mixup(model.front_end(clips.waveform), args.mixup_alpha)
@@ -108,7 +110,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             return {"loss": loss, "label_loss": label_loss, "distillation_loss": distillation_loss}
 
         def metrics() -> dict[str, float]:
-            predictions = predict(model, test_loader, precision)
+            predictions = predict(model, test_loader, args.precision)
             scores = tagging_metrics(predictions.targets, predictions.logits)
             loss = bce_per_clip(torch.from_numpy(predictions.logits), torch.from_numpy(predictions.targets)).mean()
             return {"mAP": scores.mAP, "ROC": scores.ROC, "d_prime": scores.d_prime, "val_loss": loss.item()}
@@ -120,7 +122,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         fit(
             model, loader, training_loss, metrics,
             optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection="mAP",
-            precision=precision, compile_network=args.compile, save_minutes=args.save_minutes,
+            precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
 
 
@@ -135,7 +137,7 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
         model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(device)
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
-    predictions = predict(model, make_loader(clips, args), args.precision or default_precision(device))
+    predictions = predict(model, make_loader(clips, args), args.precision)
     if not distributed.is_main():
         return
     scores = tagging_metrics(predictions.targets, predictions.logits)

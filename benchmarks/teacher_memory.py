@@ -3,12 +3,14 @@
     python -m benchmarks.teacher_memory
 
 Makes a sparse file of 2,000,000 rows of logits with its pickled index, and trains mn01 on a few clips that are in it: without a
-teacher, with the teacher, and with the teacher while numpy and pickle hold both files. Each training is a process of its own.
+teacher, with the teacher, and with the teacher while numpy and pickle hold both files. Each training is a process
+of its own. For Linux.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import subprocess
 import sys
@@ -24,14 +26,14 @@ from helpers import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_CLASSES = 527
-TRAIN = """
-import pickle, resource, sys
+TRAIN = r"""
+import pickle, re, sys
 import numpy as np
 import ex_audioset
 folder, way = sys.argv[1:3]
 held = (np.load(f"{folder}/teacher.npy"), pickle.load(open(f"{folder}/teacher.pkl", "rb"))) if way == "loaded whole" else None
 ex_audioset.main(sys.argv[3:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024)  # ru_maxrss begins with the parent's
 """
 
 
@@ -92,7 +94,7 @@ def train(folder: Path, way: str) -> float:
         "-c", TRAIN, folder, way, "--train", "--dataset_dir", folder, "--clip_seconds", 1, "--model_width", 0.1, "--batch_size", 16,
         "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled", "--experiment_name", "memory", *options,
     ]  # fmt: skip
-    environment = {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True)
     if process.returncode:
         raise ValueError(f"training ended with exit code {process.returncode}: {process.stderr.strip()}")

@@ -1,7 +1,6 @@
 """Augmentation of waveforms: circular shift, gain, and mixing of two clips.
 
-All randomness comes from torch generators (the default one where none is given), which the DataLoader seeds anew for
-every worker and epoch: workers need no seeding code.
+All randomness comes from torch generators (the default one where none is given): whoever seeds torch decides about it.
 """
 
 import torch

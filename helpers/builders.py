@@ -11,22 +11,27 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from helpers import cli, distributed
+from helpers.run import Run
 from helpers.sampling import SeededClips, TrainingBatches
+from models import checkpoints
 from models.MobileNetV3 import get_model
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
 
 
 def build_training_model(
-    args: argparse.Namespace, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
+    args: argparse.Namespace, run: Run, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
 ) -> WaveformModel:
-    """Build the network and its augmenting front end, fresh or from `--pretrained_name`.
+    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or as a run that goes on has them.
 
     Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
     weights); network options may not.
     """
     network_options = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
-    if args.pretrained_name:
+    if run.resumed:
+        network = checkpoints.build(run.resumed[0])
+        mel = network.mel
+    elif args.pretrained_name:
         with distributed.main_first():
             network = get_model(num_classes, args.pretrained_name, **network_options)
         if args.se_dims not in (None, network.arch.se_dims):  # "c" reaches get_model as its default
@@ -48,7 +53,7 @@ def build_training_model(
 def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
     """Batch a data set in its order, for evaluation; of several processes, each gets its own share of the clips."""
     share = range(distributed.rank(), len(clips), distributed.world_size())
-    return DataLoader(clips, args.batch_size, sampler=share, **_worker_options(args))
+    return DataLoader(clips, max(args.batch_size // distributed.world_size(), 1), sampler=share, **_worker_options(args))
 
 
 def make_training_loader(clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace) -> DataLoader:

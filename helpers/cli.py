@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from helpers import tracking
 from helpers.macs import clip_frames
 from models import checkpoints
 from models.assets import AssetError
@@ -78,6 +79,22 @@ def positive_float(text: str) -> float:
 def non_negative_float(text: str) -> float:
     """Parse a length, rate or factor, where 0 turns it off."""
     return _parse(float, text, 0, "a number of at least 0")
+
+
+def unit_interval(text: str) -> float:
+    """Parse a share."""
+    value = non_negative_float(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
+    return value
+
+
+def seed(text: str) -> int:
+    """Parse the seed of a random generator."""
+    value = non_negative_int(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"must be below 2^63, not {text!r}")
+    return value
 
 
 def figure_path(text: str) -> Path:
@@ -177,14 +194,14 @@ def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: st
     group.add_argument("--experiment_name", default=experiment_name, help="name of the run's folder below runs/")
     group.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder, with its options")
     group.add_argument("--save_minutes", type=non_negative_float, default=10.0, help="minutes between savings within an epoch")
-    group.add_argument("--seed", type=non_negative_int, default=0, help="seed of initialisation, sampling and augmentation")
+    group.add_argument("--seed", type=seed, default=0, help="seed of initialisation, sampling and augmentation")
     group.add_argument(
         "--accumulate", type=positive_int, default=1, metavar="PARTS",
         help="parts that a process cuts its batch into, one after the other, to save memory",
     )  # fmt: skip
     group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
     group.add_argument(
-        "--wandb", choices=("auto", "online", "offline", "disabled"), default="auto",
+        "--wandb", choices=tracking.MODES, default="auto",
         help="where Weights & Biases keeps the run's metrics; auto: online if logged in, else in the run's folder",
     )  # fmt: skip
 

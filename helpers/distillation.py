@@ -85,17 +85,10 @@ def add_distillation_options(parser: argparse.ArgumentParser) -> None:
         f"--teacher_preds if there is one, else the release's {INDEX_ASSET})",
     )  # fmt: skip
     group.add_argument(
-        "--kd_lambda", type=_unit_interval, default=0.1,
+        "--kd_lambda", type=cli.unit_interval, default=0.1,
         help="share of the labels in the loss, 0 to 1; the rest is the teacher's. 1 trains on labels alone and needs no teacher",
     )  # fmt: skip
     group.add_argument("--temperature", type=cli.positive_float, default=1.0, help="what the teacher's logits are divided by")
-
-
-def _unit_interval(text: str) -> float:
-    value = cli.non_negative_float(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
-    return value
 
 
 def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: int) -> TeacherLogits:

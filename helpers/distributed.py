@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,11 +32,15 @@ def group(cuda: bool) -> Iterator[torch.device]:
             raise ValueError(f"process {local_rank} of this machine has no GPU: there are {available}; lower --nproc_per_node")
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None)
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        timeout=timedelta(hours=2),  # a long download by one; when a process dies, torchrun ends the others
+        device_id=device if device.type == "cuda" else None,
+    )
+    if not is_main():
+        logging.getLogger().setLevel(logging.ERROR)
+    yield device
+    dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
 
 
 def rank() -> int:
@@ -54,11 +60,12 @@ def is_main() -> bool:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Let the main process do something, such as a download, before the others do the same."""
-    if dist.is_initialized() and not is_main():
+    """Let the first process of each machine do something, such as a download, before the others do the same."""
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if dist.is_initialized() and not is_first:
         dist.barrier()
     yield
-    if dist.is_initialized() and is_main():
+    if dist.is_initialized() and is_first:
         dist.barrier()
 
 

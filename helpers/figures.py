@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.metrics import TaggingMetrics
+from models.checkpoints import write_atomically
 
 
 def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | Path, count: int = 15) -> None:
@@ -53,12 +53,7 @@ def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | 
     axes[-1].set_xlabel("average precision")
     axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize="small", borderaxespad=0)
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(part, format=file_format, dpi=150, bbox_inches="tight")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, lambda file: figure.savefig(file, format=file_format, dpi=150, bbox_inches="tight"))
 
 
 def _draw_classes(panel: Axes, names: Sequence[str], classes: np.ndarray, scores: TaggingMetrics) -> None:

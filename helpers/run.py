@@ -16,6 +16,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from importlib import metadata
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,10 @@ from models import checkpoints
 from models.network import MobileNetV3
 
 RUNS_DIR = Path("runs")  # in the working directory
-MAY_CHANGE = {
-    "resume",
-    "cuda",
-    "num_workers",
-    "dataset_dir",
-    "n_epochs",
-    "save_minutes",
-    "wandb",
-    "teacher_preds",
-    "fname_to_index",
-}
+# What --resume may change; the clips must stay the same, also in a folder that was moved.
+MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
+MAY_CHANGE |= {"teacher_preds", "fname_to_index"}
+STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
 PACKAGES = ("torch", "torchaudio", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parent.parent
 
@@ -45,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 class Run:
-    """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own; used as a context.
+    """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own.
+
+    A context: `fit` opens the folder when all that can fail before training has been done; leaving closes it.
 
     Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
     names. Of several processes only the main one writes. Every file but the log is complete at any moment: a kill while it is being
@@ -59,34 +55,47 @@ class Run:
         self.args: dict[str, Any] = vars(args)
         self.folder: Path | None = args.resume
         self.best = -math.inf
-        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run that goes on starts from
+        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run goes on, until `fit` has taken it
         self._tracker = tracking.Tracker("disabled", name, RUNS_DIR, {}, "")
         if args.resume and (args.resume / "last.pt").exists():
             self.resumed = checkpoints.load_training(args.resume / "last.pt")
+            if missing := STATE - self.resumed[1].keys():
+                raise checkpoints.CheckpointError(f"{args.resume / 'last.pt'} lacks {', '.join(sorted(missing))} to go on from")
             self.best = self.resumed[1]["best"]
+        self._early_records = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        self._log_file: logging.FileHandler | None = None
 
     def __enter__(self) -> Run:
+        logging.getLogger().addHandler(self._early_records)
+        return self
+
+    def open(self) -> None:
+        """Create or take up the folder; what was logged since the context began goes into its log."""
         if not distributed.is_main():
-            return self
+            return
         mode = tracking.resolve_mode(self.args["wandb"])
         if self.folder is None:
             self.folder = _new_folder(RUNS_DIR / self.args["experiment_name"])
-            config = _description(self.args)
-            write_text(self.folder / "config.json", json.dumps(config, indent=2, default=os.fspath) + "\n")
+            config = _description()
         else:
             config = read_config(self.folder)
             for leftover in self.folder.glob(".*.part"):
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
+        config["args"] = checkpoints.plain(self.args | {"resume": None})
+        write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
         self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().removeHandler(self._early_records)
+        self._early_records.setTarget(self._log_file)
+        self._early_records.flush()
         logging.getLogger().addHandler(self._log_file)
         logger.info("this run's folder: %s", self.folder)
         self._tracker = tracking.Tracker(mode, self.folder.name, self.folder, config["args"], config["run_id"])
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
-        if not distributed.is_main():
+        logging.getLogger().removeHandler(self._early_records)
+        if self._log_file is None:
             return
         if error is not None:
             # To the file alone: on the terminal the error is reported by whoever catches it.
@@ -95,7 +104,7 @@ class Run:
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
         self._log_file.close()
-        if error and not self.args["resume"] and not (self.folder / "last.pt").exists():  # a mistake, seen before training began
+        if error is not None and not self.args["resume"] and not (self.folder / "last.pt").exists():
             shutil.rmtree(self.folder)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -155,10 +164,10 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
         raise ValueError(f"{args.resume} is not a run of this script: its options {', '.join(sorted(unknown))} are unknown here")
     parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
     args = parser.parse_args(argv)
-    plain = json.loads(json.dumps(vars(args), default=os.fspath))
-    changed = [name for name in stored if plain[name] != stored[name] and name not in MAY_CHANGE]
+    given = checkpoints.plain(vars(args))
+    changed = [name for name in stored if given[name] != stored[name] and name not in MAY_CHANGE]
     if changed:
-        differences = ", ".join(f"--{name} {plain[name]} (was {stored[name]})" for name in changed)
+        differences = ", ".join(f"--{name} {given[name]} (was {stored[name]})" for name in changed)
         raise ValueError(f"a resumed run keeps its options, but {differences}; leave them out or start a new run")
     return args
 
@@ -190,8 +199,8 @@ def write_text(path: Path, text: str) -> None:
     checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _description(args: dict[str, Any]) -> dict[str, Any]:
-    """What is needed to repeat a run: command, options, code, packages, machine."""
+def _description() -> dict[str, Any]:
+    """What is needed beside its options to repeat a run: command, code, packages, machine."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -201,7 +210,6 @@ def _description(args: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": uuid.uuid4().hex[:12],
         "command": sys.argv,
-        "args": args,
         "git": _git_revision(),
         "versions": versions,
         "machine": {
@@ -227,11 +235,12 @@ def _git_revision() -> str | None:
 
 
 def _new_folder(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             number += 1

@@ -6,12 +6,20 @@ processes share an epoch as one process would have gone through it.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
+
+from datasets.audio import AudioError
+
+MAX_REPLACEMENTS = 10
+
+logger = logging.getLogger(__name__)
 
 
 class Draw(NamedTuple):
@@ -22,7 +30,11 @@ class Draw(NamedTuple):
 
 
 class SeededClips(Dataset):
-    """A data set asked by `Draw`: whatever is random in `clips[index]` follows from the draw's seed."""
+    """A data set asked by `Draw`: whatever is random in `clips[index]` follows from the draw's seed.
+
+    The place of a recording that cannot be decoded is taken by another one, also drawn by the seed; the log says so. After
+    `MAX_REPLACEMENTS` in a row the `AudioError` is raised.
+    """
 
     def __init__(self, clips: Dataset) -> None:
         self.clips = clips
@@ -33,7 +45,14 @@ class SeededClips(Dataset):
     def __getitem__(self, draw: Draw) -> Any:
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(draw.seed)
-            return self.clips[draw.index]
+            index = draw.index
+            for _ in range(MAX_REPLACEMENTS):
+                try:
+                    return self.clips[index]
+                except AudioError as error:
+                    logger.warning("another clip takes the place of one: %s", error)
+                    index = int(torch.randint(len(self.clips), ()))
+            return self.clips[index]
 
 
 class TrainingBatches(Sampler[list[Draw]]):
@@ -53,7 +72,10 @@ class TrainingBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`batch_size` is that of one step of the optimizer, over all parts and processes."""
+        """`batch_size` is that of one step of the optimizer, over all parts and processes.
+
+        The attribute `fingerprint` tells data sets apart: a hash of the number of clips drawn and of all clips' weights.
+        """
         parts = accumulate * world_size
         if batch_size % parts:
             raise ValueError(
@@ -69,6 +91,8 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.accumulate = accumulate
         self.rank = rank
         self.parts = parts
+        weights = getattr(sampler, "weights", torch.empty(0)).numpy()
+        self.fingerprint = hashlib.sha256(b"%d %d " % (len(sampler), batch_size) + weights.tobytes()).hexdigest()[:16]
         self._epoch = self._first_step = 0
 
     def start(self, epoch: int, step: int = 0) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,16 @@ def resolve_mode(mode: str) -> str:
     """Return "online", "offline" or "disabled" for one of `MODES`.
 
     "auto" is what WANDB_MODE says, else online where an API key is stored (`wandb login`, WANDB_API_KEY), else offline. "online"
-    without a key is a `ValueError`.
+    without a key is a `ValueError`. Without the package wandb, "auto" is "disabled".
     """
     if mode == "auto":
+        if find_spec("wandb") is None:
+            logger.warning("W&B is not installed, so the run's own folder is its only record")
+            return "disabled"
+        if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true"):
+            return "disabled"
         mode = os.environ.get("WANDB_MODE") or "auto"
+        mode = {"dryrun": "offline", "run": "online"}.get(mode, mode)  # W&B's own older names
         if mode not in MODES:
             raise ValueError(f"WANDB_MODE is {mode!r}; it must be one of {', '.join(MODES[1:])}")
     if mode not in ("auto", "online"):
@@ -65,9 +74,19 @@ class Tracker:
         return None if self._run is None else Path(self._run.dir)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
-        if self._run is not None:
-            self._run.log({"epoch": epoch, **metrics}, step=epoch)
+        with self._off_after_a_failure():
+            if self._run is not None:
+                self._run.log({"epoch": epoch, **metrics}, step=epoch)
 
     def finish(self, failed: bool) -> None:
-        if self._run is not None:
-            self._run.finish(exit_code=int(failed))
+        with self._off_after_a_failure():
+            if self._run is not None:
+                self._run.finish(exit_code=int(failed))
+
+    @contextmanager
+    def _off_after_a_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            logger.warning("W&B is off from here on: %s", " ".join(str(error).split()))
+            self._run = None

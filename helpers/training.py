@@ -19,6 +19,7 @@ from tqdm import tqdm
 from helpers import distributed
 from helpers.run import Run
 from helpers.sampling import TrainingBatches
+from models.checkpoints import Checkpoint
 from models.waveform import WaveformModel
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -75,36 +76,60 @@ class _Stepper:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.network: nn.Module = torch.compile(model.network) if compile_network else model.network
         if distributed.world_size() > 1:
-            self.network = DistributedDataParallel(self.network, broadcast_buffers=False)
+            self.network = DistributedDataParallel(self.network, forward_sync_buffers=False)
+        self.model = model
+        self.parameters = list(model.network.parameters())
         self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
         self.good_buffers = [buffer.clone() for buffer in self.buffers]
 
     def __call__(self, parts: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
-        """Return the step's losses, means over the whole batch, and whether they were finite and the weights have moved."""
+        """Return the step's losses, means over the whole batch, and whether they and the gradients were finite.
+
+        If not, the step was skipped. In float16 that is also how the scale of the loss finds its size.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number in range(batches.accumulate):
             clips = to_device(next(parts), self.device)
             batches.seed_part(step, number)
-            exchanges_gradients = number == batches.accumulate - 1
             if isinstance(self.network, DistributedDataParallel):
-                self.network.require_backward_grad_sync = exchanges_gradients
+                self.network.require_backward_grad_sync = number == batches.accumulate - 1
             with self.autocast:
                 losses = self.training_loss(self.network, clips)
             self.scaler.scale(losses["loss"] / batches.accumulate).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
-        means = dict(zip(sums, distributed.mean(torch.stack(list(sums.values()))).tolist(), strict=True))
-        finite = all(map(math.isfinite, means.values()))
+        self.scaler.unscale_(self.optimizer)
+        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        *values, norm = distributed.mean(torch.stack([*sums.values(), gradient_norm])).tolist()  # the step's one wait for the GPU
+        means = dict(zip(sums, values, strict=True))
+        finite = all(map(math.isfinite, [*values, norm]))
         if finite:
             self.scaler.step(self.optimizer)
-            self.scaler.update()
+        self.scaler.update()
         for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
             if finite:
                 good.copy_(buffer)
             else:
                 buffer.copy_(good)
         return means, finite
+
+    def restore(self, weights: dict[str, Tensor], optimizer: dict[str, Any], scaler: dict[str, Any]) -> None:
+        """Go on from these states; that of the scaler is empty in another precision than float16."""
+        self.model.network.load_state_dict(weights)
+        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+        self.optimizer.load_state_dict(optimizer)
+        if scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(scaler)
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Give every process the mean of all processes' batch-norm statistics."""
+        if distributed.world_size() > 1:
+            for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
+                if buffer.is_floating_point():
+                    buffer.copy_(distributed.mean(buffer))
+                    good.copy_(buffer)
 
 
 def fit(
@@ -129,40 +154,34 @@ def fit(
     model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
     epoch's metrics, the same in all processes, of which `selection` decides about best.pt.
 
-    `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss is not finite
-    changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is written before
-    the first epoch, after each and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
+    `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss or gradients are
+    not finite changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is
+    written after each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
 
     Batch norms see a process's part of a batch at a time; their running statistics are averaged over the processes after an epoch.
     """
     batches = loader.batch_sampler
     if not isinstance(batches, TrainingBatches):
         raise TypeError(f"the loader's batch sampler must be a TrainingBatches, not {type(batches).__name__}")
+    run.open()
     model.network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    take_step = _Stepper(model, training_loss, optimizer, precision, compile_network)
     progress, metrics = Progress(), {}
     if run.resumed:
-        checkpoint, state = run.resumed
-        model.network.load_state_dict(checkpoint.state)
-        optimizer.load_state_dict(state["optimizer"])
-        progress, metrics = Progress(**state["progress"]), checkpoint.metrics
-        logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
-        if batches.parts != state["parts"]:
-            logger.warning(
-                "a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts
-            )
-    take_step = _Stepper(model, training_loss, optimizer, precision, compile_network)
-    if run.resumed:
-        take_step.scaler.load_state_dict(state["scaler"])
+        progress, metrics = _take_up(run.resumed, take_step, batches)
+        run.resumed = None  # the states of large networks and optimizers need not be held twice
+        if progress.epoch >= n_epochs:
+            logger.info("the run is complete: %d of %d epochs; a larger --n_epochs goes on", progress.epoch, n_epochs)
+        else:
+            logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
 
     def save(complete_epoch: int | None) -> None:
         scaler = take_step.scaler.state_dict()
-        training = {"progress": vars(progress), "parts": batches.parts, "optimizer": optimizer.state_dict(), "scaler": scaler}
-        run.save(model.network, complete_epoch, metrics, training)
+        training = {"progress": vars(progress), "parts": batches.parts, "fingerprint": batches.fingerprint}
+        run.save(model.network, complete_epoch, metrics, training | {"optimizer": optimizer.state_dict(), "scaler": scaler})
 
-    if not run.resumed:
-        save(None)
     while progress.epoch < n_epochs:
         epoch = progress.epoch
         for group in optimizer.param_groups:
@@ -188,7 +207,7 @@ def fit(
                     save(epoch - 1 if epoch else None)
                     saved_at = perf_counter()
                     logger.info("epoch %d, step %d of %d: loss %.4f", epoch, progress.step, batches.steps, losses["loss"])
-        _average_statistics(model.network)
+        take_step.average_statistics()
         good_steps = (batches.steps - progress.skipped) or math.nan
         metrics = {"train_loss" if name == "loss" else name: total / good_steps for name, total in progress.sums.items()}
         metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | evaluate()
@@ -201,24 +220,32 @@ def fit(
     return metrics
 
 
+def _take_up(
+    resumed: tuple[Checkpoint, dict[str, Any]], stepper: _Stepper, batches: TrainingBatches
+) -> tuple[Progress, dict[str, float]]:
+    """Put weights, optimizer and scale back to where a run stopped; return how far it was, and the last epoch's metrics."""
+    checkpoint, state = resumed
+    progress = Progress(**state["progress"])
+    if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
+        raise ValueError("the processes see different states of the run; --resume needs a folder that all machines share")
+    if batches.fingerprint != state["fingerprint"]:
+        raise ValueError("the training clips are not those that the run began with; give the same --dataset_dir")
+    if batches.parts != state["parts"]:
+        logger.warning("a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts)
+    stepper.restore(checkpoint.state, state["optimizer"], state["scaler"])
+    return progress, checkpoint.metrics
+
+
 def _count_skipped(progress: Progress, loss: float) -> None:
     progress.skipped += 1
     progress.skipped_in_a_row += 1
-    logger.warning("epoch %d, step %d: the loss is %s; this step is skipped", progress.epoch, progress.step, loss)
+    what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    logger.warning("epoch %d, step %d: %s; this step is skipped", progress.epoch, progress.step, what)
     if progress.skipped_in_a_row >= MAX_SKIPPED_STEPS:
         raise ValueError(
-            f"the loss was not finite in {MAX_SKIPPED_STEPS} steps in a row, up to step {progress.step} of epoch {progress.epoch}; "
-            "try a smaller --max_lr, --precision fp32, or look for damaged recordings"
+            f"loss or gradients were not finite in {MAX_SKIPPED_STEPS} steps in a row, up to step {progress.step} of epoch "
+            f"{progress.epoch}; resume with --precision fp32, or start a new run with a smaller --max_lr"
         )
-
-
-@torch.no_grad()
-def _average_statistics(network: nn.Module) -> None:
-    """Give every process the mean of all processes' batch-norm statistics."""
-    if distributed.world_size() > 1:
-        for buffer in network.buffers():
-            if buffer.is_floating_point():
-                buffer.copy_(distributed.mean(buffer))
 
 
 def _clip_bar(description: str, total: int, initial: int = 0) -> tqdm:

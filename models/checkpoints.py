@@ -125,8 +125,8 @@ def save(
         "mel": to_plain(model.mel),
         "labels": None if model.labels is None else list(model.labels),
         "epoch": epoch,
-        "metrics": _plain(metrics or {}),
-        "args": _plain(args or {}),
+        "metrics": plain(metrics or {}),
+        "args": plain(args or {}),
     }
     if training is not None:
         content["training"] = training
@@ -142,12 +142,12 @@ def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     return checkpoint, content["training"]
 
 
-def _plain(value: Any) -> Any:
-    """Turn numpy scalars and paths into numbers and text, so that a checkpoint holds nothing but plain data."""
+def plain(value: Any) -> Any:
+    """Turn numpy scalars and paths into numbers and text, so that checkpoints and JSON files hold nothing but plain data."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     value = value.item() if hasattr(value, "item") else value
@@ -166,6 +166,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:  # what torch.save makes of a full disk
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
+        raise
     finally:
         with contextlib.suppress(OSError):  # a failure here must not hide the first one
             temporary.unlink(missing_ok=True)

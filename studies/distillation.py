@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import statistics
 import subprocess
@@ -25,8 +26,7 @@ from datasets import audioset
 from helpers import cli
 from helpers.builders import make_loader
 from helpers.metrics import tagging_metrics
-from helpers.training import predict
-from models import checkpoints
+from helpers.training import default_precision, predict
 from models.ensemble import get_ensemble_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=3.0, help="length of training and evaluation clips")
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
     parser.add_argument("--n_epochs", type=cli.positive_int, default=20, help="epochs of every training")
-    parser.add_argument("--kd_lambda", type=float, default=0.1, help="share of the labels in the loss of distillation")
+    parser.add_argument("--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss of distillation")
     parser.add_argument("--temperature", type=cli.positive_float, default=1.0, help="what the teacher's logits are divided by")
     parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trainings at a time, on one thread each if more than 1")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
@@ -85,20 +85,16 @@ def train_all(args: argparse.Namespace, runs: Sequence[tuple[str, int]]) -> None
     def train(run: tuple[str, int]) -> None:
         arm, seed = run
         folder = run_folder(args, arm, seed)
-        if (folder / "last.pt").exists() and checkpoints.load(folder / "last.pt").epoch == args.n_epochs - 1:
-            return
+        command = [
+            "--train", "--dataset_dir", args.dataset_dir, "--experiment_name", folder.name, "--seed", seed, "--wandb", "disabled",
+            "--model_width", args.model_width, "--clip_seconds", args.clip_seconds, "--batch_size", args.batch_size,
+            "--n_epochs", args.n_epochs, "--max_lr", 3e-3, "--warm_up_len", 1, "--ramp_down_start", ramp_down,
+            "--ramp_down_len", max(args.n_epochs - ramp_down - 1, 0), "--roll", "--gain_augment", 6, *options[arm],
+            "--num_workers", 0 if args.jobs > 1 else 1, *(["--cuda"] if args.cuda else []),
+        ]  # fmt: skip
         if (folder / "config.json").exists():
-            command = ["--resume", folder, "--dataset_dir", args.dataset_dir]
-        else:
-            command = [
-                "--dataset_dir", args.dataset_dir, "--experiment_name", folder.name, "--seed", seed, "--wandb", "disabled",
-                "--model_width", args.model_width, "--clip_seconds", args.clip_seconds, "--batch_size", args.batch_size,
-                "--n_epochs", args.n_epochs, "--max_lr", 3e-3, "--warm_up_len", 1, "--ramp_down_start", ramp_down,
-                "--ramp_down_len", args.n_epochs - ramp_down - 1, "--roll", "--gain_augment", 6, *options[arm],
-            ]  # fmt: skip
-        if args.cuda:
-            command.append("--cuda")
-        run_python(args, [ROOT / "ex_audioset.py", "--train", "--num_workers", 0 if args.jobs > 1 else 1, *command], folder.name)
+            command += ["--resume", folder]  # with all options again, so that a run that was begun with others is refused
+        run_python(args, [ROOT / "ex_audioset.py", *command], folder.name)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(train, runs))
@@ -110,9 +106,15 @@ def teacher_path(args: argparse.Namespace) -> Path:
 
 def write_teacher(args: argparse.Namespace) -> None:
     """Write the logits that the ensemble of the teacher's members gives to the training clips."""
-    if not teacher_path(args).exists():
-        options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", teacher_path(args)]
-        run_python(args, ["-m", "helpers.distillation", "--models", *teacher_members(args), *options], "teacher")
+    members = list(map(str, teacher_members(args)))
+    if teacher_path(args).exists():
+        about = json.loads(teacher_path(args).with_suffix(".json").read_text())
+        if (about["models"], about["clip_seconds"]) != (members, args.clip_seconds):
+            raise ValueError(f"{teacher_path(args)} was written with other options; give another --output_dir")
+        return
+    options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", teacher_path(args)]
+    options += ["--cuda"] if args.cuda else []
+    run_python(args, ["-m", "helpers.distillation", "--models", *members, *options], "teacher")
 
 
 def teacher_members(args: argparse.Namespace) -> list[Path]:
@@ -128,7 +130,8 @@ def run_python(args: argparse.Namespace, command: Sequence[object], name: str) -
         words = [sys.executable, *map(str, command)]
         code = subprocess.run(words, cwd=args.output_dir, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code:
-        raise ValueError(f"{name} ended with exit code {code}: {log.read_text().strip().splitlines()[-1]}; see {log}")
+        last_line = log.read_text().strip().rpartition("\n")[2]
+        raise ValueError(f"{name} ended with exit code {code}: {last_line}; see {log}")
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -138,9 +141,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def evaluate_teacher(args: argparse.Namespace) -> dict[str, float]:
-    model = get_ensemble_model([os.fspath(path) for path in teacher_members(args)])
+    device = cli.pick_device(args.cuda)
+    model = get_ensemble_model([os.fspath(path) for path in teacher_members(args)]).to(device)
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
-    predictions = predict(model, make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=False)))
+    loader = make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=args.cuda))
+    predictions = predict(model, loader, default_precision(device))
     scores = tagging_metrics(predictions.targets, predictions.logits)
     return {"mAP": scores.mAP, "ROC": scores.ROC, "d_prime": scores.d_prime}
 

@@ -44,17 +44,21 @@ def start(*argv: str) -> Run:
 
 def test_a_run_says_what_it_was() -> None:
     with start("--max_lr", "0.1", "--dataset_dir", "somewhere") as run:
+        logging.getLogger("helpers.anything").warning("something before")
+        run.open()
         logging.getLogger("helpers.anything").warning("something happened")
     config = json.loads((run.folder / "config.json").read_text())
     assert config["args"]["max_lr"] == 0.1 and config["args"]["dataset_dir"] == "somewhere"
     assert config["versions"]["torch"] and config["versions"]["numpy"] and config["versions"]["python"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert head.returncode != 0 or config["git"].startswith(head.stdout.strip())
-    assert "something happened" in (run.folder / "log.txt").read_text()
+    log = (run.folder / "log.txt").read_text()
+    assert log.count("something before") == log.count("something happened") == 1
 
 
 def test_an_error_is_in_the_log() -> None:
     with pytest.raises(ZeroDivisionError), start() as run:
+        run.open()
         run.save(get_model(width_mult=0.1), None, {}, {})
         1 / 0  # noqa: B018
     assert "ZeroDivisionError" in (run.folder / "log.txt").read_text()
@@ -62,14 +66,18 @@ def test_an_error_is_in_the_log() -> None:
 
 
 def test_a_run_that_fails_before_it_trains_leaves_nothing() -> None:
-    with pytest.raises(ValueError), start() as run:
+    with pytest.raises(ValueError), start():
         raise ValueError("a wrong option")
+    assert not Path("runs").exists()
+    with pytest.raises(ValueError), start() as run:
+        run.open()
+        raise ValueError("out of memory")
     assert not run.folder.exists()
 
 
 def test_a_resumed_run_takes_over_its_options() -> None:
-    with start("--max_lr", "0.1", "--dataset_dir", "here"):
-        pass
+    with start("--max_lr", "0.1", "--dataset_dir", "here") as run:
+        run.open()
     args = parse_arguments(parser(), ["--resume", "runs/test", "--dataset_dir", "there"])
     assert (args.max_lr, args.dataset_dir, args.resume) == (0.1, Path("there"), Path("runs/test"))
     assert parse_arguments(parser(), ["--resume", "runs/test", "--max_lr", "0.1"]).max_lr == 0.1
@@ -89,6 +97,7 @@ def test_what_cannot_be_resumed_is_said() -> None:
     with pytest.raises(ValueError, match="fold"):
         start("--resume", "runs/other")
     with start() as run:
+        run.open()
         checkpoints.save(run.folder / "last.pt", get_model(width_mult=0.1))
     with pytest.raises(checkpoints.CheckpointError):
         start("--resume", str(run.folder))
@@ -97,6 +106,7 @@ def test_what_cannot_be_resumed_is_said() -> None:
 def test_wandb_is_offline_without_a_login_and_its_run_can_be_read_back() -> None:
     assert tracking.resolve_mode("auto") == "offline"
     with start("--wandb", "auto") as run:
+        run.open()
         for epoch in range(2):
             run.log(epoch, {"train_loss": 0.5, "mAP": 0.25 + epoch})
             run.save_if_best(get_model(width_mult=0.1), epoch, {"mAP": 0.25 + epoch}, "mAP")
@@ -123,9 +133,29 @@ def test_wandb_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(ValueError):
         tracking.resolve_mode("auto")
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert tracking.resolve_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert tracking.resolve_mode("auto") == "disabled"
+    monkeypatch.delenv("WANDB_DISABLED")
     monkeypatch.setattr("wandb.login", lambda **options: True)
     monkeypatch.delenv("WANDB_MODE")
     assert tracking.resolve_mode("auto") == tracking.resolve_mode("online") == "online"
+
+
+def test_what_fails_in_wandb_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = tracking.Tracker("offline", "name", tmp_path, {}, "abc")
+    run, tracker._run = tracker._run, type("Dead", (), {"log": lambda *_, **__: {}["connection"]})()
+    tracker.log(0, {"mAP": 0.5})
+    tracker.finish(failed=False)
+    assert "connection" in caplog.text and tracker.folder is None
+    run.finish()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error() -> None:
+    Path("runs").symlink_to("nowhere/at/all")
+    with pytest.raises(OSError), start() as run:
+        run.open()
 
 
 def test_a_server_that_cannot_be_reached_ends_no_training(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
+from datasets.audio import AudioError
 from helpers.sampling import Draw, SeededClips, TrainingBatches, derive_seed
 
 
@@ -98,6 +99,28 @@ def test_weighted_sampling_without_replacement_follows_its_weights() -> None:
 def test_batches_that_cannot_be_cut_or_filled_are_refused(options: dict, size: int) -> None:
     with pytest.raises(ValueError):
         TrainingBatches(RandomSampler(range(40)), size, seed=0, **options)
+
+
+class Partly(Noise):
+    """Every other recording cannot be decoded."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index % 2:
+            raise AudioError(f"clip {index} is damaged")
+        return super().__getitem__(index)
+
+
+def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(caplog: pytest.LogCaptureFixture) -> None:
+    clips = SeededClips(Partly())
+    first, again, other = (clips[Draw(7, seed)] for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first[0] % 2 == 0 and "clip 7" in caplog.text
+
+
+def test_when_nothing_can_be_decoded_that_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Noise, "__getitem__", lambda self, index: Partly()[1])
+    with pytest.raises(AudioError):
+        SeededClips(Noise())[Draw(0, 0)]
 
 
 def test_seeds_differ() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def train(
     loss: Callable[[nn.Module, WaveformModel, Clip], torch.Tensor] = plain_loss,
     options: dict | None = None,
     done: int = 0,
+    number: int = 8,
     **fit_options,
 ) -> tuple[WaveformModel, dict[str, float], Path]:
     """Train two steps an epoch, with the given score after each epoch; `done` epochs were evaluated in an earlier run."""
@@ -65,7 +67,7 @@ def train(
     with Run(args) as run:
         metrics = fit(
             model,
-            make_training_loader(clips(), RandomSampler(range(8)), args),
+            make_training_loader(clips(number), RandomSampler(range(number)), args),
             lambda network, batch: {"loss": loss(network, model, batch)},
             lambda: {"score": next(remaining)},
             optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
@@ -144,6 +146,41 @@ def test_a_loss_that_is_not_finite_skips_its_step_without_a_trace() -> None:
     assert not torch.equal(weights(model), weights(new_model()))
 
 
+class BadGradient(torch.autograd.Function):
+    """A finite loss whose gradient is not."""
+
+    @staticmethod
+    def forward(context, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_gradients_that_are_not_finite_skip_their_step(precision: str) -> None:
+    steps = []
+
+    def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
+        steps.append(batch)
+        value = plain_loss(network, model, batch)
+        return BadGradient.apply(value) if len(steps) == 2 else value
+
+    model, metrics, _ = train([0.0] * 2, loss=loss, precision=precision)
+    assert metrics["skipped_steps"] == 0 and torch.isfinite(weights(model)).all()
+    assert model.network.features[0][1].num_batches_tracked == 3
+    with open("runs/test/metrics.csv", newline="") as file:
+        assert [row["skipped_steps"] for row in csv.DictReader(file)] == ["1", "0"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_gradients_that_are_never_finite_end_the_training(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "MAX_SKIPPED_STEPS", 5)
+    with pytest.raises(ValueError):
+        train([0.0] * 9, loss=lambda *arguments: BadGradient.apply(plain_loss(*arguments)), precision=precision)
+
+
 def test_losses_that_are_never_finite_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "MAX_SKIPPED_STEPS", 5)
     before = new_model()
@@ -196,6 +233,26 @@ def _columns(folder: Path, names: list[str]) -> list[list[str]]:
         return [[row[name] for name in ["epoch", *names]] for row in csv.DictReader(file)]
 
 
+def test_a_run_that_goes_on_needs_the_clips_it_began_with() -> None:
+    _, _, folder = train([0.1])
+    with pytest.raises(ValueError, match="dataset_dir"):
+        train([0.1, 0.2], done=1, options={"resume": folder}, number=12)
+
+
+def test_a_run_can_go_on_in_another_precision_and_for_longer() -> None:
+    _, _, folder = train([0.1])
+    _, metrics, _ = train([0.1, 0.2], done=1, options={"resume": folder, "n_epochs": 2}, precision="fp16")
+    assert metrics["score"] == 0.2
+    assert json.loads((folder / "config.json").read_text())["args"]["n_epochs"] == 2
+
+
+def test_a_complete_run_is_left_as_it_is() -> None:
+    _, _, folder = train([0.1])
+    before = (folder / "last.pt").read_bytes()
+    train([0.1], done=1, options={"resume": folder})
+    assert (folder / "last.pt").read_bytes() == before
+
+
 def test_predict_keeps_order_and_mode_and_does_not_depend_on_the_batch_size() -> None:
     model = new_model().train()
     whole, single = (predict(model, make_loader(clips(), argparse.Namespace(**OPTIONS | {"batch_size": n}))) for n in (8, 1))
@@ -214,6 +271,7 @@ def test_runs_do_not_overwrite_each_other() -> None:
     folders = []
     for _ in range(2):
         with Run(argparse.Namespace(**OPTIONS)) as run:
+            run.open()
             folders.append(run.folder)
     assert folders[0] != folders[1]
     with pytest.raises(ValueError):

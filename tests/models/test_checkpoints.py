@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -361,3 +362,22 @@ def test_damaged_own_file_is_a_checkpoint_error_and_stays(body, own):
     with pytest.raises(CheckpointError, match="own.pt"):
         checkpoints.load(own)
     assert own.read_bytes() == body
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch reports it: its writer's failure to finish hides that of the disk."""
+
+    def save(content: object, file: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    path = tmp_path / "last.pt"
+    checkpoints.save(path, get_model(width_mult=0.1))
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError) as error:
+        checkpoints.save(path, get_model(width_mult=0.1))
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["last.pt"]
