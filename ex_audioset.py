@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from datasets import audioset
-from datasets.augment import Augmented
 from datasets.clip import Clip, TaughtClip
 from datasets.labels import audioset_labels
 from helpers import cli, distributed
-from helpers.builders import build_training_model, make_loader, make_training_loader
+from helpers.builders import augmented, build_training_model, make_loader, make_training_loader
 from helpers.distillation import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
 from helpers.losses import bce_per_clip
 from helpers.metrics import TaggingMetrics, tagging_metrics
 from helpers.mixing import mixed_loss, mixup
+from helpers.objectives import tagging_scores
 from helpers.run import Run, parse_arguments, seed_everything
 from helpers.schedules import exp_warmup_linear_down
 from helpers.training import default_precision, fit, predict
@@ -94,9 +94,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             with distributed.main_first():
                 teacher = load_teacher(args, clips.names, audioset.NUM_CLASSES)
             clips = Taught(clips, teacher, args.temperature)
-        if args.roll or args.wavmix or args.gain_augment:
-            clips = Augmented(clips, roll=args.roll, gain_db=args.gain_augment, wavmix=args.wavmix)
-        loader = make_training_loader(clips, sampler, args)
+        loader = make_training_loader(augmented(clips, args), sampler, args)
         test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **options), args)
 
         def training_loss(network: nn.Module, clips: Clip | TaughtClip) -> dict[str, Tensor]:
@@ -109,18 +107,12 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             loss = args.kd_lambda * label_loss + (1.0 - args.kd_lambda) * distillation_loss
             return {"loss": loss, "label_loss": label_loss, "distillation_loss": distillation_loss}
 
-        def metrics() -> dict[str, float]:
-            predictions = predict(model, test_loader, args.precision)
-            scores = tagging_metrics(predictions.targets, predictions.logits)
-            loss = bce_per_clip(torch.from_numpy(predictions.logits), torch.from_numpy(predictions.targets)).mean()
-            return {"mAP": scores.mAP, "ROC": scores.ROC, "d_prime": scores.d_prime, "val_loss": loss.item()}
-
         def schedule(epoch: int) -> float:
             return exp_warmup_linear_down(epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value)
 
         optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
         fit(
-            model, loader, training_loss, metrics,
+            model, loader, training_loss, lambda: tagging_scores(predict(model, test_loader, args.precision)),
             optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection="mAP",
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip

@@ -19,13 +19,6 @@ DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "dcase20"
 _ADVICE = f"build one in the default place, {DEFAULT_DIR}, with python -m datasets.prepare.dcase20"
 
 
-class SceneClips(Recordings):
-    """Recordings of which device and city are known, (N,) each, by index."""
-
-    devices: tuple[str, ...]
-    cities: tuple[str, ...]
-
-
 def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
     """Folder of the data set: `dataset_dir`, else the variable DCASE20_DIR, else data/dcase20 beside the code.
 
@@ -40,7 +33,7 @@ def training_set(
     sample_rate: int = 32000,
     clip_seconds: float | None = CLIP_SECONDS,
     cache_dir: str | Path | None = None,
-) -> SceneClips:
+) -> Recordings:
     """The 13,965 clips of fold1_train.csv.
 
     Raises FileNotFoundError for a missing folder, table or recording, ValueError for a damaged table; likewise `test_set`.
@@ -54,14 +47,14 @@ def test_set(
     sample_rate: int = 32000,
     clip_seconds: float | None = CLIP_SECONDS,
     cache_dir: str | Path | None = None,
-) -> SceneClips:
+) -> Recordings:
     """The 2,970 clips of fold1_evaluate.csv, the fold's test files with their scenes."""
     return _open(dataset_dir, "evaluate", sample_rate, clip_seconds, cache_dir)
 
 
-def unseen_cities(training: SceneClips, test: SceneClips) -> frozenset[str]:
-    """Cities of which a test set has clips and the training set none."""
-    return frozenset(test.cities) - frozenset(training.cities)
+def city_by_name(dataset_dir: str | Path | None, part: str) -> dict[str, str]:
+    """City of each clip of fold1_<part>.csv ("train" or "evaluate") by the clip's name; errors as `read_list`."""
+    return {PurePosixPath(row["filename"]).name: city_of(row["identifier"]) for row in read_list(resolve_dir(dataset_dir), part)}
 
 
 def device_of(filename: str) -> str:
@@ -102,17 +95,18 @@ def read_list(folder: Path, part: str) -> list[dict[str, str]]:
             raise ValueError(f"{path}: {name} with scene {row['scene_label']} is not in meta.csv; fetch both again")
         if row["scene_label"] not in SCENES or PurePosixPath(name).parts != ("audio", PurePosixPath(name).name):
             raise ValueError(f"{path}: {name} is not audio/<file> of one of the scenes {', '.join(SCENES)}")
+        device_of(name), city_of(meta[name]["identifier"])  # which raise
         rows.append(meta[name])
     return rows
 
 
 def _open(
     dataset_dir: str | Path | None, part: str, sample_rate: int, clip_seconds: float | None, cache_dir: str | Path | None
-) -> SceneClips:
+) -> Recordings:
     folder = resolve_dir(dataset_dir)
     rows = read_list(folder, part)
     files = [row["filename"] for row in rows]
-    clips = SceneClips(
+    return Recordings(
         [folder / file for file in files],
         one_hot([SCENES.index(row["scene_label"]) for row in rows], NUM_CLASSES),
         [PurePosixPath(file).name for file in files],
@@ -120,6 +114,3 @@ def _open(
         clip_seconds=clip_seconds,
         cache_dir=cache_dir,
     )
-    clips.devices = tuple(device_of(file) for file in files)
-    clips.cities = tuple(city_of(row["identifier"]) for row in rows)
-    return clips

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
+from datasets.augment import Augmented
+from datasets.clip import ClipDataset
+from datasets.whole import WholeClips
 from helpers import cli, distributed
 from helpers.run import Run
 from helpers.sampling import SeededClips, TrainingBatches
@@ -50,10 +53,24 @@ def build_training_model(
     return WaveformModel(network, front_end)
 
 
+def augmented(clips: Dataset, args: argparse.Namespace) -> Dataset:
+    """Wrap training clips in what the options ask for of roll, gain and waveform mixing."""
+    if args.roll or args.wavmix or args.gain_augment:
+        return Augmented(clips, roll=args.roll, gain_db=args.gain_augment, wavmix=args.wavmix)
+    return clips
+
+
 def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
-    """Batch a data set in its order, for evaluation; of several processes, each gets its own share of the clips."""
-    share = range(distributed.rank(), len(clips), distributed.world_size())
-    return DataLoader(clips, max(args.batch_size // distributed.world_size(), 1), sampler=share, **_worker_options(args))
+    """Batch a data set for evaluation; of several processes, each gets its own share of the clips.
+
+    Clips that keep their own length come in batches of one length, see `WholeClips`; others in their order.
+    """
+    rank, world_size = distributed.rank(), distributed.world_size()
+    batch_size = max(args.batch_size // world_size, 1)
+    if isinstance(clips, ClipDataset) and clips.clip_seconds is None:
+        whole = WholeClips(clips)
+        return DataLoader(whole, batch_sampler=whole.batches(batch_size)[rank::world_size], **_worker_options(args))
+    return DataLoader(clips, batch_size, sampler=range(rank, len(clips), world_size), **_worker_options(args))
 
 
 def make_training_loader(clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace) -> DataLoader:

@@ -220,7 +220,7 @@ def add_schedule_options(
     """Options of the optimizer and of the schedule of its learning rate."""
     group = parser.add_argument_group("optimizer and schedule")
     group.add_argument("--n_epochs", type=positive_int, default=n_epochs, help="number of epochs")
-    group.add_argument("--max_lr", type=positive_float, default=max_lr, help="peak learning rate of Adam")
+    group.add_argument("--max_lr", "--lr", type=positive_float, default=max_lr, help="peak learning rate of Adam")
     group.add_argument("--weight_decay", type=non_negative_float, default=weight_decay, help="weight decay of Adam")
     group.add_argument("--warm_up_len", type=non_negative_int, default=warm_up_len, help="epochs of the exponential ramp up")
     group.add_argument("--ramp_down_start", type=non_negative_int, default=ramp_down_start, help="last epoch at the peak rate")
@@ -237,7 +237,9 @@ def add_augmentation_options(parser: argparse.ArgumentParser, *, mixup_alpha: fl
     group.add_argument(
         "--roll", type=non_negative_int, nargs="?", const=10000, default=0, help="shift waveforms by up to so many samples; 0: off"
     )
-    group.add_argument("--wavmix", action="store_true", help="mix half of the waveforms with another one")
+    group.add_argument(
+        "--wavmix", action=argparse.BooleanOptionalAction, default=False, help="mix half of the waveforms with another one"
+    )
     group.add_argument("--gain_augment", type=non_negative_float, default=0.0, help="random gain of up to so many dB; 0: off")
     group.add_argument("--freqm", type=non_negative_int, default=0, help="mask up to so many mel bands; 0: off")
     group.add_argument("--timem", type=non_negative_int, default=0, help="mask up to so many frames; 0: off")

@@ -9,3 +9,8 @@ from torch.nn import functional
 def bce_per_clip(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy averaged over the classes: logits (B, K), target (B, K) in [0, 1] -> (B,) float32."""
     return functional.binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(1)
+
+
+def cross_entropy_per_clip(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of classes that exclude each other: logits (B, K), target (B, K) that sums to 1 -> (B,) float32."""
+    return functional.cross_entropy(logits.float(), target, reduction="none")

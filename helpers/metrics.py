@@ -1,8 +1,9 @@
-"""Tagging metrics: average precision and area under the ROC curve for each class, and their means."""
+"""Metrics of tagging (average precision and area under the ROC curve, by class and on average) and of classification (accuracy)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -66,6 +67,26 @@ def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
             if positives[k] < len(target):
                 roc_auc[k] = roc_auc_score(target, score)
     return TaggingMetrics(positives, average_precision, roc_auc, len(targets))
+
+
+def accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Share of the clips whose class, the largest of targets (N, K), has the highest of scores (N, K)."""
+    return float(_is_right(targets, scores).mean())
+
+
+def accuracy_by(groups: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Accuracy of each group's clips; `groups` (N,) names the group of each clip."""
+    right = _is_right(targets, scores)
+    names = np.asarray(groups)
+    return {str(name): float(right[names == name].mean()) for name in np.unique(names)}
+
+
+def _is_right(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    if targets.shape != scores.shape or targets.ndim != 2 or not len(targets):
+        raise ValueError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
+    return targets.argmax(1) == scores.argmax(1)
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

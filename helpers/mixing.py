@@ -1,4 +1,4 @@
-"""Mixup: convex combinations of two examples (Zhang et al., ICLR 2018), one weight for each example."""
+"""Mixing of the examples in a batch: mixup (Zhang et al., ICLR 2018) and Freq-MixStyle (Schmid et al., DCASE 2022)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
     partner = torch.randperm(len(x)).to(x.device)
     shaped = weight.view(-1, *(1 for _ in x.shape[1:]))
     return x * shaped + x[partner] * (1.0 - shaped), Mix(partner, weight)
+
+
+def freq_mixstyle(x: Tensor, probability: float, alpha: float) -> Tensor:
+    """With `probability`, give spectrograms x (B, F, T) statistics between their own and those of another one, else return x.
+
+    MixStyle (Zhou et al., ICLR 2021) with the mean and standard deviation over time of each frequency band, which tell devices
+    apart; the share of the own statistics is drawn from Beta(alpha, alpha) for each example.
+    """
+    if probability == 0 or torch.rand(()) >= probability:
+        return x
+    mean, deviation = x.mean(2, keepdim=True), (x.var(2, keepdim=True) + 1e-6).sqrt()
+    share = torch.distributions.Beta(alpha, alpha).sample((len(x), 1, 1)).to(x.device)
+    partner = torch.randperm(len(x)).to(x.device)
+    mixed_mean = share * mean + (1.0 - share) * mean[partner]
+    mixed_deviation = share * deviation + (1.0 - share) * deviation[partner]
+    return (x - mean) / deviation * mixed_deviation + mixed_mean
 
 
 def mixed_loss(loss_per_clip: Callable[..., Tensor], logits: Tensor, mix: Mix | None, *targets: Tensor) -> Tensor:

@@ -44,23 +44,24 @@ class Run:
     A context: `fit` opens the folder when all that can fail before training has been done; leaving closes it.
 
     Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
-    names. Of several processes only the main one writes. Every file but the log is complete at any moment: a kill while it is being
-    written leaves its last state. The folder of a run that fails before its first checkpoint is removed.
+    names; or `folder`, where a run that is there already goes on. Of several processes only the main one writes. Every file but the
+    log is complete at any moment: a kill while it is being written leaves its last state. The folder of a run that fails before its
+    first checkpoint is removed.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        name = args.experiment_name
-        if not name or name.startswith(".") or Path(name).name != name:
-            raise ValueError(f"--experiment_name names a folder below {RUNS_DIR}/ and must be plain, not {name!r}")
+    def __init__(self, args: argparse.Namespace, folder: Path | None = None) -> None:
         self.args: dict[str, Any] = vars(args)
-        self.folder: Path | None = args.resume
+        self.folder = folder or args.resume
+        self._is_part = folder is not None
+        self._is_new = self.folder is None or not (self.folder / "config.json").exists()
+        _check_name(args.experiment_name)
         self.best = -math.inf
         self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run goes on, until `fit` has taken it
-        self._tracker = tracking.Tracker("disabled", name, RUNS_DIR, {}, "")
-        if args.resume and (args.resume / "last.pt").exists():
-            self.resumed = checkpoints.load_training(args.resume / "last.pt")
+        self._tracker = tracking.Tracker("disabled", args.experiment_name, RUNS_DIR, {}, "")
+        if self.folder and (self.folder / "last.pt").exists():
+            self.resumed = checkpoints.load_training(self.folder / "last.pt")
             if missing := STATE - self.resumed[1].keys():
-                raise checkpoints.CheckpointError(f"{args.resume / 'last.pt'} lacks {', '.join(sorted(missing))} to go on from")
+                raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(sorted(missing))} to go on from")
             self.best = self.resumed[1]["best"]
         self._early_records = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._log_file: logging.FileHandler | None = None
@@ -74,16 +75,16 @@ class Run:
         if not distributed.is_main():
             return
         mode = tracking.resolve_mode(self.args["wandb"])
-        if self.folder is None:
-            self.folder = _new_folder(RUNS_DIR / self.args["experiment_name"])
+        if self._is_new:
+            self.folder = self.folder or _new_folder(RUNS_DIR / self.args["experiment_name"])
+            self.folder.mkdir(parents=True, exist_ok=True)
             config = _description()
         else:
             config = read_config(self.folder)
             for leftover in self.folder.glob(".*.part"):
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
-        config["args"] = checkpoints.plain(self.args | {"resume": None})
-        write_text(self.folder / "config.json", json.dumps(config, indent=2) + "\n")
+        _write_config(self.folder, config, self.args)
         self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
@@ -91,7 +92,8 @@ class Run:
         self._early_records.flush()
         logging.getLogger().addHandler(self._log_file)
         logger.info("this run's folder: %s", self.folder)
-        self._tracker = tracking.Tracker(mode, self.folder.name, self.folder, config["args"], config["run_id"])
+        name = f"{self.folder.parent.name}-{self.folder.name}" if self._is_part else self.folder.name
+        self._tracker = tracking.Tracker(mode, name, self.folder, config["args"], config["run_id"])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
         logging.getLogger().removeHandler(self._early_records)
@@ -104,7 +106,7 @@ class Run:
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
         self._log_file.close()
-        if error is not None and not self.args["resume"] and not (self.folder / "last.pt").exists():
+        if error is not None and self._is_new and not (self.folder / "last.pt").exists():
             shutil.rmtree(self.folder)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -148,6 +150,16 @@ class Run:
             write_text(path, header + "".join(kept))
         else:
             path.unlink()
+
+
+def experiment_folder(args: argparse.Namespace) -> Path:
+    """The folder of an experiment of several runs, which lie in folders of their own below it: a new one, or that of `--resume`."""
+    _check_name(args.experiment_name)
+    folder = args.resume
+    if folder is None and distributed.is_main():
+        folder = _new_folder(RUNS_DIR / args.experiment_name)
+        _write_config(folder, _description(), vars(args))
+    return distributed.gather(folder)[0]
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -219,6 +231,16 @@ def _description() -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def _write_config(folder: Path, config: dict[str, Any], args: dict[str, Any]) -> None:
+    config["args"] = checkpoints.plain(args | {"resume": None})
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise ValueError(f"--experiment_name names a folder below {RUNS_DIR}/ and must be plain, not {name!r}")
 
 
 def _git_revision() -> str | None:

@@ -18,7 +18,7 @@ from models.waveform import WaveformModel
 
 @dataclass(frozen=True)
 class Tag:
-    """One event and its score, the sigmoid of the logit, in [0, 1]."""
+    """One event and its score in [0, 1]: sigmoid of the logit, or softmax where a recording has exactly one class."""
 
     label: str
     score: float
@@ -45,7 +45,7 @@ class AudioTagger:
         """
         waveform = torch.from_numpy(audio.load(source, self.model.sample_rate)).to(self.model.device)
         logits, _ = self.model(waveform[None])
-        scores = torch.sigmoid(logits[0].float())
+        scores = self.model.scores(logits[0].float())
         best = scores.topk(min(top_k, len(scores)))
         return [Tag(self.labels[k], score) for score, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 

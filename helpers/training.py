@@ -154,6 +154,8 @@ def fit(
     model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
     epoch's metrics, the same in all processes, of which `selection` decides about best.pt.
 
+    Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
+
     `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss or gradients are
     not finite changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is
     written after each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
@@ -186,7 +188,7 @@ def fit(
         epoch = progress.epoch
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(epoch)
-        model.train()
+        _set_training(model)
         batches.start(epoch, progress.step)
         parts = iter(loader)
         saved_at = started = perf_counter()
@@ -218,6 +220,15 @@ def fit(
         run.save_if_best(model.network, epoch, metrics, selection)
         save(epoch)
     return metrics
+
+
+def _set_training(model: nn.Module) -> None:
+    """Put a model into training mode but for what is frozen, whose batch norms keep their statistics."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def _take_up(

@@ -1,7 +1,7 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
-An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; one that a
-training can go on from has "training" beside them.
+An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; one
+whose classes exclude each other has "single_label": True, one that a training can go on from has "training" beside them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Checkpoint:
     epoch: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=dict)
+    single_label: bool = False
 
 
 def load(name: str | os.PathLike[str]) -> Checkpoint:
@@ -84,12 +85,11 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None) -> MobileNetV3
     the labels are dropped; this is logged.
     """
     if num_classes is None or num_classes == checkpoint.arch.num_classes:
-        model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels)
+        model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels, checkpoint.single_label)
         model.load_state_dict(checkpoint.state)
         return model
     model = MobileNetV3(replace(checkpoint.arch, num_classes=num_classes), checkpoint.mel)
-    prefix = "classifier.5." if checkpoint.arch.head_type == "mlp" else "classifier."
-    dropped = {key for key in checkpoint.state if key.startswith(prefix)}
+    dropped = {key for key in checkpoint.state if key.startswith(model.last_layer)}
     kept = {key: tensor for key, tensor in checkpoint.state.items() if key not in dropped}
     missing, unexpected = model.load_state_dict(kept, strict=False)
     if not set(missing) <= dropped or unexpected:  # a norm's num_batches_tracked is not reported as missing
@@ -124,6 +124,7 @@ def save(
         "arch": to_plain(model.arch),
         "mel": to_plain(model.mel),
         "labels": None if model.labels is None else list(model.labels),
+        "single_label": model.single_label,
         "epoch": epoch,
         "metrics": plain(metrics or {}),
         "args": plain(args or {}),
@@ -229,7 +230,8 @@ def _parse(content: Any, name: str) -> Checkpoint:
         if labels is not None and len(labels) != arch.num_classes:
             raise ValueError(f"{len(labels)} labels for {arch.num_classes} classes")
         return Checkpoint(
-            name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"])
-        )
+            name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"]),
+            content.get("single_label") is True,
+        )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{name}: {error}") from error

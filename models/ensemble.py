@@ -14,15 +14,16 @@ from models.waveform import WaveformModel
 class EnsembleModel(nn.Module):
     """Waveforms (B, samples) -> mean of the members' logits (B, K), and their embeddings side by side (B, sum of C).
 
-    Members may differ in width, head and front end but must agree on rate, class count and labels. `.to(device)` moves all of
-    them; a single member moved elsewhere gets its input there, and the result comes back to the device of the waveform.
+    Members may differ in width, head and front end but must agree on rate, class count, labels and whether classes exclude each
+    other. `.to(device)` moves all of them; a single member moved elsewhere gets its input there, and the result comes back to the
+    device of the waveform.
     """
 
     def __init__(self, members: Sequence[WaveformModel]) -> None:
         super().__init__()
         if not members:
             raise ValueError("an ensemble needs at least one member")
-        for property_name in ("sample_rate", "num_classes", "labels"):
+        for property_name in ("sample_rate", "num_classes", "labels", "single_label"):
             values = {getattr(member, property_name) for member in members} - {None}  # released models do not name their labels
             if len(values) > 1:
                 raise ValueError(f"the members of an ensemble must have the same {property_name}")
@@ -45,6 +46,10 @@ class EnsembleModel(nn.Module):
     def device(self) -> torch.device:
         """Where waveforms should be put: the device of the first member."""
         return self.members[0].device
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (..., K) -> scores (..., K) in [0, 1], see `MobileNetV3.scores`."""
+        return self.members[0].scores(logits)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         outputs = [member(waveform.to(member.device)) for member in self.members]

@@ -14,17 +14,21 @@ from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, ml
 class MobileNetV3(nn.Module):
     """MobileNetV3-Large over one-channel log-mel spectrograms (Schmid et al., ICASSP 2023).
 
-    `arch`, `mel` and `labels` travel with the weights: the front end the network expects (`AugmentMelSTFT.from_config(model.mel)`)
-    and the name of each class, or None where the classes have no names.
+    `arch`, `mel`, `labels` and `single_label` travel with the weights: the front end the network expects
+    (`AugmentMelSTFT.from_config(model.mel)`), the name of each class, or None where the classes have no names, and whether a clip
+    has exactly one class, so that scores are the softmax of the logits and not their sigmoid.
     """
 
-    def __init__(self, arch: Arch, mel: MelConfig | None = None, labels: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, arch: Arch, mel: MelConfig | None = None, labels: Sequence[str] | None = None, single_label: bool = False
+    ) -> None:
         super().__init__()
         if labels is not None and len(labels) != arch.num_classes:
             raise ValueError(f"{len(labels)} labels do not name {arch.num_classes} classes")
         self.arch = arch
         self.mel = mel or MelConfig(n_mels=arch.input_dim_f)
         self.labels = tuple(labels) if labels is not None else None
+        self.single_label = single_label
 
         blocks = large_block_configs(arch.width_mult, arch.strides, arch.reduced_tail, arch.dilated)
         sizes = {axis: conv_out_size(size, 3, 2) for axis, size in (("f", arch.input_dim_f), ("t", arch.input_dim_t))}
@@ -44,6 +48,15 @@ class MobileNetV3(nn.Module):
         else:
             self.classifier = MultiHeadAttentionPooling(self.embedding_size, arch.num_classes, arch.multihead_attention_heads)
         self.apply(_initialise)
+
+    @property
+    def last_layer(self) -> str:
+        """What the names of the parameters begin with that belong to single classes: the last layer (mlp), or the whole head."""
+        return "classifier.5." if self.arch.head_type == "mlp" else "classifier."
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (..., K) -> scores (..., K) in [0, 1]: softmax where a clip has exactly one class, else sigmoid."""
+        return logits.softmax(-1) if self.single_label else logits.sigmoid()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, n_mels, frames) -> logits (B, K) and the embedding (B, C), the global average of the last feature map."""

@@ -22,8 +22,16 @@ class WaveformModel(nn.Module):
         return self.network.labels
 
     @property
+    def single_label(self) -> bool:
+        return self.network.single_label
+
+    @property
     def num_classes(self) -> int:
         return self.network.arch.num_classes
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (..., K) -> scores (..., K) in [0, 1], see `MobileNetV3.scores`."""
+        return self.network.scores(logits)
 
     @property
     def sample_rate(self) -> int:

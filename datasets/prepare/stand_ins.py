@@ -1,0 +1,358 @@
+r"""Build stand-ins for ESC-50, FSD50K and TAU Urban Acoustic Scenes 2020 Mobile from the corpus of datasets.prepare.opensounds.
+
+    python -m datasets.prepare.stand_ins esc50 --corpus_dir data/opensounds --output_dir data/opensounds_esc50
+    python -m datasets.prepare.stand_ins fsd50k --corpus_dir data/opensounds --output_dir data/opensounds_fsd50k
+    python -m datasets.prepare.stand_ins dcase20 --corpus_dir data/opensounds --output_dir data/opensounds_dcase20
+
+They are there to try ex_esc50.py, ex_fsd50k.py and ex_dcase20.py on real sound where the published data sets cannot be had. They
+have the published layouts, but other recordings and other classes: no figure measured on them can be compared with one of the
+published sets. README.txt in each folder says so too, and origins.csv which clip of the corpus each file was made of.
+
+esc50: 50 classes and five folds from the corpus's evaluation split alone: the bundled mn04_opensounds was not trained on it, though
+chosen by it. Folds share no recording, but other notes of one instrument. fsd50k: the 200 most frequent labels, the mp3s of the
+corpus unchanged. dcase20: ten classes of sound stand for the scenes, the packages that the recordings come from for cities, fixed
+filters for the devices other than a; short clips are repeated to fill 10 s.
+"""
+
+import argparse
+import hashlib
+import io
+import os
+import re
+import shutil
+import string
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from datasets import audio, audioset, dcase20, esc50, fsd50k
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
+from datasets.labels import audioset_labels, audioset_mids
+from datasets.layout import read_table
+from datasets.prepare import positive_int, run, write_whole
+from datasets.prepare.opensounds import SPLITS, hdf5_path, write_table
+from datasets.prepare.opensounds_tables import with_ancestors
+
+PUBLISHED = {"esc50": "ESC-50", "fsd50k": "FSD50K", "dcase20": "TAU Urban Acoustic Scenes 2020 Mobile, development"}
+WAV_RATE = 44100  # Hz, of the downloads of ESC-50 and TAU
+ENOUGH_RECORDINGS = 5  # of a class, in each split that is used: one for each fold of ESC-50
+FIRST_NUMBER = 100001  # clips and sources are numbered from here, as long as Freesound's numbers are
+CLASS_CLIPS = 40  # of a class of ESC-50, at most
+VAL_PERCENT = 12  # of the recordings of FSD50K's development set
+CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
+TRAIN_CITIES, TEST_CITIES = CITIES[:8], CITIES[8:]
+TRAIN_DEVICES = ("a", "b", "a", "c", "a", "s1", "a", "s2", "a", "s3")  # a is the most frequent, s4 to s6 are only tested
+
+README = """{title}
+
+Other recordings and other classes in the same file layout, to try ex_{data_set}.py on real sound. No figure measured here can be
+compared with one of the published data set. Made by python -m datasets.prepare.stand_ins {data_set} from the corpus of
+datasets.prepare.opensounds; origins.csv names the clip of it that each file was made of, and clips.csv in its folder
+where that one comes from and under which licence.
+
+{summary}
+"""
+
+
+@dataclass(frozen=True)
+class CorpusClip:
+    """A row of clips.csv, as far as it matters here."""
+
+    name: str
+    is_eval: bool
+    labels: tuple[str, ...]  # without ancestors
+    all_labels: tuple[str, ...]  # with them
+    package: str
+    recording: str
+
+
+class Corpus:
+    """The clips of a folder that datasets.prepare.opensounds built, and their mp3s."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FileNotFoundError, and ValueError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
+        advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
+        columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
+        self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]
+        self._places: dict[str, tuple[h5py.Dataset, int]] = {}
+        for path in (hdf5_path(folder, split) for split in SPLITS):
+            names = Mp3Dataset(path, num_classes=audioset.NUM_CLASSES).names  # also checks the file
+            mp3s = h5py.File(path, "r", locking=False)["mp3"]
+            self._places |= {name: (mp3s, row) for row, name in enumerate(names)}
+        lacking = [clip.name for clip in self.clips if clip.name not in self._places]
+        unknown = {label for clip in self.clips for label in clip.all_labels}.difference(audioset_labels())
+        if lacking or unknown or not self.clips:
+            damage = f"{len(lacking)} of {len(self.clips)} clips are in no HDF5 file, {len(unknown)} labels are not AudioSet's"
+            raise ValueError(f"{folder / 'clips.csv'}: {damage}; {advice}")
+
+    def mp3(self, clip: CorpusClip) -> bytes:
+        """The mp3 file of a clip, byte for byte."""
+        mp3s, row = self._places[clip.name]
+        return mp3s[row].tobytes()
+
+    def waveform(self, clip: CorpusClip) -> np.ndarray:
+        """(samples,) float32 at `WAV_RATE`."""
+        return audio.load(self.mp3(clip), WAV_RATE, name=clip.name)
+
+
+def _corpus_clip(row: dict[str, str]) -> CorpusClip:
+    labels, all_labels = (tuple(row[column].split(";")) for column in ("labels", "labels_with_ancestors"))
+    return CorpusClip(row["name"], row["split"] == "eval", labels, all_labels, row["package"], row["recording"])
+
+
+def hashed(text: str) -> int:
+    """A number that stays the same over runs, to put things into an arbitrary order."""
+    return int(hashlib.sha1(text.encode()).hexdigest(), 16)
+
+
+def by_class(clips: Sequence[CorpusClip]) -> dict[str, list[CorpusClip]]:
+    """Clips by their one class: the label, of those without ancestors, that is the rarest among the clips."""
+    counts = Counter(label for clip in clips for label in clip.labels)
+    classes: dict[str, list[CorpusClip]] = defaultdict(list)
+    for clip in clips:
+        classes[min(clip.labels, key=lambda label: (counts[label], label))].append(clip)
+    return classes
+
+
+def choose_classes(splits: Sequence[dict[str, list[CorpusClip]]], count: int) -> list[str]:
+    """The `count` classes with the most recordings, sorted by name; each has `ENOUGH_RECORDINGS` in every one of the splits.
+
+    A class that another one implies (Cymbal beside Hi-hat) is left out: its clips may sound like those of the other.
+    """
+    recordings = [{label: {clip.recording for clip in clips} for label, clips in split.items()} for split in splits]
+    enough = [label for label in recordings[0] if all(len(split.get(label, ())) >= ENOUGH_RECORDINGS for split in recordings)]
+    implied = {ancestor for label in enough for ancestor in with_ancestors((label,))[1:]}
+    ranked = sorted(set(enough) - implied, key=lambda label: (-sum(len(split[label]) for split in recordings), label))
+    if len(ranked) < count:
+        raise ValueError(f"the corpus has enough recordings for {len(ranked)} classes, not {count}; build it with all packages")
+    return sorted(ranked[:count])
+
+
+def spread(clips: Iterable[CorpusClip], count: int) -> list[CorpusClip]:
+    """Up to `count` clips of as many recordings as possible, in an arbitrary but fixed order."""
+    takes: Counter[str] = Counter()
+    ranked = []
+    for clip in sorted(clips, key=lambda clip: clip.name):
+        ranked.append((takes[clip.recording], hashed(clip.recording), clip.name, clip))
+        takes[clip.recording] += 1
+    return [clip for *_, clip in sorted(ranked)[:count]]
+
+
+def assign_folds(classes: dict[str, list[CorpusClip]]) -> dict[str, int]:
+    """Fold of each recording, so that every class is spread evenly and the folds are of about one size; rare classes first."""
+    folds: dict[str, int] = {}
+    totals: Counter[int] = Counter()
+    for label in sorted(classes, key=lambda label: (len(classes[label]), label)):
+        takes = Counter(clip.recording for clip in classes[label])
+        here: Counter[int] = Counter()
+        for recording, count in sorted(takes.items(), key=lambda item: (item[0] not in folds, -item[1], hashed(item[0]))):
+            fold = folds.setdefault(recording, min(esc50.FOLDS, key=lambda fold: (here[fold], totals[fold], fold)))
+            here[fold] += count
+            totals[fold] += count
+    return folds
+
+
+def write_wav(path: Path, waveform: np.ndarray) -> None:
+    """Write (samples,) as a mono wav of 16 bits at `WAV_RATE`. Raises OSError, as on a full disk."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, WAV_RATE, subtype="PCM_16", format="WAV")
+    write_whole(path, file.getvalue())
+
+
+def write_origins(folder: Path, origins: Iterable[tuple[str, CorpusClip]]) -> None:
+    """Write which clip of the corpus each file was made of."""
+    rows = sorted((file, clip.name) for file, clip in origins)
+    write_table(folder / "origins.csv", [("file", "corpus_clip"), *rows], ",")
+
+
+def write_esc50(corpus: Corpus, folder: Path) -> str:
+    """Write audio/ and meta/esc50.csv; returns the counts."""
+    classes = by_class([clip for clip in corpus.clips if clip.is_eval])
+    chosen = {label: spread(classes[label], CLASS_CLIPS) for label in choose_classes([classes], esc50.NUM_CLASSES)}
+    folds = assign_folds(chosen)
+    numbers = {recording: number for number, recording in enumerate(sorted(folds, key=hashed), FIRST_NUMBER)}
+    takes: Counter[str] = Counter()
+    rows, origins = [], []
+    jobs = [(target, label, clip) for target, (label, clips) in enumerate(chosen.items()) for clip in clips]
+    for target, label, clip in tqdm(jobs, unit="clip", disable=None):
+        fold, number, take = folds[clip.recording], numbers[clip.recording], string.ascii_uppercase[takes[clip.recording]]
+        takes[clip.recording] += 1
+        name = f"{fold}-{number}-{take}-{target}.wav"
+        category = re.sub(r"\W+", "_", label.lower()).strip("_")
+        write_wav(folder / "audio" / name, audio.crop_or_pad(corpus.waveform(clip), int(esc50.CLIP_SECONDS * WAV_RATE)))
+        rows.append((name, fold, target, category, False, number, take))
+        origins.append((f"audio/{name}", clip))
+    (folder / "meta").mkdir()
+    columns = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
+    write_table(folder / "meta" / "esc50.csv", [columns, *sorted(rows)], ",")
+    write_origins(folder, origins)
+    by_fold, sizes = Counter(row[1] for row in rows), [len(clips) for clips in chosen.values()]
+    return (
+        f"{len(rows)} clips of {len(numbers)} recordings in {len(chosen)} classes of {min(sizes)} to {max(sizes)} clips; "
+        f"folds of {', '.join(str(by_fold[fold]) for fold in esc50.FOLDS)}"
+    )
+
+
+def choose_vocabulary(corpus: Corpus) -> dict[str, tuple[str, str]]:
+    """The most frequent labels of the corpus, in FSD50K's order, each with its name in FSD50K's spelling and its MID."""
+    counts = Counter(label for clip in corpus.clips for label in clip.all_labels)
+    frequent = sorted(counts, key=lambda label: (-counts[label], label))[: fsd50k.NUM_CLASSES]
+    if len(frequent) < fsd50k.NUM_CLASSES:
+        raise ValueError(f"the corpus has {len(frequent)} labels, {fsd50k.NUM_CLASSES} are needed; build it with all packages")
+    names = {label: label.replace(", ", "_and_").replace(" ", "_") for label in frequent}
+    mids = dict(zip(audioset_labels(), audioset_mids(), strict=True))
+    return {label: (names[label], mids[label]) for label in sorted(frequent, key=names.__getitem__)}
+
+
+def write_fsd50k(corpus: Corpus, folder: Path) -> str:
+    """Write the three HDF5 files and FSD50K.ground_truth/; returns the counts."""
+    vocabulary = choose_vocabulary(corpus)
+    index = {label: i for i, label in enumerate(vocabulary)}
+    parts: dict[str, list[tuple[int, CorpusClip]]] = {"train": [], "val": [], "eval": []}
+    kept = [clip for clip in corpus.clips if not index.keys().isdisjoint(clip.all_labels)]
+    for number, clip in enumerate(sorted(kept, key=lambda clip: clip.name), FIRST_NUMBER):
+        development = "val" if hashed(clip.recording) % 100 < VAL_PERCENT else "train"
+        parts["eval" if clip.is_eval else development].append((number, clip))
+    dev: list[Sequence[object]] = [("fname", "labels", "mids", "split")]
+    tables = {"train": dev, "val": dev, "eval": [("fname", "labels", "mids")]}
+    for part, entries in parts.items():
+        with Mp3Writer(folder / f"FSD50K.{part}_mp3.hdf", fsd50k.NUM_CLASSES) as writer:
+            for number, clip in tqdm(entries, desc=part, unit="clip", disable=None):
+                labels = [label for label in clip.all_labels if label in index]
+                target = np.zeros(fsd50k.NUM_CLASSES, np.uint8)
+                target[[index[label] for label in labels]] = 1
+                writer.add(f"{number}.mp3", corpus.mp3(clip), target)
+                names, mids = (",".join(column) for column in zip(*map(vocabulary.get, labels), strict=True))
+                tables[part].append((number, names, mids) if part == "eval" else (number, names, mids, part))
+    truth = folder / "FSD50K.ground_truth"
+    truth.mkdir()
+    write_table(truth / "dev.csv", dev, ",")
+    write_table(truth / "eval.csv", tables["eval"], ",")
+    write_table(truth / "vocabulary.csv", [(i, *vocabulary[label]) for label, i in index.items()], ",")
+    write_origins(folder, [(f"{number}.mp3", clip) for entries in parts.values() for number, clip in entries])
+    counts = ", ".join(f"{len(entries)} clips in {part}" for part, entries in parts.items())
+    return f"{counts}; {len(corpus.clips) - len(kept)} left out, which have none of the {len(index)} labels"
+
+
+def device_sound(waveform: np.ndarray, device: str) -> np.ndarray:
+    """What a made-up device makes of (samples,) at `WAV_RATE`: a smooth gain over frequency; "a" records what there is."""
+    if device == "a":
+        return waveform
+    gains = np.random.default_rng(dcase20.DEVICES.index(device)).normal(0, 5, 8)  # dB at eight frequencies
+    frequencies = np.fft.rfftfreq(len(waveform), 1 / WAV_RATE)
+    gain = np.interp(np.log(frequencies + 1), np.log(np.geomspace(60, 20000, 8)), gains)
+    filtered = np.fft.irfft(np.fft.rfft(waveform) * 10 ** (gain / 20), len(waveform))
+    return filtered * min(1, 0.98 / max(np.abs(filtered).max(), 1e-9))
+
+
+def assign_cities(clips: Iterable[CorpusClip]) -> dict[str, str]:
+    """City of each package. The two largest packages of the evaluation split are in cities that training has not got."""
+    sizes = Counter((clip.is_eval, clip.package) for clip in clips)
+    packages = sorted(sizes, key=lambda key: (-sizes[key], key))
+    train = [package for is_eval, package in packages if not is_eval]
+    test = [package for is_eval, package in packages if is_eval]
+    cities = dict(zip(train, cycle(TRAIN_CITIES), strict=False))
+    return cities | dict(zip(test, chain(TEST_CITIES, cycle(cities.values())), strict=False))
+
+
+def write_dcase20(corpus: Corpus, folder: Path, train_clips: int = 30, test_clips: int = 15) -> str:
+    """Write audio/, meta.csv and evaluation_setup/, up to so many clips a scene; returns the counts and what stands for what."""
+    classes = by_class(corpus.clips)
+    train = {label: [clip for clip in clips if not clip.is_eval] for label, clips in classes.items()}
+    test = {label: [clip for clip in clips if clip.is_eval] for label, clips in classes.items()}
+    label_of = dict(zip(dcase20.SCENES, choose_classes([train, test], dcase20.NUM_CLASSES), strict=True))
+    plan = ("train", train, train_clips, TRAIN_DEVICES), ("test", test, test_clips, dcase20.DEVICES)
+    jobs = []  # (part, scene, clip, device)
+    for part, clips_of, count, devices in plan:
+        chosen = [(scene, clip) for scene, label in label_of.items() for clip in spread(clips_of[label], count)]
+        jobs += [(part, *entry, device) for entry, device in zip(chosen, cycle(devices), strict=False)]
+    cities = assign_cities(clip for _, _, clip, _ in jobs)
+    locations: dict[str, int] = {}
+    rows: dict[str, list[tuple[str, ...]]] = {"train": [], "test": []}
+    origins = []
+    for segment, (part, scene, clip, device) in enumerate(tqdm(jobs, unit="clip", disable=None)):
+        identifier = f"{cities[clip.package]}-{locations.setdefault(clip.recording, len(locations))}"
+        name = f"audio/{scene}-{identifier}-{segment}-{device}.wav"
+        waveform = np.resize(corpus.waveform(clip), int(dcase20.CLIP_SECONDS * WAV_RATE))  # repeats it
+        write_wav(folder / name, device_sound(waveform, device))
+        rows[part].append((name, scene, identifier, device))
+        origins.append((name, clip))
+    header = ("filename", "scene_label", "identifier", "source_label")
+    setup = folder / "evaluation_setup"
+    setup.mkdir()
+    write_table(folder / "meta.csv", [header, *rows["train"], *rows["test"]])
+    for name, part, columns in (("train", "train", 2), ("test", "test", 1), ("evaluate", "test", 2)):
+        write_table(setup / f"fold1_{name}.csv", [row[:columns] for row in (header, *rows[part])])
+    write_origins(folder, origins)
+    where = {part: {dcase20.city_of(row[2]) for row in rows[part]} for part in rows}
+    unseen = ", ".join(sorted(where["test"] - where["train"]))
+    lines = [f"{len(rows['train'])} clips to train on, {len(rows['test'])} to test on; cities that are only tested: {unseen}", ""]
+    lines += ["Devices other than a are filters. No package is in both lists: a city that is in both is two packages.", ""]
+    lines += [f"{scene} stands for {label}" for scene, label in label_of.items()]
+    lines += [f"{city} stands for {package}" for package, city in sorted(cities.items(), key=lambda item: item[::-1])]
+    return "\n".join(lines)
+
+
+def prepare(data_set: str, write: Callable[[Corpus, Path], str], corpus_dir: Path, output_dir: Path) -> None:
+    """Write a stand-in into a temporary folder beside `output_dir`, then rename that. One that is there is left as it is."""
+    title = f"A stand-in for {PUBLISHED[data_set]}. This is NOT the published data set."
+    readme, output_dir = output_dir / "README.txt", output_dir.resolve()
+    if readme.is_file() and readme.read_text(encoding="utf-8").startswith(title):
+        print(f"{output_dir} is there")
+        return
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} exists and is something else; remove it or choose another --output_dir")
+    corpus = Corpus(corpus_dir)
+    building = output_dir.with_name(f".{output_dir.name}.part")
+    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+    try:
+        building.mkdir(parents=True)
+        summary = write(corpus, building)
+        write_whole(building / "README.txt", README.format(title=title, data_set=data_set, summary=summary).encode())
+        if output_dir.is_dir():
+            output_dir.rmdir()
+        os.replace(building, output_dir)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    print(f"{output_dir}: {summary.splitlines()[0]}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.prepare.stand_ins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data_dir = audioset.DEFAULT_DIR.parent
+    commands = parser.add_subparsers(dest="data_set", required=True)
+    for data_set, published in PUBLISHED.items():
+        show_defaults = argparse.ArgumentDefaultsHelpFormatter
+        command = commands.add_parser(data_set, help=f"stand-in for {published}", formatter_class=show_defaults)
+        command.add_argument("--corpus_dir", type=Path, default=data_dir / "opensounds", help="folder of the open corpus")
+        command.add_argument("--output_dir", type=Path, default=data_dir / f"opensounds_{data_set}", help="folder to write")
+    # The last command is dcase20.
+    command.add_argument("--train_clips", type=positive_int, default=30, help="clips of a scene to train on, at most")
+    command.add_argument("--test_clips", type=positive_int, default=15, help="clips of a scene to test on, at most")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: written, or there already. 2: a wrong option. 1: anything else, in one line."""
+    args = build_parser().parse_args(argv)
+    writers = {
+        "esc50": write_esc50,
+        "fsd50k": write_fsd50k,
+        "dcase20": lambda corpus, folder: write_dcase20(corpus, folder, args.train_clips, args.test_clips),
+    }
+    return run(lambda: prepare(args.data_set, writers[args.data_set], args.corpus_dir, args.output_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Fine-tune on FSD50K; the epoch that is best on the validation split is tested on the evaluation set.
+
+python ex_fsd50k.py --pretrained_name=mn10_as --cuda
+python ex_fsd50k.py --evaluate runs/fsd50k/best.pt --variable_eval_length --cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from datasets import fsd50k
+from helpers import cli, distributed
+from helpers.finetuning import (
+    TUNED_AUGMENTATION,
+    Task,
+    add_options,
+    add_recipe_option,
+    evaluate,
+    finetune,
+    parse,
+    print_scores,
+    published_recipe,
+)  # fmt: skip
+from helpers.objectives import TAGGING
+
+RECIPES = {
+    "later_tuned": published_recipe(7e-5, 80, 64, 10, 10, 65, **TUNED_AUGMENTATION),
+    "first_release": published_recipe(5e-5, 20, 64, 0, 6, 9),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    add_options(parser, experiment_name="fsd50k", dataset_help="folder of the HDF5 files (else FSD50K_DIR, else data/fsd50k)")
+    add_recipe_option(parser, RECIPES)
+    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
+    parser.add_argument(
+        "--variable_eval_length", action="store_true", help="validate and test on whole clips, in batches of one length"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(build_parser(), argv, RECIPES)
+    args.dataset_dir = fsd50k.resolve_dir(args.dataset_dir).absolute()
+    with distributed.group(args.cuda) as device:
+        task = make_task(args)
+        checkpoint = args.evaluate
+        if not checkpoint:
+            _, folder = finetune(args, device, task)
+            checkpoint = distributed.gather(folder)[0] / "best.pt"
+        print_scores(f"Results on the evaluation set of FSD50K: {checkpoint}", evaluate(args, device, task, checkpoint))
+    return 0
+
+
+def make_task(args: argparse.Namespace) -> Task:
+    """FSD50K: training clips are cropped at random, the others from their beginning or not at all."""
+    eval_seconds = None if args.variable_eval_length else args.clip_seconds
+    return Task(
+        objective=TAGGING,
+        num_classes=fsd50k.NUM_CLASSES,
+        labels=fsd50k.class_names(args.dataset_dir),
+        clip_seconds=args.clip_seconds,
+        training_set=lambda sample_rate: fsd50k.training_set(
+            args.dataset_dir, sample_rate=sample_rate, clip_seconds=args.clip_seconds
+        ),
+        validation_set=lambda sample_rate: fsd50k.validation_set(
+            args.dataset_dir, sample_rate=sample_rate, clip_seconds=eval_seconds
+        ),
+        test_set=lambda sample_rate: fsd50k.evaluation_set(args.dataset_dir, sample_rate=sample_rate, clip_seconds=eval_seconds),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
