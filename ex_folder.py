@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from datasets.recordings import Recordings
 from helpers import cli, distributed
 from helpers.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, evaluate, finetune, parse, print_scores
 from helpers.objectives import CLASSIFICATION, TAGGING
+from models import checkpoints
 
 CLIPS_TO_SEE = 8000  # in a training, by way of more epochs for fewer clips
 
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("dataset_dir", metavar="DATA", nargs="?", help="folder of the recordings")
-    parser.add_argument("--csv", help="table with the columns path and labels (separated by ;), and maybe split or fold, and group")
+    parser.add_argument("dataset_dir", metavar="DATA", nargs="?", type=cli.absolute_path, help="folder of the recordings")
+    parser.add_argument("--csv", type=cli.absolute_path, help="table with the columns path and labels (separated by ;), and maybe split or fold, and group")
     parser.add_argument("--fold", help="value of the fold column to validate on (the first)")
     parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, where no column says")
     parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")
@@ -38,18 +38,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(parser, experiment_name="folder", pretrained_name="mn10_as")
     add_cache_option(parser)
     by_size = dict.fromkeys(("batch_size", "n_epochs", "warm_up_len", "ramp_down_start", "ramp_down_len"))  # see `fill_in`
-    parser.set_defaults(max_lr=3e-4, **by_size, **TUNED_AUGMENTATION)
+    parser.set_defaults(max_lr=1e-3, batch_norm_momentum=0.1, **by_size, **TUNED_AUGMENTATION)
     return parser
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line; paths become absolute."""
+    """Parse a command line."""
     parser = build_parser()
     args = parse(parser, argv)
     if args.dataset_dir is None:
         parser.error("DATA is missing: the folder of the recordings")
-    args.dataset_dir = Path(args.dataset_dir).absolute()
-    args.csv = None if args.csv is None else Path(args.csv).absolute()
     args.pretrained_name = None if args.from_scratch else args.pretrained_name
     return args
 
@@ -76,13 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fill_in(args: argparse.Namespace, data: folder.FolderData, training_clips: int) -> None:
     """Give the options that depend on the size of the data their defaults: 50 clips need other ones than 50,000."""
     if args.batch_size is None:
-        args.batch_size = max(1, min(64, 2 ** int(np.log2(max(training_clips, 1) / 4)))) if training_clips >= 4 else 1
+        args.batch_size = min(training_clips, 64, max(4, 2 ** int(np.log2(training_clips / 4))))
     if args.n_epochs is None:
         args.n_epochs = int(np.clip(CLIPS_TO_SEE // training_clips, 20, 80))
     warm_up = args.n_epochs // 8
     args.warm_up_len = warm_up if args.warm_up_len is None else args.warm_up_len
     args.ramp_down_start = warm_up if args.ramp_down_start is None else args.ramp_down_start
     args.ramp_down_len = args.n_epochs - warm_up if args.ramp_down_len is None else args.ramp_down_len
+    if args.clip_seconds is None and args.evaluate:
+        args.clip_seconds = checkpoints.load(args.evaluate).args.get("clip_seconds")
     if args.clip_seconds is None:
         args.clip_seconds = float(np.clip(np.ceil(np.quantile(data.seconds, 0.9)), 1, 10))
 

@@ -97,6 +97,11 @@ def seed(text: str) -> int:
     return value
 
 
+def absolute_path(text: str) -> Path:
+    """Parse a path that a resumed run must find from any working directory."""
+    return Path(text).expanduser().absolute()
+
+
 def figure_path(text: str) -> Path:
     """Parse the path of a figure to be drawn."""
     if Path(text).suffix.lower() not in (".png", ".pdf", ".svg"):

@@ -65,6 +65,10 @@ def add_options(
     )
     parser.add_argument("--mixstyle_p", type=cli.unit_interval, default=0.0, help="share of batches with Freq-MixStyle; 0: off")
     parser.add_argument("--mixstyle_alpha", type=cli.positive_float, default=0.4, help="alpha of Freq-MixStyle")
+    parser.add_argument(
+        "--batch_norm_momentum", type=cli.unit_interval, default=0.01,
+        help="share of a step's statistics in the running ones; 0.01 needs hundreds of steps to follow the weights",
+    )  # fmt: skip
     group = parser.add_argument_group("learning rates of parts of the network (--max_lr unless given; 0 freezes a part)")
     group.add_argument("--features_lr", type=cli.non_negative_float, help="of the convolutional blocks")
     group.add_argument("--classifier_lr", type=cli.non_negative_float, help="of the hidden layer of an mlp head")
@@ -130,6 +134,9 @@ def finetune(
         if run.resumed:
             _check_classes(run.resumed[0].name, run.resumed[0].arch.num_classes, run.resumed[0].labels, task)
         model = build_training_model(args, run, task.num_classes, task.labels, task.clip_seconds).to(device)
+        for module in model.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = args.batch_norm_momentum
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
         loader = make_training_loader(augmented(training_clips, args), RandomSampler(training_clips), args)

@@ -30,7 +30,7 @@ from models.network import MobileNetV3
 RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; the clips must stay the same, also in a folder that was moved.
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
-MAY_CHANGE |= {"teacher_preds", "fname_to_index"}
+MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path"}
 STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
 PACKAGES = ("torch", "torchaudio", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parent.parent
