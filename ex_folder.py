@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("dataset_dir", metavar="DATA", nargs="?", type=cli.absolute_path, help="folder of the recordings")
-    parser.add_argument("--csv", type=cli.absolute_path, help="table with the columns path and labels (separated by ;), and maybe split or fold, and group")
+    parser.add_argument("--csv", type=cli.absolute_path, help="table of path, labels (separated by ;), maybe split or fold, group")
     parser.add_argument("--fold", help="value of the fold column to validate on (the first)")
     parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, where no column says")
     parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")
