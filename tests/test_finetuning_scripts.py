@@ -1,0 +1,618 @@
+"""The four fine-tuning scripts on small folders of the published layouts: they train, evaluate, go on, and name what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from sklearn.metrics import average_precision_score
+
+import ex_dcase20
+import ex_esc50
+import ex_folder
+import ex_fsd50k
+import inference
+from datasets import audio, dcase20, fsd50k
+from datasets.hdf5_mp3 import Mp3Writer
+from helpers.tagger import AudioTagger
+from models import checkpoints
+from models.MobileNetV3 import get_model
+from models.waveform import WaveformModel
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "resources" / "recordings"
+RATE = 8000
+FRONT_END = ("--resample_rate", RATE, "--n_mels", 64, "--hop_size", 400, "--window_size", 400, "--n_fft", 512)
+ALWAYS = ("--wandb", "disabled", "--num_workers", 0)
+PRETRAINED = ("--pretrained_name", "mn04_opensounds", *FRONT_END)
+TINY = ("--model_width", 0.1, *FRONT_END, "--n_epochs", 1)  # random weights
+SCHEDULE = ("--warm_up_len", 0, "--ramp_down_start", 0, "--ramp_down_len", 4)
+
+
+@pytest.fixture(autouse=True)
+def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# Data
+
+
+def tone(k: int, seconds: float, seed: int) -> np.ndarray:
+    """One of 50 sounds that are easily told apart: ten pitches, interrupted at five rates, with some noise."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    sound = 0.4 * np.sin(2 * np.pi * 150 * 1.42 ** (k % 10) * time) * (time * 2 ** (k // 10 + 1) % 1 < 0.5)
+    return (sound + 0.01 * np.random.default_rng(seed).standard_normal(len(time))).astype(np.float32)
+
+
+def write(path: Path, waveform: np.ndarray, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, waveform, rate, format="WAV")
+
+
+def write_table(path: Path, *rows: Sequence[object], delimiter: str = ",") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def esc50_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 classes, a clip of each in three of the five folds."""
+    folder = tmp_path_factory.mktemp("ESC-50-master")
+    rows: list[Sequence[object]] = [("filename", "fold", "target", "category", "esc10", "src_file", "take")]
+    for fold in range(1, 6):
+        for k in (k for k in range(50) if (k + fold) % 5 < 3):
+            source = 1000 * fold + k
+            rows.append((f"{fold}-{source}-A-{k}.wav", fold, k, f"sound_{k:02}", k < 10, source, "A"))
+            write(folder / "audio" / rows[-1][0], tone(k, 2.0, source))
+    write_table(folder / "meta" / "esc50.csv", *rows)
+    return folder
+
+
+FSD50K_CLASSES = (0, 7, 63, 199)
+
+
+@pytest.fixture(scope="module")
+def fsd50k_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of 0.3 to 2 s with one or two of four of the 200 classes."""
+    folder = tmp_path_factory.mktemp("fsd50k")
+    rows = [(k, f"Label_{k:03}_(of)_them", f"/m/{k}") for k in range(200)]
+    write_table(folder / "FSD50K.ground_truth" / "vocabulary.csv", *rows)
+    for number, (part, count) in enumerate((("train", 32), ("val", 12), ("eval", 16))):
+        with Mp3Writer(folder / f"FSD50K.{part}_mp3.hdf", 200) as writer:
+            for i in range(count):
+                seconds = 1.0 if part == "train" else (0.3, 0.61, 1.234, 2.0)[(i + i // 4) % 4]
+                which = {i % 4, (i // 4) % 4}
+                sound = sum(tone(3 * k + 1, seconds, 100 * number + i) for k in which) / len(which)
+                target = np.zeros(200)
+                target[[FSD50K_CLASSES[k] for k in which]] = 1
+                writer.add(f"{number}{i:03}.mp3", audio.encode_mp3(sound, RATE), target)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dcase20_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten scenes in two cities by two devices, tested in a city that was seen and one that was not, by two other devices."""
+    folder = tmp_path_factory.mktemp("TAU-urban-acoustic-scenes-2020-mobile-development")
+    parts = {
+        "train": [(city, device) for city in ("barcelona", "lyon") for device in ("a", "s1")],
+        "evaluate": [("lyon", "b"), ("lyon", "s6"), ("milan", "s6")],
+    }
+    meta: list[Sequence[object]] = [("filename", "scene_label", "identifier", "source_label")]
+    for part, entries in parts.items():
+        rows: list[Sequence[object]] = [("filename", "scene_label")]
+        for k, scene in enumerate(dcase20.SCENES):
+            for city, device in entries:
+                number = len(meta)
+                name = f"audio/{scene}-{city}-{number}-{40 * number}-{device}.wav"
+                rows.append((name, scene))
+                meta.append((name, scene, f"{city}-{number}", device))
+                write(folder / name, tone(k, 3.0, number))
+        write_table(folder / "evaluation_setup" / f"fold1_{part}.csv", *rows, delimiter="\t")
+    write_table(folder / "meta.csv", *meta, delimiter="\t")
+    return folder
+
+
+def piece(recording: str, start: float, seconds: float = 0.5) -> np.ndarray:
+    """A piece of a bundled recording, from `start` seconds on, at `RATE`."""
+    waveform = audio.load(RECORDINGS / f"{recording}.ogg", RATE)
+    return waveform[round(start * RATE) :][: round(seconds * RATE)]
+
+
+@pytest.fixture(scope="module")
+def folder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real recordings of three classes, ten pieces of 0.5 s each."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for name in ("rock", "speech", "wind"):
+        for i in range(10):
+            write(folder / name / f"{i}.wav", piece(name, 0.5 * i))
+    return folder
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script, how it is run here, and what it is expected to reach."""
+
+    module: ModuleType
+    data: str  # fixture
+    options: tuple[object, ...]
+    tested: str  # the checkpoint whose scores are printed after training
+    at_least: float  # of the first score that is printed; well above chance
+
+
+SCRIPTS = {
+    "esc50": Script(ex_esc50, "esc50_dir", (*PRETRAINED, "--linear_probe", "--batch_size", 8, "--lr", 0.02), "last", 0.1),
+    "fsd50k": Script(
+        ex_fsd50k, "fsd50k_dir", (*PRETRAINED, "--clip_seconds", 1, "--batch_size", 8, "--lr", 0.003, "--no-wavmix"), "best", 0.4
+    ),
+    "dcase20": Script(
+        ex_dcase20, "dcase20_dir",
+        (
+            *PRETRAINED, "--recipe", "first_release", "--features_lr", 1e-4, "--last_layer_lr", 0.01, "--mixstyle_p", 0.5,
+            "--batch_size", 4,
+        ),
+        "last", 0.2,
+    ),
+    "folder": Script(ex_folder, "folder_dir", (*PRETRAINED,), "last", 0.6),
+}  # fmt: skip
+LABELS = {
+    "esc50": tuple(f"sound_{k:02}" for k in range(50)),
+    "fsd50k": tuple(f"Label_{k:03}_(of)_them" for k in range(200)),
+    "dcase20": dcase20.SCENES,
+    "folder": ("rock", "speech", "wind"),
+}
+
+
+def run(script: ModuleType, *argv: object) -> None:
+    assert script.main([*map(str, argv)]) == 0
+
+
+def data_argument(script: ModuleType, folder: Path) -> tuple[object, ...]:
+    return (folder,) if script is ex_folder else ("--dataset_dir", folder)
+
+
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[str]]]:
+    """Train a script for two epochs, once; return the run's folder and what was printed."""
+    done: dict[str, tuple[Path, list[str]]] = {}
+
+    def train(name: str, capsys: pytest.CaptureFixture[str]) -> tuple[Path, list[str]]:
+        if name not in done:
+            script = SCRIPTS[name]
+            place = tmp_path_factory.mktemp(name)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(place)
+                data = data_argument(script.module, request.getfixturevalue(script.data))
+                capsys.readouterr()
+                run(script.module, *data, *ALWAYS, *script.options, *SCHEDULE, "--n_epochs", 2)
+            done[name] = place / "runs" / name, capsys.readouterr().out.splitlines()
+        return done[name]
+
+    return train
+
+
+def scores(lines: Sequence[str]) -> dict[str, float]:
+    """What follows the first line of a result."""
+    found = [re.fullmatch(r"  (\S.*): ([01]\.\d{3})", line) for line in lines]
+    return {match[1]: float(match[2]) for match in found if match}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_training_learns_and_its_checkpoint_scores_the_same(
+    name: str, trained: Callable, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = SCRIPTS[name]
+    folder, printed = trained(name, capsys)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "log.txt", "metrics.csv", "last.pt", "best.pt"}
+    last = checkpoints.load(folder / "last.pt")
+    assert last.labels == LABELS[name] and last.epoch == 1 and last.mel.sample_rate == RATE and last.arch.width_mult == 0.4
+    assert last.single_label == (name != "fsd50k")
+    measured = scores(printed)
+    assert len(measured) == len(printed) - 1 >= 2 and next(iter(measured.values())) >= script.at_least
+    if script.tested == "last":
+        for key, value in measured.items():
+            assert last.metrics[key.replace(" ", "_")] == pytest.approx(value, abs=6e-4)
+
+    data = data_argument(script.module, request.getfixturevalue(script.data))
+    seconds = ("--clip_seconds", 1) if name == "fsd50k" else ()
+    run(script.module, *data, *ALWAYS, "--evaluate", folder / f"{script.tested}.pt", "--batch_size", 3, *seconds)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == printed[1:] and lines[0].endswith(f"{script.tested}.pt")
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    for name in ("last.pt", "best.pt"):
+        one, two = (checkpoints.load(folder / name) for folder in (first, second))
+        assert one.epoch == two.epoch and one.single_label == two.single_label and one.labels == two.labels
+        assert one.state.keys() == two.state.keys()
+        for key, tensor in one.state.items():
+            assert torch.equal(tensor, two.state[key]), f"{name}: {key}"
+    rows = [[row.rpartition(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()] for folder in (first, second)]
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_run_that_goes_on_is_the_run_without_interruption(
+    name: str, trained: Callable, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that goes on gives no options but the epochs: the recipe and the data's folder are the run's own."""
+    script = SCRIPTS[name]
+    whole, printed = trained(name, capsys)
+    data = data_argument(script.module, request.getfixturevalue(script.data))
+    run(script.module, *data, *ALWAYS, *script.options, *SCHEDULE, "--n_epochs", 1)
+    capsys.readouterr()
+    run(script.module, "--resume", f"runs/{name}", "--n_epochs", 2)
+    assert [path.name for path in Path("runs").iterdir()] == [name]
+    assert_same_run(whole, Path("runs") / name)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == printed[1:]
+    run(script.module, "--resume", f"runs/{name}")  # complete: prints the same again
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_fine_tuned_checkpoint_tags(name: str, trained: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bundled speech; scores of classes that exclude each other sum to 1."""
+    folder, _ = trained(name, capsys)
+    path = RECORDINGS / "speech.ogg"
+    run(inference, "--model_name", folder / "last.pt", "--audio_path", path)
+    printed = [re.fullmatch(r"(.+): ([01]\.\d{3})", line) for line in capsys.readouterr().out.splitlines()[1:-1]]
+    labels = LABELS[name]
+    assert len(printed) == min(10, len(labels)) and {match[1] for match in printed} <= set(labels)
+    tags = AudioTagger(folder / "last.pt").tag(path, top_k=len(labels))
+    assert sorted(tag.label for tag in tags) == sorted(labels)
+    for match, tag in zip(printed, tags, strict=False):
+        assert match[1] == tag.label and float(match[2]) == pytest.approx(tag.score, abs=6e-4)
+    model = WaveformModel(checkpoints.load_model(folder / "last.pt")).eval()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(audio.load(path, RATE))[None])[0][0].double().numpy()
+    if name == "fsd50k":
+        expected = 1 / (1 + np.exp(-logits))
+    else:
+        assert sum(tag.score for tag in tags) == pytest.approx(1, abs=1e-5)
+        assert sum(float(match[2]) for match in printed) <= 1 + 6e-4 * len(printed)
+        expected = np.exp(logits) / np.exp(logits).sum()
+    assert [tag.score for tag in tags] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
+
+
+# ESC-50
+
+
+def test_five_folds_one_after_the_other(esc50_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = (*PRETRAINED, "--linear_probe", "--batch_size", 8, "--lr", 0.02, *SCHEDULE, "--n_epochs", 1)
+    run(ex_esc50, *ALWAYS, "--dataset_dir", esc50_dir, "--fold", "all", *options)
+    folder = Path("runs/esc50")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", *(f"fold_{k}" for k in range(1, 6))]
+    lines = capsys.readouterr().out.splitlines()
+    accuracies = []
+    for k in range(1, 6):
+        with open(folder / f"fold_{k}" / "metrics.csv", newline="") as file:
+            accuracies += [float(row["accuracy"]) for row in csv.DictReader(file)]
+    assert len(set(accuracies)) > 1
+    printed = [float(line.split()[-1]) for line in lines if line.startswith("  accuracy: ")]
+    assert printed == pytest.approx([*accuracies, np.mean(accuracies)], abs=6e-4)
+    assert lines[-2] == "Mean of the five folds" and len(printed) == 6
+
+    run(ex_esc50, *ALWAYS, "--dataset_dir", esc50_dir, "--evaluate", folder / "fold_5" / "last.pt", "--fold", 5)
+    assert scores(capsys.readouterr().out.splitlines())["accuracy"] == pytest.approx(accuracies[4], abs=6e-4)
+
+    for k in (4, 5):
+        (folder / f"fold_{k}").rename(f"first_{k}")
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+    run(ex_esc50, "--resume", folder)
+    assert capsys.readouterr().out.splitlines() == lines
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert [path.name for path in Path("runs").iterdir()] == ["esc50"]
+    for k in (4, 5):
+        first, again = (checkpoints.load(path / "last.pt").state for path in (Path(f"first_{k}"), folder / f"fold_{k}"))
+        assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
+
+
+@pytest.mark.parametrize("argv", ["--fold 6", "--fold 0", "--evaluate a.pt --fold all"])
+def test_folds_that_are_not_there(argv: str, esc50_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(ex_esc50, "--dataset_dir", esc50_dir, *argv.split())
+    assert end.value.code == 2 and "--fold" in capsys.readouterr().err.splitlines()[-1]
+
+
+# DCASE20
+
+
+def test_accuracy_by_device_and_city(trained: Callable, dcase20_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """b and s6 in lyon, s6 in milan, ten clips each; only milan was not trained on."""
+    folder, printed = trained("dcase20", capsys)
+    model = WaveformModel(checkpoints.load_model(folder / "last.pt")).eval()
+    right: dict[tuple[str, str], list[bool]] = {}
+    with torch.no_grad():
+        for clip in dcase20.test_set(dcase20_dir, sample_rate=RATE):
+            _, city, *_, device = clip.name.removesuffix(".wav").split("-")
+            logits, _ = model(clip.waveform[None])
+            right.setdefault((city, device), []).append(dcase20.SCENES[logits.argmax()] == clip.name.split("-")[0])
+    in_lyon = right["lyon", "b"] + right["lyon", "s6"]
+    assert {key: len(values) for key, values in right.items()} == {("lyon", "b"): 10, ("lyon", "s6"): 10, ("milan", "s6"): 10}
+    everything = in_lyon + right["milan", "s6"]
+    assert scores(printed) == {
+        "accuracy": pytest.approx(np.mean(everything), abs=6e-4),
+        "accuracy class mean": pytest.approx(np.mean(everything), abs=6e-4),
+        "accuracy device b": pytest.approx(np.mean(right["lyon", "b"]), abs=6e-4),
+        "accuracy device s6": pytest.approx(np.mean(right["lyon", "s6"] + right["milan", "s6"]), abs=6e-4),
+        "accuracy seen cities": pytest.approx(np.mean(in_lyon), abs=6e-4),
+        "accuracy unseen cities": pytest.approx(np.mean(right["milan", "s6"]), abs=6e-4),
+    }
+
+
+# FSD50K
+
+
+def mean_average_precision(checkpoint: Path, folder: Path, seconds: float | None) -> float:
+    """mAP of clips that are heard one by one, cut to `seconds` or whole."""
+    model = WaveformModel(checkpoints.load_model(checkpoint)).eval()
+    logits, targets = [], []
+    with torch.no_grad():
+        for clip in fsd50k.evaluation_set(folder, sample_rate=RATE, clip_seconds=seconds):
+            logits.append(model(clip.waveform[None])[0][0].numpy())
+            targets.append(clip.target.numpy())
+    pairs = zip(np.array(targets).T, np.array(logits).T, strict=True)
+    return float(np.mean([average_precision_score(target, score) for target, score in pairs if target.any()]))
+
+
+def test_whole_clips_are_evaluated_at_their_own_length(
+    trained: Callable, fsd50k_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = trained("fsd50k", capsys)[0] / "best.pt"
+    argv = (*ALWAYS, "--dataset_dir", fsd50k_dir, "--evaluate", checkpoint, "--batch_size", 5)
+    found = {}
+    for seconds, options in ((None, ("--variable_eval_length",)), (1.0, ("--clip_seconds", 1)), (0.4, ("--clip_seconds", 0.4))):
+        run(ex_fsd50k, *argv, *options)
+        found[seconds] = scores(capsys.readouterr().out.splitlines())["mAP"]
+        expected = mean_average_precision(checkpoint, fsd50k_dir, seconds)
+        assert found[seconds] == pytest.approx(expected, abs=1e-3 if seconds else 0.03)  # whole clips: 10 ms are rounded
+    assert len(set(found.values())) == 3
+
+
+def test_training_can_validate_on_whole_clips(fsd50k_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = (*TINY, "--clip_seconds", 0.5, "--batch_size", 8, "--variable_eval_length")
+    run(ex_fsd50k, *ALWAYS, "--dataset_dir", fsd50k_dir, *options)
+    printed = capsys.readouterr().out.splitlines()
+    run(ex_fsd50k, *ALWAYS, "--dataset_dir", fsd50k_dir, "--evaluate", "runs/fsd50k/best.pt", "--variable_eval_length")
+    assert capsys.readouterr().out.splitlines() == printed
+
+
+# Mistakes
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Callable[[int, str], Path]:
+    """Write a checkpoint whose classes have names of the given form."""
+
+    def save(num_classes: int, form: str) -> Path:
+        model = get_model(num_classes, width_mult=0.1)
+        model.labels = tuple(form.format(k) for k in range(num_classes))
+        checkpoints.save(tmp_path / "foreign.pt", model)
+        return tmp_path / "foreign.pt"
+
+    return save
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_models_of_other_classes_are_refused(
+    name: str, request: pytest.FixtureRequest, foreign: Callable, tiny_checkpoint: Path, failing_message: Callable[..., str]
+) -> None:
+    script = SCRIPTS[name]
+    data = data_argument(script.module, request.getfixturevalue(script.data))
+    num_classes = {"esc50": 50, "fsd50k": 200, "dcase20": 10, "folder": 3}[name]
+    message = failing_message(script.module.main, *data, *ALWAYS, "--evaluate", tiny_checkpoint)
+    assert "527" in message and str(num_classes) in message
+    message = failing_message(script.module.main, *data, *ALWAYS, "--evaluate", foreign(num_classes, "thing {}"))
+    assert "thing 0" in message
+    assert "nowhere.pt" in failing_message(script.module.main, *data, *ALWAYS, "--evaluate", "nowhere.pt")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_folders_that_are_not_there_are_named(
+    name: str, tmp_path: Path, foreign: Callable, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str]
+) -> None:
+    script = SCRIPTS[name].module
+    for action in ((), ("--evaluate", foreign(200, "{}"))):
+        for folder in ("nowhere", "empty"):
+            (tmp_path / "empty").mkdir(exist_ok=True)
+            assert folder in failing_message(script.main, *data_argument(script, tmp_path / folder), *ALWAYS, *TINY, *action)
+    if script is not ex_folder:
+        monkeypatch.setenv(f"{name.upper()}_DIR", str(tmp_path / "elsewhere"))
+        assert "elsewhere" in failing_message(script.main, *ALWAYS, *TINY)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--pretrained_name", "mn04_opensounds", "--head_type", "fully_convolutional"), "head_type"),
+        (("--pretrained_name", "nowhere.pt"), "nowhere.pt"),
+        (("--model_width", 0.1, "--batch_size", 500), "--batch_size"),
+        (
+            ("--model_width", 0.1, "--batch_size", 8, "--features_lr", 0, "--classifier_lr", 0, "--last_layer_lr", 0),
+            "--last_layer_lr",
+        ),
+        (("--resume", "runs/nowhere"), "runs/nowhere"),
+    ],
+)
+def test_options_that_cannot_work(argv: tuple, named: str, dcase20_dir: Path, failing_message: Callable[..., str]) -> None:
+    assert named in failing_message(ex_dcase20.main, "--dataset_dir", dcase20_dir, *ALWAYS, *FRONT_END, *argv)
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
+
+
+def test_a_run_of_other_classes_does_not_go_on(
+    folder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], failing_message: Callable[..., str]
+) -> None:
+    """A class that was renamed, one that is new, and recordings that are new."""
+    own = Path(shutil.copytree(folder_dir, tmp_path / "own"))
+    run(ex_folder, own, *ALWAYS, *TINY, "--from_scratch")
+    capsys.readouterr()
+    last = Path("runs/folder/last.pt").read_bytes()
+    resume = ("--resume", "runs/folder", "--n_epochs", 2)
+    (own / "rock").rename(own / "stone")
+    assert "rock" in failing_message(ex_folder.main, *resume)
+    (own / "stone").rename(own / "rock")
+    write(own / "new" / "a.wav", tone(1, 1.0, 1))
+    assert "4" in failing_message(ex_folder.main, *resume)
+    shutil.rmtree(own / "new")
+    for k in range(12):
+        write(own / "rock" / f"new{k}.wav", tone(1, 1.0, 50 + k))
+    assert "training clips" in failing_message(ex_folder.main, *resume)
+    assert Path("runs/folder/last.pt").read_bytes() == last
+
+
+# Own recordings
+
+OWN = ("--from_scratch", *TINY)
+
+
+def own_run(caplog: pytest.LogCaptureFixture, *argv: object) -> tuple[int, int, int]:
+    """Train on own recordings; return how many are trained, validated and tested on."""
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run(ex_folder, *ALWAYS, *OWN, *argv)
+    found = re.search(r"(\d+) clips to train, (\d+) to validate, (\d+) to test on", caplog.text)
+    return tuple(map(int, found.groups()))
+
+
+def test_a_folder_as_people_have_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    root, outside = tmp_path / "mine", tmp_path / "outside.wav"
+    for name, recording in (("Vögel im Grünen", "speech"), ("日本", "rock")):
+        for i in range(4):
+            write(root / name / f"Aufnahme ü {i}.wav", piece(recording, i))
+    write(outside, tone(1, 1.0, 1))
+    (root / "日本" / "outside.wav").symlink_to(outside)
+    (root / "日本" / "broken.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:500])
+    (root / "日本" / "text.mp3").write_text("no sound")
+    (root / "日本" / "notes.txt").write_text("no sound")
+    (root / "empty class").mkdir()
+    assert own_run(caplog, root) == (6, 2, 0)
+    for what in ("outside.wav", "broken.wav", "text.mp3", "empty class", "1 .txt"):
+        assert what in caplog.text
+    assert checkpoints.load("runs/folder/best.pt").labels == ("Vögel im Grünen", "日本")
+    capsys.readouterr()
+    run(inference, "--model_name", "runs/folder/best.pt", "--audio_path", root / "日本" / "Aufnahme ü 1.wav")
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert {line.partition(":")[0] for line in lines} == {"Vögel im Grünen", "日本"}
+    assert sum(float(line.split()[-1]) for line in lines) == pytest.approx(1, abs=2e-3)
+
+
+def pieces(root: Path, count: int) -> list[str]:
+    """Write pieces of rock and speech in turn."""
+    for i in range(count):
+        write(root / f"{i}.wav", piece(("rock", "speech")[i % 2], 0.3 * (i // 2)))
+    return [f"{i}.wav" for i in range(count)]
+
+
+def test_a_table_of_several_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    names = pieces(tmp_path / "mine", 12)
+    rows = [(name, ("a", "b", "a;b", "")[i % 4]) for i, name in enumerate(names)]
+    table = write_table(tmp_path / "labels.csv", ("path", "labels"), *rows)
+    assert own_run(caplog, tmp_path / "mine", "--csv", table)[2] == 0
+    assert set(scores(capsys.readouterr().out.splitlines())) >= {"mAP", "ROC"}
+    last = checkpoints.load("runs/folder/last.pt")
+    assert last.labels == ("a", "b") and not last.single_label
+
+
+def test_a_table_of_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """There or not: one logit, whose score is its sigmoid."""
+    names = pieces(tmp_path / "mine", 12)
+    table = write_table(
+        tmp_path / "labels.csv", ("path", "labels"), *((name, "rock" if i % 2 else "") for i, name in enumerate(names))
+    )
+    own_run(caplog, tmp_path / "mine", "--csv", table)
+    assert "mAP" in scores(capsys.readouterr().out.splitlines())
+    last = checkpoints.load("runs/folder/best.pt")
+    assert last.labels == ("rock",) and last.arch.num_classes == 1
+    run(inference, "--model_name", "runs/folder/best.pt", "--audio_path", tmp_path / "mine" / "1.wav")
+    (line,) = capsys.readouterr().out.splitlines()[1:-1]
+    assert re.fullmatch(r"rock: 0\.\d{3}", line)
+
+
+def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    names = pieces(tmp_path / "mine", 16)
+    parts = ["train"] * 8 + ["validation"] * 2 + ["test"] * 6
+    rows = [(name, ("rock", "speech")[i % 2], parts[i]) for i, name in enumerate(names)]
+    table = write_table(tmp_path / "labels.csv", ("path", "labels", "split"), *rows)
+    assert own_run(caplog, tmp_path / "mine", "--csv", table) == (8, 2, 6)
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
+    assert "validation" in lines[0] and lines[at].endswith("best.pt")
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--csv", table, "--evaluate", "runs/folder/best.pt", "--clip_seconds", 1)
+    assert capsys.readouterr().out.splitlines()[1:] == lines[at + 1 :]
+
+
+def test_tables_of_folds_and_of_groups(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = pieces(tmp_path / "mine", 12)
+    rows = [(name, ("rock", "speech")[i % 2], (1, 2, 2, 3, 3, 3)[i // 2]) for i, name in enumerate(names)]
+    table = write_table(tmp_path / "folds.csv", ("path", "labels", "fold"), *rows)
+    argv = (tmp_path / "mine", "--csv", table)
+    assert own_run(caplog, *argv) == (10, 2, 0)
+    assert own_run(caplog, *argv, "--fold", "3", "--experiment_name", "third") == (6, 6, 0)
+    rows = [(name, ("rock", "speech")[i % 2], f"{i % 2}{i // 6}") for i, name in enumerate(names)]  # groups of three clips
+    table = write_table(tmp_path / "groups.csv", ("path", "labels", "group"), *rows)
+    assert own_run(caplog, tmp_path / "mine", "--csv", table, "--experiment_name", "groups") == (6, 6, 0)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2,), (1,)])
+def test_too_few_recordings_are_one_line(counts: tuple[int, ...], tmp_path: Path, failing_message: Callable[..., str]) -> None:
+    for k, count in enumerate(counts):
+        for i in range(count):
+            write(tmp_path / "mine" / f"class {k}" / f"{i}.wav", tone(k, 0.5, i))
+    assert failing_message(ex_folder.main, tmp_path / "mine", *ALWAYS, *OWN)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (2, 2), (1, 1, 3)])
+def test_few_recordings_train(counts: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for k, count in enumerate(counts):
+        for i in range(count):
+            write(tmp_path / "mine" / f"class {k}" / f"{i}.wav", tone(k, 0.5, i))
+    assert sum(own_run(caplog, tmp_path / "mine")) == sum(counts)
+    assert checkpoints.load("runs/folder/last.pt").arch.num_classes == len(counts)
+
+
+def test_the_shortest_and_whole_recordings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i, seconds in enumerate((0.002, 0.01, 0.3, 1.0, 2.0, 0.002, 0.01, 0.3)):
+        write(tmp_path / "mine" / f"class {i % 2}" / f"{i}.wav", tone(i, seconds, i))
+    assert own_run(caplog, tmp_path / "mine", "--variable_eval_length", "--val_share", 0.5) == (4, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--val_share", 0), "val_share"),
+        (("--val_share", 1), "val_share"),
+        (("--fold", "1"), "fold"),
+        (("--csv", "nowhere.csv"), "nowhere.csv"),
+        (("--batch_size", 100), "--batch_size"),
+    ],
+)
+def test_own_mistakes_are_one_line(argv: tuple, named: str, folder_dir: Path, failing_message: Callable[..., str]) -> None:
+    assert named in failing_message(ex_folder.main, folder_dir, *ALWAYS, *OWN, *argv)
+
+
+def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(ex_folder, *OWN)
+    assert end.value.code == 2 and "DATA" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_moved_folder_goes_on(folder_dir: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(folder_dir, tmp_path / "moved"))
+    whole = ("--experiment_name", "whole", "--n_epochs", 2)
+    for argv in ((*OWN, *SCHEDULE, *whole), (*OWN, *SCHEDULE)):
+        run(ex_folder, folder_dir, *ALWAYS, *argv)
+    run(ex_folder, moved, "--resume", "runs/folder", "--n_epochs", 2)
+    assert_same_run(Path("runs/whole"), Path("runs/folder"))
