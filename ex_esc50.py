@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
-    args = parse(parser, argv, RECIPES)
+    args = parse(parser, argv, RECIPES, as_trained=("fold",))
     if args.evaluate and args.fold == ALL:
         parser.error("--evaluate measures one model on the fold that it was not trained on; give --fold 1 to 5")
     args.dataset_dir = esc50.resolve_dir(args.dataset_dir).absolute()
@@ -71,7 +71,8 @@ def train_all_folds(args: argparse.Namespace, device: torch.device) -> None:
     folder = experiment_folder(args)
     accuracies = []
     for fold in esc50.FOLDS:
-        scores, _ = finetune(args, device, make_task(args, fold), folder / f"fold_{fold}")
+        part = argparse.Namespace(**vars(args) | {"fold": str(fold)})
+        scores, _ = finetune(part, device, make_task(args, fold), folder / f"fold_{fold}")
         accuracies.append(scores["accuracy"])
         print_scores(f"Results on fold {fold} of ESC-50, last epoch", scores)
     print_scores("Mean of the five folds", {"accuracy": statistics.mean(accuracies)})

@@ -9,7 +9,6 @@ python inference.py --model_name runs/folder/best.pt --audio_path recording.wav
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,11 +18,8 @@ from datasets.recordings import Recordings
 from helpers import cli, distributed
 from helpers.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, evaluate, finetune, parse, print_scores
 from helpers.objectives import CLASSIFICATION, TAGGING
-from models import checkpoints
 
 CLIPS_TO_SEE = 8000  # in a training, by way of more epochs for fewer clips
-
-logger = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line."""
     parser = build_parser()
-    args = parse(parser, argv)
+    args = parse(parser, argv, as_trained=("clip_seconds", "val_share", "fold", "seed"))
     if args.dataset_dir is None:
         parser.error("DATA is missing: the folder of the recordings")
     args.pretrained_name = None if args.from_scratch else args.pretrained_name
@@ -58,8 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = folder.scan(args.dataset_dir, args.csv, decode_all=True)
         split = folder.split(data, args.val_share, args.seed, fold=args.fold)
         fill_in(args, data, len(split.train))
-        logger.info("%s", data.report())
-        logger.info("%d clips to train, %d to validate, %d to test on", *map(len, split))
         task = make_task(args, data, split)
         part, checkpoint = ("test" if len(split.test) else "validation"), args.evaluate
         if not checkpoint:
@@ -81,8 +75,6 @@ def fill_in(args: argparse.Namespace, data: folder.FolderData, training_clips: i
     args.warm_up_len = warm_up if args.warm_up_len is None else args.warm_up_len
     args.ramp_down_start = warm_up if args.ramp_down_start is None else args.ramp_down_start
     args.ramp_down_len = args.n_epochs - warm_up if args.ramp_down_len is None else args.ramp_down_len
-    if args.clip_seconds is None and args.evaluate:
-        args.clip_seconds = checkpoints.load(args.evaluate).args.get("clip_seconds")
     if args.clip_seconds is None:
         args.clip_seconds = float(np.clip(np.ceil(np.quantile(data.seconds, 0.9)), 1, 10))
 
@@ -107,6 +99,7 @@ def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.S
         training_set=training_set,
         validation_set=lambda rate: held_out(split.val, rate),
         test_set=lambda rate: held_out(split.test if len(split.test) else split.val, rate),
+        description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from models import checkpoints
 from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
+logger = logging.getLogger(__name__)
+
 Recipe = Mapping[str, Any]  # defaults of options
 TUNED_AUGMENTATION: Recipe = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_augment": 12.0}
 
@@ -42,6 +45,7 @@ class Task:
     training_set: Callable[[int], ClipDataset]
     validation_set: Callable[[int], ClipDataset]  # measured after each epoch
     test_set: Callable[[int], ClipDataset]  # what `--evaluate` measures
+    description: str = ""  # of the data, for the log
 
 
 def add_options(
@@ -105,9 +109,15 @@ def published_recipe(
 
 
 def parse(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, recipes: Mapping[str, Recipe] | None = None
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    recipes: Mapping[str, Recipe] | None = None,
+    as_trained: Sequence[str] = (),
 ) -> argparse.Namespace:
-    """Parse a command line; options that are not given follow the chosen recipe, or, with `--resume`, the run that goes on."""
+    """Parse a command line; options that are not given follow the chosen recipe, or, with `--resume`, the run that goes on.
+
+    With `--evaluate`, the options `as_trained`, which say what the model was not trained on, follow the training of the checkpoint.
+    """
     if recipes:
         chooser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
         add_recipe_option(chooser, recipes)
@@ -119,6 +129,10 @@ def parse(
     args = parse_arguments(parser, argv)
     if args.evaluate and (args.train or args.resume):
         parser.error("--evaluate measures a fine-tuned checkpoint; leave --train and --resume out")
+    if args.evaluate:
+        stored = checkpoints.load(args.evaluate).args
+        parser.set_defaults(**{name: stored[name] for name in as_trained if name in stored})
+        args = parser.parse_args(argv)
     if args.linear_probe and (args.features_lr or args.classifier_lr):
         parser.error("--linear_probe trains the last layer alone; leave --features_lr and --classifier_lr out")
     return args
@@ -131,6 +145,8 @@ def finetune(
     args.precision = args.precision or default_precision(device)
     seed_everything(args.seed)
     with Run(args, folder) as run:
+        if task.description:
+            logger.info("%s", task.description)
         if run.resumed:
             _check_classes(run.resumed[0].name, run.resumed[0].arch.num_classes, run.resumed[0].labels, task)
         model = build_training_model(args, run, task.num_classes, task.labels, task.clip_seconds).to(device)

@@ -30,7 +30,7 @@ from models.network import MobileNetV3
 RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; the clips must stay the same, also in a folder that was moved.
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
-MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path"}
+MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train"}
 STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
 PACKAGES = ("torch", "torchaudio", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -55,6 +55,8 @@ class Run:
         self._is_part = folder is not None
         self._is_new = self.folder is None or not (self.folder / "config.json").exists()
         _check_name(args.experiment_name)
+        if self._is_part and not self._is_new:
+            _refuse_changes(self.folder, read_config(self.folder)["args"], self.args)
         self.best = -math.inf
         self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run goes on, until `fit` has taken it
         self._tracker = tracking.Tracker("disabled", args.experiment_name, RUNS_DIR, {}, "")
@@ -129,12 +131,15 @@ class Run:
             checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args, training=training)
 
     def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> None:
-        """Write best.pt when the metric `selection` is higher than ever before in this run, and W&B's copy of the weights."""
+        """Write best.pt when the metric `selection` is higher than ever before in this run, and W&B's copy of the weights.
+
+        While the metric is undefined (NaN), the first epoch is the best.
+        """
         if not distributed.is_main():
             return
         paths = [self._tracker.folder / "last.pt"] if self._tracker.folder else []
-        if metrics[selection] > self.best:
-            self.best = metrics[selection]
+        if metrics[selection] > self.best or not (self.folder / "best.pt").exists():
+            self.best = max(self.best, metrics[selection])  # which NaN does not change
             paths.append(self.folder / "best.pt")
         for path in paths:
             checkpoints.save(path, model, epoch=epoch, metrics=metrics, args=self.args)
@@ -176,12 +181,17 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
         raise ValueError(f"{args.resume} is not a run of this script: its options {', '.join(sorted(unknown))} are unknown here")
     parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
     args = parser.parse_args(argv)
-    given = checkpoints.plain(vars(args))
-    changed = [name for name in stored if given[name] != stored[name] and name not in MAY_CHANGE]
-    if changed:
-        differences = ", ".join(f"--{name} {given[name]} (was {stored[name]})" for name in changed)
-        raise ValueError(f"a resumed run keeps its options, but {differences}; leave them out or start a new run")
+    _refuse_changes(args.resume, stored, vars(args))
     return args
+
+
+def _refuse_changes(folder: Path, stored: dict[str, Any], args: dict[str, Any]) -> None:
+    """Raise ValueError where options that would make another training differ from those a run was started with."""
+    given = checkpoints.plain(args)
+    changed = [name for name in stored if given.get(name) != stored[name] and name not in MAY_CHANGE]
+    if changed:
+        differences = ", ".join(f"--{name} {given.get(name)} (was {stored[name]})" for name in changed)
+        raise ValueError(f"{folder} keeps its options, but {differences}; leave them out or start a new run")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -21,8 +21,9 @@ import ex_esc50
 import ex_folder
 import ex_fsd50k
 import inference
-from datasets import audio, dcase20, fsd50k
+from datasets import audio, dcase20, esc50, fsd50k
 from datasets.hdf5_mp3 import Mp3Writer
+from helpers import finetuning
 from helpers.tagger import AudioTagger
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -302,7 +303,7 @@ def test_five_folds_one_after_the_other(esc50_dir: Path, capsys: pytest.CaptureF
     assert printed == pytest.approx([*accuracies, np.mean(accuracies)], abs=6e-4)
     assert lines[-2] == "Mean of the five folds" and len(printed) == 6
 
-    run(ex_esc50, *ALWAYS, "--dataset_dir", esc50_dir, "--evaluate", folder / "fold_5" / "last.pt", "--fold", 5)
+    run(ex_esc50, *ALWAYS, "--dataset_dir", esc50_dir, "--evaluate", folder / "fold_5" / "last.pt")  # on its own fold
     assert scores(capsys.readouterr().out.splitlines())["accuracy"] == pytest.approx(accuracies[4], abs=6e-4)
 
     for k in (4, 5):
@@ -312,12 +313,27 @@ def test_five_folds_one_after_the_other(esc50_dir: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines() == lines
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert [path.name for path in Path("runs").iterdir()] == ["esc50"]
+    run(ex_esc50, "--train", "--resume", folder / "fold_3")
+    assert scores(capsys.readouterr().out.splitlines())["accuracy"] == pytest.approx(accuracies[2], abs=6e-4)
+    assert not [path for path in (folder / "fold_3").iterdir() if path.is_dir()]
     for k in (4, 5):
         first, again = (checkpoints.load(path / "last.pt").state for path in (Path(f"first_{k}"), folder / f"fold_{k}"))
         assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
 
 
-@pytest.mark.parametrize("argv", ["--fold 6", "--fold 0", "--evaluate a.pt --fold all"])
+@pytest.mark.parametrize("fold", esc50.FOLDS)
+def test_a_fold_is_tested_on_and_the_others_are_trained_on(fold: int, esc50_dir: Path) -> None:
+    args = finetuning.parse(ex_esc50.build_parser(), [], ex_esc50.RECIPES)
+    args.dataset_dir = esc50_dir
+    task = ex_esc50.make_task(args, fold)
+    for part in (task.test_set(RATE), task.validation_set(RATE)):
+        assert len(part) == 30 and {name.split("-")[0] for name in part.names} == {str(fold)}
+    training = task.training_set(RATE)
+    assert len(training) == 120 and {name.split("-")[0] for name in training.names} == set("12345") - {str(fold)}
+    assert (training.sample_rate, training.clip_seconds) == (RATE, 5.0)
+
+
+@pytest.mark.parametrize("argv", ["--fold 6", "--fold 0", "--evaluate mn04_opensounds --fold all"])
 def test_folds_that_are_not_there(argv: str, esc50_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(ex_esc50, "--dataset_dir", esc50_dir, *argv.split())
@@ -547,6 +563,12 @@ def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     table = write_table(tmp_path / "labels.csv", ("path", "labels", "split"), *rows)
     assert own_run(caplog, tmp_path / "mine", "--csv", table) == (8, 2, 6)
     lines = capsys.readouterr().out.splitlines()
+    args = ex_folder.parse_options([str(tmp_path / "mine"), "--csv", str(table), "--clip_seconds", "1"])
+    data = ex_folder.folder.scan(args.dataset_dir, args.csv)
+    task = ex_folder.make_task(args, data, ex_folder.folder.split(data))
+    assert [part(RATE).names for part in (task.training_set, task.validation_set, task.test_set)] == [
+        names[:8], names[8:10], names[10:],
+    ]  # fmt: skip
     at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
     assert "validation" in lines[0] and lines[at].endswith("best.pt")
     run(ex_folder, tmp_path / "mine", *ALWAYS, "--csv", table, "--evaluate", "runs/folder/best.pt", "--clip_seconds", 1)

@@ -195,6 +195,11 @@ def test_an_epoch_whose_score_is_nan_is_never_the_best() -> None:
     assert checkpoints.load(folder / "best.pt").epoch == 1
 
 
+def test_where_no_epoch_has_a_score_the_first_is_the_best() -> None:
+    _, _, folder = train([float("nan"), float("nan")])
+    assert checkpoints.load(folder / "best.pt").epoch == 0
+
+
 class Killed(Exception):
     pass
 

@@ -194,7 +194,7 @@ def test_saved_model_computes_the_same(own, tmp_path):
 
 def test_own_checkpoint_holds_plain_data_only(own):
     content = torch.load(own, weights_only=True)
-    assert set(content) == {"model", "arch", "mel", "labels", "epoch", "metrics", "args"}
+    assert set(content) == {"model", "arch", "mel", "labels", "single_label", "epoch", "metrics", "args"}
     assert content["labels"] == ["bark", "meow", "moo"] and content["arch"]["strides"] == [2, 2, 2, 1]
 
 
