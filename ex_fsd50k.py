@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = make_task(args)
         checkpoint = args.evaluate
         if not checkpoint:
+            task.test_set(32000)  # a missing file is better found now than after the training
             _, folder = finetune(args, device, task)
             checkpoint = distributed.gather(folder)[0] / "best.pt"
         print_scores(f"Results on the evaluation set of FSD50K: {checkpoint}", evaluate(args, device, task, checkpoint))

@@ -45,6 +45,7 @@ class Task:
     training_set: Callable[[int], ClipDataset]
     validation_set: Callable[[int], ClipDataset]  # measured after each epoch
     test_set: Callable[[int], ClipDataset]  # what `--evaluate` measures
+    epoch_clips: int | None = None  # drawn for an epoch, without repeats; None: all training clips
     description: str = ""  # of the data, for the log
 
 
@@ -155,7 +156,9 @@ def finetune(
                 module.momentum = args.batch_norm_momentum
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
-        loader = make_training_loader(augmented(training_clips, args), RandomSampler(training_clips), args)
+        loader = make_training_loader(
+            augmented(training_clips, args), RandomSampler(training_clips, num_samples=task.epoch_clips), args
+        )
         validation_loader = make_loader(task.validation_set(model.sample_rate), args)
         optimizer = torch.optim.Adam(parameter_groups(model.network, args), weight_decay=args.weight_decay)
 

@@ -17,6 +17,7 @@ import logging
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -97,8 +98,8 @@ def train(args: argparse.Namespace, job: Job) -> dict[str, float]:
         network = ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims]
         options += ["--from_scratch", "--max_lr", args.scratch_lr, *network]
     run_args = ex_folder.parse_options([str(option) for option in options])
-    split = folder.Split(np.resize(chosen, EPOCH_CLIPS), test, test[:0])
-    task = ex_folder.make_task(run_args, data, split)
+    split = folder.Split(np.resize(chosen, max(EPOCH_CLIPS, len(chosen))), test, test[:0])
+    task = replace(ex_folder.make_task(run_args, data, split), epoch_clips=EPOCH_CLIPS)
     scores, _ = finetune(run_args, torch.device("cpu"), task, args.output_dir / "runs" / run_args.experiment_name)
     return scores
 
