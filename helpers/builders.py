@@ -73,8 +73,13 @@ def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
     return DataLoader(clips, batch_size, sampler=range(rank, len(clips), world_size), **_worker_options(args))
 
 
-def make_training_loader(clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace) -> DataLoader:
-    """Load what `sampler` draws from a data set, in the parts of batches that this process trains on."""
+def make_training_loader(
+    clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace, names: Sequence[str] = ()
+) -> DataLoader:
+    """Load what `sampler` draws from a data set, in the parts of batches that this process trains on.
+
+    A run that goes on refuses clips of other `names` than it began with.
+    """
     batches = TrainingBatches(
         sampler,
         args.batch_size,
@@ -82,6 +87,7 @@ def make_training_loader(clips: Dataset, sampler: RandomSampler | WeightedRandom
         accumulate=args.accumulate,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
+        names=names,
     )
     return DataLoader(SeededClips(clips), batch_sampler=batches, **_worker_options(args))
 

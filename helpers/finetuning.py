@@ -56,7 +56,7 @@ def add_options(
     parser.add_argument("--train", action="store_true", help="fine-tune, which is what happens without --evaluate")
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate a fine-tuned checkpoint instead of training")
     parser.add_argument(
-        "--pretrained_name", default=pretrained_name, help="released or bundled model, or checkpoint, to start from"
+        "--pretrained_name", default=pretrained_name, help="model or checkpoint to start from; without one, random weights"
     )
     if dataset_help:
         parser.add_argument("--dataset_dir", help=dataset_help)
@@ -156,9 +156,8 @@ def finetune(
                 module.momentum = args.batch_norm_momentum
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
-        loader = make_training_loader(
-            augmented(training_clips, args), RandomSampler(training_clips, num_samples=task.epoch_clips), args
-        )
+        sampler = RandomSampler(training_clips, num_samples=task.epoch_clips)
+        loader = make_training_loader(augmented(training_clips, args), sampler, args, training_clips.names)
         validation_loader = make_loader(task.validation_set(model.sample_rate), args)
         optimizer = torch.optim.Adam(parameter_groups(model.network, args), weight_decay=args.weight_decay)
 

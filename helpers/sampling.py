@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,10 +71,12 @@ class TrainingBatches(Sampler[list[Draw]]):
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
+        names: Sequence[str] = (),
     ) -> None:
         """`batch_size` is that of one step of the optimizer, over all parts and processes.
 
-        The attribute `fingerprint` tells data sets apart: a hash of the number of clips drawn and of all clips' weights.
+        The attribute `fingerprint` tells data sets apart: a hash of the number of clips drawn, of all clips' weights and of
+        their `names`, if given.
         """
         parts = accumulate * world_size
         if batch_size % parts:
@@ -92,7 +94,8 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.rank = rank
         self.parts = parts
         weights = getattr(sampler, "weights", torch.empty(0)).numpy()
-        self.fingerprint = hashlib.sha256(b"%d %d " % (len(sampler), batch_size) + weights.tobytes()).hexdigest()[:16]
+        content = b"%d %d " % (len(sampler), batch_size) + weights.tobytes() + "\0".join(names).encode()
+        self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
         self._epoch = self._first_step = 0
 
     def start(self, epoch: int, step: int = 0) -> None:
