@@ -157,7 +157,7 @@ def finetune(
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
         sampler = RandomSampler(training_clips, num_samples=task.epoch_clips)
-        loader = make_training_loader(augmented(training_clips, args), sampler, args, training_clips.names)
+        loader = make_training_loader(augmented(training_clips, args), sampler, args, getattr(training_clips, "names", ()))
         validation_loader = make_loader(task.validation_set(model.sample_rate), args)
         optimizer = torch.optim.Adam(parameter_groups(model.network, args), weight_decay=args.weight_decay)
 
