@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from datasets import audioset
 from datasets.clip import Clip, TaughtClip
 from datasets.labels import audioset_labels
-from helpers import cli, distributed
+from helpers import cli, distributed, schedules
 from helpers.builders import augmented, build_training_model, make_loader, make_training_loader
 from helpers.distillation import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
 from helpers.losses import bce_per_clip
@@ -27,7 +27,6 @@ from helpers.metrics import TaggingMetrics, tagging_metrics
 from helpers.mixing import mixed_loss, mixup
 from helpers.objectives import tagging_scores
 from helpers.run import Run, parse_arguments, seed_everything
-from helpers.schedules import exp_warmup_linear_down
 from helpers.training import default_precision, fit, predict
 from models import checkpoints
 from models.ensemble import get_ensemble_model
@@ -107,13 +106,10 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             loss = args.kd_lambda * label_loss + (1.0 - args.kd_lambda) * distillation_loss
             return {"loss": loss, "label_loss": label_loss, "distillation_loss": distillation_loss}
 
-        def schedule(epoch: int) -> float:
-            return exp_warmup_linear_down(epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value)
-
         optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
         fit(
             model, loader, training_loss, lambda: tagging_scores(predict(model, test_loader, args.precision)),
-            optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection="mAP",
+            optimizer=optimizer, schedule=schedules.from_options(args), n_epochs=args.n_epochs, run=run, selection="mAP",
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
 

@@ -13,53 +13,36 @@ from dataclasses import replace
 
 from datasets import dcase20
 from datasets.recordings import Recordings
-from helpers import cli, distributed
-from helpers.finetuning import (
-    TUNED_AUGMENTATION,
-    Task,
-    add_cache_option,
-    add_options,
-    add_recipe_option,
-    evaluate,
-    finetune,
-    parse,
-    print_scores,
-    published_recipe,
-)  # fmt: skip
+from helpers import cli, distributed, finetuning
 from helpers.metrics import accuracy_by
 from helpers.objectives import CLASSIFICATION
 from helpers.training import Predictions
 
-RECIPES = {
-    "later_tuned": published_recipe(8e-4, 80, 64, 10, 10, 65, **TUNED_AUGMENTATION),
-    "first_release": published_recipe(2e-5, 50, 16, 6, 6, 20),
-}
+RECIPES = finetuning.published_recipes(later_tuned=(8e-4, 80, 64, 10, 10, 65), first_release=(2e-5, 50, 16, 6, 6, 20))
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    add_options(
-        parser, experiment_name="dcase20", dataset_help="folder of meta.csv and audio/ (else DCASE20_DIR, else data/dcase20)"
-    )
-    add_recipe_option(parser, RECIPES)
-    add_cache_option(parser)
+    help_text = "folder of meta.csv and audio/ (else DCASE20_DIR, else data/dcase20)"
+    finetuning.add_options(parser, experiment_name="dcase20", recipes=RECIPES, dataset_help=help_text)
+    finetuning.add_cache_option(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(build_parser(), argv, RECIPES)
+    args = finetuning.parse(build_parser(), argv, RECIPES)
     args.dataset_dir = dcase20.resolve_dir(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         task = make_task(args)
         if args.evaluate:
-            title, scores = args.evaluate, evaluate(args, device, task, args.evaluate)
+            title, scores = args.evaluate, finetuning.evaluate(args, device, task, args.evaluate)
         else:
-            title, (scores, _) = "last epoch", finetune(args, device, task)
-        print_scores(f"Results on the test files of fold 1: {title}", scores)
+            title, (scores, _) = "last epoch", finetuning.finetune(args, device, task)
+        finetuning.print_scores(f"Results on the test files of fold 1: {title}", scores)
     return 0
 
 
-def make_task(args: argparse.Namespace) -> Task:
+def make_task(args: argparse.Namespace) -> finetuning.Task:
     """Fold 1 of the development set, whose test files are measured after each epoch: there is no other validation set."""
 
     def training_set(sample_rate: int) -> Recordings:
@@ -77,7 +60,7 @@ def make_task(args: argparse.Namespace) -> Task:
         by_group = [accuracy_by(groups, predictions.targets, predictions.logits) for groups in (devices, cities)]
         return CLASSIFICATION.scores(predictions) | by_group[0] | by_group[1]
 
-    return Task(
+    return finetuning.Task(
         objective=replace(CLASSIFICATION, scores=scores),
         num_classes=dcase20.NUM_CLASSES,
         labels=dcase20.SCENES,

@@ -10,30 +10,16 @@ import argparse
 from collections.abc import Sequence
 
 from datasets import fsd50k
-from helpers import cli, distributed
-from helpers.finetuning import (
-    TUNED_AUGMENTATION,
-    Task,
-    add_options,
-    add_recipe_option,
-    evaluate,
-    finetune,
-    parse,
-    print_scores,
-    published_recipe,
-)  # fmt: skip
+from helpers import cli, distributed, finetuning
 from helpers.objectives import TAGGING
 
-RECIPES = {
-    "later_tuned": published_recipe(7e-5, 80, 64, 10, 10, 65, **TUNED_AUGMENTATION),
-    "first_release": published_recipe(5e-5, 20, 64, 0, 6, 9),
-}
+RECIPES = finetuning.published_recipes(later_tuned=(7e-5, 80, 64, 10, 10, 65), first_release=(5e-5, 20, 64, 0, 6, 9))
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    add_options(parser, experiment_name="fsd50k", dataset_help="folder of the HDF5 files (else FSD50K_DIR, else data/fsd50k)")
-    add_recipe_option(parser, RECIPES)
+    help_text = "folder of the HDF5 files (else FSD50K_DIR, else data/fsd50k)"
+    finetuning.add_options(parser, experiment_name="fsd50k", recipes=RECIPES, dataset_help=help_text)
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument(
         "--variable_eval_length", action="store_true", help="validate and test on whole clips, in batches of one length"
@@ -42,23 +28,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(build_parser(), argv, RECIPES, as_trained=("clip_seconds",))
+    args = finetuning.parse(build_parser(), argv, RECIPES, as_trained=("clip_seconds",))
     args.dataset_dir = fsd50k.resolve_dir(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         task = make_task(args)
         checkpoint = args.evaluate
         if not checkpoint:
             task.test_set(32000)  # a missing file is better found now than after the training
-            _, folder = finetune(args, device, task)
+            _, folder = finetuning.finetune(args, device, task)
             checkpoint = distributed.gather(folder)[0] / "best.pt"
-        print_scores(f"Results on the evaluation set of FSD50K: {checkpoint}", evaluate(args, device, task, checkpoint))
+        scores = finetuning.evaluate(args, device, task, checkpoint)
+        finetuning.print_scores(f"Results on the evaluation set of FSD50K: {checkpoint}", scores)
     return 0
 
 
-def make_task(args: argparse.Namespace) -> Task:
+def make_task(args: argparse.Namespace) -> finetuning.Task:
     """FSD50K: training clips are cropped at random, the others from their beginning or not at all."""
     eval_seconds = None if args.variable_eval_length else args.clip_seconds
-    return Task(
+    return finetuning.Task(
         objective=TAGGING,
         num_classes=fsd50k.NUM_CLASSES,
         labels=fsd50k.class_names(args.dataset_dir),

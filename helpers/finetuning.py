@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
 from datasets.clip import Clip, ClipDataset
-from helpers import cli, distributed
+from helpers import cli, distributed, schedules
 from helpers.builders import augmented, build_training_model, make_loader, make_training_loader
 from helpers.mixing import freq_mixstyle, mixed_loss, mixup
 from helpers.objectives import Objective
 from helpers.run import Run, parse_arguments, seed_everything
-from helpers.schedules import exp_warmup_linear_down
 from helpers.training import default_precision, fit, predict
 from models import checkpoints
 from models.network import MobileNetV3
@@ -28,7 +27,7 @@ from models.waveform import WaveformModel
 logger = logging.getLogger(__name__)
 
 Recipe = Mapping[str, Any]  # defaults of options
-TUNED_AUGMENTATION: Recipe = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_augment": 12.0}
+TUNED_AUGMENTATION = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_augment": 12.0}
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,14 @@ class Task:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, *, experiment_name: str, dataset_help: str | None = None, pretrained_name: str | None = None
+    parser: argparse.ArgumentParser,
+    *,
+    experiment_name: str,
+    dataset_help: str | None = None,
+    pretrained_name: str | None = None,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> None:
-    """Options of every fine-tuning (`--dataset_dir` if it has a help text), with the defaults of no recipe."""
+    """Options of every fine-tuning; `--dataset_dir` if it has a help text, `--recipe` if there are recipes (see `parse`)."""
     parser.add_argument("--train", action="store_true", help="fine-tune, which is what happens without --evaluate")
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate a fine-tuned checkpoint instead of training")
     parser.add_argument(
@@ -60,6 +64,8 @@ def add_options(
     )
     if dataset_help:
         parser.add_argument("--dataset_dir", help=dataset_help)
+    if recipes:
+        _add_recipe_option(parser, recipes)
     cli.add_run_options(parser, batch_size=64)
     cli.add_training_options(parser, experiment_name=experiment_name)
     cli.add_network_options(parser)
@@ -81,8 +87,8 @@ def add_options(
     group.add_argument("--linear_probe", action="store_true", help="train the last layer alone, on a frozen network")
 
 
-def add_recipe_option(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]) -> None:
-    """`--recipe`, whose first choice is the default; see `parse`."""
+def _add_recipe_option(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]) -> None:
+    """`--recipe`, whose first choice is the default."""
     parser.add_argument(
         "--recipe", choices=tuple(recipes), default=next(iter(recipes)),
         help="published defaults of learning rate, schedule, batch size and augmentation",
@@ -94,18 +100,15 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache_path", metavar="DIR", help="keep decoded, resampled recordings in this folder (128 kB a second)")
 
 
-def published_recipe(
-    max_lr: float, n_epochs: int, batch_size: int, warm_up_len: int, ramp_down_start: int, ramp_down_len: int, **augmentation: Any
-) -> Recipe:
-    """Defaults as the published tables give them, epochs for lengths; mixup of 0.3 unless the augmentation says otherwise."""
+def published_recipes(*, later_tuned: Sequence[float], first_release: Sequence[float]) -> dict[str, Recipe]:
+    """Both recipes of a data set, each as its peak rate, epochs, batch size, and warm-up, start and length of the ramp down.
+
+    The later one augments as published; what the first one did is not on record, here it is mixup alone.
+    """
+    names = ("max_lr", "n_epochs", "batch_size", "warm_up_len", "ramp_down_start", "ramp_down_len")
     return {
-        "max_lr": max_lr,
-        "n_epochs": n_epochs,
-        "batch_size": batch_size,
-        "warm_up_len": warm_up_len,
-        "ramp_down_start": ramp_down_start,
-        "ramp_down_len": ramp_down_len,
-        **augmentation,
+        "later_tuned": dict(zip(names, later_tuned, strict=True)) | TUNED_AUGMENTATION,
+        "first_release": dict(zip(names, first_release, strict=True)),
     }
 
 
@@ -117,11 +120,12 @@ def parse(
 ) -> argparse.Namespace:
     """Parse a command line; options that are not given follow the chosen recipe, or, with `--resume`, the run that goes on.
 
-    With `--evaluate`, the options `as_trained`, which say what the model was not trained on, follow the training of the checkpoint.
+    With `--evaluate`, the options `as_trained`, which say what the model was not trained on, follow the training of the checkpoint;
+    a value of the command line that differs is used with a warning.
     """
     if recipes:
         chooser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-        add_recipe_option(chooser, recipes)
+        _add_recipe_option(chooser, recipes)
         try:
             recipe = chooser.parse_known_args(argv)[0].recipe
         except argparse.ArgumentError:
@@ -134,6 +138,10 @@ def parse(
         stored = checkpoints.load(args.evaluate).args
         parser.set_defaults(**{name: stored[name] for name in as_trained if name in stored})
         args = parser.parse_args(argv)
+        given = checkpoints.plain(vars(args))
+        for name in as_trained:
+            if given[name] != stored.get(name, given[name]):
+                logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
     if args.linear_probe and (args.features_lr or args.classifier_lr):
         parser.error("--linear_probe trains the last layer alone; leave --features_lr and --classifier_lr out")
     return args
@@ -150,6 +158,8 @@ def finetune(
             logger.info("%s", task.description)
         if run.resumed:
             _check_classes(run.resumed[0].name, run.resumed[0].arch.num_classes, run.resumed[0].labels, task)
+        if not args.pretrained_name:
+            logger.info("no pre-trained model: training starts from random weights")
         model = build_training_model(args, run, task.num_classes, task.labels, task.clip_seconds).to(device)
         for module in model.network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -157,7 +167,7 @@ def finetune(
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
         sampler = RandomSampler(training_clips, num_samples=task.epoch_clips)
-        loader = make_training_loader(augmented(training_clips, args), sampler, args, getattr(training_clips, "names", ()))
+        loader = make_training_loader(augmented(training_clips, args), sampler, args, training_clips.names)
         validation_loader = make_loader(task.validation_set(model.sample_rate), args)
         optimizer = torch.optim.Adam(parameter_groups(model.network, args), weight_decay=args.weight_decay)
 
@@ -168,12 +178,10 @@ def finetune(
             logits, _ = network(spectrogram.unsqueeze(1))
             return {"loss": mixed_loss(task.objective.loss_per_clip, logits, mix, clips.target).mean()}
 
-        def schedule(epoch: int) -> float:
-            return exp_warmup_linear_down(epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value)
-
         metrics = fit(
             model, loader, training_loss, lambda: task.objective.scores(predict(model, validation_loader, args.precision)),
-            optimizer=optimizer, schedule=schedule, n_epochs=args.n_epochs, run=run, selection=task.objective.selection,
+            optimizer=optimizer, schedule=schedules.from_options(args), n_epochs=args.n_epochs,
+            run=run, selection=task.objective.selection,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
         return metrics, run.folder

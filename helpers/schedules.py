@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Callable
+
+
+def from_options(args: argparse.Namespace) -> Callable[[int], float]:
+    """Return the factor by epoch that the options of `cli.add_schedule_options` describe."""
+    return lambda epoch: exp_warmup_linear_down(
+        epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value
+    )
 
 
 def exp_warmup_linear_down(

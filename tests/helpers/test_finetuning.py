@@ -113,13 +113,19 @@ def test_options_that_contradict_each_other(argv: str, capsys: pytest.CaptureFix
 # Training
 
 
-def noise(count: int = 8, num_classes: int = 2, samples: int = 8000) -> list[Clip]:
+class Clips(list):
+    @property
+    def names(self) -> list[str]:
+        return [clip.name for clip in self]
+
+
+def noise(count: int = 8, num_classes: int = 2, samples: int = 8000) -> Clips:
     """Clips of one class each, or of one or none, whose amplitude tells the class."""
     generator = torch.Generator().manual_seed(0)
     classes = [i % max(num_classes, 2) for i in range(count)]
     targets = torch.eye(num_classes)[classes] if num_classes > 1 else torch.tensor(classes)[:, None].float()
     waveforms = [0.1 * (1 + 5 * k) * torch.randn(samples, generator=generator) for k in classes]
-    return [Clip(waveform, targets[i], f"clip{i}", i) for i, waveform in enumerate(waveforms)]
+    return Clips(Clip(waveform, targets[i], f"clip{i}", i) for i, waveform in enumerate(waveforms))
 
 
 def options(*argv: object) -> argparse.Namespace:
