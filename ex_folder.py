@@ -41,10 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line."""
     parser = build_parser()
-    args = parse(parser, argv, as_trained=("clip_seconds", "val_share", "fold", "seed"))
+    args = parse(parser, argv, as_trained=("csv", "clip_seconds", "val_share", "fold", "seed"))
     if args.dataset_dir is None:
         parser.error("DATA is missing: the folder of the recordings")
-    args.pretrained_name = None if args.from_scratch else args.pretrained_name
+    if args.from_scratch:
+        if args.pretrained_name != parser.get_default("pretrained_name"):
+            parser.error("--from_scratch starts from random weights; leave --pretrained_name out")
+        args.pretrained_name = None
     return args
 
 

@@ -195,6 +195,12 @@ def _from_folders(root: Path) -> _Findings:
     depth = 1 if len(top) > 1 and all(name.lower() in _SPLIT_WORDS for name in top) else 0  # of the class folders
     if depth:
         found.columns.add("split")
+    elif len({_SPLIT_WORDS[name.lower()] for name in top if name.lower() in _SPLIT_WORDS}) > 1:
+        others = sorted(name for name in top if name.lower() not in _SPLIT_WORDS)
+        raise ValueError(
+            f"{root} has folders for training and testing and others beside them ({', '.join(others[:3])}), so it is not clear "
+            "what the classes are; move the others away, or say it in a CSV"
+        )
     for folder, subfolders, files in os.walk(root, onerror=lambda error: _unreadable_folder(root, error, found)):
         inside = Path(folder).relative_to(root).parts
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))

@@ -161,9 +161,10 @@ def experiment_folder(args: argparse.Namespace) -> Path:
     """The folder of an experiment of several runs, which lie in folders of their own below it: a new one, or that of `--resume`."""
     _check_name(args.experiment_name)
     folder = args.resume
-    if folder is None and distributed.is_main():
-        folder = _new_folder(RUNS_DIR / args.experiment_name)
-        _write_config(folder, _description(), vars(args))
+    if distributed.is_main():
+        config = read_config(folder) if folder else _description()
+        folder = folder or _new_folder(RUNS_DIR / args.experiment_name)
+        _write_config(folder, config, vars(args))
     return distributed.gather(folder)[0]
 
 

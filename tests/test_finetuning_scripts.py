@@ -482,6 +482,10 @@ def test_a_run_of_other_classes_does_not_go_on(
     write(own / "new" / "a.wav", tone(1, 1.0, 1))
     assert "4" in failing_message(ex_folder.main, *resume)
     shutil.rmtree(own / "new")
+    first, *_ = sorted((own / "rock").iterdir())
+    first.rename(own / "rock" / "renamed.wav")  # as many as before, but another split of training and validation clips
+    assert "training clips" in failing_message(ex_folder.main, *resume)
+    (own / "rock" / "renamed.wav").rename(first)
     for k in range(12):
         write(own / "rock" / f"new{k}.wav", tone(1, 1.0, 50 + k))
     assert "training clips" in failing_message(ex_folder.main, *resume)
@@ -571,7 +575,7 @@ def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     ]  # fmt: skip
     at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
     assert "validation" in lines[0] and lines[at].endswith("best.pt")
-    run(ex_folder, tmp_path / "mine", *ALWAYS, "--csv", table, "--evaluate", "runs/folder/best.pt", "--clip_seconds", 1)
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")  # by the table that it was trained with
     assert capsys.readouterr().out.splitlines()[1:] == lines[at + 1 :]
 
 
@@ -623,6 +627,20 @@ def test_the_shortest_and_whole_recordings(tmp_path: Path, caplog: pytest.LogCap
 )
 def test_own_mistakes_are_one_line(argv: tuple, named: str, folder_dir: Path, failing_message: Callable[..., str]) -> None:
     assert named in failing_message(ex_folder.main, folder_dir, *ALWAYS, *OWN, *argv)
+
+
+def test_an_evaluation_on_other_clips_than_those_held_out_warns(folder_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(ex_folder, folder_dir, *ALWAYS, *OWN)
+    for argv, warned in (((), False), (("--seed", 0), False), (("--seed", 1), True), (("--val_share", 0.5), True)):
+        caplog.clear()
+        run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
+        assert any("trained with" in record.message for record in caplog.records) == warned
+
+
+def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_opensounds")
+    assert end.value.code == 2 and "--from_scratch" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,6 +148,16 @@ def test_names_of_the_world(root):
     assert left_out(data)[r"bad \udcff\n name/x.wav"] == "its name is not UTF-8; rename it"
 
 
+@pytest.mark.parametrize("other", ["extra", "docs"])
+def test_a_folder_beside_train_and_test_is_refused(other, root, tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / "parts" / part).mkdir(parents=True)
+        os.rename(root / ("dog" if part == "train" else "cat"), tmp_path / "parts" / part / "dog")
+    (tmp_path / "parts" / other).mkdir()
+    with pytest.raises(ValueError, match=other):
+        scan(tmp_path / "parts")
+
+
 def test_folders_called_train_and_test_are_a_split(root, tmp_path):
     other = tmp_path / "other"
     for seed, (part, name) in enumerate(itertools.product(("Train", "val", "test"), ("cat", "dog"))):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers import tracking
-from helpers.run import Run, parse_arguments
+from helpers.run import Run, experiment_folder, parse_arguments
 from models import checkpoints
 from models.MobileNetV3 import get_model
 
@@ -83,6 +83,14 @@ def test_a_resumed_run_takes_over_its_options() -> None:
     assert parse_arguments(parser(), ["--resume", "runs/test", "--max_lr", "0.1"]).max_lr == 0.1
     with pytest.raises(ValueError, match="--max_lr"):
         parse_arguments(parser(), ["--resume", "runs/test", "--max_lr", "0.2"])
+
+
+def test_an_experiment_that_goes_on_keeps_what_was_changed_last() -> None:
+    folder = experiment_folder(parse_arguments(parser(), ["--dataset_dir", "here"]))
+    for argv in (["--dataset_dir", "moved"], []):  # the second time it is not said again
+        args = parse_arguments(parser(), ["--resume", str(folder), *argv])
+        assert args.dataset_dir == Path("moved")
+        assert experiment_folder(args) == folder
 
 
 def test_what_cannot_be_resumed_is_said() -> None:
