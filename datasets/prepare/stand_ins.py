@@ -263,7 +263,7 @@ def assign_cities(clips: Iterable[CorpusClip]) -> dict[str, str]:
     return cities | dict(zip(test, chain(TEST_CITIES, cycle(cities.values())), strict=False))
 
 
-def write_dcase20(corpus: Corpus, folder: Path, train_clips: int = 30, test_clips: int = 15) -> str:
+def write_dcase20(corpus: Corpus, folder: Path, train_clips: int, test_clips: int) -> str:
     """Write audio/, meta.csv and evaluation_setup/, up to so many clips a scene; returns the counts and what stands for what."""
     classes = by_class(corpus.clips)
     train = {label: [clip for clip in clips if not clip.is_eval] for label, clips in classes.items()}
@@ -337,9 +337,9 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(data_set, help=f"stand-in for {published}", formatter_class=show_defaults)
         command.add_argument("--corpus_dir", type=Path, default=data_dir / "opensounds", help="folder of the open corpus")
         command.add_argument("--output_dir", type=Path, default=data_dir / f"opensounds_{data_set}", help="folder to write")
-    # The last command is dcase20.
-    command.add_argument("--train_clips", type=positive_int, default=30, help="clips of a scene to train on, at most")
-    command.add_argument("--test_clips", type=positive_int, default=15, help="clips of a scene to test on, at most")
+        if data_set == "dcase20":
+            command.add_argument("--train_clips", type=positive_int, default=30, help="clips of a scene to train on, at most")
+            command.add_argument("--test_clips", type=positive_int, default=15, help="clips of a scene to test on, at most")
     return parser
 
 
