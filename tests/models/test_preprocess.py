@@ -68,7 +68,7 @@ def test_against_an_independent_formula(config):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("samples", [514, 1601, 40960, 40961, 81921, 82241])  # 128, 129, 257 and 258 frames: a block has 128
+@pytest.mark.parametrize("samples", [514, 1601, 81920, 81921, 82241])  # 2, 6, 256, 257 and 258 frames: a block has 256
 def test_lengths_and_batches(samples, batch, training):
     noise = np.random.default_rng(samples).standard_normal((batch, samples)).astype(np.float32) * 0.2
     mel = AugmentMelSTFT(n_mels=64, freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0).train(training)
