@@ -1,4 +1,4 @@
-"""The log-mel front end against an independent float64 formula, and SpecAugment's promises."""
+"""The log-mel front end against an independent float64 formula and the plain one, and SpecAugment's promises."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ def reference(x: np.ndarray, config: MelConfig) -> np.ndarray:
     [
         MelConfig(),
         MelConfig(hop_size=160),
+        MelConfig(hop_size=480, n_mels=64),
+        MelConfig(hop_size=640),
         MelConfig(hop_size=800, n_mels=40),
         MelConfig(n_mels=256),
+        MelConfig(n_mels=33),
         MelConfig(fmin=120.0, fmax=14000.0),
         MelConfig(64, 16000, 400, 160, 512),
         MelConfig(win_length=1024),
@@ -61,6 +64,83 @@ def test_against_an_independent_formula(config):
         expected = reference(waveform, config)
         assert row.shape == expected.shape
         assert np.abs(row - expected).max() <= 2e-4
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("samples", [514, 1601, 81920, 81921, 82241])  # 2, 6, 256, 257 and 258 frames: a block has 256
+def test_lengths_and_batches(samples, batch, training):
+    noise = np.random.default_rng(samples).standard_normal((batch, samples)).astype(np.float32) * 0.2
+    mel = AugmentMelSTFT(n_mels=64, freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0).train(training)
+    result = mel(torch.from_numpy(noise)).numpy()
+    expected = np.stack([reference(waveform, mel.config) for waveform in noise])
+    assert result.shape == expected.shape and np.abs(result - expected).max() <= 2e-4
+
+
+def plain_log_mel(x: torch.Tensor, config: MelConfig) -> torch.Tensor:
+    """The textbook's way, (B, samples) -> (B, n_mels, frames), in PyTorch: what training computes."""
+    window = torch.hann_window(config.win_length, periodic=False)
+    x = x[:, 1:] - 0.97 * x[:, :-1]
+    spectrum = torch.stft(x, config.n_fft, config.hop_size, config.win_length, window, pad_mode="reflect", return_complex=True)
+    bank = mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, config.fmin, config.fmax)
+    return (torch.log(bank @ (spectrum.real.square() + spectrum.imag.square()) + 1e-5) + 4.5) / 5
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_where_a_gradient_is_asked_for_nothing_differs_from_the_plain_formula(training):
+    mel = AugmentMelSTFT(freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0).train(training)
+    x = (torch.randn(2, 9000) * 0.1).requires_grad_()
+    expected = plain_log_mel(x, mel.config)
+    assert torch.equal(mel(x), expected)
+    assert torch.equal(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (mel(x), expected)))
+
+
+def test_training_without_gradient_does_not_differ_from_the_plain_formula():
+    mel = AugmentMelSTFT(freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0).train()
+    x = torch.randn(2, 9000)
+    assert torch.equal(mel(x), plain_log_mel(x, mel.config))
+
+
+def test_waveforms_of_any_layout_are_left_as_they_were():
+    mel = AugmentMelSTFT().eval()
+    x = torch.randn(2, 16000)
+    expected = mel(x)
+    spread = torch.zeros(16000, 4)
+    spread[:, :2] = x.T  # neither axis is contiguous
+    untouched = spread.clone()
+    assert torch.equal(mel(spread.T[:2]), expected)
+    assert torch.equal(spread, untouched)
+    assert torch.equal(mel(x[1:].expand(3, -1)), expected[1:].expand(3, -1, -1))
+
+
+def test_a_clips_result_does_not_depend_on_its_batch():
+    mel = AugmentMelSTFT().eval()
+    x = torch.randn(3, 50000)
+    assert torch.equal(mel(x), torch.cat([mel(clip[None]) for clip in x]))
+
+
+def test_nothing_but_the_frames_that_meet_a_bad_sample_is_bad():
+    x = torch.randn(2, 32000)
+    x[1, 16000] = math.nan
+    mel = AugmentMelSTFT().eval()
+    torch.testing.assert_close(mel(x), plain_log_mel(x, mel.config), rtol=0, atol=2e-4, equal_nan=True)
+
+
+def test_a_band_that_no_bin_meets_is_silent():
+    mel = AugmentMelSTFT(n_mels=3500).eval()  # all of the first group lie between two bins
+    x = torch.randn(1, 4000)
+    empty = ~mel_filterbank(3500, 1024, 32000, 0.0, 15000.0).any(1)
+    assert empty[:32].all() and mel(x)[:, empty].numpy() == pytest.approx(SILENCE, abs=1e-5)
+    torch.testing.assert_close(mel(x), plain_log_mel(x, mel.config), rtol=0, atol=2e-4)
+
+
+def test_an_exported_front_end_takes_other_lengths_and_batches():
+    mel = AugmentMelSTFT().eval()
+    x = torch.randn(3, 51200)
+    expected = mel(x)
+    dynamic = {"x": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}}
+    exported = torch.export.export(mel, (torch.randn(2, 32000),), dynamic_shapes=dynamic).module()
+    torch.testing.assert_close(exported(x), expected, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -244,10 +324,9 @@ def masked_runs(freqm: int, timem: int, calls: int, n_mels: int = 40) -> list[tu
 
     The mask is known apart because a masked log-mel is 0, which becomes 0.9.
     """
-    mel = AugmentMelSTFT(n_mels=n_mels, freqm=freqm, timem=timem, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0)
+    mel = AugmentMelSTFT(n_mels=n_mels, freqm=freqm, timem=timem, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0).train()
     x = torch.randn(4, 8000) * 0.1  # 25 frames
-    plain = mel.eval()(x)
-    mel.train()
+    plain = plain_log_mel(x, mel.config)
     runs = []
     for _ in range(calls):
         result = mel(x)
@@ -288,7 +367,7 @@ def test_masks_wider_than_the_spectrogram_are_cut_to_it():
 def test_0_turns_masks_off():
     mel = AugmentMelSTFT(freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0)
     x = torch.randn(3, 8000)
-    assert torch.equal(mel.train()(x), mel.eval()(x))
+    torch.testing.assert_close(mel.train()(x), mel.eval()(x), rtol=0, atol=2e-4)
 
 
 def drawn_edges(monkeypatch: pytest.MonkeyPatch, calls: int, **arguments) -> tuple[np.ndarray, np.ndarray]:
