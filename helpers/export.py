@@ -7,6 +7,7 @@ batch size here and there, and leaves no choice of the operations that ONNX Runt
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -158,13 +159,10 @@ def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
     padding = graph.integers(0, mel.n_fft // 2 - before, 0, mel.n_fft // 2 - after)
     x = graph.add("Pad", x, padding, mode="reflect")
     count = graph.add("Add", graph.add("Div", length, graph.integers(mel.hop_size)), graph.integers(1))
-    frames = graph.add("Range", graph.integer(0), graph.add("Squeeze", count), graph.integer(1))
-    starts = graph.add("Unsqueeze", graph.add("Mul", frames, graph.integers(mel.hop_size)), graph.integers(1))  # (frames, 1)
-
     bank = mel_filterbank(mel.n_mels, mel.n_fft, mel.sample_rate, mel.fmin, mel.fmax).T  # (bins, n_mels)
     bins = bank.any(1).nonzero()[:, 0]  # those without weight in any band are not computed
     power = _folded_power if before == after and mel.n_fft % 4 == 0 else _plain_power
-    spectra = power(graph, mel, x, starts, bins)
+    spectra = power(graph, mel, x, count, bins)
     energies = [graph.add("MatMul", spectrum, graph.constant(bank[part])) for spectrum, part in spectra]
     energy = energies[0] if len(energies) == 1 else graph.add("Add", *energies)  # (B, frames, n_mels)
     log_mel = graph.add("Log", graph.add("Add", energy, graph.constant(LOG_OFFSET)))
@@ -175,16 +173,45 @@ def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
 Spectra = Iterable[tuple[str, Tensor]]  # |DFT|^2 (B, frames, len(bins)) and the bins it holds
 
 
-def _plain_power(graph: Graph, mel: MelConfig, x: str, starts: str, bins: Tensor) -> Spectra:
+def _add_frames(graph: Graph, mel: MelConfig, x: str, count: str, backwards: bool = False) -> str:
+    """Cut `count` frames out of (B, samples): (B, frames, win_length), each one `backwards` if asked for.
+
+    Frames are put together from blocks, of which both a hop and a window are a whole number: 160 samples for 800 and 320. Where
+    blocks would be tiny, single samples are gathered, which takes ten times longer.
+    """
+    size = math.gcd(mel.hop_size, mel.win_length)
+    hops = graph.add("Sub", count, graph.integers(1))
+    if size < 16:
+        starts = graph.add("Range", graph.integer(0), graph.add("Squeeze", count), graph.integer(1))
+        starts = graph.add("Unsqueeze", graph.add("Mul", starts, graph.integers(mel.hop_size)), graph.integers(1))
+        offsets = list(range(mel.win_length))
+        index = graph.add("Add", starts, graph.integers(*(reversed(offsets) if backwards else offsets)))
+        return graph.add("Gather", x, index, axis=1)
+    end = graph.add("Add", graph.add("Mul", hops, graph.integers(mel.hop_size)), graph.integers(mel.win_length))
+    x = graph.add("Slice", x, graph.integers(0), end, graph.integers(1))
+    blocks = graph.add("Reshape", x, graph.integers(0, -1, size))
+    positions = list(range(mel.win_length // size))
+    if backwards:
+        blocks = graph.add("Slice", blocks, *(graph.integers(value) for value in (-1, -TO_THE_END, 2, -1)))
+        positions.reverse()
+    step = graph.integers(mel.hop_size // size)
+    reach = graph.add("Mul", hops, step)
+    parts = [
+        graph.add("Slice", blocks, graph.integers(j), graph.add("Add", reach, graph.integers(j + 1)), graph.integers(1), step)
+        for j in positions
+    ]
+    return graph.add("Concat", *parts, axis=2) if len(parts) > 1 else parts[0]
+
+
+def _plain_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Spectra:
     """The discrete Fourier transform as a product of frames and a matrix, for any window."""
-    used = torch.arange(mel.win_length)
-    frames = graph.add("Gather", x, graph.add("Add", starts, graph.integers(*used.tolist())), axis=1)
-    angle = 2 * torch.pi / mel.n_fft * (torch.outer(used, bins) % mel.n_fft).double()
+    frames = _add_frames(graph, mel, x, count)
+    angle = 2 * torch.pi / mel.n_fft * (torch.outer(torch.arange(mel.win_length), bins) % mel.n_fft).double()
     window = _window(mel)[:, None]
     yield _squared(graph, frames, window * angle.cos(), frames, window * angle.sin()), bins
 
 
-def _folded_power(graph: Graph, mel: MelConfig, x: str, starts: str, bins: Tensor) -> Spectra:
+def _folded_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Spectra:
     """The same with a third of the multiplications, for windows in the middle of a frame whose length divides by four.
 
     Only the power counts, so phases may be taken from the middle of the frame, where n = (n_fft - 1) / 2. About it, cosines are
@@ -192,22 +219,26 @@ def _folded_power(graph: Graph, mel: MelConfig, x: str, starts: str, bins: Tenso
     samples n, n_fft / 2 - 1 - n, n_fft / 2 + n and n_fft - 1 - n meet the same weights up to the sign, and are added or
     subtracted first: what remains are four matrices over a quarter of the frame, for half of the bins each.
     """
-    half, quarter, before = mel.n_fft // 2, mel.n_fft // 4, (mel.n_fft - mel.win_length) // 2
-    inner = torch.arange(min(quarter, mel.win_length // 2))  # n_fft / 2 + inner: from the middle of the frame outwards
-    outer = torch.arange(min(before, quarter), quarter)  # from the window's begin to a quarter; empty for short windows
-    used = torch.cat([half - 1 - inner, half + inner, outer, mel.n_fft - 1 - outer]) - before
-    frames = graph.add("Gather", x, graph.add("Add", starts, graph.integers(*used.tolist())), axis=1)
-    frames = graph.add("Mul", frames, graph.constant(_window(mel)[used]))  # (B, frames, win_length)
-    left, right, *rest = graph.split(frames, [len(part) for part in (inner, inner, outer, outer) if len(part)], axis=2)
-    cosine, sine = graph.add("Add", right, left), graph.add("Sub", right, left)
-    sums = {0: (cosine, sine), 1: (cosine, sine)}
-    if rest:
-        missing = graph.integers(0, 0, quarter - len(outer), 0, 0, 0)
-        first, last = (graph.add("Pad", part, missing) for part in rest)
-        outer_cosine, outer_sine = graph.add("Add", first, last), graph.add("Sub", first, last)
-        sums[0] = graph.add("Add", cosine, outer_cosine), graph.add("Add", sine, outer_sine)
-        sums[1] = graph.add("Sub", cosine, outer_cosine), graph.add("Sub", sine, outer_sine)
-    for parity, (cosine_sum, sine_sum) in sums.items():
+    quarter, middle = mel.n_fft // 4, mel.win_length // 2
+    frames, mirrored = _add_frames(graph, mel, x, count), _add_frames(graph, mel, x, count, backwards=True)
+    window = _window(mel)
+
+    def sums(begin: int, end: int) -> tuple[str, str]:
+        """What cosines and what sines weigh, from samples `begin` to `end` of the window and their mirror images."""
+        part = [graph.integers(begin), graph.integers(end), graph.integers(2)]
+        one, other = graph.add("Slice", frames, *part), graph.add("Slice", mirrored, *part)
+        weight = graph.constant(window[begin:end])
+        return graph.add("Mul", graph.add("Add", one, other), weight), graph.add("Mul", graph.add("Sub", one, other), weight)
+
+    inner = torch.arange(min(quarter, middle))  # from the middle of the frame on
+    cosine, sine = sums(middle, middle + len(inner))
+    by_parity = {0: (cosine, sine), 1: (cosine, sine)}
+    if middle > quarter:  # the window's outer samples, half a frame away from inner ones
+        missing = graph.integers(0, 0, 2 * quarter - middle, 0, 0, 0)
+        outer_cosine, outer_sine = (graph.add("Pad", one, missing) for one in sums(0, middle - quarter))
+        by_parity[0] = graph.add("Add", cosine, outer_cosine), graph.add("Add", sine, outer_sine)
+        by_parity[1] = graph.add("Sub", cosine, outer_cosine), graph.add("Sub", sine, outer_sine)
+    for parity, (cosine_sum, sine_sum) in by_parity.items():
         part = bins[bins % 2 == parity]
         angle = 2 * torch.pi / mel.n_fft * torch.outer(inner + 0.5, part.double())
         yield _squared(graph, cosine_sum, angle.cos(), sine_sum, angle.sin()), part
