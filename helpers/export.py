@@ -143,6 +143,13 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
 
 
+def front_end_to_onnx(mel: MelConfig) -> onnx.ModelProto:
+    """Return waveform (B, samples) -> spectrogram (B, 1, n_mels, frames), without metadata."""
+    graph = Graph()
+    graph.add("Identity", add_front_end(graph, mel, "waveform"), output="spectrogram")
+    return _checked(graph, WAVEFORM, _spectrogram(mel))
+
+
 def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
     """`AugmentMelSTFT` in evaluation mode: waveform (B, samples) -> log-mel spectrogram (B, 1, n_mels, frames)."""
     samples = graph.add("Shape", waveform, start=1)
@@ -361,9 +368,7 @@ def to_int8(
 
     float_network = to_onnx(network, name, network_only=True)
     helper.set_model_props(float_network, {"onnx.quant.pre_process": "onnxruntime.quant"})  # norms are folded: no advice needed
-    graph = Graph()
-    graph.add("Identity", add_front_end(graph, network.mel, "waveform"), output="spectrogram")
-    front_end = _checked(graph, WAVEFORM, _spectrogram(network.mel))
+    front_end = front_end_to_onnx(network.mel)
     session = InferenceSession(front_end.SerializeToString(), providers=["CPUExecutionProvider"])
 
     class Spectrograms(CalibrationDataReader):

@@ -34,7 +34,7 @@ class OnnxBackend:
         if not path.is_file():
             raise FileNotFoundError(f"exported model {path} not found; make it with export.py")
         try:
-            self._session = onnxruntime.InferenceSession(path, _options(threads), providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             raise BackendError(f"{path} cannot be read by ONNX Runtime: {' '.join(str(error).split())}") from error
         try:
@@ -69,7 +69,8 @@ def load_backend(name: str | os.PathLike[str], threads: int | None = None) -> On
     return OnnxBackend(model_cache.exported(name), threads)
 
 
-def _options(threads: int | None) -> onnxruntime.SessionOptions:
+def session_options(threads: int | None) -> onnxruntime.SessionOptions:
+    """Return how graphs are run here; `threads` None means one for each core."""
     options = onnxruntime.SessionOptions()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0  # 0: ONNX Runtime counts them
     options.intra_op_num_threads = threads or cores
