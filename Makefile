@@ -1,15 +1,16 @@
-# make demo   tag a bundled recording with the bundled model; sets up .venv on a fresh machine
+# make demo   tag a bundled recording with the bundled model; sets up .venv-light, without PyTorch, on a fresh machine
 # make test   run the tests; installs what they need
 # make test-slow   tests of whole studies and of compiling, several minutes
 # make test-network   tests that download a released checkpoint
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIGHT := .venv-light
 
 .PHONY: demo test test-slow test-network lint clean
 
-demo: $(VENV)/.installed
-	$(BIN)/python inference.py --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
+demo: $(LIGHT)/.installed
+	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -27,6 +28,11 @@ lint: $(VENV)/.installed-dev
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
+$(LIGHT)/.installed: requirements-inference.txt
+	$(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/python -m pip install -r requirements-inference.txt
+	touch $@
+
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
 	$(BIN)/python -m pip install -r requirements.txt
 	touch $@
@@ -36,4 +42,4 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LIGHT) .pytest_cache .ruff_cache

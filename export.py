@@ -1,0 +1,67 @@
+"""Write a model as an ONNX file that needs neither this project nor PyTorch: waveform in, scores and embedding out.
+
+    python export.py --model_name mn10_as --output mn10_as.onnx
+    python export.py --model_name mn04_opensounds --output small.onnx --int8 --calibration resources/recordings
+
+The front end is part of the file (--network_only leaves it out), as are labels and sample rate. Any number of clips of any length
+go in; shorter ones than 16 ms are padded. What uses it:
+
+    import json, numpy as np, onnxruntime, soundfile, soxr
+
+    session = onnxruntime.InferenceSession("mn10_as.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["efficientat"])
+    sound, rate = soundfile.read("recording.wav", dtype="float32", always_2d=True)
+    waveform = soxr.resample(sound.mean(1), rate, about["sample_rate"]).astype(np.float32)[None]  # (B, samples)
+    scores, embedding = session.run(["scores", "embedding"], {"waveform": waveform})  # (B, classes), (B, channels)
+    for k in scores[0].argsort()[::-1][:10]:
+        print(about["labels"][k], scores[0, k])
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers import cli, export, model_cache
+from models import checkpoints
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--model_name", required=True, help="a released or bundled name, or the path of a checkpoint")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
+    parser.add_argument("--network_only", action="store_true", help="take log-mel spectrograms (B, 1, bands, frames) instead")
+    parser.add_argument("--int8", action="store_true", help="8-bit convolutions: a third of the size; the front end stays float")
+    parser.add_argument(
+        "--calibration", type=Path, nargs="+", default=[], metavar="PATH",
+        help="recordings, or folders of them, that show --int8 the range of values in the network",
+    )  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.output.suffix != ".onnx":
+        raise ValueError(f"--output must end in .onnx, not {args.output.name!r}")
+    if args.output.is_dir():
+        raise ValueError(f"--output {args.output} is a folder")
+    if args.int8 != bool(args.calibration):
+        raise ValueError("--int8 and --calibration RECORDING... go together")
+    checkpoint = checkpoints.load(args.model_name)
+    network = checkpoints.build(checkpoint).eval()
+    name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem
+    source = model_cache.content_hash(model_cache.checkpoint_path(args.model_name))
+    if args.int8:
+        clips = export.calibration_clips(args.calibration, network.mel.sample_rate)
+        model = export.to_int8(network, name, clips, network_only=args.network_only, source=source)
+    else:
+        model = export.to_onnx(network, name, network_only=args.network_only, source=source)
+    export.write(args.output, model)
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
