@@ -59,12 +59,10 @@ def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str
     `sample_rate` in Hz is needed for samples and refused for files, which know their own. Raises FileNotFoundError, AudioError for
     what cannot be used (also while blocks are read), and ValueError for an argument that makes no sense.
     """
-    if hasattr(source, "detach"):
+    if hasattr(source, "detach") and hasattr(source, "cpu"):  # a tensor; file objects can be detached too
         source = _from_torch(source)
     if isinstance(source, np.ndarray):
         return _array_sound(source, sample_rate, name or "array")
-    if sample_rate is not None:
-        raise ValueError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with arrays and tensors only")
     if hasattr(source, "read"):
         name = name or str(getattr(source, "name", "") or "recording of a file object")
         source = source.read()
@@ -76,6 +74,8 @@ def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str
         source = Path(source)
     if not isinstance(source, (str, Path, bytes)):
         raise ValueError(f"audio is a {type(source).__name__}; allowed: a path, bytes, a binary file object, an array or a tensor")
+    if sample_rate is not None:
+        raise ValueError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with arrays and tensors only")
     name = name or (f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source))
     if isinstance(source, str) and "\0" in source:
         raise ValueError("a path cannot hold a zero byte; pass the content of a file as bytes")
@@ -145,7 +145,7 @@ def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
     for part in parts:
         if not np.isfinite(part).all():
             raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
-        if (peak := np.abs(part).max()) > MAX_PEAK:
+        if (peak := float(np.abs(part).max())) > MAX_PEAK:
             raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; divide them or convert it again")
         part = part.astype(np.float32, copy=False)
         yield part[:, 0] if part.shape[1] == 1 else (sum(part.T) / part.shape[1]).astype(np.float32, copy=False)

@@ -22,8 +22,8 @@ class EventTracker:
     """Turn scores of successive windows into events that begin and end, so that overlaps are reported once.
 
     Each window speaks for the time around its middle that is nearer to it than to its neighbours, the first one also for all
-    before, the last one for all behind. These cells tile the recording. An event begins where a class reaches `threshold`, and lasts until
-    the class falls below `off_threshold` (hysteresis: a score that wavers around one threshold would come and go).
+    before, the last one for all behind. These cells tile the recording. An event begins where a class reaches `threshold`, and
+    lasts until the class falls below `off_threshold` (hysteresis: a score that wavers around one threshold would come and go).
     """
 
     def __init__(
