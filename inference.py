@@ -44,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sources.add_argument("--stream", action="store_true", help="read raw 16-bit little-endian PCM from standard input without end")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+    parser.add_argument(
+        "--min_seconds", type=cli.non_negative_float, default=0.0, help="pad shorter recordings with zeros to so many seconds"
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="what computes; onnx (CPU) starts without PyTorch")
 
     group = parser.add_argument_group("what is shown")
@@ -83,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.backend == "onnx":
         if args.cuda or args.ensemble:
             parser.error("--backend onnx computes one model on the CPU; it does not go with --cuda or --ensemble")
-        tagger = AudioTagger(args.model_name, backend="onnx")
+        tagger = AudioTagger(args.model_name, backend="onnx", min_seconds=args.min_seconds)
     else:
-        tagger = AudioTagger(args.ensemble or args.model_name, cli.pick_device(args.cuda))
+        tagger = AudioTagger(args.ensemble or args.model_name, cli.pick_device(args.cuda), min_seconds=args.min_seconds)
     if args.stream:
         return follow(tagger, args)
     source: str | bytes = sources[0]

@@ -34,7 +34,7 @@ class Windows:
         self._covered = 0  # where the last window ended
 
     def push(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first sample, window) of the windows that (n,) more samples complete; each window is a copy."""
+        """Yield (first sample, window) of the windows that (n,) more samples complete; they stay as they are."""
         for start in range(0, len(samples), self.window):
             piece = samples[start : start + self.window]
             self._append(piece)
@@ -54,6 +54,7 @@ class Windows:
         if self._filled + len(piece) > len(self._buffer):  # all that can still be asked for is the last window
             kept = self._buffer[max(0, self._filled - self.window) : self._filled]
             needed = len(kept) + len(piece)
+            # a new one: windows are views of the old one
             buffer = np.empty(min(max(4 * self.window, needed), 4 * needed), np.float32)  # a huge window of a short sound: small
             buffer[: len(kept)] = kept
             self._buffer, self._filled = buffer, len(kept)
@@ -63,7 +64,7 @@ class Windows:
 
     def _cut(self, start: int, length: int) -> np.ndarray:
         offset = start - (self._end - self._filled)
-        return self._buffer[offset : offset + length].copy()
+        return self._buffer[offset : offset + length]
 
 
 def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from helpers import tagger as module
@@ -159,12 +159,12 @@ def pieces_of(content: bytes, sizes: Callable[[], int]) -> list[bytes]:
 @pytest.mark.parametrize("largest", [3, 501, 40_001, 10**9])
 @pytest.mark.parametrize(("rate", "channels"), [(32000, 1), (11025, 2)])
 def test_a_stream_in_odd_pieces_gives_the_windows_of_the_file(
-    tiny: AudioTagger, tmp_path: Path, largest: int, rate: int, channels: int
+    loudness: AudioTagger, tmp_path: Path, largest: int, rate: int, channels: int
 ) -> None:
     samples = np.random.default_rng(1).integers(-9000, 9000, (rate // 2, channels), dtype=np.int16)
     soundfile.write(tmp_path / "x.wav", samples, rate, subtype="PCM_16")
-    line = tiny.tag_windows(tmp_path / "x.wav", 0.2, 0.07)
-    stream = StreamTagger(tiny, rate, channels, 0.2, 0.07)
+    line = loudness.tag_windows(tmp_path / "x.wav", 0.2, 0.07)
+    stream = StreamTagger(loudness, rate, channels, 0.2, 0.07)
     rng = np.random.default_rng(largest)
     pieces = pieces_of(samples.astype("<i2").tobytes(), lambda: int(rng.integers(1, largest + 1)))
     found = [window for piece in pieces for window in stream.windows(piece)] + list(stream.last_windows())
@@ -203,6 +203,26 @@ def test_one_broken_file_does_not_stop_the_others(tiny: AudioTagger, tmp_path: P
             alone = tiny.tag(result.source, top_k=3)
             assert [tag.label for tag in result] == [tag.label for tag in alone]
             np.testing.assert_allclose([tag.score for tag in result], [tag.score for tag in alone], atol=1e-6)
+
+
+def test_each_file_gets_its_own_scores(loudness: AudioTagger, tmp_path: Path) -> None:
+    levels = [0.1 * (i % 7 + 1) for i in range(20)]
+    for i, level in enumerate(levels):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(320 * (1 + i % 3), level), 32000, subtype="FLOAT")
+    results = list(loudness.tag_files((tmp_path / f"{i}.wav" for i in range(20)), labels=["peak"], workers=3))
+    np.testing.assert_allclose([result[0].score for result in results], levels, rtol=1e-6)
+    assert len(loudness.backend.batches) < 20
+
+
+def test_short_recordings_are_padded_if_wished(loudness: AudioTagger) -> None:
+    sound = np.full(320, 0.5, np.float32)
+    assert loudness.embed(sound, 32000)[0] == 320
+    padding = AudioTagger("any", min_seconds=0.1)
+    assert padding.embed(sound, 32000)[0] == 3200 and padding.embed(np.tile(sound, 20), 32000)[0] == 6400
+    scores = {tag.label: tag.score for tag in padding.tag(sound, 32000)}
+    assert (scores["begin"], scores["end"]) == (0.5, 0) and padding.tag(sound, 32000).end == 0.01
+    with pytest.raises(ValueError):
+        AudioTagger("any", min_seconds=-1)
 
 
 def test_files_are_taken_as_they_are_needed(loudness: AudioTagger, tmp_path: Path) -> None:
@@ -264,7 +284,7 @@ DTYPES = ("float16", "float32", "float64", "int16", "int32", "uint8", "int8", "i
 FLAWS = ("none", "silent", "clipped", "constant", "nan", "inf", "huge")
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rate=st.one_of(st.integers(-1, 400_000), st.sampled_from([8000, 16000, 22050, 32000, 44100, 48000, 192000])),
     length=st.one_of(st.integers(0, 3), st.integers(0, 20_000)),
@@ -274,6 +294,12 @@ FLAWS = ("none", "silent", "clipped", "constant", "nan", "inf", "huge")
     layout=st.sampled_from(["channels last", "channels first", "torch"]),
     windows=st.booleans(),
 )
+@example(rate=16000, length=3000, channels=2, dtype="float32", flaw="nan", layout="channels last", windows=False)
+@example(rate=16000, length=3000, channels=0, dtype="float64", flaw="nan", layout="torch", windows=True)
+@example(rate=32000, length=3000, channels=1, dtype="float32", flaw="inf", layout="channels first", windows=True)
+@example(rate=32000, length=3000, channels=0, dtype="float32", flaw="huge", layout="channels last", windows=False)
+@example(rate=8000, length=9000, channels=2, dtype="int16", flaw="clipped", layout="channels first", windows=True)
+@example(rate=44100, length=9000, channels=1, dtype="float16", flaw="silent", layout="channels last", windows=False)
 def test_any_input_gives_finite_scores_or_one_clear_error(
     tiny: AudioTagger, rate: int, length: int, channels: int, dtype: str, flaw: str, layout: str, windows: bool
 ) -> None:

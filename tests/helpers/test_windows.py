@@ -26,7 +26,7 @@ def test_windows_follow_the_rule_however_sound_is_cut(length: int, window: int, 
             np.testing.assert_array_equal(samples, sound[start : start + window])
 
 
-def test_windows_are_copies_and_hold_little() -> None:
+def test_windows_stay_as_they_are_and_hold_little() -> None:
     windows = Windows(100, 30)
     found = [next(windows.push(np.full(100, i, np.float32)), (0, np.zeros(0)))[1] for i in range(50)]
     np.testing.assert_array_equal(found[0], np.zeros(100))
