@@ -1,4 +1,7 @@
-"""What the command-line scripts share: option groups, the device, and how a user's mistake ends a program."""
+"""What the command-line scripts share: option groups, the device, and how a user's mistake ends a program.
+
+Importing this does not import torch, which inference without torch relies on; functions that need it import it.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from helpers import tracking
-from helpers.macs import clip_frames
-from models import checkpoints
 from models.assets import AssetError
 from models.config import HEAD_TYPES, Arch, MelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +42,19 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
     except KeyboardInterrupt:
         code = 130
         print("interrupted", file=sys.stderr)
-    except (ValueError, OSError, AssetError, torch.OutOfMemoryError) as error:
+    except (ValueError, OSError, AssetError, *_out_of_memory()) as error:
         if sys.flags.dev_mode:
             raise
         code = 1
         who = f"process {os.environ['RANK']}: " if int(os.environ.get("RANK", "0")) else ""
-        advice = "the GPU's memory is full, use a smaller --batch_size: " if isinstance(error, torch.OutOfMemoryError) else ""
+        advice = "the GPU's memory is full, use a smaller --batch_size: " if isinstance(error, _out_of_memory()) else ""
         print(f"{who}error: {advice}{_one_line(error)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _out_of_memory() -> tuple[type[BaseException], ...]:
+    """Return torch's error of a full GPU, which nothing can have raised where torch is not imported."""
+    return (sys.modules["torch"].OutOfMemoryError,) if "torch" in sys.modules else ()
 
 
 def _one_line(error: BaseException) -> str:
@@ -165,6 +172,9 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, M
     A network given by options is sized for clips of 10 seconds where squeeze-and-excitation over time needs a size.
     An option that contradicts the named model is a `ValueError`.
     """
+    from helpers.macs import clip_frames
+    from models import checkpoints
+
     if name is None:
         mel = front_end(args)
         given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
@@ -254,6 +264,8 @@ def add_augmentation_options(parser: argparse.ArgumentParser, *, mixup_alpha: fl
 
 def pick_device(cuda: bool) -> torch.device:
     """Return the device to compute on; `--cuda` on a machine without CUDA says so and means the CPU."""
+    import torch
+
     if cuda and not torch.cuda.is_available():
         logger.warning("--cuda: this machine has no usable CUDA device; running on the CPU")
     return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")

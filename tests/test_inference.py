@@ -1,10 +1,16 @@
+from __future__ import annotations
+
+import csv
+import html
 import io
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import soundfile
@@ -113,3 +119,152 @@ def test_works_from_any_folder(tiny_checkpoint: Path, tmp_path: Path) -> None:
     result = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0 and len(result.stdout.splitlines()) == 12
     assert "Traceback" not in result.stderr
+
+
+def recordings(folder: Path) -> list[str]:
+    """Write two good recordings into a folder and a subfolder, a broken one between them and a text that is none."""
+    (folder / "b").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", NOISE, 32000)
+    soundfile.write(folder / "b" / "c.FLAC", NOISE[:8000], 16000, format="FLAC")
+    (folder / "b" / "broken.mp3").write_bytes(b"\xff\xfb nothing to hear" * 30)
+    (folder / "notes.txt").write_text("no recording")
+    return [str(folder / "a.wav"), str(folder / "b" / "c.FLAC")]
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    code = inference.main([str(word) for word in argv])
+    return code, *capsys.readouterr()
+
+
+def test_a_folder_goes_on_after_a_broken_file(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = recordings(tmp_path / "in")
+    options = ["--model_name", tiny_checkpoint, "--top_k", 2]
+    code, out, err = run(capsys, *options, "--audio_path", tmp_path / "in", tmp_path / "in" / "*.wav")
+    assert code == 1 and len(err.strip().splitlines()) == 1 and "broken.mp3" in err
+    lines = out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == good and len(lines) == 6
+    code, out, err = run(capsys, *options, "--audio_path", *good, "--output", tmp_path / "tags.jsonl")
+    assert (code, out) == (0, "") and "2 of 2" in err
+    results = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text().splitlines()]
+    assert [result["source"] for result in results] == good and [len(result["tags"]) for result in results] == [2, 2]
+
+
+def test_time_lines_into_a_table(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = recordings(tmp_path / "in")
+    argv = ["--model_name", tiny_checkpoint, "--audio_path", tmp_path / "in" / "**", "--window", 0.2, "--hop", 0.1]
+    code, _, err = run(capsys, *argv, "--labels", "speech", "Dog", "--output", tmp_path / "tags.csv")
+    assert code == 1 and len(err.strip().splitlines()) == 3  # the text file is named by the pattern as well
+    with open(tmp_path / "tags.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["source"] for row in rows} == set(good) and {row["label"] for row in rows} == {"Speech", "Dog"}
+    starts = [float(row["start"]) for row in rows if row["source"] == good[0]]
+    np.testing.assert_allclose(starts, [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3], atol=1e-3)
+    code, out, _ = run(capsys, *argv[:2], "--audio_path", good[0], *argv[4:], "--threshold", 1)
+    assert code == 0 and [line.split() for line in out.splitlines()[1:3]] == [["0.00", "0.20", "-"], ["0.10", "0.30", "-"]]
+
+
+class Pipe(io.BytesIO):
+    """Standard input that gives what it likes."""
+
+    @property
+    def buffer(self) -> Pipe:
+        return self
+
+    def read1(self, size: int = -1) -> bytes:
+        return self.read(min(size, 777))
+
+
+def test_standard_input_is_a_recording(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "x.wav", NOISE, 16000)
+    options = ["--model_name", tiny_checkpoint, "--audio_path"]
+    expected = run(capsys, *options, tmp_path / "x.wav")
+    monkeypatch.setattr(sys, "stdin", Pipe((tmp_path / "x.wav").read_bytes()))
+    assert run(capsys, *options, "-") == expected
+    monkeypatch.setattr(sys, "stdin", Pipe(b""))
+    with pytest.raises(ValueError, match="standard input"):
+        run(capsys, *options, "-")
+
+
+def test_a_stream_is_told_as_events(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pcm = (NOISE * 32767).astype("<i2").tobytes()
+    options = ["--model_name", tiny_checkpoint, "--stream", "--rate", 16000, "--window", 0.3, "--hop", 0.1]
+    monkeypatch.setattr(sys, "stdin", Pipe(pcm))
+    code, out, err = run(capsys, *options, "--threshold", 0.1, "--off_threshold", 0, "--labels", "Speech", "Music")
+    assert code == 0 and "0.1 to 0.2 s later" in err
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[0] for line in lines] == ["begin", "begin", "end", "end"] and {line[2] for line in lines} == {"Speech", "Music"}
+    assert {line[1] for line in lines} == {"0.00", "1.00"}
+    monkeypatch.setattr(sys, "stdin", Pipe(b""))
+    assert run(capsys, *options)[:2] == (0, "")
+
+
+def test_a_figure_of_the_time_line(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "x.wav", np.tile(NOISE, 4), 16000)
+    options = ["--model_name", tiny_checkpoint, "--audio_path", tmp_path / "x.wav"]
+    published = run(capsys, *options)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        assert run(capsys, *options, "--plot", tmp_path / "x.svg") == published
+    names = [line.rpartition(":")[0] for line in published[1].splitlines()[1:-1]]
+    text = html.unescape((tmp_path / "x.svg").read_text())
+    for name in names:
+        assert name[:31] in text
+    assert "seconds" in text and "Hz, mel scale" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--stream", "--audio_path", "x.wav"],
+        ["--stream", "--output", "x.csv"],
+        ["--audio_path", "x.wav", "--hop", "1"],
+        ["--audio_path", "x.wav", "-"],
+        ["--audio_path", "x.wav", "y.wav", "--plot", "x.png"],
+        ["--audio_path", "x.wav", "--backend", "onnx", "--ensemble", "mn01_as", "mn02_as"],
+        ["--audio_path", "x.wav", "--window", "0"],
+        ["--audio_path", "x.wav", "--threshold", "2"],
+    ],
+)
+def test_contradicting_options_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        inference.main(words)
+    assert end.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--labels", "Speach"], ["--output", "tags.txt"], ["--audio_path", "*.no"]])
+def test_further_mistakes_end_in_one_line(
+    words: list[str], tiny_checkpoint: Path, tmp_path: Path, failing_message: Callable[..., str]
+) -> None:
+    soundfile.write(tmp_path / "x.wav", NOISE, 32000)
+    message = failing_message(inference.main, "--model_name", tiny_checkpoint, "--audio_path", tmp_path / "x.wav", *words)
+    assert words[1] in message
+
+
+NO_TORCH = """
+import sys, types
+sys.modules["torch"] = None  # importing it is an error
+backend = types.ModuleType("helpers.onnx_backend")
+import numpy as np
+class Fake:
+    sample_rate, labels, num_classes, embedding_size = 16000, None, 527, 3
+    def __call__(self, x):
+        return np.tile(np.linspace(0, 1, 527, dtype=np.float32), (len(x), 1)), np.zeros((len(x), 3), np.float32)
+backend.load_backend = lambda name: Fake()
+sys.modules["helpers.onnx_backend"] = backend
+import inference
+assert inference.main(["--backend", "onnx", "--audio_path", *sys.argv[1:]]) == 0
+assert not {name.partition(".")[0] for name in sys.modules} & {"matplotlib", "sklearn", "h5py", "pandas"}
+"""
+
+
+def test_the_onnx_backend_does_without_torch(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", NOISE, 32000)
+    for words in ([], ["--window", "0.2"], [tmp_path / "x.wav", "--output", tmp_path / "x.csv"]):
+        command = [sys.executable, "-c", NO_TORCH, tmp_path / "x.wav", *words]
+        result = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 11

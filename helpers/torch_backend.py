@@ -1,0 +1,38 @@
+"""Models in PyTorch, as the tagger calls them: waveforms in, scores and embeddings out, both numpy arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models import checkpoints
+from models.ensemble import EnsembleModel, get_ensemble_model
+from models.waveform import WaveformModel
+
+
+class TorchBackend:
+    """A model or an ensemble with its front end on its device; attributes and call are those of `OnnxBackend`."""
+
+    def __init__(self, names: str | os.PathLike[str] | Sequence[str], device: torch.device | str | None = None) -> None:
+        """`names`: a released or bundled model, a checkpoint, or several of them for an ensemble; errors as `checkpoints.load`."""
+        self.model: WaveformModel | EnsembleModel
+        if isinstance(names, (str, os.PathLike)):
+            self.model = WaveformModel(checkpoints.load_model(names))
+            networks = [self.model.network]
+        else:
+            self.model = get_ensemble_model(names)
+            networks = [member.network for member in self.model.members]
+        self.model.eval().to(device or "cpu")
+        self.sample_rate = self.model.sample_rate
+        self.num_classes = self.model.num_classes
+        self.embedding_size = sum(network.embedding_size for network in networks)
+        self.labels = self.model.labels
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, samples) float32 in [-1, 1] at `sample_rate` -> scores (B, K) in [0, 1] and embeddings (B, C), float32."""
+        logits, embeddings = self.model(torch.from_numpy(waveforms).to(self.model.device))
+        return self.model.scores(logits.float()).cpu().numpy(), embeddings.float().cpu().numpy()
