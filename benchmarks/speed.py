@@ -16,6 +16,7 @@ import argparse
 import copy
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -208,10 +209,16 @@ def check(runs: Mapping[str, Callable[[], object]]) -> None:
 
 
 def measure_in_turns(works: Sequence[Work], rounds: int) -> dict[Work, list[float]]:
-    """Time each of `works`, in seconds, once a round, after a round that does not count."""
+    """Time each of `works`, in seconds, once a round, after a round that does not count.
+
+    Each round has an order of its own: what ran before decides what is in the cache, and how much memory is mapped.
+    """
     times: dict[Work, list[float]] = {work: [] for work in works}
+    shuffle = random.Random(0).shuffle
     for number in range(rounds + 1):
-        for work in works:
+        order = list(works)
+        shuffle(order)
+        for work in order:
             start = time.perf_counter()
             work.run()
             if number:

@@ -11,7 +11,7 @@ from models.config import MelConfig
 PRE_EMPHASIS = 0.97
 LOG_OFFSET = 1e-5
 BANDS_AT_ONCE = 32  # of one matrix product over the bins that any of them uses: with 32 of 128, a quarter of the dense product
-FRAMES_AT_ONCE = 256  # of one Fourier transform: the fastest of 64 to 1000 over threads and batches; it writes 1 MB
+FRAMES_AT_ONCE = 256  # of one Fourier transform: what it writes, 1 MB, stays in the cache and is written over by the next
 
 
 class AugmentMelSTFT(nn.Module):
@@ -103,28 +103,28 @@ class AugmentMelSTFT(nn.Module):
         padded[:, :half] = padded[:, half + 1 : 2 * half + 1].flip(1)  # reflected, as torch.stft does
         padded[:, -half:] = padded[:, -2 * half - 1 : -half - 1].flip(1)
         frames = padded.unfold(1, config.n_fft, config.hop_size)  # (B, frames, n_fft), a view
-        log_mel = x.new_empty(len(x), config.n_mels, frames.shape[1])
+        energies = x.new_empty(len(x), frames.shape[1], config.n_mels)
         window, bands = self._analysis_window(x.device), self._bands()
-        for clip, result in zip(frames, log_mel, strict=True):
-            for block, columns in zip(clip.split(FRAMES_AT_ONCE), result.split(FRAMES_AT_ONCE, dim=1), strict=True):
+        for clip, result in zip(frames, energies, strict=True):
+            for block, rows in zip(clip.split(FRAMES_AT_ONCE), result.split(FRAMES_AT_ONCE), strict=True):
                 spectrum = torch.fft.rfft(block * window)
                 squares = torch.view_as_real(spectrum).square_().flatten(1)  # (frames in the block, 2 * bins): re, im, re, im, ...
-                for rows, parts, weights in bands:
-                    torch.mm(weights, squares[:, parts].mT, out=columns[rows])
-        return log_mel.add_(LOG_OFFSET).log_().add_(4.5).div_(5.0)
+                for columns, parts, weights in bands:
+                    torch.mm(squares[:, parts], weights, out=rows[:, columns])
+        return energies.add_(LOG_OFFSET).log_().add_(4.5).div_(5.0).mT.contiguous()
 
     def _bands(self) -> list[tuple[slice, slice, Tensor]]:
-        """Return groups of bands: which, which of the squares (re, im, re, ...) they use, and the weights (bands, squares)."""
+        """Return groups of bands: which, which of the squares (re, im, re, ...) they use, and the weights (squares, bands)."""
         if self._eval_bands is None:
             with torch.inference_mode(False):
-                bands = []
+                groups = []
                 for start in range(0, self.config.n_mels, BANDS_AT_ONCE):
-                    rows = slice(start, start + BANDS_AT_ONCE)
-                    bank = self._filterbank(torch.device("cpu"))[rows]
+                    bands = slice(start, start + BANDS_AT_ONCE)
+                    bank = self._filterbank(torch.device("cpu"))[bands]
                     used = bank.any(0).nonzero().flatten().tolist() or [0]
                     low, high = used[0], used[-1] + 1
-                    bands.append((rows, slice(2 * low, 2 * high), bank[:, low:high].repeat_interleave(2, dim=1)))
-                self._eval_bands = bands
+                    groups.append((bands, slice(2 * low, 2 * high), bank[:, low:high].repeat_interleave(2, dim=1).T.contiguous()))
+                self._eval_bands = groups
         return self._eval_bands
 
     def _analysis_window(self, device: torch.device) -> Tensor:
