@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_name", required=True, help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
     parser.add_argument("--network_only", action="store_true", help="take log-mel spectrograms (B, 1, bands, frames) instead")
-    parser.add_argument("--int8", action="store_true", help="8-bit convolutions: a third of the size; the front end stays float")
+    parser.add_argument("--int8", action="store_true", help="convolutions in 8-bit integers; the front end stays float")
     parser.add_argument(
         "--calibration", type=Path, nargs="+", default=[], metavar="PATH",
         help="recordings, or folders of them, that show --int8 the range of values in the network",

@@ -6,6 +6,7 @@ batch size here and there, and leaves no choice of the operations that ONNX Runt
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import tempfile
@@ -18,12 +19,13 @@ import onnx
 import torch
 from onnx import TensorProto, compose, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datasets import audio
 from datasets.labels import audioset_labels
 from helpers.model_cache import FORMAT_VERSION, METADATA_KEY
-from models.blocks import AXES, ConcurrentSE, InvertedResidual, SqueezeExcitation
+from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, SqueezeExcitation
 from models.checkpoints import write_atomically
 from models.config import MelConfig
 from models.heads import MultiHeadAttentionPooling
@@ -31,6 +33,7 @@ from models.network import MobileNetV3
 from models.preprocess import LOG_OFFSET, PRE_EMPHASIS, mel_filterbank
 
 OPSET, IR_VERSION = 18, 10  # what ONNX Runtime 1.18 (2024) and later read
+CHANNEL_GROUP = 16
 TO_THE_END = 2**62  # as the end of a slice
 WAVEFORM = {"waveform": ["batch", "samples"]}
 CALIBRATION_SECONDS = 10.0  # at most of one recording: the length the networks are trained with
@@ -184,7 +187,7 @@ def _add_frames(graph: Graph, mel: MelConfig, x: str, count: str, backwards: boo
     """Cut `count` frames out of (B, samples): (B, frames, win_length), each one `backwards` if asked for.
 
     Frames are put together from blocks, of which both a hop and a window are a whole number: 160 samples for 800 and 320. Where
-    blocks would be tiny, single samples are gathered, which takes ten times longer.
+    blocks would be tiny, single samples are gathered, which is slower.
     """
     size = math.gcd(mel.hop_size, mel.win_length)
     hops = graph.add("Sub", count, graph.integers(1))
@@ -219,7 +222,7 @@ def _plain_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor)
 
 
 def _folded_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Spectra:
-    """The same with a third of the multiplications, for windows in the middle of a frame whose length divides by four.
+    """The same with a third of the multiplications, for frames of a length that four divides, with the window in their middle.
 
     Only the power counts, so phases may be taken from the middle of the frame, where n = (n_fft - 1) / 2. About it, cosines are
     even and sines odd; and from n to n + n_fft / 2, those of even bins keep their sign while those of odd bins change it. So the
@@ -264,10 +267,10 @@ def _squared(graph: Graph, x: str, cosines: Tensor, y: str, sines: Tensor) -> st
 
 def add_network(graph: Graph, network: MobileNetV3, spectrogram: str) -> None:
     """`network` in evaluation mode with batch norms folded, ending in the outputs "scores" and "embedding"."""
-    features = _add_layer(graph, network.features.eval(), spectrogram)
+    features = _add_layer(graph, fold(network), spectrogram)
     pooled = graph.add("GlobalAveragePool", features)
     graph.add("Flatten", pooled, output="embedding")
-    head = network.classifier.eval()
+    head = network.classifier
     if isinstance(head, nn.Sequential) and isinstance(head[0], nn.AdaptiveAvgPool2d):
         logits = _add_layer(graph, head[2:], "embedding")
     else:
@@ -281,7 +284,7 @@ def add_network(graph: Graph, network: MobileNetV3, spectrogram: str) -> None:
 def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
     match layer:
         case nn.Sequential():
-            for one in _folded(layer):
+            for one in layer:
                 x = _add_layer(graph, one, x)
             return x
         case InvertedResidual():
@@ -297,6 +300,9 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
             weights = [graph.constant(tensor) for tensor in (layer.weight, layer.bias) if tensor is not None]
             sizes = {"kernel_shape": layer.kernel_size, "strides": layer.stride, "dilations": layer.dilation, "group": layer.groups}
             return graph.add("Conv", x, *weights, pads=[*layer.padding, *layer.padding], **sizes)
+        case nn.BatchNorm2d():  # of a head
+            statistics = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
+            return graph.add("BatchNormalization", x, *(graph.constant(tensor) for tensor in statistics), epsilon=layer.eps)
         case nn.Linear():
             return graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias), transB=1)
         case nn.ReLU():
@@ -307,19 +313,41 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
             return graph.add("GlobalAveragePool", x)
         case nn.Flatten(start_dim=1):
             return graph.add("Flatten", x)
-        case nn.Dropout():
+        case nn.Dropout() | nn.Identity():
             return x
     raise TypeError(f"no ONNX form is known of {layer}")
 
 
-def _folded(layers: nn.Sequential) -> Iterable[nn.Module]:
-    """Yield the layers with every batch norm folded into the convolution before it."""
-    layers = list(layers)
-    for i, layer in enumerate(layers):
-        if isinstance(layer, nn.BatchNorm2d):
-            continue
-        follower = layers[i + 1] if i + 1 < len(layers) else None
-        yield fuse_conv_bn_eval(layer, follower) if isinstance(follower, nn.BatchNorm2d) else layer
+def fold(network: MobileNetV3) -> nn.Sequential:
+    """Return `network.features` with batch norms folded into convolutions and, where only channels are squeezed, more channels.
+
+    ONNX Runtime computes channels in groups of 16 with AVX-512 (8 with AVX2), and where their number is no multiple goes back and
+    forth between two layouts. So zeros fill all channels but the spectrogram's and the embedding's up to `CHANNEL_GROUP`: zero
+    weights and biases, which activations and gates leave at zero.
+    """
+    features = copy.deepcopy(network.features).eval()
+    group = CHANNEL_GROUP if network.arch.se_dims in ("c", "none") else 1  # means over other axes would see the zeros
+    for layer in features.modules():
+        if isinstance(layer, ConvNormActivation):
+            conv = layer[0] = fuse_conv_bn_eval(layer[0], layer[1])
+            layer[1] = nn.Identity()
+            outputs = 0 if layer is features[-1] else -conv.out_channels % group
+            inputs = 0 if conv.weight.shape[1] == 1 else -conv.in_channels % group  # of a depthwise convolution each sees one
+            conv.weight = _with_zeros(conv.weight, inputs, outputs)
+            conv.bias = _with_zeros(conv.bias, outputs)
+            conv.groups += outputs if conv.groups > 1 else 0
+        elif isinstance(layer, SqueezeExcitation):
+            more = -layer.fc1.in_features % group
+            layer.fc1.weight = _with_zeros(layer.fc1.weight, more, 0)
+            layer.fc2.weight = _with_zeros(layer.fc2.weight, 0, more)
+            layer.fc2.bias = _with_zeros(layer.fc2.bias, more)
+    return features
+
+
+def _with_zeros(parameter: nn.Parameter, *more: int) -> nn.Parameter:
+    """Append zeros: (n,) along its axis, else along the second and the first axis."""
+    padding = [0, 0] * (parameter.ndim - 2) + [end for count in more for end in (0, count)]
+    return nn.Parameter(functional.pad(parameter, padding), requires_grad=False)
 
 
 def _add_squeeze_excitations(graph: Graph, layer: ConcurrentSE, x: str) -> str:

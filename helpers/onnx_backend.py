@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +35,13 @@ class OnnxBackend:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"exported model {path} not found; make it with export.py")
+        self.path = path
         try:
-            self._session = onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+            self._graph = ParallelGraph(path, threads)
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             raise BackendError(f"{path} cannot be read by ONNX Runtime: {' '.join(str(error).split())}") from error
         try:
-            self.metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+            self.metadata = json.loads(self._graph.metadata[METADATA_KEY])
             version = self.metadata["format_version"]
         except (KeyError, ValueError) as error:
             raise BackendError(f"{path} was not written by export.py: it tells neither labels nor sample rate") from error
@@ -57,8 +60,42 @@ class OnnxBackend:
         """(B, samples) float32, mono, [-1, 1], at `sample_rate` -> scores (B, num_classes), embeddings (B, embedding_size)."""
         if waveforms.ndim != 2 or 0 in waveforms.shape or waveforms.dtype != np.float32:
             raise ValueError(f"expected float32 waveforms of shape (B, samples), got {waveforms.dtype} {waveforms.shape}")
-        scores, embeddings = self._session.run(["scores", "embedding"], {"waveform": waveforms})
+        return self._graph(waveforms)
+
+
+class ParallelGraph:
+    """A graph of `helpers.export`, computed by several threads.
+
+    All of them work on a single clip; of several clips, each thread computes one after the other. That is faster than to share the
+    layers of a batch (`python -m benchmarks.speed`), as what one clip needs stays in the cache, and takes the memory of few clips.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
+        """`model`: a file or its content; `threads` None: one for each core this process may use. Errors are ONNX Runtime's own."""
+        self._model, self._threads = model, threads or available_cores()
+        self._together = _session(model, self._threads)
+        self.metadata: dict[str, str] = self._together.get_modelmeta().custom_metadata_map
+        self._input = self._together.get_inputs()[0].name
+
+    def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Waveforms (B, samples), or spectrograms where the graph takes these -> scores (B, K), embeddings (B, C)."""
+        if len(clips) == 1:
+            return self._run(self._together, clips)
+        scores, embeddings = zip(*self._pool.map(lambda clip: self._run(self._alone, clip[None]), clips), strict=True)
+        return np.concatenate(scores), np.concatenate(embeddings)
+
+    def _run(self, session: onnxruntime.InferenceSession, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, embeddings = session.run(["scores", "embedding"], {self._input: clips})
         return scores, embeddings
+
+    @cached_property
+    def _alone(self) -> onnxruntime.InferenceSession:
+        """The graph for callers that each are one thread."""
+        return self._together if self._threads == 1 else _session(self._model, 1)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads)
 
 
 def load_backend(name: str | os.PathLike[str], threads: int | None = None) -> OnnxBackend:
@@ -69,14 +106,13 @@ def load_backend(name: str | os.PathLike[str], threads: int | None = None) -> On
     return OnnxBackend(model_cache.exported(name), threads)
 
 
-def session_options(threads: int | None) -> onnxruntime.SessionOptions:
-    """Return how graphs are run here; `threads` None means one for each core."""
+def _session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0  # 0: ONNX Runtime counts them
-    options.intra_op_num_threads = threads or cores
-    # Waiting threads sleep: spinning took half as much processor time again on busy cores, which decoding needs as well.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL  # the graph has no branches worth a thread
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL  # blocked layout of convolutions
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only
-    return options
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def available_cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

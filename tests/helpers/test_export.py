@@ -61,11 +61,12 @@ def backend_of(made: MobileNetV3, folder: Path) -> OnnxBackend:
 def assert_equal(backend: OnnxBackend, made: MobileNetV3, waveforms: np.ndarray) -> None:
     model = WaveformModel(made).eval()
     logits, embeddings = model(torch.from_numpy(waveforms))
-    scores, ours = backend(waveforms)
-    assert scores.dtype == ours.dtype == np.float32
-    assert scores.shape == tuple(logits.shape) and ours.shape == tuple(embeddings.shape)
-    np.testing.assert_allclose(scores, model.scores(logits).numpy(), atol=1e-4)
-    np.testing.assert_allclose(ours, embeddings.numpy(), atol=1e-4 * max(1.0, float(embeddings.std())))
+    as_one_batch = onnxruntime.InferenceSession(backend.path).run(["scores", "embedding"], {"waveform": waveforms})
+    for scores, ours in (backend(waveforms), as_one_batch):
+        assert scores.dtype == ours.dtype == np.float32
+        assert scores.shape == tuple(logits.shape) and ours.shape == tuple(embeddings.shape)
+        np.testing.assert_allclose(scores, model.scores(logits).numpy(), atol=1e-4)
+        np.testing.assert_allclose(ours, embeddings.numpy(), atol=1e-4 * max(1.0, float(embeddings.std())))
 
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
