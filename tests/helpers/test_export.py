@@ -152,6 +152,15 @@ def test_norms_are_folded_and_the_network_is_left_as_it_was() -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in made.state_dict().items())
 
 
+def test_channels_come_in_whole_groups() -> None:
+    made = network(replace(SMALL, width_mult=0.4))
+    model = export.to_onnx(made, "made", network_only=True)
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    outputs = [shapes[node.input[1]][0] for node in model.graph.node if node.name.startswith("Conv_")]
+    assert all(channels % 16 == 0 for channels in outputs[:-1])
+    assert outputs[-1] == made.embedding_size
+
+
 def test_network_only(tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     assert script.main(["--model_name", str(tiny_checkpoint), "--output", str(path), "--network_only"]) == 0
