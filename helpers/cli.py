@@ -21,6 +21,8 @@ from models.config import HEAD_TYPES, Arch, MelConfig
 if TYPE_CHECKING:
     import torch
 
+PROJECT = ("benchmarks", "datasets", "helpers", "models", "studies")  # packages whose absence is our mistake, not the user's
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,15 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
     except KeyboardInterrupt:
         code = 130
         print("interrupted", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has seen enough, such as `| head`
+        code = 128 + 13  # as a program that the signal ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+    except ModuleNotFoundError as error:
+        if error.name in PROJECT or sys.flags.dev_mode:
+            raise
+        code = 1
+        light = "; inference.py --backend onnx does without it" if error.name == "torch" else ""
+        print(f"error: this needs {error.name}, which is not installed: pip install -r requirements.txt{light}", file=sys.stderr)
     except (ValueError, OSError, AssetError, *_out_of_memory()) as error:
         if sys.flags.dev_mode:
             raise
