@@ -102,7 +102,7 @@ def onnx_batched(network: MobileNetV3, threads: int) -> Scores:
 def onnx(network: MobileNetV3, threads: int) -> Scores:
     """In ONNX Runtime as `OnnxBackend` runs it: clip by clip, each on a thread of its own where there are several."""
     graph = ParallelGraph(_graph(network), threads)
-    return lambda x: _tensors(graph(x.numpy()))
+    return lambda x: _tensors(map(np.stack, zip(*graph(x.numpy()), strict=True)))
 
 
 def _graph(network: MobileNetV3) -> bytes:

@@ -48,7 +48,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         code = 128 + 13  # as a program that the signal ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
     except ModuleNotFoundError as error:
-        if error.name in PROJECT or sys.flags.dev_mode:
+        if (error.name or "").partition(".")[0] in PROJECT or sys.flags.dev_mode:
             raise
         code = 1
         light = "; inference.py --backend onnx does without it" if error.name == "torch" else ""

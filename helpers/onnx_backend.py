@@ -1,13 +1,14 @@
 """An exported model in ONNX Runtime: waveforms in, scores and embeddings out. Nothing here imports torch.
 
 backend = load_backend("mn04_opensounds")
-scores, embeddings = backend(np.zeros((1, 320000), np.float32))  # (B, num_classes), (B, embedding_size)
+[(scores, embedding)] = backend([np.zeros(320000, np.float32)])  # (num_classes,), (embedding_size,)
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -56,10 +57,14 @@ class OnnxBackend:
         self.single_label: bool = self.metadata["single_label"]
         self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
 
-    def __call__(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, samples) float32, mono, [-1, 1], at `sample_rate` -> scores (B, num_classes), embeddings (B, embedding_size)."""
-        if waveforms.ndim != 2 or 0 in waveforms.shape or waveforms.dtype != np.float32:
-            raise ValueError(f"expected float32 waveforms of shape (B, samples), got {waveforms.dtype} {waveforms.shape}")
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
+
+        A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`.
+        """
+        for waveform in waveforms:
+            if waveform.ndim != 1 or len(waveform) == 0 or waveform.dtype != np.float32:
+                raise ValueError(f"expected float32 waveforms of shape (samples,), got {waveform.dtype} {waveform.shape}")
         return self._graph(waveforms)
 
 
@@ -77,16 +82,15 @@ class ParallelGraph:
         self.metadata: dict[str, str] = self._together.get_modelmeta().custom_metadata_map
         self._input = self._together.get_inputs()[0].name
 
-    def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Waveforms (B, samples), or spectrograms where the graph takes these -> scores (B, K), embeddings (B, C)."""
+    def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (K,) and embedding (C,) of clips: waveforms (samples,), or spectrograms where the graph takes these."""
         if len(clips) == 1:
-            return self._run(self._together, clips)
-        scores, embeddings = zip(*self._pool.map(lambda clip: self._run(self._alone, clip[None]), clips), strict=True)
-        return np.concatenate(scores), np.concatenate(embeddings)
+            return [self._run(self._together, clips[0])]
+        return list(self._pool.map(lambda clip: self._run(self._alone, clip), clips))
 
-    def _run(self, session: onnxruntime.InferenceSession, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores, embeddings = session.run(["scores", "embedding"], {self._input: clips})
-        return scores, embeddings
+    def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})
+        return scores[0], embeddings[0]
 
     @cached_property
     def _alone(self) -> onnxruntime.InferenceSession:

@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 
 class Backend(Protocol):
-    """What computes: waveforms (B, samples) float32 -> scores (B, K) in [0, 1], embeddings (B, C), both float32."""
+    """What computes: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
 
     sample_rate: int
     labels: tuple[str, ...] | None
     num_classes: int
     embedding_size: int
 
-    def __call__(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
 
 class AudioTagger:
@@ -251,14 +251,9 @@ class AudioTagger:
                 yield start / self.sample_rate, (start + len(waveform)) / self.sample_rate, scores, embedding
 
     def _batched(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Scores (K,) and embedding (C,) of each waveform; those of one length are computed together."""
+        """Scores (K,) and embedding (C,) of each waveform."""
         waveforms = [crop_or_pad(waveform, max(len(waveform), self._min_samples)) for waveform in waveforms]
-        results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for length in {len(waveform) for waveform in waveforms}:
-            group = [i for i, waveform in enumerate(waveforms) if len(waveform) == length]
-            scores, embeddings = self.backend(np.stack([waveforms[i] for i in group]))
-            results |= zip(group, zip(scores, embeddings, strict=True), strict=True)
-        return [results[i] for i in range(len(waveforms))]
+        return self.backend(waveforms)
 
     def _tag_files(
         self, sources: Iterable[Any], choose: Callable[[_Clip, np.ndarray], Tagging], workers: int

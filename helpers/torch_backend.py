@@ -32,7 +32,16 @@ class TorchBackend:
         self.labels = self.model.labels
 
     @torch.inference_mode()
-    def __call__(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, samples) float32 in [-1, 1] at `sample_rate` -> scores (B, K) in [0, 1] and embeddings (B, C), float32."""
-        logits, embeddings = self.model(torch.from_numpy(waveforms).to(self.model.device))
-        return self.model.scores(logits.float()).cpu().numpy(), embeddings.float().cpu().numpy()
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
+
+        Those of one length are computed together.
+        """
+        results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for length in {len(waveform) for waveform in waveforms}:
+            group = [i for i, waveform in enumerate(waveforms) if len(waveform) == length]
+            batch = torch.from_numpy(np.stack([waveforms[i] for i in group]))
+            logits, embeddings = self.model(batch.to(self.model.device))
+            scores = self.model.scores(logits.float()).cpu().numpy()
+            results |= zip(group, zip(scores, embeddings.float().cpu().numpy(), strict=True), strict=True)
+        return [results[i] for i in range(len(waveforms))]

@@ -71,9 +71,9 @@ def compare(exports: dict[str, onnx.ModelProto], clips: ClipDataset, sample_rate
     graphs = {name: ParallelGraph(content) for name, content in contents.items()}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in graphs}
     for i in tqdm(range(len(clips)), desc="clips", disable=None):
-        waveform = clips[i].waveform.numpy()[None]
+        waveform = clips[i].waveform.numpy()
         for name, graph in graphs.items():
-            scores[name].append(graph(waveform)[0][0])
+            scores[name].append(graph([waveform])[0][0])
     times: dict[str, list[list[float]]] = {name: [[] for _ in BATCHES] for name in graphs}
     noise = np.random.default_rng(0).normal(0, 0.1, (max(BATCHES), 10 * sample_rate)).astype(np.float32)
     for number in range(rounds + 1):

@@ -59,12 +59,12 @@ import numpy as np
 from datasets import audio
 from helpers.onnx_backend import load_backend
 backend = load_backend("mn04_opensounds")
-scores, embeddings = backend(audio.load({str(BUNDLED_DIR / "recordings" / "speech.ogg")!r}, backend.sample_rate)[None])
-print(backend.labels[scores[0].argmax()], scores.shape, embeddings.shape)
+[(scores, embedding)] = backend([audio.load({str(BUNDLED_DIR / "recordings" / "speech.ogg")!r}, backend.sample_rate)])
+print(backend.labels[scores.argmax()], scores.shape, embedding.shape)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=BUNDLED_DIR.parent, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "Speech (1, 527) (1, 384)\n"
+    assert result.stdout == "Speech (527,) (384,)\n"
 
 
 def test_a_changed_checkpoint_is_exported_anew(resources: Path, tmp_path: Path, counted_exports: list[str]) -> None:
@@ -133,9 +133,19 @@ def test_damaged_files(content: bytes | str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "waveforms", [np.zeros(100, np.float32), np.zeros((1, 0), np.float32), np.zeros((0, 9), np.float32), np.zeros((1, 100))]
-)
-def test_what_is_no_batch_of_waveforms_is_refused(waveforms: np.ndarray) -> None:
+@pytest.mark.parametrize("waveform", [np.zeros((1, 100), np.float32), np.zeros(0, np.float32), np.zeros(100)])
+def test_what_is_no_waveform_is_refused(waveform: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected float32 waveforms"):
-        OnnxBackend(BUNDLED_FILE)(waveforms)
+        OnnxBackend(BUNDLED_FILE)([np.zeros(100, np.float32), waveform])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_waveforms_of_many_lengths_keep_their_order(threads: int) -> None:
+    backend = OnnxBackend(BUNDLED_FILE, threads)
+    rng = np.random.default_rng(0)
+    waveforms = [rng.normal(0, 0.1, length).astype(np.float32) for length in (64000, 1, 32000, 64000, 700)]
+    for waveform, (scores, embedding) in zip(waveforms, backend(waveforms), strict=True):
+        [(alone, alone_embedding)] = backend([waveform])
+        np.testing.assert_allclose(scores, alone, atol=1e-6)
+        np.testing.assert_allclose(embedding, alone_embedding, atol=1e-5)
+    assert backend([]) == []
