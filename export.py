@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import cli, export, model_cache
-from models import checkpoints
+from models import assets, checkpoints
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint = checkpoints.load(args.model_name)
     network = checkpoints.build(checkpoint).eval()
     name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem
-    source = model_cache.content_hash(model_cache.checkpoint_path(args.model_name))
+    source = model_cache.content_hash(assets.checkpoint_path(args.model_name))
     if args.int8:
         clips = export.calibration_clips(args.calibration, network.mel.sample_rate)
         model = export.to_int8(network, name, clips, network_only=args.network_only, source=source)

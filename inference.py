@@ -45,7 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     sources.add_argument("--stream", action="store_true", help="read raw 16-bit little-endian PCM from standard input without end")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
     parser.add_argument(
-        "--min_seconds", type=cli.non_negative_float, default=0.0, help="pad shorter recordings with zeros to so many seconds"
+        "--min_seconds",
+        type=cli.non_negative_float,
+        help="pad shorter recordings with zeros to this length (that of the model's training)",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="what computes; onnx (CPU) starts without PyTorch")
 

@@ -25,7 +25,7 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 # libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
-_MP3_SLACK = 2 * 1152  # samples; an mp3's announced length is good to a frame or two
+MP3_SLACK = 2 * 1152  # samples; an mp3's announced length is good to a frame or two
 _HEAD_BYTES = 4096  # hold the first frame of an mp3, of at most 1441 bytes
 _BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
@@ -113,7 +113,7 @@ def _read(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.SoundFile, bool]]:
+def opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.SoundFile, bool]]:
     """Yield a recording opened by libsndfile, and whether it tells its length; errors, also of reading it, as in `decode`."""
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -152,11 +152,11 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
     file, a format that is not audio, damage, no samples, or samples that are NaN or infinite.
     """
     name = name or _describe(source)
-    with _opened(source, name) as (file, tells_length):
+    with opened(source, name) as (file, tells_length):
         rate = file.samplerate
         wanted = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
         samples = _read(file, wanted)  # (samples, channels)
-    if len(samples) + _MP3_SLACK < wanted and tells_length:
+    if len(samples) + MP3_SLACK < wanted and tells_length:
         raise AudioError(f"{name} is truncated: {len(samples)} of {wanted} samples are there; fetch it again")
     if len(samples) == 0:
         raise AudioError(f"{name} holds no samples; leave it out")
@@ -173,11 +173,11 @@ def measure(source: str | Path | bytes, *, check_end: bool = False, name: str | 
     truncation without decoding the rest: in about 2 ms for a minute of mp3. Errors are those of `decode`, as far as they show.
     """
     name = name or _describe(source)
-    with _opened(source, name) as (file, tells_length):
+    with opened(source, name) as (file, tells_length):
         samples, rate = file.frames, file.samplerate
         if check_end and samples and tells_length:
-            file.seek(max(0, samples - _MP3_SLACK - 1))
-            if len(file.read(_MP3_SLACK)) == 0:
+            file.seek(max(0, samples - MP3_SLACK - 1))
+            if len(file.read(MP3_SLACK)) == 0:
                 raise AudioError(f"{name} is truncated: its end is not there; fetch it again")
     if not tells_length:
         samples = len(decode(source, name=name)[0])

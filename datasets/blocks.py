@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import numpy as np
 import soxr
 
-from datasets.audio import _MP3_SLACK, AudioError, _opened
+from datasets.audio import MP3_SLACK, AudioError, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str
 
 def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
     """Yield the rate of a file, then its blocks as (samples, channels). What a consumer raises does not pass through here."""
-    with _opened(source, name) as (file, tells_length):
+    with opened(source, name) as (file, tells_length):
         yield file.samplerate
         announced, done = file.frames, 0
         while done < announced:
@@ -95,7 +95,7 @@ def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
                 break
             done += len(block)
             yield block
-    if done + _MP3_SLACK < announced and tells_length:
+    if done + MP3_SLACK < announced and tells_length:
         raise AudioError(f"{name} is truncated: {done} of {announced} samples are there; fetch it again")
     if done == 0:
         raise AudioError(f"{name} holds no samples; leave it out")

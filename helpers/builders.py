@@ -49,6 +49,7 @@ def build_training_model(
         network = get_model(num_classes, input_dim_f=mel.n_mels, input_dim_t=frames, **network_options)
         network.mel = mel
     network.labels = None if labels is None else tuple(labels)
+    network.clip_seconds = clip_seconds
     front_end = AugmentMelSTFT.from_config(mel, args.freqm, args.timem, args.fmin_aug_range, args.fmax_aug_range)
     return WaveformModel(network, front_end)
 

@@ -135,6 +135,7 @@ def _metadata(network: MobileNetV3, name: str, network_only: bool, source: str |
         "num_classes": classes,
         "embedding_size": network.embedding_size,
         "single_label": network.single_label,
+        "clip_seconds": network.clip_seconds,
         "labels": list(network.labels or audioset or (f"class {k}" for k in range(classes))),
         "int8": False,
         "source": source,

@@ -6,7 +6,6 @@ exported anew and never confused with the first.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import logging
@@ -48,7 +47,7 @@ def exported(name: str | os.PathLike[str]) -> Path:
     bundled = assets.BUNDLED_DIR / f"{name}.onnx"
     if name in BUNDLED and bundled.is_file():
         return bundled
-    checkpoint = checkpoint_path(name)
+    checkpoint = assets.checkpoint_path(name)
     stem = name if name in PRETRAINED or name in BUNDLED else checkpoint.stem
     if checkpoint.is_file():
         path = cache_dir() / f"{stem}-{content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
@@ -70,20 +69,6 @@ def exported(name: str | os.PathLike[str]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def checkpoint_path(name: str) -> Path:
-    """Return where the checkpoint of a name lies or will lie; `ValueError` for what is neither a name nor a path."""
-    if name in PRETRAINED:
-        return assets.resources_dir() / PRETRAINED[name].asset
-    if name in BUNDLED:
-        return assets.BUNDLED_DIR / BUNDLED[name]
-    if Path(name).exists() or Path(name).suffix or "/" in name or os.sep in name:
-        return Path(name)
-    known = [*PRETRAINED, *BUNDLED]
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or a path (.pt or .onnx)")
 
 
 def content_hash(path: Path) -> str:

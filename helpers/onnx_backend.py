@@ -55,6 +55,7 @@ class OnnxBackend:
         self.num_classes: int = self.metadata["num_classes"]
         self.embedding_size: int = self.metadata["embedding_size"]
         self.single_label: bool = self.metadata["single_label"]
+        self.clip_seconds: float | None = self.metadata["clip_seconds"]  # of the clips that the model was trained with
         self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

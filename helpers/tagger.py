@@ -40,6 +40,7 @@ class Backend(Protocol):
     labels: tuple[str, ...] | None
     num_classes: int
     embedding_size: int
+    clip_seconds: float | None  # of the clips that the model was trained with, where it is known
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
@@ -55,11 +56,10 @@ class AudioTagger:
     side, in constant memory, and gets their mean, each weighted with the time it adds; for events that are short against it,
     use `tag_windows`.
 
-    Short recordings are taken as they are, as the published code does, unless `min_seconds` is set. What is best depends on how a
-    model was trained: mn04_opensounds, trained on clips of 3 s where shorter ones were padded with zeros, has on the open corpus'
-    evaluation split (2006 whole clips, 750 of them below 3 s) mAP 0.270 as they are, 0.287, 0.300 and 0.305 if padded with zeros to
-    1, 2 and 3 s, 0.268, 0.267 and 0.265 if repeated to these lengths, and 0.268 and 0.271 if padded and repeated to 0.5 s.
-    All clips padded to 10 s lose much. So: zeros, never more than the length of the training's clips; repeating does not help.
+    Recordings, and windows, that are shorter than the clips a model was trained with are padded with zeros at their end to that
+    length, as in the training, where the model tells it; released checkpoints do not, and get recordings as they are, as in the
+    published code. `min_seconds` sets another length. `python -m studies.short_clips` measures why: zeros up to the training's
+    length help, more of them harm, and repeating the sound does not help.
     """
 
     def __init__(
@@ -69,22 +69,22 @@ class AudioTagger:
         backend: str = "torch",
         *,
         batch_size: int = 8,
-        min_seconds: float = 0.0,
+        min_seconds: float | None = None,
     ) -> None:
         """`model`: a released or bundled name, a checkpoint, or several of them for an ensemble (torch only).
 
         `device` is torch's (None: the CPU). `batch_size` is how many windows, or recordings of equal length, are computed at once;
-        it has no influence on results. `min_seconds` pads shorter recordings with zeros at their end.
+        it has no influence on results. `min_seconds` is the length that shorter recordings are padded to; None: the model's own.
         Errors are those of `models.checkpoints.load`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
-        if not 0 <= min_seconds <= WHOLE_SECONDS:
+        if min_seconds is not None and not 0 <= min_seconds <= WHOLE_SECONDS:
             raise ValueError(f"min_seconds is {min_seconds}; it must be from 0 to {WHOLE_SECONDS:g}")
         self.backend = _load_backend(model, device, backend)
         self.labels = self.backend.labels or _default_labels(self.backend.num_classes)
         self.batch_size = batch_size
-        self._min_samples = round(min_seconds * self.sample_rate)
+        self.min_seconds = (self.backend.clip_seconds or 0.0) if min_seconds is None else min_seconds
 
     @property
     def sample_rate(self) -> int:
@@ -252,7 +252,8 @@ class AudioTagger:
 
     def _batched(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Scores (K,) and embedding (C,) of each waveform."""
-        waveforms = [crop_or_pad(waveform, max(len(waveform), self._min_samples)) for waveform in waveforms]
+        shortest = round(self.min_seconds * self.sample_rate)
+        waveforms = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
         return self.backend(waveforms)
 
     def _tag_files(
@@ -297,6 +298,10 @@ class _Clip:
 def _load_backend(model: str | os.PathLike[str] | Sequence[str], device: torch.device | str | None, backend: str) -> Backend:
     """Import what computes and nothing else: the onnx path must do without torch."""
     if backend == "torch":
+        if exported := [
+            name for name in ([model] if isinstance(model, (str, os.PathLike)) else model) if str(name).endswith(".onnx")
+        ]:
+            raise ValueError(f"{exported[0]} is an exported model; use the onnx backend")
         from helpers.torch_backend import TorchBackend
 
         return TorchBackend(model, device)

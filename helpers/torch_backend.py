@@ -30,6 +30,7 @@ class TorchBackend:
         self.num_classes = self.model.num_classes
         self.embedding_size = sum(network.embedding_size for network in networks)
         self.labels = self.model.labels
+        self.clip_seconds = self.model.clip_seconds
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

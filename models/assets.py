@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import http.client
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from models.registry import BUNDLED, RELEASE_URL
+from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
 
 logger = logging.getLogger(__name__)
 
@@ -106,3 +107,20 @@ def _transfer(url: str, path: Path, description: str) -> None:
                 bar.update(len(chunk))
     if total is not None and done < total:
         raise ConnectionError(f"the connection closed after {done} of {total} bytes")
+
+
+def checkpoint_path(name: str) -> Path:
+    """Return where the checkpoint of a released or bundled model lies, or will lie, or a path as it is.
+
+    Raises `ValueError` for what is neither a name nor looks like a path.
+    """
+    if name in PRETRAINED:
+        return resources_dir() / PRETRAINED[name].asset
+    if name in BUNDLED:
+        return BUNDLED_DIR / BUNDLED[name]
+    if Path(name).exists() or Path(name).suffix or "/" in name or os.sep in name:
+        return Path(name)
+    known = [*PRETRAINED, *BUNDLED]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ValueError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or the path of a file (.pt or .onnx)")

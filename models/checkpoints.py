@@ -1,13 +1,12 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
-An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; one
-whose classes exclude each other has "single_label": True, one that a training can go on from has "training" beside them.
+An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; beside
+them "single_label" (True: classes exclude each other), "clip_seconds" and, where a training can go on from it, "training".
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
 import zipfile
@@ -23,7 +22,7 @@ from models import assets
 from models.assets import AssetError
 from models.config import Arch, MelConfig, from_plain, to_plain
 from models.network import MobileNetV3
-from models.registry import BUNDLED, PRETRAINED
+from models.registry import PRETRAINED
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +44,7 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=dict)
     single_label: bool = False
+    clip_seconds: float | None = None
 
 
 def load(name: str | os.PathLike[str]) -> Checkpoint:
@@ -60,14 +60,7 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
         state = _read(path)
         _check_state(state, entry.arch, name)
         return Checkpoint(name, state, entry.arch, entry.mel)
-    if name in BUNDLED:
-        return _parse(_read(assets.BUNDLED_DIR / BUNDLED[name]), name)
-    if Path(name).exists() or Path(name).suffix or "/" in name or os.sep in name:
-        return _parse(_read(Path(name)), name)
-    known = [*PRETRAINED, *BUNDLED]
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or the path of a checkpoint (.pt)")
+    return _parse(_read(assets.checkpoint_path(name)), name)
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
@@ -85,7 +78,7 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None) -> MobileNetV3
     the labels are dropped; this is logged.
     """
     if num_classes is None or num_classes == checkpoint.arch.num_classes:
-        model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels, checkpoint.single_label)
+        model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels, checkpoint.single_label, checkpoint.clip_seconds)
         model.load_state_dict(checkpoint.state)
         return model
     model = MobileNetV3(replace(checkpoint.arch, num_classes=num_classes), checkpoint.mel)
@@ -125,6 +118,7 @@ def save(
         "mel": to_plain(model.mel),
         "labels": None if model.labels is None else list(model.labels),
         "single_label": model.single_label,
+        "clip_seconds": model.clip_seconds,
         "epoch": epoch,
         "metrics": plain(metrics or {}),
         "args": plain(args or {}),
@@ -229,9 +223,10 @@ def _parse(content: Any, name: str) -> Checkpoint:
         labels = None if content["labels"] is None else tuple(content["labels"])
         if labels is not None and len(labels) != arch.num_classes:
             raise ValueError(f"{len(labels)} labels for {arch.num_classes} classes")
+        clip_seconds = content.get("clip_seconds", content["args"].get("clip_seconds"))  # older files tell it in their options
         return Checkpoint(
             name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"]),
-            content.get("single_label") is True,
+            content.get("single_label") is True, None if clip_seconds is None else float(clip_seconds),
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{name}: {error}") from error

@@ -34,6 +34,11 @@ class EnsembleModel(nn.Module):
         return next((member.labels for member in self.members if member.labels), None)
 
     @property
+    def clip_seconds(self) -> float | None:
+        """The longest that a member tells."""
+        return max((member.clip_seconds for member in self.members if member.clip_seconds is not None), default=None)
+
+    @property
     def num_classes(self) -> int:
         return self.members[0].num_classes
 

@@ -14,13 +14,19 @@ from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, ml
 class MobileNetV3(nn.Module):
     """MobileNetV3-Large over one-channel log-mel spectrograms (Schmid et al., ICASSP 2023).
 
-    `arch`, `mel`, `labels` and `single_label` travel with the weights: the front end the network expects
-    (`AugmentMelSTFT.from_config(model.mel)`), the name of each class, or None where the classes have no names, and whether a clip
-    has exactly one class, so that scores are the softmax of the logits and not their sigmoid.
+    `arch`, `mel`, `labels`, `single_label` and `clip_seconds` travel with the weights: the front end the network expects
+    (`AugmentMelSTFT.from_config(model.mel)`), the name of each class, or None where the classes have no names, whether a clip
+    has exactly one class, so that scores are the softmax of the logits and not their sigmoid, and the length of the clips it was
+    trained with, to which shorter ones were padded with zeros, or None where that is not known.
     """
 
     def __init__(
-        self, arch: Arch, mel: MelConfig | None = None, labels: Sequence[str] | None = None, single_label: bool = False
+        self,
+        arch: Arch,
+        mel: MelConfig | None = None,
+        labels: Sequence[str] | None = None,
+        single_label: bool = False,
+        clip_seconds: float | None = None,
     ) -> None:
         super().__init__()
         if labels is not None and len(labels) != arch.num_classes:
@@ -29,6 +35,7 @@ class MobileNetV3(nn.Module):
         self.mel = mel or MelConfig(n_mels=arch.input_dim_f)
         self.labels = tuple(labels) if labels is not None else None
         self.single_label = single_label
+        self.clip_seconds = clip_seconds
 
         blocks = large_block_configs(arch.width_mult, arch.strides, arch.reduced_tail, arch.dilated)
         sizes = {axis: conv_out_size(size, 3, 2) for axis, size in (("f", arch.input_dim_f), ("t", arch.input_dim_t))}

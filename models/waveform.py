@@ -26,6 +26,10 @@ class WaveformModel(nn.Module):
         return self.network.single_label
 
     @property
+    def clip_seconds(self) -> float | None:
+        return self.network.clip_seconds
+
+    @property
     def num_classes(self) -> int:
         return self.network.arch.num_classes
 

@@ -16,10 +16,14 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from helpers import export
 from helpers import tagger as module
 from helpers.results import COLUMNS, Failure, Tagging, results_file
 from helpers.streaming import StreamTagger
 from helpers.tagger import AudioTagger, in_thread
+from models import checkpoints
+from models.config import Arch
+from models.network import MobileNetV3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
@@ -30,7 +34,8 @@ class Loudness:
 
     sample_rate, labels, num_classes, embedding_size = 32000, ("power", "peak", "begin", "end"), 4, 1
 
-    def __init__(self) -> None:
+    def __init__(self, clip_seconds: float | None = None) -> None:
+        self.clip_seconds = clip_seconds
         self.batches: list[tuple[int, ...]] = []
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -226,6 +231,40 @@ def test_short_recordings_are_padded_if_wished(loudness: AudioTagger) -> None:
     assert (scores["begin"], scores["end"]) == (0.5, 0) and padding.tag(sound, 32000).end == 0.01
     with pytest.raises(ValueError):
         AudioTagger("any", min_seconds=-1)
+
+
+def test_short_recordings_get_the_length_of_the_models_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_load_backend", lambda *_: Loudness(clip_seconds=0.05))
+    sound = np.full(320, 0.5, np.float32)
+    tagger = AudioTagger("any")
+    assert tagger.min_seconds == 0.05 and tagger.embed(sound, 32000)[0] == 1600
+    windows = list(tagger.iter_windows(np.tile(sound, 2), 0.01, 0.01, sample_rate=32000))
+    assert [(start, end) for start, end, _ in windows] == [(0, 0.01), (0.01, 0.02)]
+    assert all(scores[3] == 0 for *_, scores in windows)  # zeros at the end
+    assert AudioTagger("any", min_seconds=0).embed(sound, 32000)[0] == 320
+
+
+def test_models_tell_the_length_of_their_clips(tiny: AudioTagger) -> None:
+    assert tiny.min_seconds == 0
+    for backend in ("torch", "onnx"):
+        assert AudioTagger("mn04_opensounds", backend=backend).min_seconds == 3
+    assert AudioTagger(["mn04_opensounds"]).min_seconds == 3
+
+
+@pytest.mark.parametrize("model", ["resources/mn04_opensounds.onnx", ["mn04_opensounds", "resources/mn04_opensounds.onnx"]])
+def test_exported_models_need_the_onnx_backend(model: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="onnx backend"):
+        AudioTagger(model)
+
+
+def test_scores_of_classes_that_exclude_each_other_add_up_to_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MobileNetV3(Arch(num_classes=3, width_mult=0.1), labels=["a", "b", "c"], single_label=True).eval()
+    checkpoints.save(tmp_path / "exclusive.pt", model)
+    export.write(tmp_path / "exclusive.onnx", export.to_onnx(model, "exclusive"))
+    for backend, name in (("torch", "exclusive.pt"), ("onnx", "exclusive.onnx")):
+        tags = AudioTagger(tmp_path / name, backend=backend).tag(NOISE, 8000)
+        assert sum(tag.score for tag in tags) == pytest.approx(1, abs=1e-5)
 
 
 def test_files_are_taken_as_they_are_needed(loudness: AudioTagger, tmp_path: Path) -> None:

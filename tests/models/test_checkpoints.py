@@ -194,7 +194,7 @@ def test_saved_model_computes_the_same(own, tmp_path):
 
 def test_own_checkpoint_holds_plain_data_only(own):
     content = torch.load(own, weights_only=True)
-    assert set(content) == {"model", "arch", "mel", "labels", "single_label", "epoch", "metrics", "args"}
+    assert set(content) == {"model", "arch", "mel", "labels", "single_label", "clip_seconds", "epoch", "metrics", "args"}
     assert content["labels"] == ["bark", "meow", "moo"] and content["arch"]["strides"] == [2, 2, 2, 1]
 
 
@@ -203,6 +203,20 @@ def test_minimal_checkpoint(tmp_path):
     checkpoint = checkpoints.load(tmp_path / "a.pt")
     assert (checkpoint.labels, checkpoint.epoch, checkpoint.metrics, checkpoint.args) == (None, None, {}, {})
     assert checkpoint.arch == Arch(1, 0.1)
+
+
+def test_the_length_of_training_clips_travels_with_the_weights(tmp_path):
+    checkpoints.save(tmp_path / "a.pt", MobileNetV3(Arch(1, 0.1), clip_seconds=2.5))
+    assert checkpoints.load_model(tmp_path / "a.pt").clip_seconds == 2.5
+    checkpoints.save(tmp_path / "b.pt", MobileNetV3(Arch(1, 0.1)))
+    assert checkpoints.load_model(tmp_path / "b.pt").clip_seconds is None
+    content = torch.load(tmp_path / "b.pt", weights_only=True)
+    del content["clip_seconds"]
+    torch.save(content | {"args": {"clip_seconds": 4}}, tmp_path / "older.pt")
+    assert checkpoints.load_model(tmp_path / "older.pt").clip_seconds == 4
+    torch.save(content | {"clip_seconds": "long"}, tmp_path / "damaged.pt")
+    with pytest.raises(checkpoints.CheckpointError):
+        checkpoints.load(tmp_path / "damaged.pt")
 
 
 def test_get_model_takes_a_path(own):
