@@ -298,9 +298,8 @@ class _Clip:
 def _load_backend(model: str | os.PathLike[str] | Sequence[str], device: torch.device | str | None, backend: str) -> Backend:
     """Import what computes and nothing else: the onnx path must do without torch."""
     if backend == "torch":
-        if exported := [
-            name for name in ([model] if isinstance(model, (str, os.PathLike)) else model) if str(name).endswith(".onnx")
-        ]:
+        names = [model] if isinstance(model, (str, os.PathLike)) else model
+        if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:
             raise ValueError(f"{exported[0]} is an exported model; use the onnx backend")
         from helpers.torch_backend import TorchBackend
 
