@@ -84,7 +84,7 @@ def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path
 
 
 def draw_bars(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:
-    """Draw a panel for each quantity: a bar as long as the median of each way's values, and the values as dots."""
+    """Draw a panel for each quantity: a lettered bar as long as the median of each way's values, and the values as dots."""
     from matplotlib.figure import Figure
 
     rows = max(len(ways) for ways in panels.values())
@@ -94,7 +94,7 @@ def draw_bars(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, p
         for place, values in enumerate(ways.values()):
             axes.barh(place, median(values), color=f"C{place}", alpha=0.7)
             axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
-            axes.text(max(values), place, f"  {median(values):.3g}", va="center")
+            axes.text(1, place, f"{median(values):.3g}", transform=axes.get_yaxis_transform(), ha="right", va="center")
         axes.set_yticks(range(len(ways)), list(ways))
         axes.set_ylim(len(ways) - 0.4, -0.6)
         axes.set_xlim(0, 1.2 * max(max(values) for values in ways.values()))

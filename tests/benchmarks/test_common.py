@@ -52,5 +52,5 @@ def test_the_machine_is_described() -> None:
 def test_bars_for_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common.draw_bars({"seconds": {"a": [1.0, 2.0], "b": [3.0]}, "MB": {"a": [5.0], "b": [6.0]}}, "title", tmp_path / "bars.svg")
     svg = (tmp_path / "bars.svg").read_text()
-    assert all(f"<!-- {text} -->" in svg for text in ("title", "seconds", "MB", "a", "b", "  1.5", "  3"))
+    assert all(f"<!-- {text} -->" in svg for text in ("title", "seconds", "MB", "a", "b", "1.5", "3"))
     assert str(tmp_path / "bars.svg") in capsys.readouterr().out
