@@ -13,13 +13,11 @@ import argparse
 import io
 import itertools
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +28,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
+from benchmarks.common import RECORDINGS, available_cores, in_turns, machine, version
 from datasets import audio
 from datasets.augment import Augmented
 from datasets.clip import Clip
@@ -40,7 +39,6 @@ from helpers.metrics import tagging_metrics
 from models.MobileNetV3 import get_model
 from models.waveform import WaveformModel
 
-RECORDINGS = Path(__file__).resolve().parent.parent / "resources" / "recordings"
 RATE = 32000  # Hz
 NUM_CLASSES = 527
 DECODINGS = 5  # in each round: they are short
@@ -71,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.manual_seed(args.seed)
     cores, threads = available_cores(), torch.get_num_threads()
-    print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, seed {args.seed}")
-    print(", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "av")))
+    print(machine("torch", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "av"))
+    print(f"seed {args.seed}")
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clips_mp3.hdf"
@@ -91,17 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         torch.set_num_threads(threads)
     return 0
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"
 
 
 def bundled_waveforms(seconds: float, count: int, seed: int) -> dict[str, np.ndarray]:
@@ -141,12 +128,11 @@ def measure(work: Callable[[], object]) -> Seconds:
 
 def measure_in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Seconds]]:
     """Time each of `works` once a round, after a round that does not count."""
-    for work in works.values():
-        work()
     times: dict[str, list[Seconds]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(measure(work))
+    for number, name in in_turns(list(works), rounds):
+        took = measure(works[name])
+        if number:
+            times[name].append(took)
     return times
 
 

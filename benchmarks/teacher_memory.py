@@ -10,21 +10,18 @@ of its own. For Linux.
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import run_process
 from datasets import audio
 from datasets.hdf5_mp3 import Mp3Writer
 from helpers import cli
 
-ROOT = Path(__file__).resolve().parent.parent
 NUM_CLASSES = 527
 TRAIN = r"""
 import pickle, re, sys
@@ -33,7 +30,7 @@ import ex_audioset
 folder, way = sys.argv[1:3]
 held = (np.load(f"{folder}/teacher.npy"), pickle.load(open(f"{folder}/teacher.pkl", "rb"))) if way == "loaded whole" else None
 ex_audioset.main(sys.argv[3:])
-print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024)  # ru_maxrss begins with the parent's
+print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024)  # before the libraries are unloaded
 """
 
 
@@ -90,15 +87,11 @@ def train(folder: Path, way: str) -> float:
     """Return the peak of the resident memory of an epoch of training, in MiB."""
     teacher = ["--teacher_preds", folder / "teacher.npy", "--fname_to_index", folder / "teacher.pkl"]
     options = ["--kd_lambda", 1] if way == "no teacher" else teacher
-    command = [
+    arguments = [
         "-c", TRAIN, folder, way, "--train", "--dataset_dir", folder, "--clip_seconds", 1, "--model_width", 0.1, "--batch_size", 16,
         "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled", "--experiment_name", "memory", *options,
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True)
-    if process.returncode:
-        raise ValueError(f"training ended with exit code {process.returncode}: {process.stderr.strip()}")
-    return float(process.stdout.splitlines()[-1])
+    return float(run_process(arguments, cwd=folder).printed.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""What the benchmarks share: the machine's description, turns, processes with the memory they took, and bars."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDINGS = ROOT / "resources" / "recordings"
+LAUNCHER = Path(__file__).resolve().parent / "launch.py"
+MB = 1e6  # bytes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process."""
+
+    seconds: float
+    peak: int  # bytes of its resident set, at most
+    samples: list[tuple[float, int]]  # seconds since its start, bytes of its resident set
+    printed: str
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def machine(*packages: str) -> str:
+    """Describe what a benchmark runs on; the load is that of the minute before: other work."""
+    versions = [f"{package} {version(package)}" for package in packages]
+    parts = [platform.machine(), f"{available_cores()} cores", f"load {os.getloadavg()[0]:.1f}"]
+    return ", ".join([*parts, f"Python {platform.python_version()}", *versions])
+
+
+def in_turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """Yield each item once a round, with the round's number: 0 is to warm up, 1 to `rounds` count.
+
+    Each round has an order of its own: what ran before decides what is in the cache, and how much memory is mapped.
+    """
+    shuffle = random.Random(0).shuffle
+    for number in range(rounds + 1):
+        order = list(items)
+        shuffle(order)
+        for item in order:
+            yield number, item
+
+
+def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path = ROOT) -> Run:
+    """Run Python with `arguments`; look at its memory every `interval` seconds (0: never).
+
+    Raises `ValueError` with the last line of its errors if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-I", "-S", LAUNCHER, report, interval, sys.executable, *arguments]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        result = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
+        if result.returncode != 0:
+            reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+            what = " ".join(str(part) for part in arguments if "\n" not in str(part))
+            raise ValueError(f"python {what} failed: {reason.removeprefix('error: ')}")
+        took = json.loads(report.read_text())
+    return Run(took["seconds"], took["peak"], [(seconds, size) for seconds, size in took["samples"]], result.stdout)
+
+
+def draw_bars(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:
+    """Draw a panel for each quantity: a lettered bar as long as the median of each way's values, and the values as dots."""
+    from matplotlib.figure import Figure
+
+    rows = max(len(ways) for ways in panels.values())
+    figure = Figure(figsize=(9, 1.2 + 0.5 * rows), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    for axes, (quantity, ways) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True):
+        for place, values in enumerate(ways.values()):
+            axes.barh(place, median(values), color=f"C{place}", alpha=0.7)
+            axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
+            axes.text(1, place, f"{median(values):.3g}", transform=axes.get_yaxis_transform(), ha="right", va="center")
+        axes.set_yticks(range(len(ways)), list(ways))
+        axes.set_ylim(len(ways) - 0.4, -0.6)
+        axes.set_xlim(0, 1.2 * max(max(values) for values in ways.values()))
+        axes.set_xlabel(quantity)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    print(f"\nfigure: {path}")

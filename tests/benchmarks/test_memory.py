@@ -1,0 +1,61 @@
+"""The benchmark with seconds of sound: it writes what it says, runs both commands and reports their memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks import common, memory
+from benchmarks.common import Run
+from benchmarks.memory import Tagged
+
+
+@pytest.fixture
+def stereo(tmp_path: Path) -> Path:
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 2)), 8000, subtype="PCM_16")
+    return path
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.375, 2.0])
+def test_a_recording_is_repeated(stereo: Path, tmp_path: Path, seconds: float) -> None:
+    memory.write_repeated(tmp_path / "long.flac", stereo, seconds)
+    samples, rate = soundfile.read(tmp_path / "long.flac")
+    once, _ = soundfile.read(stereo)
+    assert rate == 8000
+    np.testing.assert_array_equal(samples, np.tile(once, (6, 1))[: round(seconds * 8000)])
+
+
+def test_every_length_is_tagged_in_both_ways(
+    stereo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands, run_process, figure = [], common.run_process, tmp_path / "memory.svg"
+
+    def watch(command: list[object], interval: float) -> Run:
+        commands.append([str(part) for part in command])
+        lengths.append(soundfile.info(command[command.index("--audio_path") + 1]).duration)
+        return run_process(command, interval=interval)
+
+    lengths: list[float] = []
+    monkeypatch.setattr(common, "run_process", watch)
+    monkeypatch.setattr(memory, "SHARES", (0.5, 1))
+    assert memory.main(["--hours", str(4 / 3600), "--recording", str(stereo), "--figure", str(figure)]) == 0
+    assert lengths == [2, 2, 4, 4] and ["--window" in command for command in commands] == [False, True] * 2
+    assert not Path(commands[0][commands[0].index("--audio_path") + 1]).exists()
+    rows = [line[40:].split() for line in capsys.readouterr().out.splitlines() if line.startswith(("whole", "time line"))]
+    assert [row[:2] for row in rows] == [["2", "s"], ["4", "s"]] * 2
+    assert all(float(seconds) > 0 and 50 < float(peak) < 1000 for *_, seconds, _, peak in rows)
+    assert figure.read_text().count("of sound: peak") == 4
+
+
+def test_speed_and_peak_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    memory.print_table("title", [Tagged("onnx", "whole", 7200.0, Run(20.0, 345_600_000, [], ""))])
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["whole,", "onnx", "2", "h", "20.0", "360", "345.6"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (59.9, "59.9 s"), (180, "3 min"), (5400, "1.5 h")])
+def test_duration(seconds: float, text: str) -> None:
+    assert memory.duration(seconds) == text
