@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+from helpers.onnx_backend import available_cores
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "resources" / "recordings"
 LAUNCHER = Path(__file__).resolve().parent / "launch.py"
@@ -32,10 +34,6 @@ class Run:
     peak: int  # bytes of its resident set, at most
     samples: list[tuple[float, int]]  # seconds since its start, bytes of its resident set
     printed: str
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def version(package: str) -> str:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from benchmarks import common
 from helpers import cli, export
 from helpers.macs import count_macs
 from helpers.onnx_backend import ParallelGraph, available_cores
@@ -135,8 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
-    print(f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {available_cores()} cores, {versions}")
+    print(f"{common.machine('torch', 'onnxruntime')}, {torch.backends.cpu.get_cpu_capability()}")
     results = {}
     for threads, batch in product(args.threads, args.batch_sizes):
         # a fresh process each: what others left mapped of memory, and their threads, have no say
@@ -215,21 +213,14 @@ def check(runs: Mapping[str, Callable[[], tuple[Tensor, ...] | Tensor]]) -> None
 
 
 def measure_in_turns(works: Sequence[Work], rounds: int) -> dict[Work, list[float]]:
-    """Time each of `works`, in seconds, once a round, after a round that does not count.
-
-    Each round has an order of its own: what ran before decides what is in the cache, and how much memory is mapped.
-    """
+    """Time each of `works`, in seconds, once a round, after a round that does not count."""
     times: dict[Work, list[float]] = {work: [] for work in works}
-    shuffle = random.Random(0).shuffle
-    for number in range(rounds + 1):
-        order = list(works)
-        shuffle(order)
-        for work in order:
-            work.before()
-            start = time.perf_counter()
-            work.run()
-            if number:
-                times[work].append(time.perf_counter() - start)
+    for number, work in common.in_turns(works, rounds):
+        work.before()
+        start = time.perf_counter()
+        work.run()
+        if number:
+            times[work].append(time.perf_counter() - start)
     return times
 
 
