@@ -101,6 +101,7 @@ def onnx_batched(network: MobileNetV3, threads: int) -> Scores:
     """In ONNX Runtime, all threads on each layer of the whole batch."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(_graph(network), options, providers=["CPUExecutionProvider"])
     return lambda x: _tensors(session.run(["scores", "embedding"], {"spectrogram": x.numpy()}))
 

@@ -84,7 +84,7 @@ class AudioTagger:
         self.backend = _load_backend(model, device, backend)
         self.labels = self.backend.labels or _default_labels(self.backend.num_classes)
         self.batch_size = batch_size
-        self.min_seconds = (self.backend.clip_seconds or 0.0) if min_seconds is None else min_seconds
+        self.min_seconds = min(self.backend.clip_seconds or 0.0, WHOLE_SECONDS) if min_seconds is None else min_seconds
 
     @property
     def sample_rate(self) -> int:
@@ -229,7 +229,8 @@ class AudioTagger:
         if clip.waveform is not None:
             return self._batched([clip.waveform])[0]
         total, seconds = np.zeros(self.backend.num_classes + self.backend.embedding_size), 0.0
-        for _, end, *parts in self._windows(clip.sound, WINDOW_SECONDS, WINDOW_SECONDS):
+        window = max(WINDOW_SECONDS, self.min_seconds)
+        for _, end, *parts in self._windows(clip.sound, window, window):
             total += (end - seconds) * np.concatenate(parts)
             seconds = end
         clip.seconds = seconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -224,9 +225,11 @@ def _parse(content: Any, name: str) -> Checkpoint:
         if labels is not None and len(labels) != arch.num_classes:
             raise ValueError(f"{len(labels)} labels for {arch.num_classes} classes")
         clip_seconds = content.get("clip_seconds", content["args"].get("clip_seconds"))  # older files tell it in their options
+        if clip_seconds is not None and not 0 < clip_seconds < math.inf:
+            raise ValueError(f"clip_seconds is {clip_seconds}; it must be above 0")
         return Checkpoint(
             name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"]),
-            content.get("single_label") is True, None if clip_seconds is None else float(clip_seconds),
+            content.get("single_label") is True, clip_seconds,
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{name}: {error}") from error

@@ -35,8 +35,8 @@ class EnsembleModel(nn.Module):
 
     @property
     def clip_seconds(self) -> float | None:
-        """The longest that a member tells."""
-        return max((member.clip_seconds for member in self.members if member.clip_seconds is not None), default=None)
+        """The shortest that a member tells: silence that a member never met costs more than silence that it misses."""
+        return min((member.clip_seconds for member in self.members if member.clip_seconds is not None), default=None)
 
     @property
     def num_classes(self) -> int:

@@ -56,7 +56,7 @@ def test_training_continues_from_a_checkpoint_with_another_front_end(
     )  # fmt: skip
     assert code == 0
     start, last = checkpoints.load(tiny_checkpoint), checkpoints.load(tmp_path / "runs/audioset/last.pt")
-    assert (last.mel.hop_size, last.mel.n_mels, last.arch.input_dim_f) == (640, 64, 64)
+    assert (last.mel.hop_size, last.mel.n_mels, last.arch.input_dim_f, last.clip_seconds) == (640, 64, 64, 0.5)
     torch.testing.assert_close(last.state["classifier.5.weight"], start.state["classifier.5.weight"], atol=1e-6, rtol=0)
 
 

@@ -231,7 +231,7 @@ def test_a_new_head_on_old_features(head: str, num_classes: int, objective: Obje
     start = checkpoints.load(starts[head])
     for name in ("last.pt", "best.pt"):
         model = checkpoints.load_model(folder / name)
-        assert model.labels == tuple(f"class {k}" for k in range(num_classes))
+        assert model.labels == tuple(f"class {k}" for k in range(num_classes)) and model.clip_seconds == 0.25
         assert model.single_label is objective.single_label and model.arch.num_classes == num_classes
         assert model.arch.head_type == head
         for key, parameter in model.named_parameters():

@@ -214,9 +214,10 @@ def test_the_length_of_training_clips_travels_with_the_weights(tmp_path):
     del content["clip_seconds"]
     torch.save(content | {"args": {"clip_seconds": 4}}, tmp_path / "older.pt")
     assert checkpoints.load_model(tmp_path / "older.pt").clip_seconds == 4
-    torch.save(content | {"clip_seconds": "long"}, tmp_path / "damaged.pt")
-    with pytest.raises(checkpoints.CheckpointError):
-        checkpoints.load(tmp_path / "damaged.pt")
+    for wrong in (0.0, float("nan"), float("inf"), "3"):
+        torch.save(content | {"clip_seconds": wrong}, tmp_path / "damaged.pt")
+        with pytest.raises(checkpoints.CheckpointError):
+            checkpoints.load(tmp_path / "damaged.pt")
 
 
 def test_get_model_takes_a_path(own):

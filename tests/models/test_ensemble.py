@@ -35,6 +35,14 @@ def by_hand(model: WaveformModel, waveform: torch.Tensor):
     return model.network(spectrogram[:, None])
 
 
+@pytest.mark.parametrize(("told", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
+def test_an_ensemble_tells_the_shortest_training_clips(told, expected):
+    models = [member(), member()]
+    for model, seconds in zip(models, told, strict=True):
+        model.network.clip_seconds = seconds
+    assert EnsembleModel(models).clip_seconds == expected
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_waveform_model_is_front_end_then_network(batch):
     model, waveform = member(mel=MelConfig(n_mels=64, hop_size=160)), torch.randn(batch, 9000)
