@@ -3,13 +3,12 @@
     python -m benchmarks.speed --figure speed.png
 
 The network's reference is the eager network, the front end's is the plain way: `torch.stft`, power, and a dense product with a
-filterbank that each call builds anew. For each number of threads and clips, all ways and a matrix product that stands for the
-processor's limit take turns in a process of their own, so that other work on the machine meets all of them. Times and ratios are
-medians over the turns. As in use, each run of the front end follows one of the eager network, which leaves other things in the
-caches and has given memory back; it is half as long where nothing else runs. The
-share of the limit is arithmetic for arithmetic: for the network the multiply-accumulates of its convolutions and linear layers, 2
-operations each; for the front end what a fast Fourier transform and a product with the bank's weights above 0 need. Each way's
-results are compared with the reference's first.
+filterbank that each call builds anew. For each part, number of threads and batch, all ways and a matrix product that stands for
+the processor's limit take turns in a process of their own, so that other work on the machine meets all of them. Times and ratios
+are medians over the turns. As in use, each run of the front end follows one of an eager network of the first width, which leaves
+other things in the caches and has given memory back. The share of the limit is arithmetic for arithmetic: for the network the
+multiply-accumulates of its convolutions and linear layers, 2 operations each; for the front end what a fast Fourier transform and
+a product with the bank's weights above 0 need. Each way's results are compared with the reference's first.
 """
 
 from __future__ import annotations
@@ -145,9 +144,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{common.machine('torch', 'onnxruntime')}, {torch.backends.cpu.get_cpu_capability()}")
     results = {}
     for threads, batch in product(args.threads, args.batch_sizes):
-        # a fresh process each: what others left mapped of memory, and their threads, have no say
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            rows, limit = process.submit(measure, threads, batch, args.widths, args.clip_seconds, args.rounds, args.seed).result()
+        rows, limits = [], []
+        for works in [partial(front_ends, args.widths[0]), *(partial(networks, width) for width in args.widths)]:
+            # a fresh process each: what others left mapped of memory, and their threads, have no say
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                task = process.submit(measure, works, threads, batch, args.clip_seconds, args.rounds, args.seed)
+                more, limit = task.result()
+            rows += more
+            limits.append(limit)
+        limit = median(limits)
         title = f"{threads} thread{'s' if threads > 1 else ''}, batch {batch}, matrix product {limit / 1e9:.0f} GFLOP/s"
         results[title] = rows
         print_table(title, rows)
@@ -157,37 +162,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    threads: int, batch: int, widths: Sequence[float], clip_seconds: float, rounds: int, seed: int
+    works: Callable[[int, Tensor], list[Work]], threads: int, batch: int, clip_seconds: float, rounds: int, seed: int
 ) -> tuple[list[Row], float]:
-    """Return what was measured, and the limit in operations a second."""
+    """Return what was measured of `works(threads, waveforms)`, and the limit in operations a second."""
     torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    matrix = torch.randn(MATRIX, MATRIX)
+    limit_work = Work(LIMIT, "", 2 * MATRIX**3, partial(torch.mm, matrix, matrix, out=torch.empty_like(matrix)))
     with torch.inference_mode():
-        times = measure_in_turns(works(threads, batch, widths, clip_seconds, seed), rounds)
-    limit = 2 * MATRIX**3 / median(next(seconds for work, seconds in times.items() if work.part == LIMIT))
+        waveforms = 0.1 * torch.randn(batch, round(clip_seconds * MelConfig().sample_rate))
+        times = measure_in_turns([limit_work, *works(threads, waveforms)], rounds)
+    limit = limit_work.operations / median(times[limit_work])
     return evaluate(times, limit), limit
 
 
-def works(threads: int, batch: int, widths: Sequence[float], clip_seconds: float, seed: int) -> list[Work]:
-    """What takes turns: of each part the reference comes first."""
-    torch.manual_seed(seed)
-    matrix = torch.randn(MATRIX, MATRIX)
-    result = [Work(LIMIT, "", 2 * MATRIX**3, partial(torch.mm, matrix, matrix, out=torch.empty_like(matrix)))]
+def front_ends(width: float, threads: int, waveforms: Tensor) -> list[Work]:
+    """Ways of computing log-mel spectrograms, each behind an eager network of this width; the reference first."""
     mel = MelConfig()
     front_end = AugmentMelSTFT.from_config(mel).eval()
-    waveform = 0.1 * torch.randn(batch, round(clip_seconds * mel.sample_rate))
-    runs = {"plain": partial(plain_log_mel, mel, waveform), "AugmentMelSTFT": partial(front_end, waveform)}
+    runs = {"plain": partial(plain_log_mel, mel, waveforms), "AugmentMelSTFT": partial(front_end, waveforms)}
     check(runs)
-    spectrogram = front_end(waveform)[:, None]
-    network = partial(get_model(width_mult=widths[0]).eval(), spectrogram)
-    operations = batch * front_end_operations(mel, clip_seconds)
-    result += [Work("front end", way, operations, run, before=network) for way, run in runs.items()]
-    for width in widths:
-        network = get_model(width_mult=width).eval()
-        operations = 2 * count_macs(network, spectrogram[:1].shape).macs
-        runs = {way: partial(build(network, threads), spectrogram) for way, build in WAYS.items()}
-        check(runs)
-        result += [Work(f"mn{round(10 * width):02d}", way, batch * operations, run) for way, run in runs.items()]
-    return result
+    network = partial(get_model(width_mult=width).eval(), front_end(waveforms)[:, None])
+    operations = len(waveforms) * front_end_operations(mel, waveforms.shape[1])
+    return [Work("front end", way, operations, run, before=network) for way, run in runs.items()]
+
+
+def networks(width: float, threads: int, waveforms: Tensor) -> list[Work]:
+    """Ways of running a network of this width; the reference first."""
+    network = get_model(width_mult=width).eval()
+    spectrograms = AugmentMelSTFT.from_config(network.mel).eval()(waveforms)[:, None]
+    runs = {way: partial(build(network, threads), spectrograms) for way, build in WAYS.items()}
+    check(runs)
+    operations = len(waveforms) * 2 * count_macs(network, spectrograms[:1].shape).macs
+    return [Work(f"mn{round(10 * width):02d}", way, operations, run) for way, run in runs.items()]
 
 
 def plain_log_mel(config: MelConfig, waveform: Tensor) -> Tensor:
@@ -202,12 +209,11 @@ def plain_log_mel(config: MelConfig, waveform: Tensor) -> Tensor:
     return (torch.log(bank @ power + LOG_OFFSET) + 4.5) / 5
 
 
-def front_end_operations(config: MelConfig, clip_seconds: float) -> float:
+def front_end_operations(config: MelConfig, samples: int) -> float:
     """Additions and multiplications for one clip; 2.5 n log2 n is the usual count of a Fourier transform of n real numbers."""
     bank = mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, config.fmin, config.fmax)
     transform = config.win_length + 2.5 * config.n_fft * log2(config.n_fft)
     bands = 3 * (config.n_fft // 2 + 1) + 2 * int(bank.count_nonzero()) + 4 * config.n_mels
-    samples = round(clip_seconds * config.sample_rate)
     return 2 * samples + config.frames(samples) * (transform + bands)
 
 
