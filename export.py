@@ -24,8 +24,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import cli, export, model_cache
-from models import assets, checkpoints
+from helpers import cli, export
+from models import checkpoints
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,12 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint = checkpoints.load(args.model_name)
     network = checkpoints.build(checkpoint).eval()
     name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem
-    source = model_cache.content_hash(assets.checkpoint_path(args.model_name))
     if args.int8:
         clips = export.calibration_clips(args.calibration, network.mel.sample_rate)
-        model = export.to_int8(network, name, clips, network_only=args.network_only, source=source)
+        model = export.to_int8(network, name, clips, network_only=args.network_only)
     else:
-        model = export.to_onnx(network, name, network_only=args.network_only, source=source)
+        model = export.to_onnx(network, name, network_only=args.network_only)
     export.write(args.output, model)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
     return 0

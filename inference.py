@@ -19,12 +19,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datasets.audio import SUFFIXES
+from datasets import audio
 from helpers import cli
 from helpers.events import Event
-from helpers.results import Failure, Tagging, likeliest, results_file
+from helpers.results import Failure, Tagging, likeliest, results_file, results_path
 from helpers.streaming import THRESHOLD, StreamTagger, read_pieces
 from helpers.tagger import BACKENDS, HOP_SECONDS, WINDOW_SECONDS, AudioTagger
+from helpers.windows import to_samples
 
 STANDARD_INPUT = "-"
 TOP_K, TOP_K_WINDOW = 10, 3
@@ -80,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--hop needs --window")
     if args.off_threshold is not None and not args.stream:
         parser.error("--off_threshold needs --stream")
+    if args.output:
+        results_path(args.output)
     sources = [] if args.stream else find_recordings(args.audio_path)
+    if (args.stream or STANDARD_INPUT in sources) and sys.stdin is None:
+        parser.error("standard input is closed")
     if args.plot and len(sources) > 1:
         parser.error(f"--plot draws one recording, not {len(sources)}")
     if len(sources) > 1 and STANDARD_INPUT in sources:
@@ -103,10 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "labels": args.labels,
     }
     window, hop = args.window or WINDOW_SECONDS, args.hop or HOP_SECONDS
-    timeline = tagger.tag_windows(source, window, hop, **wanted, name=name) if args.plot else None
-    if timeline is not None:
+    timeline = None
+    if args.plot:
         from helpers.timeline_figure import timeline_figure  # imports matplotlib
 
+        timeline = tagger.tag_windows(source, window, hop, **wanted, name=name)
         timeline_figure(source, timeline, args.plot, count=args.top_k or TOP_K)
 
     results: Iterable[Tagging | Failure]
@@ -132,10 +138,10 @@ def find_recordings(paths: Sequence[str]) -> list[str]:
         if path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isdir(path)):
             found.append(path)
         elif os.path.isdir(path):
-            below = sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            below = audio.find(path)
             if not below:
-                raise ValueError(f"{path} holds no recordings ({', '.join(SUFFIXES)})")
-            found += below
+                raise ValueError(f"{path} holds no recordings ({', '.join(audio.SUFFIXES)})")
+            found += map(str, below)
         elif glob.has_magic(path):
             matching = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
             if not matching:
@@ -151,6 +157,7 @@ def time_lines(
 ) -> Iterator[Tagging | Failure]:
     """Yield the windows of each recording, or what is wrong with it, perhaps after windows of its undamaged beginning."""
     classes = tagger.classes(wanted["labels"])
+    to_samples(window, hop, tagger.sample_rate)  # impossible ones are one error, not one of each recording
     for source in sources:
         source_name = name or str(source)
         try:
@@ -225,8 +232,12 @@ def follow(tagger: AudioTagger, args: argparse.Namespace) -> int:
         f"{max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s later",
         file=sys.stderr,
     )
-    for piece in read_pieces(sys.stdin.buffer, args.rate, args.channels):
-        show_events(stream.feed(piece))
+    try:
+        for piece in read_pieces(sys.stdin.buffer, args.rate, args.channels):
+            show_events(stream.feed(piece))
+    except KeyboardInterrupt:  # how a recording usually ends
+        show_events(stream.finish())
+        raise
     show_events(stream.finish())
     return 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from helpers.onnx_backend import available_cores
+from helpers.cores import available_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "resources" / "recordings"

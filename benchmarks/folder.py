@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def choose(folders: Sequence[Path], count: int, seed: int) -> dict[Path, float]:
     """Return up to `count` usable recordings, drawn from all in the folders, in random order, with their seconds."""
-    found = sorted({path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in audio.SUFFIXES})
+    found = sorted({path for folder in folders for path in audio.find(folder)})
     random.Random(seed).shuffle(found)
     seconds: dict[Path, float] = {}
     for path in found:

@@ -34,8 +34,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks import common
 from helpers import cli, export
+from helpers.cores import available_cores
 from helpers.macs import count_macs
-from helpers.onnx_backend import ParallelGraph, available_cores
+from helpers.onnx_backend import ParallelGraph
 from models.blocks import ConvNormActivation
 from models.config import MelConfig
 from models.MobileNetV3 import get_model
@@ -134,8 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=cli.positive_int, nargs="+", default=sorted({1, available_cores()}), help="threads")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length of the clips")
     parser.add_argument("--rounds", type=cli.positive_int, default=20, help="turns to take")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the sound")
-    parser.add_argument("--figure", type=Path, help="also draw the table into this file")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the weights and the sound")
+    parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")
     return parser
 
 

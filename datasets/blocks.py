@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
 MAX_CHANNELS = 64  # more in an array means that it is a spectrogram or a batch
 MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
-MAX_PEAK = 1e6  # 120 dB above full scale: no recording is, and the network's spectrograms stay finite below
+MAX_PEAK = 100.0  # 40 dB above full scale: no recording is, but integers that were turned into floating point are
 
 # dtype -> (what silence is, what full scale is); floating-point samples are taken as they are
 _PCM = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
@@ -88,9 +88,9 @@ def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
     """Yield the rate of a file, then its blocks as (samples, channels). What a consumer raises does not pass through here."""
     with opened(source, name) as (file, tells_length):
         yield file.samplerate
-        announced, done = file.frames, 0
+        announced, done, size = file.frames, 0, _block_frames(file.samplerate)
         while done < announced:
-            block = file.read(min(BLOCK_FRAMES, announced - done), dtype="float32", always_2d=True)
+            block = file.read(min(size, announced - done), dtype="float32", always_2d=True)
             if len(block) == 0:
                 break
             done += len(block)
@@ -99,6 +99,11 @@ def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
         raise AudioError(f"{name} is truncated: {done} of {announced} samples are there; fetch it again")
     if done == 0:
         raise AudioError(f"{name} holds no samples; leave it out")
+
+
+def _block_frames(rate: int) -> int:
+    """Return how many samples are read at a time: no more than 4 s of a low rate, which become many at a high one."""
+    return min(BLOCK_FRAMES, 4 * rate)
 
 
 def _from_torch(tensor: Tensor) -> np.ndarray:
@@ -128,7 +133,8 @@ def _array_sound(samples: np.ndarray, rate: int | None, name: str) -> Sound:
         raise ValueError(f"samples have {samples.shape[1]} channels, more than {MAX_CHANNELS}; pass one recording at a time")
     if samples.dtype.name not in _PCM and samples.dtype.kind != "f":
         raise ValueError(f"samples are {samples.dtype}; allowed: {', '.join(_PCM)}, or floating point in [-1, 1]")
-    parts = (_to_float(samples[start : start + BLOCK_FRAMES]) for start in range(0, len(samples), BLOCK_FRAMES))
+    size = _block_frames(rate)
+    parts = (_to_float(samples[start : start + size]) for start in range(0, len(samples), size))
     return Sound(name, int(rate), _checked(parts, name))
 
 

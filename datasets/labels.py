@@ -23,3 +23,9 @@ def audioset_labels() -> tuple[str, ...]:
 def audioset_mids() -> tuple[str, ...]:
     """Ontology identifiers of the 527 AudioSet classes ("/m/09x0r", ...), by class index."""
     return tuple(mid for mid, _ in _audioset_rows())
+
+
+def default_labels(num_classes: int) -> tuple[str, ...]:
+    """Names of a model's classes that has none of its own: AudioSet's, or numbers where there are more or fewer."""
+    labels = audioset_labels()
+    return labels if num_classes == len(labels) else tuple(f"class {k}" for k in range(num_classes))

@@ -39,6 +39,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
     `python -X dev SCRIPT` shows the traceback instead.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try:
         code = main(None)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datasets import audio
-from datasets.labels import audioset_labels
+from datasets.labels import default_labels
 from helpers.model_cache import FORMAT_VERSION, METADATA_KEY
+from models.assets import write_atomically
 from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, SqueezeExcitation
-from models.checkpoints import write_atomically
 from models.config import MelConfig
 from models.heads import MultiHeadAttentionPooling
 from models.network import MobileNetV3
@@ -36,7 +36,7 @@ OPSET, IR_VERSION = 18, 10  # what ONNX Runtime 1.18 (2024) and later read
 CHANNEL_GROUP = 16
 TO_THE_END = 2**62  # as the end of a slice
 WAVEFORM = {"waveform": ["batch", "samples"]}
-CALIBRATION_SECONDS = 10.0  # at most of one recording: the length the networks are trained with
+CALIBRATION_SECONDS = 10.0  # at most of one recording
 
 
 class Graph:
@@ -76,11 +76,10 @@ class Graph:
         return name
 
 
-def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False, source: str | None = None) -> onnx.ModelProto:
+def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False) -> onnx.ModelProto:
     """Return waveform (B, samples) -> scores (B, K), embedding (B, C); `network_only`: from spectrogram (B, 1, n_mels, frames).
 
-    B, samples and frames are free. `source` is the hash of the checkpoint file, by which caches know what was exported. Raises
-    `ValueError` for a network that takes one length only.
+    B, samples and frames are free. Raises `ValueError` for a network that takes one length only.
     """
     if "t" in network.arch.se_dims:
         raise ValueError(
@@ -93,7 +92,7 @@ def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False, sour
     else:
         add_network(graph, network, add_front_end(graph, network.mel, "waveform"))
     model = _model(graph, network, network_only)
-    set_metadata(model, _metadata(network, name, network_only, source))
+    set_metadata(model, _metadata(network, name, network_only))
     return model
 
 
@@ -120,10 +119,9 @@ def _checked(graph: Graph, inputs: dict[str, list[str | int]], outputs: dict[str
     return model
 
 
-def _metadata(network: MobileNetV3, name: str, network_only: bool, source: str | None) -> dict[str, Any]:
+def _metadata(network: MobileNetV3, name: str, network_only: bool) -> dict[str, Any]:
     """What travels with the graph: all that is needed to feed it and to read its scores."""
     mel, classes = network.mel, network.arch.num_classes
-    audioset = audioset_labels() if classes == len(audioset_labels()) else None
     return {
         "format_version": FORMAT_VERSION,
         "model_name": name,
@@ -136,9 +134,8 @@ def _metadata(network: MobileNetV3, name: str, network_only: bool, source: str |
         "embedding_size": network.embedding_size,
         "single_label": network.single_label,
         "clip_seconds": network.clip_seconds,
-        "labels": list(network.labels or audioset or (f"class {k}" for k in range(classes))),
+        "labels": list(network.labels or default_labels(classes)),
         "int8": False,
-        "source": source,
     }
 
 
@@ -385,9 +382,7 @@ def _add_attention_pooling(graph: Graph, head: MultiHeadAttentionPooling, x: str
     return graph.add("ReduceSum", graph.add("Mul", pooled, graph.constant(head.head_weight)), graph.integers(1), keepdims=0)
 
 
-def to_int8(
-    network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, network_only: bool = False, source: str | None = None
-) -> onnx.ModelProto:
+def to_int8(network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, network_only: bool = False) -> onnx.ModelProto:
     """As `to_onnx`, with convolutions in 8-bit integers whose ranges the `clips`, (samples,) float32, show (static, QDQ).
 
     The front end stays float: its power spectra span ten decades. So do the gates of squeeze-and-excitation and the head.
@@ -423,20 +418,19 @@ def to_int8(
         opset, model.ir_version = model.opset_import[0].version, IR_VERSION
         front_end.opset_import[0].version = opset
         model = compose.merge_models(front_end, model, io_map=[("spectrogram", "spectrogram")], producer_name="export.py")
-    set_metadata(model, _metadata(network, name, network_only, source) | {"int8": True})
+    set_metadata(model, _metadata(network, name, network_only) | {"int8": True})
     onnx.checker.check_model(model)
     return model
 
 
-def calibration_clips(paths: Iterable[Path], sample_rate: int) -> list[np.ndarray]:
-    """Return the first seconds of recordings, and of those in folders; raises as `audio.load`, `ValueError` if there are none."""
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in audio.SUFFIXES) if path.is_dir() else [path]
-        files += inside
+def calibration_clips(paths: Iterable[Path], sample_rate: int) -> Iterator[np.ndarray]:
+    """Yield the first seconds of recordings, and of those in folders; raises as `audio.load`, `ValueError` if there are none."""
+    paths = list(paths)
+    files = [file for path in paths for file in (audio.find(path) if path.is_dir() else [path])]
     if not files:
         raise ValueError(f"no recordings to calibrate with in {', '.join(map(str, paths))}")
-    return [audio.load(file, sample_rate)[: round(CALIBRATION_SECONDS * sample_rate)] for file in files]
+    for file in files:
+        yield audio.load(file, sample_rate, seconds=CALIBRATION_SECONDS)
 
 
 def write(path: Path, model: onnx.ModelProto) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.metrics import TaggingMetrics
-from models.checkpoints import write_atomically
+from models.assets import write_atomically
 
 
 def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | Path, count: int = 15) -> None:

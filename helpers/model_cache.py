@@ -6,6 +6,7 @@ exported anew and never confused with the first.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
 import logging
@@ -57,7 +58,7 @@ def exported(name: str | os.PathLike[str]) -> Path:
     if name not in PRETRAINED:
         raise FileNotFoundError(f"checkpoint {checkpoint} not found; give the path of a file or the name of a model")
     # Released files never change, so what was exported once is good even where the checkpoint was removed.
-    if known := sorted(cache_dir().glob(f"{_escaped(stem)}-{'?' * 16}-v{FORMAT_VERSION}.onnx")):
+    if known := sorted(cache_dir().glob(f"{glob.escape(stem)}-{'?' * 16}-v{FORMAT_VERSION}.onnx")):
         return known[0]
     _require_exporter(name)
     logger.info("downloading %s", name)
@@ -98,8 +99,7 @@ def _export(name: str, path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"export.py ended with code {result.returncode}"]
-        raise ExportError(f"{name} could not be exported: {lines[-1].removeprefix('error: ')}")
-
-
-def _escaped(stem: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
+        raise ExportError(
+            f"{name} could not be exported to {path.parent} (EFFICIENTAT_RESOURCES names another folder): "
+            + lines[-1].removeprefix("error: ")
+        )

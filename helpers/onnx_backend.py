@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from helpers import model_cache
+from helpers.cores import available_cores
 from helpers.model_cache import FORMAT_VERSION, METADATA_KEY
 from models.assets import AssetError
 
@@ -40,23 +41,23 @@ class OnnxBackend:
         try:
             self._graph = ParallelGraph(path, threads)
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
-            raise BackendError(f"{path} cannot be read by ONNX Runtime: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).split())
+            raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
         try:
-            self.metadata = json.loads(self._graph.metadata[METADATA_KEY])
-            version = self.metadata["format_version"]
-        except (KeyError, ValueError) as error:
-            raise BackendError(f"{path} was not written by export.py: it tells neither labels nor sample rate") from error
-        if version != FORMAT_VERSION:
-            raise BackendError(f"{path} has format {version} instead of {FORMAT_VERSION}; export it again")
-        if self.metadata["input"] != "waveform":
-            raise BackendError(f"{path} takes spectrograms; export it without --network_only")
-        self.name: str = self.metadata["model_name"]
-        self.sample_rate: int = self.metadata["sample_rate"]  # Hz
-        self.num_classes: int = self.metadata["num_classes"]
-        self.embedding_size: int = self.metadata["embedding_size"]
-        self.single_label: bool = self.metadata["single_label"]
-        self.clip_seconds: float | None = self.metadata["clip_seconds"]  # of the clips that the model was trained with
-        self.labels: tuple[str, ...] = tuple(self.metadata["labels"])
+            self.metadata = metadata = json.loads(self._graph.metadata[METADATA_KEY])
+            if (version := metadata["format_version"]) != FORMAT_VERSION:
+                raise BackendError(f"{path} has format {version} instead of {FORMAT_VERSION}; export it again")
+            if metadata["input"] != "waveform":
+                raise BackendError(f"{path} takes spectrograms; export it without --network_only")
+            self.name: str = metadata["model_name"]
+            self.sample_rate: int = metadata["sample_rate"]  # Hz
+            self.num_classes: int = metadata["num_classes"]
+            self.embedding_size: int = metadata["embedding_size"]
+            self.single_label: bool = metadata["single_label"]
+            self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
+            self.labels: tuple[str, ...] = tuple(metadata["labels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
@@ -87,7 +88,8 @@ class ParallelGraph:
         """Compute scores (K,) and embedding (C,) of clips: waveforms (samples,), or spectrograms where the graph takes these."""
         if len(clips) == 1:
             return [self._run(self._together, clips[0])]
-        return list(self._pool.map(lambda clip: self._run(self._alone, clip), clips))
+        alone = self._alone  # loaded here, once, and not in each of the threads
+        return list(self._pool.map(lambda clip: self._run(alone, clip), clips))
 
     def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})
@@ -118,8 +120,3 @@ def _session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
     # Threads wait for the next layer actively, but not, as by default, for some 40 ms after the last: others need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def available_cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

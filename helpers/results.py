@@ -150,16 +150,22 @@ class _Result(Protocol):
     def to_rows(self) -> list[dict[str, Any]]: ...
 
 
+def results_path(text: str | Path) -> Path:
+    """Return the path of a file of results; `ValueError` for another suffix and for a folder."""
+    path = Path(text)
+    if path.suffix.lower() not in SUFFIXES or path.is_dir():
+        raise ValueError(f"results are a file that ends in {' or '.join(SUFFIXES)}, not {path}")
+    return path
+
+
 @contextmanager
 def results_file(path: str | Path) -> Iterator[ResultsFile]:
     """Open a .jsonl or .csv file for results. It appears under its name when all are written; after an error, not at all."""
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path} must end in {' or '.join(SUFFIXES)}")
+    path = results_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # names may be no UTF-8
             yield ResultsFile(file, path.suffix.lower())
             file.flush()
             os.fsync(file.fileno())

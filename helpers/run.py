@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from helpers import distributed, tracking
-from models import checkpoints
+from models import assets, checkpoints
 from models.network import MobileNetV3
 
 RUNS_DIR = Path("runs")  # in the working directory
@@ -219,7 +219,7 @@ def seed_everything(seed: int) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that it is there complete or as before."""
-    checkpoints.write_atomically(path, lambda file: file.write(text.encode()))
+    assets.write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _description() -> dict[str, Any]:

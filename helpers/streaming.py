@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from datasets.blocks import Resampler, from_pcm16
+from datasets.blocks import MAX_CHANNELS, MAX_RATE, Resampler, from_pcm16
 from helpers.events import Event, EventTracker
 from helpers.tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.windows import Windows, to_samples
@@ -38,44 +38,47 @@ class StreamTagger:
         labels: Sequence[str] | None = None,
     ) -> None:
         """`rate` in Hz and `channels` of the PCM; window and hop in seconds; thresholds as in `EventTracker`."""
-        if rate < 1 or channels < 1:
-            raise ValueError(f"rate is {rate} Hz and channels {channels}; both must be 1 or more")
+        if not (1 <= rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
+            raise ValueError(f"rate is {rate} Hz and channels {channels}; allowed: up to {MAX_RATE} Hz and {MAX_CHANNELS} channels")
         self.tagger = tagger
         self.channels = channels
         self._windows = Windows(*to_samples(window, hop, tagger.sample_rate))
         self._resampler = Resampler(rate, tagger.sample_rate)
         self._tracker = EventTracker(tagger.labels, threshold, off_threshold, tagger.classes(labels))
+        self._finished = False
         self._rest = b""  # of a frame that is cut between two pieces
 
-    def windows(self, content: bytes) -> Iterator[tuple[float, float, np.ndarray]]:
-        """Take 16-bit little-endian samples, channels interleaved; yield start, end and scores (K,) of complete windows."""
+    def windows(self, content: bytes) -> list[tuple[float, float, np.ndarray]]:
+        """Take 16-bit little-endian samples, channels interleaved; return start, end and scores (K,) of complete windows."""
+        self._refuse_if_finished()
         content = self._rest + content
         whole = len(content) - len(content) % (2 * self.channels)
         self._rest = content[whole:]
-        yield from self._compute(self._windows.push(self._resampler.push(from_pcm16(content[:whole], self.channels))))
+        return self._compute(self._windows.push(self._resampler.push(from_pcm16(content[:whole], self.channels))))
 
-    def last_windows(self) -> Iterator[tuple[float, float, np.ndarray]]:
-        """Yield what is left at the end of the stream; half a frame there is dropped."""
-        yield from self._compute(self._windows.push(self._resampler.finish()))
-        yield from self._compute(self._windows.finish())
+    def last_windows(self) -> list[tuple[float, float, np.ndarray]]:
+        """End the stream: return what is left; half a frame at the end is dropped."""
+        self._refuse_if_finished()
+        self._finished = True
+        return self._compute([*self._windows.push(self._resampler.finish()), *self._windows.finish()])
 
-    def feed(self, content: bytes) -> Iterator[Event]:
-        """Take PCM as `windows`; yield events that end and, with `end` None, events that begin."""
-        yield from self._track(self.windows(content))
+    def feed(self, content: bytes) -> list[Event]:
+        """Take PCM as `windows`; return events that end and, with `end` None, events that begin."""
+        return self._track(self.windows(content))
 
-    def finish(self) -> Iterator[Event]:
-        """End the stream: yield the events of the last windows, then those that last until the end."""
-        yield from self._track(self.last_windows())
-        yield from self._tracker.finish()
+    def finish(self) -> list[Event]:
+        """End the stream: return the events of the last windows, then those that last until the end."""
+        return [*self._track(self.last_windows()), *self._tracker.finish()]
 
-    def _compute(self, windows: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[float, float, np.ndarray]]:
-        for start, end, scores, _ in self.tagger.compute_windows(windows):
-            yield start, end, scores
+    def _compute(self, windows: list[tuple[int, np.ndarray]]) -> list[tuple[float, float, np.ndarray]]:
+        return [(start, end, scores) for start, end, scores, _ in self.tagger.compute_windows(windows)]
 
-    def _track(self, windows: Iterator[tuple[float, float, np.ndarray]]) -> Iterator[Event]:
-        for window in windows:
-            for events in self._tracker.push(*window):
-                yield from events
+    def _track(self, windows: list[tuple[float, float, np.ndarray]]) -> list[Event]:
+        return [event for window in windows for events in self._tracker.push(*window) for event in events]
+
+    def _refuse_if_finished(self) -> None:
+        if self._finished:
+            raise ValueError("the stream was finished; begin another one")
 
 
 def read_pieces(file: BinaryIO, rate: int, channels: int) -> Iterator[bytes]:

@@ -16,7 +16,8 @@ import numpy as np
 
 from datasets.audio import crop_or_pad
 from datasets.blocks import Sound, open_sound, resampled
-from datasets.labels import audioset_labels
+from datasets.labels import default_labels
+from helpers.cores import available_cores
 from helpers.results import Failure, Tagging, Timeline, likeliest
 from helpers.windows import cut_windows, to_samples
 
@@ -82,7 +83,7 @@ class AudioTagger:
         if min_seconds is not None and not 0 <= min_seconds <= WHOLE_SECONDS:
             raise ValueError(f"min_seconds is {min_seconds}; it must be from 0 to {WHOLE_SECONDS:g}")
         self.backend = _load_backend(model, device, backend)
-        self.labels = self.backend.labels or _default_labels(self.backend.num_classes)
+        self.labels = self.backend.labels or default_labels(self.backend.num_classes)
         self.batch_size = batch_size
         self.min_seconds = min(self.backend.clip_seconds or 0.0, WHOLE_SECONDS) if min_seconds is None else min_seconds
 
@@ -143,7 +144,8 @@ class AudioTagger:
         """
         self._chooser(top_k, threshold, labels)
         sound = open_sound(audio, sample_rate, name=name)
-        starts, ends, scores, _ = zip(*self._windows(sound, window, hop), strict=True)
+        windows = ((start, end, scores) for start, end, scores, _ in self._windows(sound, window, hop))  # embeddings are not kept
+        starts, ends, scores = zip(*windows, strict=True)
         return Timeline(
             sound.name, self.labels, np.array(starts), np.array(ends), np.stack(scores), top_k, threshold, self.classes(labels)
         )
@@ -173,9 +175,9 @@ class AudioTagger:
         """Tag recordings in their order; yield a `Failure` for each that cannot be used, and go on.
 
         `workers` threads (None: one for each processor, 8 at most) decode while the network computes. Of `sources`, which may be
-        endless, a few are taken in advance.
+        endless, `batch_size` + `workers` are taken in advance, of each no more than a minute at a time.
         """
-        workers = min(8, os.cpu_count() or 1) if workers is None else workers
+        workers = min(8, available_cores()) if workers is None else workers
         if workers < 1:
             raise ValueError(f"workers is {workers}; it must be 1 or more")
         return self._tag_files(sources, self._chooser(top_k, threshold, labels), workers)
@@ -186,6 +188,8 @@ class AudioTagger:
             return None
         if isinstance(labels, str):
             raise ValueError(f"labels is the text {labels!r}; pass a list of labels")
+        if not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"labels are {labels!r}; pass names of classes")
         known = {label.lower(): k for k, label in reversed(list(enumerate(self.labels)))}
         found = []
         for label in labels:
@@ -314,12 +318,6 @@ def _load_backend(model: str | os.PathLike[str] | Sequence[str], device: torch.d
     from helpers.onnx_backend import load_backend
 
     return load_backend(model)
-
-
-def _default_labels(num_classes: int) -> tuple[str, ...]:
-    """AudioSet's names for a model without names of its own; other class counts get numbers."""
-    labels = audioset_labels()
-    return labels if num_classes == len(labels) else tuple(f"class {k}" for k in range(num_classes))
 
 
 def in_thread(items: Iterable[T], depth: int) -> Iterator[T]:

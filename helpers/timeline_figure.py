@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from matplotlib.figure import Figure
 from datasets.blocks import open_sound
 from helpers.events import cell_edges
 from helpers.results import Timeline
+from models.assets import write_atomically
 
 if TYPE_CHECKING:
     from datasets.blocks import AudioSource
@@ -68,7 +67,7 @@ def timeline_figure(
     below.set_xlim(0, seconds / per_unit)
     below.set_xlabel(unit)
     figure.colorbar(mesh, ax=below, label="score", pad=0.01)
-    _save(figure, path)
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=130))
 
 
 def log_mel_picture(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
@@ -111,15 +110,3 @@ def _mel_bank() -> np.ndarray:
 
 def _shortened(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[: characters - 1] + "…"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:].lower(), dpi=130)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -25,7 +25,11 @@ class TorchBackend:
         else:
             self.model = get_ensemble_model(names)
             networks = [member.network for member in self.model.members]
-        self.model.eval().to(device or "cpu")
+        try:
+            self.model.eval().to(device or "cpu")
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
         self.sample_rate = self.model.sample_rate
         self.num_classes = self.model.num_classes
         self.embedding_size = sum(network.embedding_size for network in networks)

@@ -33,22 +33,25 @@ class Windows:
         self._next = 0  # where the next window begins
         self._covered = 0  # where the last window ended
 
-    def push(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first sample, window) of the windows that (n,) more samples complete; they stay as they are."""
+    def push(self, samples: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Return (first sample, window) of the windows that (n,) more samples complete; they stay as they are."""
+        complete = []
         for start in range(0, len(samples), self.window):
             piece = samples[start : start + self.window]
             self._append(piece)
             while self._next + self.window <= self._end:
-                yield self._next, self._cut(self._next, self.window)
+                complete.append((self._next, self._cut(self._next, self.window)))
                 self._covered = self._next + self.window
                 self._next += self.hop
+        return complete
 
-    def finish(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the window that reaches the end of the sound, unless one did."""
-        if self._covered < self._end:
-            length = min(self.window, self._end)
-            self._covered = self._end
-            yield self._end - length, self._cut(self._end - length, length)
+    def finish(self) -> list[tuple[int, np.ndarray]]:
+        """Return the window that reaches the end of the sound, none if one did."""
+        if self._covered == self._end:
+            return []
+        length = min(self.window, self._end)
+        self._covered = self._end
+        return [(self._end - length, self._cut(self._end - length, length))]
 
     def _append(self, piece: np.ndarray) -> None:
         if self._filled + len(piece) > len(self._buffer):  # all that can still be asked for is the last window

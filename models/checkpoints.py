@@ -6,15 +6,14 @@ them "single_label" (True: classes exclude each other), "clip_seconds" and, wher
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,7 +125,7 @@ def save(
     }
     if training is not None:
         content["training"] = training
-    write_atomically(path, lambda file: torch.save(content, file))
+    assets.write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -150,25 +149,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a checkpoint holds plain data, not {type(value).__name__}: {value!r}")
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file with a temporary name in the same folder, flush it to disk, then rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except RuntimeError as error:  # what torch.save makes of a full disk
-        if isinstance(error.__context__, OSError):
-            raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # a failure here must not hide the first one
-            temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Any:
@@ -224,11 +204,12 @@ def _parse(content: Any, name: str) -> Checkpoint:
         labels = None if content["labels"] is None else tuple(content["labels"])
         if labels is not None and len(labels) != arch.num_classes:
             raise ValueError(f"{len(labels)} labels for {arch.num_classes} classes")
-        clip_seconds = content.get("clip_seconds", content["args"].get("clip_seconds"))  # older files tell it in their options
+        args = dict(content["args"])
+        clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files tell it in their options
         if clip_seconds is not None and not 0 < clip_seconds < math.inf:
             raise ValueError(f"clip_seconds is {clip_seconds}; it must be above 0")
         return Checkpoint(
-            name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), dict(content["args"]),
+            name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), args,
             content.get("single_label") is True, clip_seconds,
         )  # fmt: skip
     except (TypeError, ValueError) as error:

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from tqdm import tqdm
 
+from benchmarks import common
 from datasets import audioset
 from datasets.clip import ClipDataset
 from helpers import cli, export
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = np.linspace(0, len(training) - 1, min(args.calibration_clips, len(training)), dtype=int)
     clips = [training[int(index)].waveform.numpy() for index in shown]
     exports = {"float": export.to_onnx(network, "float"), "int8": export.to_int8(network, "int8", clips)}
+    print(common.machine("onnxruntime"))
     for row in compare(exports, evaluation, network.mel.sample_rate, args.rounds):
         times = ", ".join(f"batch {b}: {ms:.1f} ms" for b, ms in zip(BATCHES, row.milliseconds, strict=True))
         print(f"{row.name:<6} mAP {row.mAP:.4f}  {row.megabytes:.2f} MB  {times}")
@@ -76,13 +78,11 @@ def compare(exports: dict[str, onnx.ModelProto], clips: ClipDataset, sample_rate
             scores[name].append(graph([waveform])[0][0])
     times: dict[str, list[list[float]]] = {name: [[] for _ in BATCHES] for name in graphs}
     noise = np.random.default_rng(0).normal(0, 0.1, (max(BATCHES), 10 * sample_rate)).astype(np.float32)
-    for number in range(rounds + 1):
-        for place, batch in enumerate(BATCHES):
-            for name, graph in graphs.items():
-                start = time.perf_counter()
-                graph(noise[:batch])
-                if number:
-                    times[name][place].append(1e3 * (time.perf_counter() - start))
+    for number, (name, place) in common.in_turns([(name, place) for name in graphs for place in range(len(BATCHES))], rounds):
+        start = time.perf_counter()
+        graphs[name](noise[: BATCHES[place]])
+        if number:
+            times[name][place].append(1e3 * (time.perf_counter() - start))
     targets = clips.targets()
     return [
         Row(name, tagging_metrics(targets, np.stack(scores[name])).mAP, len(contents[name]) / 1e6, tuple(map(median, times[name])))

@@ -4,7 +4,9 @@ import csv
 import html
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -260,3 +262,38 @@ def test_the_onnx_backend_does_without_torch(tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for name in (b"a.wav", b"caf\xe9.wav"):
+        soundfile.write(os.fsencode(folder) + b"/" + name, NOISE, 32000, format="WAV")
+    (folder / os.fsdecode(b"br\xf6ken.wav")).write_text("nothing")
+    command = [sys.executable, SCRIPT, "--backend", "onnx", "--model_name", "mn04_opensounds", "--audio_path", folder]
+    for options in ([], ["--output", tmp_path / "tags.jsonl"]):
+        result = subprocess.run([*command, *options], capture_output=True)
+        assert result.returncode == 1 and result.stderr.count(b"error: ") == 1 and b"Traceback" not in result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text().splitlines()]
+    assert ["tags" in row for row in rows] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["tags.txt", "folder.csv"])
+def test_a_wrong_output_is_told_before_anything_is_computed(name: str, tmp_path: Path, failing_message: Callable[..., str]) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    assert name in failing_message(inference.main, "--audio_path", tmp_path / "not_even_there.wav", "--output", tmp_path / name)
+
+
+def test_ctrl_c_ends_the_events_of_a_stream() -> None:
+    command = [sys.executable, SCRIPT, "--backend", "onnx", "--model_name", "mn04_opensounds", "--stream", "--rate", "16000"]
+    process = subprocess.Popen(
+        [*command, "--window", "1", "--hop", "1", "--threshold", "0.02"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process.stdin.write((20000 * np.resize(NOISE, 40000)).astype("<i2").tobytes())
+    process.stdin.flush()
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    lines = [first.decode(), *process.stdout.read().decode().splitlines()]
+    assert process.wait() == 130
+    assert sum(line.startswith("begin") for line in lines) == sum(line.startswith("end") for line in lines) > 0

@@ -132,3 +132,14 @@ def test_long_sound_takes_no_room(tmp_path: Path, kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert length == 20 * 60 * 32000
+
+
+def test_a_low_rate_comes_in_short_blocks(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", np.zeros(10_000), 20)
+    for sound in (open_sound(tmp_path / "slow.wav"), open_sound(np.zeros(10_000), 20)):
+        assert max(len(block) for block in sound.at_rate(32000)) <= 60 * 32000  # of 500 s
+
+
+def test_integers_as_floating_point_are_refused() -> None:
+    with pytest.raises(AudioError, match="full scale"):
+        list(open_sound(np.full(100, 12000.0), 32000).blocks)

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from helpers import model_cache
-from helpers.model_cache import ExportError
+from helpers.model_cache import METADATA_KEY, ExportError
 from helpers.onnx_backend import BackendError, OnnxBackend, load_backend
 from models import checkpoints
 from models.assets import BUNDLED_DIR
@@ -86,7 +87,7 @@ def test_export_runs_in_a_process_of_its_own(resources: Path, tmp_path: Path) ->
 
 def test_a_failing_export_is_one_line(resources: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(ExportError, match=r"could not be exported: .*damaged\.pt") as error:
+    with pytest.raises(ExportError, match=r"could not be exported .*damaged\.pt") as error:
         load_backend(tmp_path / "damaged.pt")
     assert "\n" not in str(error.value)
     assert not list(resources.rglob("*.onnx"))
@@ -131,6 +132,15 @@ def test_damaged_files(content: bytes | str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="x.onnx") as error:
         OnnxBackend(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("metadata", ["5", "{}", '{"format_version": 1}', '{"format_version": 1, "input": "waveform"}', "no JSON"])
+def test_other_metadata_is_one_clear_error(metadata: str, tmp_path: Path) -> None:
+    model = onnx.load(BUNDLED_FILE)
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(BackendError, match="x.onnx"):
+        OnnxBackend(tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("waveform", [np.zeros((1, 100), np.float32), np.zeros(0, np.float32), np.zeros(100)])

@@ -370,3 +370,28 @@ def test_any_input_gives_finite_scores_or_one_clear_error(
     else:
         assert not (wrong or ambiguous)
         assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
+
+
+def test_a_stream_that_ended_takes_no_more(loudness: AudioTagger) -> None:
+    stream = StreamTagger(loudness, 32000, window=1, hop=1)
+    stream.feed(bytes(100))
+    stream.finish()
+    for again in (lambda: stream.feed(bytes(100)), stream.finish):
+        with pytest.raises(ValueError):
+            again()
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(0, 1), (2**31, 1), (32000, 0), (32000, 10**12)])
+def test_impossible_streams_are_refused(rate: int, channels: int, loudness: AudioTagger) -> None:
+    with pytest.raises(ValueError):
+        StreamTagger(loudness, rate, channels)
+
+
+def test_a_device_that_does_not_exist(tiny_checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        AudioTagger(tiny_checkpoint, device="nowhere")
+
+
+def test_labels_are_names(loudness: AudioTagger) -> None:
+    with pytest.raises(ValueError):
+        loudness.tag(NOISE, 32000, labels=[0])

@@ -28,8 +28,11 @@ def test_windows_follow_the_rule_however_sound_is_cut(length: int, window: int, 
 
 def test_windows_stay_as_they_are_and_hold_little() -> None:
     windows = Windows(100, 30)
-    found = [next(windows.push(np.full(100, i, np.float32)), (0, np.zeros(0)))[1] for i in range(50)]
-    np.testing.assert_array_equal(found[0], np.zeros(100))
+    sound = np.arange(5000, dtype=np.float32)
+    found = [window for i in range(50) for window in windows.push(sound[100 * i : 100 * (i + 1)])]
+    assert [start for start, _ in found] == list(range(0, 4901, 30))
+    for start, samples in found:
+        np.testing.assert_array_equal(samples, sound[start : start + 100])
     assert len(windows._buffer) <= 400
 
 

@@ -214,6 +214,8 @@ def test_the_length_of_training_clips_travels_with_the_weights(tmp_path):
     del content["clip_seconds"]
     torch.save(content | {"args": {"clip_seconds": 4}}, tmp_path / "older.pt")
     assert checkpoints.load_model(tmp_path / "older.pt").clip_seconds == 4
+    torch.save(content | {"args": []}, tmp_path / "plain.pt")
+    assert checkpoints.load_model(tmp_path / "plain.pt").clip_seconds is None
     for wrong in (0.0, float("nan"), float("inf"), "3"):
         torch.save(content | {"clip_seconds": wrong}, tmp_path / "damaged.pt")
         with pytest.raises(checkpoints.CheckpointError):
