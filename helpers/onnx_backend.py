@@ -74,7 +74,8 @@ class ParallelGraph:
     """A graph of `helpers.export`, computed by several threads.
 
     All of them work on a single clip; of several clips, each thread computes one after the other. That is faster than to share the
-    layers of a batch (`python -m benchmarks.speed`), as what one clip needs stays in the cache, and takes the memory of few clips.
+    layers of a batch (`python -m benchmarks.speed`), as what one clip needs stays in the cache, and needs less memory, though the
+    weights are loaded twice.
     """
 
     def __init__(self, model: Path | bytes, threads: int | None = None) -> None:

@@ -21,7 +21,7 @@ class AugmentMelSTFT(nn.Module):
     frames = 1 + (samples - 1) // hopsize, so 10 s at the defaults give 1000; digital silence maps to -1.40259. Always computes in
     float32, also under autocast: a full-scale sine reaches 77,000 in the power spectrum, beyond float16.
 
-    Evaluation on a CPU, where no gradient is asked for, goes a way of its own, about 3 times as fast as `torch.stft` and a dense
+    Evaluation on a CPU, where no gradient is asked for, goes a way of its own, 2 to 3 times as fast as `torch.stft` and a dense
     matrix product (`python -m benchmarks.speed`); its results differ by float32's rounding, less than 1e-4.
 
     Clips shorter than n_fft // 2 + 2 samples (514, 16 ms) are padded with zeros at their end to that length.
