@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -288,12 +290,17 @@ def test_a_wrong_output_is_told_before_anything_is_computed(name: str, tmp_path:
 def test_ctrl_c_ends_the_events_of_a_stream() -> None:
     command = [sys.executable, SCRIPT, "--backend", "onnx", "--model_name", "mn04_opensounds", "--stream", "--rate", "16000"]
     process = subprocess.Popen(
-        [*command, "--window", "1", "--hop", "1", "--threshold", "0.02"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    process.stdin.write((20000 * np.resize(NOISE, 40000)).astype("<i2").tobytes())
-    process.stdin.flush()
-    first = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    lines = [first.decode(), *process.stdout.read().decode().splitlines()]
-    assert process.wait() == 130
+        [*command, "--window", "1", "--hop", "1", "--threshold", "0.02"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what runs in the background inherits that it is ignored
+    )  # fmt: skip
+    try:
+        process.stdin.write((20000 * np.resize(NOISE, 40000)).astype("<i2").tobytes())
+        process.stdin.flush()
+        lines = [process.stdout.readline().decode()]
+        time.sleep(1)  # until it waits for more
+        process.send_signal(signal.SIGINT)
+        lines += process.stdout.read().decode().splitlines()
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
     assert sum(line.startswith("begin") for line in lines) == sum(line.startswith("end") for line in lines) > 0
