@@ -78,6 +78,7 @@ def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_
     assert_same_run(whole, tmp_path / "runs/audioset")
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
     """Killed with its loader shortly after each start of training, at whatever moment that is, until it is through."""
     folder = tmp_path / "runs/audioset"
