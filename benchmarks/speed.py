@@ -27,7 +27,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -36,7 +35,7 @@ from benchmarks import common
 from helpers import cli, export
 from helpers.cores import available_cores
 from helpers.macs import count_macs
-from helpers.onnx_backend import ParallelGraph
+from helpers.onnx_backend import ParallelGraph, new_session
 from models.blocks import ConvNormActivation
 from models.config import MelConfig
 from models.MobileNetV3 import get_model
@@ -99,10 +98,7 @@ def folded(network: MobileNetV3, threads: int) -> Scores:
 
 def onnx_batched(network: MobileNetV3, threads: int) -> Scores:
     """In ONNX Runtime, all threads on each layer of the whole batch."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(_graph(network), options, providers=["CPUExecutionProvider"])
+    session = new_session(_graph(network), threads)
     return lambda x: _tensors(session.run(["scores", "embedding"], {"spectrogram": x.numpy()}))
 
 

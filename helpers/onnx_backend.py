@@ -81,7 +81,7 @@ class ParallelGraph:
     def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
         """`model`: a file or its content; `threads` None: one for each core this process may use. Errors are ONNX Runtime's own."""
         self._model, self._threads = model, threads or available_cores()
-        self._together = _session(model, self._threads)
+        self._together = new_session(model, self._threads)
         self.metadata: dict[str, str] = self._together.get_modelmeta().custom_metadata_map
         self._input = self._together.get_inputs()[0].name
 
@@ -99,22 +99,23 @@ class ParallelGraph:
     @cached_property
     def _alone(self) -> onnxruntime.InferenceSession:
         """The graph for callers that each are one thread."""
-        return self._together if self._threads == 1 else _session(self._model, 1)
+        return self._together if self._threads == 1 else new_session(self._model, 1)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._threads)
 
 
-def load_backend(name: str | os.PathLike[str], threads: int | None = None) -> OnnxBackend:
+def load_backend(name: str | os.PathLike[str]) -> OnnxBackend:
     """Load an exported model (.onnx), or a model by name or checkpoint, which is exported when it is first used.
 
     Errors are those of `model_cache.exported` and of `OnnxBackend`.
     """
-    return OnnxBackend(model_cache.exported(name), threads)
+    return OnnxBackend(model_cache.exported(name))
 
 
-def _session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load a graph, from a file or its content, whose layers `threads` threads share."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only

@@ -74,8 +74,8 @@ class AudioTagger:
     ) -> None:
         """`model`: a released or bundled name, a checkpoint, or several of them for an ensemble (torch only).
 
-        `device` is torch's (None: the CPU). `batch_size` is how many windows, or recordings of equal length, are computed at once;
-        it has no influence on results. `min_seconds` is the length that shorter recordings are padded to; None: the model's own.
+        `device` is torch's (None: the CPU). `batch_size` is how many windows or recordings are computed at once; without
+        influence on results. `min_seconds` is the length that shorter recordings are padded to; None: the model's own.
         Errors are those of `models.checkpoints.load`.
         """
         if batch_size < 1:
@@ -144,8 +144,7 @@ class AudioTagger:
         """
         self._chooser(top_k, threshold, labels)
         sound = open_sound(audio, sample_rate, name=name)
-        windows = ((start, end, scores) for start, end, scores, _ in self._windows(sound, window, hop))  # embeddings are not kept
-        starts, ends, scores = zip(*windows, strict=True)
+        starts, ends, scores = zip(*self._scored(sound, window, hop), strict=True)
         return Timeline(
             sound.name, self.labels, np.array(starts), np.array(ends), np.stack(scores), top_k, threshold, self.classes(labels)
         )
@@ -160,8 +159,7 @@ class AudioTagger:
         name: str | None = None,
     ) -> Iterator[tuple[float, float, np.ndarray]]:
         """Yield start and end in seconds and the (K,) scores of each window of `tag_windows`, in constant memory."""
-        sound = open_sound(audio, sample_rate, name=name)
-        return ((start, end, scores) for start, end, scores, _ in self._windows(sound, window, hop))
+        return self._scored(open_sound(audio, sample_rate, name=name), window, hop)
 
     def tag_files(
         self,
@@ -246,6 +244,10 @@ class AudioTagger:
         lengths = to_samples(window, hop, self.sample_rate)
         blocks = in_thread(sound.at_rate(self.sample_rate), AHEAD)
         return self.compute_windows(cut_windows(blocks, *lengths))
+
+    def _scored(self, sound: Sound, window: float, hop: float) -> Iterator[tuple[float, float, np.ndarray]]:
+        """The same without embeddings, of which a time line keeps none."""
+        return ((start, end, scores) for start, end, scores, _ in self._windows(sound, window, hop))
 
     def compute_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
         """(First sample, window) -> start and end in seconds, scores (K,) and embedding (C,), computed in batches."""
