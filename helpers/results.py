@@ -117,6 +117,16 @@ class Timeline(_Rows, Sequence[Tagging]):
         return sorted(events + tracker.finish(), key=lambda event: (event.start, -event.score))
 
 
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The embedding of a recording or of one window of it."""
+
+    source: str
+    start: float  # seconds
+    end: float
+    vector: np.ndarray  # (C,) float32
+
+
 @dataclass(frozen=True)
 class Failure(_Rows):
     """A recording that could not be tagged, and why."""
