@@ -36,7 +36,7 @@ PUBLISHED_BEST = ("block5", "block11", "block13", "block15", "mel")
 
 SCENE_WINDOW, SCENE_HOP = 10.0, 2.5  # seconds
 TIMESTAMP_WINDOW, TIMESTAMP_HOP = 0.16, 0.05
-SECONDS_AT_ONCE = 40.0  # of sound in one batch of windows, which bounds the memory
+SECONDS_AT_ONCE = 20.0  # of sound in one batch of windows, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ class EmbeddingModel(WaveformModel):
         self, network: MobileNetV3, config: EmbeddingConfig | None = None, front_end: AugmentMelSTFT | None = None
     ) -> None:
         super().__init__(network, front_end)
+        network.to(memory_format=torch.channels_last)  # batches of short windows are 3 times as fast on a CPU
         self.config = config or EmbeddingConfig()
         self.columns = self.config.columns(network)
 
