@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,18 @@ VOCABULARY = 'idx,label\n1,dog\n0,3\n2,"cat, small"\n'
 RATES = (16000, 44100)
 
 
+@cache
+def scene(rate: int) -> np.ndarray:
+    return audio.load(SCENE, rate)[rate // 100 :]
+
+
 def write_task(folder: Path, splits=FOLDS, vocabulary: str = VOCABULARY, rates=RATES, **metadata) -> Path:
-    """A task folder whose files are of 0.4, 0.5, ... s, cut from other places at each rate."""
+    """A task folder whose files are of 0.4, 0.5, ... s."""
     folder.mkdir()
     (folder / "task_metadata.json").write_text(json.dumps(METADATA | {"splits": list(splits)} | metadata))
     (folder / "labelvocabulary.csv").write_text(vocabulary)
     for rate in rates:
-        sound = audio.load(SCENE, rate)[rate // 100 :]
+        sound = scene(rate)
         for split, files in splits.items():
             (folder / str(rate) / split).mkdir(parents=True)
             for i, file in enumerate(files):
