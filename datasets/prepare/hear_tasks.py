@@ -18,7 +18,8 @@ speech: the kinds of speaker that there are; children are missing. A source is a
 Who of them speaks would make more classes, but each had another microphone: mean spectra are enough to tell.
 
 animals: six labels with at least 5 recordings. vehicles: six labels with at least 3, so few clips that one is 3 % of the accuracy.
-Here a source is a recording, and numbered ones of one package (carhorn1, carhorn2) may be of one car.
+Here a source is a recording, and numbered ones of one package (carhorn1, carhorn2) may be of one car, as may those of
+instruments and drums that are not the soundfont's (snare01, snare02) be of one drum.
 
 3 s is the length that the bundled network was trained with. Longer clips keep their beginning, shorter ones, about half of the
 instruments and three quarters of the animals, are followed by silence. Classes have 60 clips at most, of as many sources as there
