@@ -20,6 +20,7 @@ from datasets.labels import default_labels
 from helpers.cores import available_cores
 from helpers.results import Embedding, Failure, Tagging, Timeline, likeliest
 from helpers.windows import cut_windows, to_samples
+from models.config import POOLINGS
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datasets.blocks import AudioSource
 
 BACKENDS = ("torch", "onnx")
+LAYERS = "embedding"  # the network's own
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 2.5
 WHOLE_SECONDS = 60.0  # longer recordings do not go through the network in one piece
 AHEAD = 4  # blocks that are decoded while the network computes
@@ -72,8 +74,8 @@ class AudioTagger:
         *,
         batch_size: int = 8,
         min_seconds: float | None = None,
-        layers: str | Sequence[str] = "embedding",
-        pooling: str = "mean",
+        layers: str | Sequence[str] = LAYERS,
+        pooling: str = POOLINGS[0],
     ) -> None:
         """`model`: a released or bundled name, a checkpoint, or several of them for an ensemble (torch only).
 
@@ -373,7 +375,7 @@ def _load_backend(
         raise ValueError("an ensemble needs the torch backend; onnx runs one model")
     if device is not None and str(device) != "cpu":
         raise ValueError(f"the onnx backend computes on the CPU, not on {device}; leave the device out or use torch")
-    if (layers, pooling) != ("embedding", "mean"):
+    if (layers, pooling) != (LAYERS, POOLINGS[0]):
         raise ValueError(f"the onnx backend has the network's own embedding only, not {layers} ({pooling}); use torch")
     from helpers.onnx_backend import load_backend
 

@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.blocks import InvertedResidual
+from models.config import POOLINGS
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
 
-POOLINGS = ("mean", "max", "both")
 PUBLISHED_BEST = ("block5", "block11", "block13", "block15", "mel")
 
 SCENE_WINDOW, SCENE_HOP = 10.0, 2.5  # seconds
