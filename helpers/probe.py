@@ -1,7 +1,8 @@
 """The shallow probe of the HEAR 2021 benchmark: how well a small network solves a task from embeddings that are already computed.
 
 Turian et al., HEAR: Holistic Evaluation of Audio Representations, PMLR 176, 2022; numbers and rules are those of its evaluation
-kit, heareval 2021.1.3, for tasks with one embedding for each recording ("scene" tasks).
+kit, heareval 2021.1.3, for tasks with one embedding for each recording ("scene" tasks). Two differences matter only
+with more than a batch of training recordings: they are shuffled, which the kit does not do, and cut into batches of equal size.
 """
 
 from __future__ import annotations

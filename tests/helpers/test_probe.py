@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -26,10 +27,10 @@ def gaussians(noise: float, num_classes: int = 4, clips: int = 120) -> tuple[np.
     return embeddings.astype(np.float32), np.eye(num_classes, dtype=np.uint8)[classes], splits
 
 
-def classify(embeddings: np.ndarray, targets: np.ndarray, splits: np.ndarray, seed: int = 0) -> ProbeResult:
-    return probe(
-        embeddings, targets, splits, is_multi_label=False, metric="top1_acc", folds=True, seed=seed, protocol=SMALL
-    )  # fmt: skip
+def classify(
+    embeddings: np.ndarray, targets: np.ndarray, splits: np.ndarray, seed: int = 0, protocol: Protocol = SMALL
+) -> ProbeResult:
+    return probe(embeddings, targets, splits, is_multi_label=False, metric="top1_acc", folds=True, seed=seed, protocol=protocol)
 
 
 def area_under_roc(target: np.ndarray, score: np.ndarray) -> float:
@@ -126,13 +127,14 @@ def test_no_fold_is_tested_by_who_trained_on_it() -> None:
 
 def test_a_seed_gives_one_result_whatever_came_before() -> None:
     noisy = gaussians(noise=8)
-    first = classify(*noisy)
+    one_point = replace(SMALL, hidden_layers=(1,), lrs=(1e-3,), initialisations=("xavier_normal",))
+    first = classify(*noisy, protocol=one_point)
     classify(*gaussians(noise=4), seed=3)
     torch.manual_seed(17)
     before = torch.get_rng_state()
-    assert classify(*noisy) == first
+    assert classify(*noisy, protocol=one_point) == first
     assert torch.equal(torch.get_rng_state(), before)
-    assert classify(*noisy, seed=1) != first
+    assert classify(*noisy, seed=1, protocol=one_point).folds[0] != first.folds[0]
 
 
 Scripted = Callable[[list[float]], list[np.ndarray]]
@@ -175,6 +177,12 @@ def test_training_ends_without_improvement_and_the_best_weights_are_tested(scrip
     assert np.array_equal(calls[-1], calls[2]) and not np.array_equal(calls[-1], calls[-2])
 
 
+def test_training_ends_at_a_perfect_score(scripted: Scripted) -> None:
+    calls = scripted([0.1, 1.0, 0.7])
+    (fold,) = probe_scripted(Protocol(grid_points=2, hidden_size=8)).folds
+    assert (fold.epoch, fold.score, len(calls)) == (6, 0.7, 3)
+
+
 def test_training_ends_at_the_last_epoch(scripted: Scripted) -> None:
     scripted([0.1, 0.2, 0.3, 0.9])
     (fold,) = probe_scripted(Protocol(grid_points=1, hidden_size=8, max_epochs=11)).folds
@@ -209,8 +217,7 @@ def test_the_best_point_in_validation_is_chosen(scripted: Scripted, scores: list
 def test_batches_of_equal_size_leave_no_clip_alone() -> None:
     embeddings, targets, splits = gaussians(noise=0.5)  # 40 clips train: batches of 39 would leave one to batch norm
     protocol = Protocol(grid_points=1, hidden_size=64, max_epochs=30, batch_size=39)
-    result = probe(embeddings, targets, splits, is_multi_label=False, metric="top1_acc", folds=True, protocol=protocol)
-    assert result.score == 1
+    assert classify(embeddings, targets, splits, protocol=protocol).score == 1
 
 
 def test_pieces_of_real_recordings_are_told_apart() -> None:
