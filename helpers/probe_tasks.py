@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +113,17 @@ def _folder(path: Path, whole: dict, seed: int) -> ProbeTask:
 
 
 def _drawn_folds(data: folder.FolderData, seed: int) -> np.ndarray:
-    groups = data.groups or data.names
-    kind = GroupKFold if data.is_multi_label else StratifiedGroupKFold
+    """Draw folds in which each class is as frequent as elsewhere and whose groups are whole."""
+    groups = np.asarray(data.groups or data.names)
+    count = min(DRAWN_FOLDS, len(np.unique(groups)))
+    if not data.is_multi_label:
+        count = min(count, int(data.targets.sum(0).max()))
+    if count < 3:
+        raise ValueError(f"{len(groups)} recordings cannot be divided into three folds, to train, validate and test; add some")
+    splitter = (GroupKFold if data.is_multi_label else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
     folds = np.empty(len(groups), "U5")
-    splitter = kind(DRAWN_FOLDS, shuffle=True, random_state=seed)
-    for number, (_, rows) in enumerate(splitter.split(folds, data.targets.argmax(1), groups)):
-        folds[rows] = f"fold{number}"
+    with warnings.catch_warnings():  # classes with fewer recordings than folds are no mistake
+        warnings.simplefilter("ignore")
+        for number, (_, rows) in enumerate(splitter.split(folds, data.targets.argmax(1), groups)):
+            folds[rows] = f"fold{number}"
     return folds

@@ -11,8 +11,8 @@
 | hidden | first layer of the mlp head, behind its activation | 1280 |
 | logits | second layer of the mlp head, or all of another head | 527 |
 
-Schmid et al., Low-Complexity Audio Embedding Extractors, EUSIPCO 2023, compare such layers on the HEAR benchmark: the middle ones
-serve foreign tasks better than the last, best of all block5 + block11 + block13 + block15 + mel.
+Schmid et al., Low-Complexity Audio Embedding Extractors, EUSIPCO 2023, compare layers on the HEAR benchmark; the best choice there is
+`PUBLISHED_BEST`, the means of four blocks and of mel.
 """
 
 from __future__ import annotations

@@ -1,0 +1,149 @@
+"""The layer study from recordings to table, figure and scores; small protocol, in this process."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import ex_embeddings
+from helpers import probe_runs
+from helpers.layer_figure import draw_layers
+from helpers.probe import Protocol
+
+SMALL = Protocol(grid_points=1, hidden_size=16, lrs=(3e-3,), hidden_layers=(1,), max_epochs=30, patience=4)
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 10 recordings that a spectrum tells apart."""
+    folder = tmp_path_factory.mktemp("data") / "tones"
+    rng = np.random.default_rng(0)
+    time = np.arange(6400) / 32000
+    for label, pitch in (("low", 300), ("high", 3000)):
+        (folder / label).mkdir(parents=True)
+        for number in range(10):
+            tone = 0.3 * np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time) + 0.01 * rng.standard_normal(len(time))
+            soundfile.write(folder / label / f"{number}.wav", tone, 32000)
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Train in threads of this process with a small protocol; return the layers of each probe that is trained."""
+    layers = []
+
+    def train(request: probe_runs.Request) -> dict:
+        layers.append(request.layers)
+        return original(request)
+
+    original = probe_runs.train
+    monkeypatch.setattr(probe_runs, "train", train)
+    monkeypatch.setattr(probe_runs, "ProcessPoolExecutor", lambda processes, _: ThreadPoolExecutor(processes))
+    monkeypatch.setattr(ex_embeddings, "HEAR", SMALL)
+    return layers
+
+
+def run(tones: Path, checkpoint: Path, output: Path, *options: object) -> int:
+    words = ["--data", tones, "--model_name", checkpoint, "--output_dir", output, "--grid_points", 1, *options]
+    return ex_embeddings.main([str(word) for word in words])
+
+
+def test_every_choice_is_probed_once(
+    tones: Path, tiny_checkpoint: Path, tmp_path: Path, trained: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--layers", "mel", "block5+mel", "se1?", "--random_network", "--seeds", 2]
+    assert run(tones, tiny_checkpoint, tmp_path, *options) == 0
+    assert len(trained) == 10  # 3 choices for the model, 2 for random weights, which mel has not got; 2 seeds
+    assert ["se11", "se12", "se13", "se14", "se15"] in trained
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert table[0] == ["network", "layers", "tones (top1_acc)", "mean"] and table[-1] == ["chance", "", "0.500", "0.500"]
+    rows = {(network, layers): score for network, layers, score, _ in table[2:-1]}
+    assert list(rows) == [(str(tiny_checkpoint), layers) for layers in ("mel", "block5+mel", "se1?")] + [
+        ("random", layers) for layers in ("block5+mel", "se1?")
+    ]
+    assert float(rows[str(tiny_checkpoint), "mel"].split(" ± ")[0]) > 0.9
+    with open(tmp_path / "scores.csv", newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert len(scores) == 10 and {row["seed"] for row in scores} == {"0", "1"}
+    assert all(
+        np.isclose(np.mean([float(fold) for fold in row["folds"].split()]), float(row["score"]), atol=1e-3) for row in scores
+    )
+    assert (tmp_path / "layers.png").read_bytes()[:4] == b"\x89PNG"
+
+    trained.clear()  # the same again, with one choice more, and a last line that a kill has cut off
+    with open(tmp_path / "probes.jsonl", "a") as file:
+        file.write('{"request": "abc')
+    assert run(tones, tiny_checkpoint, tmp_path, *options[:3], "logits", *options[3:]) == 0
+    assert trained == [["logits"]] * 4
+
+
+def test_an_interruption_keeps_what_is_trained(
+    tones: Path, tiny_checkpoint: Path, tmp_path: Path, trained: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = probe_runs.train
+
+    def killed(request: probe_runs.Request) -> dict:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(request)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(probe_runs, "train", killed)
+        run(tones, tiny_checkpoint, tmp_path, "--layers", "mel", "block5", "block11")
+    assert len(trained) == 2
+    assert run(tones, tiny_checkpoint, tmp_path, "--layers", "mel", "block5", "block11") == 0
+    assert len(trained) == 3
+
+
+def test_without_a_choice_each_layer_is_probed_and_the_published_best(
+    tones: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def nothing_trained(requests: dict, *_: object) -> dict:
+        asked.update(requests)
+        result = {"score": 0.5, "folds": [0.5], "configuration": {"hidden_layers": 1, "lr": 1e-3, "initialisation": "any"}}
+        return dict.fromkeys(requests, result)
+
+    monkeypatch.setattr(ex_embeddings, "run_probes", nothing_trained)
+    assert run(tones, tiny_checkpoint, tmp_path) == 0
+    layers = [job.layers for job in asked]
+    assert layers[0] == "mel" and layers[-2:] == ["logits", "block5+block11+block13+block15+mel"]
+    assert len(layers) == 1 + 17 + 8 + 3 + 1
+
+
+@pytest.mark.parametrize("options", [["--layers", "block99"], ["--data", "nowhere"]])
+def test_mistakes_end_in_one_line(
+    tones: Path, tiny_checkpoint: Path, tmp_path: Path, options: list[str], failing_message: Callable[..., str]
+) -> None:
+    words = ["--data", tones, "--model_name", tiny_checkpoint, "--output_dir", tmp_path]
+    assert options[1] in failing_message(ex_embeddings.main, *words, *options)
+    twice = failing_message(ex_embeddings.main, *words, "--data", tones, tones)
+    assert "names" in twice
+
+
+def test_the_figure_tells_what_it_shows(tmp_path: Path) -> None:
+    from matplotlib import figure
+
+    layers = ["mel", "block0", "se4", "block4", "embedding", "logits"]
+    scores = {("net", layer, task): 0.1 * i for i, layer in enumerate([*layers, "block0+mel"]) for task in ("a", "b")}
+    scores |= {("random", layer, task): 0.05 for layer in layers[1:] for task in ("a", "b")}
+    seen = []
+    savefig = figure.Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure.Figure, "savefig", lambda self, *args, **options: (seen.append(self), savefig(self, *args, **options)))
+        draw_layers(tmp_path / "layers.png", scores, {"a": 0.25, "b": 0.5}, layers, "random")
+    panels = [axes for axes in seen[0].axes if axes.has_data()]
+    assert [axes.get_title(loc="left") for axes in panels] == ["mean over 2 tasks", "a", "b"]
+    lines = {line.get_label(): line for line in panels[0].get_lines()}
+    np.testing.assert_allclose(lines["output of a block, net"].get_ydata(), [0.1, 0.3])
+    np.testing.assert_allclose(lines["log-mel average"].get_ydata(), 0)
+    np.testing.assert_allclose(lines["block0+mel"].get_ydata(), 0.6)
+    np.testing.assert_allclose(lines["chance"].get_ydata(), 0.375)
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == layers[1:]
