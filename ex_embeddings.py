@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.optim.swa_utils import update_bn
 
@@ -34,14 +35,14 @@ from helpers.probe_tasks import ProbeTask, open_task
 from models import checkpoints
 from models.assets import write_atomically
 from models.config import POOLINGS
-from models.embeddings import PUBLISHED_BEST, EmbeddingConfig, EmbeddingModel, layer_sizes
+from models.embeddings import PUBLISHED_BEST, SCENE_WINDOW, EmbeddingConfig, EmbeddingModel, layer_sizes
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
 Kind = tuple[str, str, str]  # network, choice of layers, task
 
 RANDOM = "random"
-NORM_CLIPS = 64  # of each task, from which the batch norms of the random network take their statistics
+NORM_CLIPS = 16  # of each split, from which the batch norms of the random network take their statistics
 
 
 class Job(NamedTuple):
@@ -66,7 +67,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=cli.positive_int, default=1, help="probes of each kind, seeds 0, 1, ...")
     parser.add_argument("--jobs", type=cli.positive_int, default=1, help="probes that are trained at a time, on one thread each")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/embeddings"), help="folder of results and of the cache")
-    parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips that are embedded at a time")
     parser.add_argument("--num_workers", type=cli.non_negative_int, default=0, help="processes that decode; 0: the script's own")
     parser.add_argument("--cuda", action="store_true", help="embed on a CUDA device if there is one")
     return parser
@@ -90,9 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     needed = {layer for choice in layers.values() for layer in choice}
     config = EmbeddingConfig([layer for layer in sizes if layer in needed], args.pooling)
     models = {name: EmbeddingModel(one, config).eval().to(cli.pick_device(args.cuda)) for name, one in networks.items()}
-    options = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     stored = {
-        (name, task): [embed_clips(model, clips, args.output_dir / "cache", **options) for clips in tasks[task].clips]
+        (name, task): [embed_clips(model, clips, args.output_dir / "cache", args.num_workers) for clips in tasks[task].clips]
         for name, model in models.items()
         for task in tasks
     }
@@ -115,16 +114,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def random_network(network: MobileNetV3, tasks: Iterable[ProbeTask]) -> MobileNetV3:
-    """The same architecture and front end with random weights; batch norms have the statistics of some of the tasks' clips.
+    """The same architecture and front end with random weights; batch norms have the statistics of clips of all tasks.
 
-    With the statistics of a fresh network, 0 and 1, signals die out from layer to layer.
+    With the statistics of a fresh network, 0 and 1, signals die out from layer to layer. So other tasks make another network.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         fresh = MobileNetV3(network.arch, network.mel)
     front_end = AugmentMelSTFT.from_config(network.mel).eval()
-    clips = [task.clips[0][row].waveform for task in tasks for row in range(min(NORM_CLIPS, len(task.clips[0])))]
-    update_bn([front_end(clip[None])[:, None] for clip in clips], fresh)
+    parts = [clips for task in tasks for clips in task.clips]
+    seconds = round(SCENE_WINDOW * network.mel.sample_rate)
+    clips = [clips[int(row)] for clips in parts for row in np.linspace(0, len(clips) - 1, min(NORM_CLIPS, len(clips)))]
+    update_bn((front_end(clip.waveform[None, :seconds])[:, None] for clip in clips), fresh)
     return fresh.eval()
 
 

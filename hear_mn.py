@@ -36,10 +36,10 @@ def load_model(
 ) -> HearModel:
     """Load a model in evaluation mode.
 
-    `weights` is a released or bundled name or the path of a checkpoint, `layers` and `pooling` are those of
+    `weights` is a released or bundled name or the path of a checkpoint (empty: the default), `layers` and `pooling` are those of
     `models.embeddings.EmbeddingConfig`. Raises `ValueError` for an unknown name or layer, `FileNotFoundError` and `AssetError`.
     """
-    return HearModel(checkpoints.load_model(weights), EmbeddingConfig(layers, pooling)).eval()
+    return HearModel(checkpoints.load_model(weights or "mn10_as"), EmbeddingConfig(layers, pooling)).eval()
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:

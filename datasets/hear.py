@@ -5,7 +5,6 @@ The folder of a task, <task>-<version>-<mode>/, holds task_metadata.json, labelv
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from datasets.recordings import Recordings
 
 TRAIN_VALID_TEST = "trainvaltest"
 K_FOLDS = ("new_split_kfold", "presplit_kfold")
+LONGEST = 24 * 3600.0  # seconds of a file; more is no length
 _ADVICE = "give the folder of one HEAR task, and fetch or prepare it again if it is damaged"
 
 
@@ -102,8 +102,8 @@ def read_task(path: str | Path) -> HearTask:
     split_mode = value("split_mode", (TRAIN_VALID_TEST, *K_FOLDS))
     splits = ("train", "valid", "test") if split_mode == TRAIN_VALID_TEST else names("splits", 3)
     seconds = metadata.get("sample_duration")
-    if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"{file}: sample_duration is {seconds!r} instead of seconds above 0, or null; {_ADVICE}")
+    if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds <= LONGEST):
+        raise ValueError(f"{file}: sample_duration is {seconds!r} instead of seconds above 0, up to a day, or null; {_ADVICE}")
     metrics = names("evaluation", 1)
     sample_rates = sorted(int(entry.name) for entry in path.iterdir() if entry.is_dir() and entry.name.isdecimal())
     if not sample_rates or sample_rates[0] < 1:

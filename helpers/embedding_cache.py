@@ -25,6 +25,7 @@ from models.config import to_plain
 from models.embeddings import EmbeddingModel
 
 CHUNK_CLIPS = 512
+CLIPS_AT_ONCE = 64  # that are in memory
 _VERSION = 1  # to be raised when embeddings come out otherwise than before
 
 
@@ -42,12 +43,10 @@ class StoredClips:
         return np.concatenate([np.concatenate([chunk[:, self.columns[layer]] for layer in layers], 1) for chunk in chunks])
 
 
-def embed_clips(
-    model: EmbeddingModel, clips: ClipDataset, cache_dir: str | Path, *, batch_size: int = 16, num_workers: int = 0
-) -> StoredClips:
+def embed_clips(model: EmbeddingModel, clips: ClipDataset, cache_dir: str | Path, num_workers: int = 0) -> StoredClips:
     """Compute `model.scenes` of all clips, as far as they are not in the cache.
 
-    Clips of a batch that have one length are computed together. Raises AudioError for a recording that cannot be used.
+    Raises AudioError for a recording that cannot be used.
     """
     info = describe(model, clips)
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(info).encode()).hexdigest()[:32]
@@ -57,7 +56,7 @@ def embed_clips(
             rows = range(start, min(start + CHUNK_CLIPS, len(clips)))
             path = folder / f"{start:09d}.npy"
             if not _is_whole(path, (len(rows), model.embedding_size)):
-                loader = DataLoader(Subset(clips, rows), batch_size, num_workers=num_workers, collate_fn=list)
+                loader = DataLoader(Subset(clips, rows), CLIPS_AT_ONCE, num_workers=num_workers, collate_fn=list)
                 chunk = np.concatenate([_embed(model, batch, bar) for batch in loader])
                 write_atomically(path, lambda file, chunk=chunk: np.save(file, chunk))
             bar.update(rows.stop - bar.n)

@@ -3,7 +3,7 @@
 | file | holds |
 |---|---|
 | name.npy | embeddings, (rows, C) float32 |
-| name.json, beside it | "info", and "rows": a list of [source, start, end] |
+| name.npy.json, beside it | "info", and "rows": a list of [source, start, end] |
 | name.h5 | embeddings (rows, C) float32; start, end (rows,) float64; sources; source (rows,), which of them; attribute info |
 
 Times are in seconds. "info" (in .h5 as JSON) tells model, layers, pooling, the columns of each layer, sample rate, window and hop.
@@ -13,7 +13,8 @@ Rows of an .h5 file are written as they come, those of an .npy file are held unt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ from models.assets import replacing
 
 SUFFIXES = (".npy", ".h5", ".hdf5")
 ROWS_AT_ONCE = 1024
+CHUNK_VALUES = 1 << 15  # 128 kB
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +57,15 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
     """Write rows of `size` values each; return how many. The file appears when all are written; after an error, not at all."""
     path = embeddings_path(path)
     if path.suffix.lower() == ".npy":
-        return _write_npy(path, list(rows), size, info)
+        return _write_npy(path, rows, size, info)
     import h5py  # not needed for anything else in inference
 
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with _full_disks_told(path), replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["info"] = json.dumps(info)
         table = {
-            "embeddings": file.create_dataset("embeddings", (0, size), "f4", maxshape=(None, size), chunks=(ROWS_AT_ONCE, size)),
+            "embeddings": file.create_dataset(
+                "embeddings", (0, size), "f4", maxshape=(None, size), chunks=(max(1, CHUNK_VALUES // size), size)
+            ),
             **{key: file.create_dataset(key, (0,), kind, maxshape=(None,)) for key, kind in _COLUMNS.items()},
         }
         sources: dict[str, int] = {}
@@ -85,24 +89,41 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
 _COLUMNS = {"source": "i8", "start": "f8", "end": "f8"}
 
 
-def _write_npy(path: Path, rows: list[Embedding], size: int, info: dict[str, Any]) -> int:
-    embeddings = np.stack([row.vector for row in rows]) if rows else np.zeros((0, size), np.float32)
-    about = {"info": info, "rows": [[row.source, row.start, row.end] for row in rows]}
-    with replacing(path.with_suffix(".json")) as beside, replacing(path) as temporary:  # both or none
+@contextmanager
+def _full_disks_told(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on closing a file that could not be written into an `OSError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "errno" not in str(error):
+            raise
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _write_npy(path: Path, rows: Iterable[Embedding], size: int, info: dict[str, Any]) -> int:
+    with replacing(_beside(path)) as beside, replacing(path) as temporary, open(temporary, "wb") as file:
+        held = list(rows)
+        embeddings = np.stack([row.vector for row in held]) if held else np.zeros((0, size), np.float32)
+        about = {"info": info, "rows": [[row.source, row.start, row.end] for row in held]}
         beside.write_text(json.dumps(about), encoding="utf-8")
-        with open(temporary, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(embeddings))
-            file.write(embeddings.data)  # np.save would not tell that a disk is full
-    return len(rows)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(embeddings))
+        file.write(embeddings.data)  # np.save would not tell that a disk is full
+    return len(held)
 
 
 def read_embeddings(path: str | Path) -> StoredEmbeddings:
-    """Read a file that `write_embeddings` wrote."""
+    """Read a file that `write_embeddings` wrote; `ValueError` if what lies beside an .npy file is not of the same rows."""
     path = embeddings_path(path)
     if path.suffix.lower() == ".npy":
-        about = json.loads(path.with_suffix(".json").read_bytes())
+        embeddings, about = np.load(path, allow_pickle=False), json.loads(_beside(path).read_bytes())
+        if len(embeddings) != len(about["rows"]):
+            raise ValueError(f"{path} has {len(embeddings)} rows and {_beside(path)} {len(about['rows'])}; write them again")
         sources, starts, ends = zip(*about["rows"], strict=True) if about["rows"] else ((), (), ())
-        return StoredEmbeddings(np.load(path), tuple(sources), np.array(starts), np.array(ends), about["info"])
+        return StoredEmbeddings(embeddings, tuple(sources), np.array(starts), np.array(ends), about["info"])
     import h5py
 
     with h5py.File(path, "r") as file:

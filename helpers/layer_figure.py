@@ -51,9 +51,11 @@ def draw_layers(
             for choice, line in zip(
                 (choice for choice in choices if choice not in singles), cycle(("--", "-.", ":", "-")), strict=False
             ):
-                if (network, choice, names[0]) in scores and not is_random:
-                    text = "log-mel average" if choice == "mel" else choice
-                    axes.axhline(value(network, choice), linestyle=line, color="black", linewidth=1, label=text)
+                if (network, choice, names[0]) in scores:
+                    text = "log-mel average" if choice == "mel" else f"{choice}, random weights" if is_random else choice
+                    axes.axhline(
+                        value(network, choice), linestyle=line, color="0.6" if is_random else "black", linewidth=1, label=text
+                    )
         axes.axhline(mean(chances[task] for task in names), color="0.8", linewidth=3, zorder=0, label="chance")
         axes.set_title(title, loc="left")
         axes.set_xticks(range(len(singles)), singles, rotation=90, fontsize=8)

@@ -30,10 +30,11 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     return float(average_precision_score(targets[:, scored], scores[:, scored])) if scored.any() else math.nan
 
 
-# By HEAR's names, (targets (N, K), scores (N, K)) -> score, the higher the better. The last three are means over the classes with
-# positives and, but for mAP, negatives; the kit counts other classes as 0 (mAP) or has no score at all.
+# By HEAR's names, (targets (N, K), scores (N, K)) -> score, the higher the better. mAP, d_prime and aucroc are means over the
+# classes with positives and, but for mAP, negatives; the kit counts other classes as 0 (mAP) or has no score at all.
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "top1_acc": accuracy,
+    "pitch_acc": accuracy,
     "mAP": mean_average_precision,
     "d_prime": lambda targets, scores: tagging_metrics(targets, scores).mean_d_prime,
     "aucroc": lambda targets, scores: tagging_metrics(targets, scores).ROC,

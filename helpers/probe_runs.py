@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Hashable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,8 +38,7 @@ class Request:
     def text(self) -> str:
         """Return a text that is the same where the result is."""
         embeddings = [stored.info | {"layers": self.layers} for stored in self.clips]
-        splits = "\n".join(self.task.splits)
-        content = json.dumps([embeddings, splits, self.task.metric, self.seed, asdict(self.protocol)])
+        content = json.dumps([embeddings, self.task.fingerprint, self.seed, asdict(self.protocol)])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -75,15 +76,21 @@ def run_probes(requests: Mapping[Key, Request], path: Path, processes: int) -> d
     missing = [key for key in requests if texts[key] not in known]
     bar = tqdm(total=len(requests), initial=len(requests) - len(missing), desc="probes", unit="probe", disable=None)
     with bar, open(path, "a", encoding="utf-8") as file, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        pending = {pool.submit(train, requests[key]): key for key in missing}
-        try:
-            for future in as_completed(pending):
-                text = texts[pending[future]]
-                known[text] = future.result()
-                file.write(json.dumps({"request": text, "result": known[text]}) + "\n")
+        waiting = iter(missing)
+        running = {
+            pool.submit(train, requests[key]): key for key in islice(waiting, processes)
+        }  # no more, so that Ctrl-C ends soon
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                text = texts[running.pop(future)]
+                try:
+                    known[text] = future.result()
+                except BrokenProcessPool as error:
+                    raise OSError(
+                        "a process that trained a probe was killed, perhaps for lack of memory; use fewer jobs"
+                    ) from error
+                file.write("\n" + json.dumps({"request": text, "result": known[text]}))  # a new line, also after a torn one
                 file.flush()
                 bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+                running |= {pool.submit(train, requests[key]): key for key in islice(waiting, 1)}
     return {key: known[texts[key]] for key in requests}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +40,14 @@ class ProbeTask:
     def chance(self) -> float:
         """The score of knowing how frequent classes are and nothing of a clip: for top1_acc, the share of the largest class."""
         targets = self.targets
-        return METRICS[self.metric](targets, np.tile(targets.mean(0), (len(targets), 1)))
+        return METRICS[self.metric](targets, np.broadcast_to(targets.mean(0), targets.shape))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that is the same where labels, splits and metric are."""
+        content = hashlib.sha256(np.ascontiguousarray(self.targets))
+        content.update(json.dumps([self.splits.tolist(), self.folds, self.is_multi_label, self.metric]).encode())
+        return content.hexdigest()
 
 
 def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> ProbeTask:
@@ -55,6 +65,7 @@ def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> Prob
     by `seed`, and groups stay together. Raises FileNotFoundError and ValueError, as the data sets do.
     """
     path = Path(path).expanduser()
+    path = path.resolve()
     if not path.exists():
         raise FileNotFoundError(f"{path} not found; give the folder of a data set, or the CSV beside its recordings")
     if (path / "task_metadata.json").is_file():
@@ -69,6 +80,8 @@ def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> Prob
         return _joined(path.name, parts, folds=False, is_multi_label=True, metric="mAP")
     if any(path.glob("*_mp3.hdf")):
         return _audioset(path, whole, seed)
+    if inside := sorted(path.glob("**/task_metadata.json")):
+        raise ValueError(f"{path} holds {len(inside)} HEAR tasks; give the folder of each, such as {inside[0].parent}")
     return _folder(path, whole, seed)
 
 
@@ -79,6 +92,8 @@ def _joined(name: str, parts: dict[str, ClipDataset], *, folds: bool, is_multi_l
 
 def _hear(path: Path, sample_rate: int) -> ProbeTask:
     task = hear.read_task(path)
+    if task.metrics[0] not in METRICS:
+        raise ValueError(f"{path} is scored by {task.metrics[0]!r}; known are {', '.join(METRICS)}")
     parts = {split: task.recordings(split, sample_rate=sample_rate) for split in task.splits}
     return _joined(
         task.name,

@@ -279,7 +279,8 @@ class AudioTagger:
         """(First sample, window) -> start and end in seconds, scores (K,) and embedding (C,), computed in batches."""
         windows = iter(windows)
         for first in windows:
-            size = max(self.batch_size, round(WINDOW_SECONDS * self.sample_rate / len(first[1])))
+            length = max(len(first[1]), round(self.min_seconds * self.sample_rate))
+            size = max(self.batch_size, round(WINDOW_SECONDS * self.sample_rate / length))
             batch = [first, *islice(windows, size - 1)]
             results = self._batched([waveform for _, waveform in batch])
             for (start, waveform), (scores, embedding) in zip(batch, results, strict=True):

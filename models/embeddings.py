@@ -11,8 +11,8 @@
 | hidden | first layer of the mlp head, behind its activation | 1280 |
 | logits | second layer of the mlp head, or all of another head | 527 |
 
-Schmid et al., Low-Complexity Audio Embedding Extractors, EUSIPCO 2023, compare layers on the HEAR benchmark; the best choice there is
-`PUBLISHED_BEST`, the means of four blocks and of mel.
+Schmid et al., Low-Complexity Audio Embedding Extractors, EUSIPCO 2023, compare layers on the HEAR benchmark; the best choice there
+is `PUBLISHED_BEST`, the means of four blocks and of mel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PUBLISHED_BEST = ("block5", "block11", "block13", "block15", "mel")
 
 SCENE_WINDOW, SCENE_HOP = 10.0, 2.5  # seconds
 TIMESTAMP_WINDOW, TIMESTAMP_HOP = 0.16, 0.05
-SECONDS_AT_ONCE = 20.0  # of sound in one batch of windows, which bounds the memory
+SECONDS_AT_ONCE = {"cpu": 20.0, "cuda": 600.0}  # of sound in one batch of windows, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ class EmbeddingModel(WaveformModel):
 
     `columns` tells which of the `embedding_size` values belong to which layer. A model in evaluation mode gives the same bits for
     the same waveforms each time, and what it says of a clip does not depend on the others in the batch beyond float32's rounding.
+    The network is laid out anew in memory (channels last), which can change the last bits of what it computes from then on.
     """
 
     def __init__(
@@ -191,7 +192,8 @@ class EmbeddingModel(WaveformModel):
 
     def _windows(self, waveform: Tensor, starts: Sequence[int], length: int) -> Tensor:
         """(B, samples) -> (B, len(starts), embedding_size): the windows of all clips together, in batches."""
-        size = max(1, round(SECONDS_AT_ONCE * self.sample_rate / length))
+        seconds = SECONDS_AT_ONCE.get(self.device.type, SECONDS_AT_ONCE["cpu"])
+        size = max(1, round(seconds * self.sample_rate / length))
         windows = (clip[start : start + length] for clip in waveform for start in starts)
         rows = [self.embed(torch.stack(batch)) for batch in _batches(windows, size)]
         return torch.cat(rows).view(len(waveform), len(starts), -1)
@@ -209,7 +211,7 @@ def _batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 
 def _check(waveform: Tensor, **seconds: float) -> None:
-    if waveform.ndim != 2 or waveform.shape[1] < 1:
+    if waveform.ndim != 2 or 0 in waveform.shape:
         raise ValueError(f"expected waveforms of shape (B, samples), got {tuple(waveform.shape)}")
     for name, value in seconds.items():
         if not 0 < value < float("inf"):

@@ -105,10 +105,12 @@ class AugmentMelSTFT(nn.Module):
         frames = padded.unfold(1, config.n_fft, config.hop_size)  # (B, frames, n_fft), a view
         energies = x.new_empty(len(x), frames.shape[1], config.n_mels)
         window, bands = self._analysis_window(x.device), self._bands()
-        for clip, result in zip(frames, energies, strict=True):
-            for block, rows in zip(clip.split(FRAMES_AT_ONCE), result.split(FRAMES_AT_ONCE), strict=True):
-                spectrum = torch.fft.rfft(block * window)
-                squares = torch.view_as_real(spectrum).square_().flatten(1)  # (frames in the block, 2 * bins): re, im, re, im, ...
+        clips = max(1, FRAMES_AT_ONCE // frames.shape[1])  # of short ones, as many together
+        for group, results in zip(frames.split(clips), energies.split(clips), strict=True):
+            for block, rows in zip(group.split(FRAMES_AT_ONCE, 1), results.split(FRAMES_AT_ONCE, 1), strict=True):
+                spectrum = torch.fft.rfft(block * window)  # (clips, frames in the block, bins)
+                squares = torch.view_as_real(spectrum).square_().flatten(2).flatten(0, 1)  # (frames, 2 * bins): re, im, re, im, ...
+                rows = rows.flatten(0, 1)  # a view: there are several clips, or several blocks
                 for columns, parts, weights in bands:
                     torch.mm(squares[:, parts], weights, out=rows[:, columns])
         return energies.add_(LOG_OFFSET).log_().add_(4.5).div_(5.0).mT.contiguous()

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import ex_embeddings
 from helpers import probe_runs
 from helpers.layer_figure import draw_layers
 from helpers.probe import Protocol
+from helpers.probe_tasks import open_task
+from models import checkpoints
+from models.preprocess import AugmentMelSTFT
 
 SMALL = Protocol(grid_points=1, hidden_size=16, lrs=(3e-3,), hidden_layers=(1,), max_epochs=30, patience=4)
 
@@ -78,9 +82,40 @@ def test_every_choice_is_probed_once(
 
     trained.clear()  # the same again, with one choice more, and a last line that a kill has cut off
     with open(tmp_path / "probes.jsonl", "a") as file:
-        file.write('{"request": "abc')
-    assert run(tones, tiny_checkpoint, tmp_path, *options[:3], "logits", *options[3:]) == 0
-    assert trained == [["logits"]] * 4
+        file.write('\n{"request": "abc')
+    for _ in range(2):  # the second time, nothing is missing
+        assert run(tones, tiny_checkpoint, tmp_path, *options[:4], "logits", *options[4:]) == 0
+        assert trained == [["logits"]] * 4
+
+
+def test_other_labels_are_another_task(
+    tones: Path, tiny_checkpoint: Path, tmp_path: Path, trained: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recordings = sorted(tones.rglob("*.wav"))
+    table = tones / "table.csv"
+    for labels in (["low", "high"] * 10, ["low", "high", "low", "low"] * 5):
+        rows = [
+            f"{path.relative_to(tones)},{label},{i % 4}" for i, (path, label) in enumerate(zip(recordings, labels, strict=True))
+        ]
+        table.write_text("path,labels,fold\n" + "\n".join(rows))
+        assert run(table, tiny_checkpoint, tmp_path, "--layers", "mel") == 0
+    table.unlink()
+    assert trained == [["mel"]] * 2
+    assert [line for line in capsys.readouterr().out.splitlines() if "chance" in line] == [
+        "| chance | | 0.500 | 0.500 |", "| chance | | 0.750 | 0.750 |",
+    ]  # fmt: skip
+
+
+def test_signals_live_in_the_random_network(tones: Path, tiny_checkpoint: Path) -> None:
+    network = checkpoints.load_model(tiny_checkpoint)
+    task = open_task(tones)
+    random, again = (ex_embeddings.random_network(network, [task]) for _ in range(2))
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in random.state_dict().items())
+    x = AugmentMelSTFT.from_config(network.mel).eval()(task.clips[0][0].waveform[None])[:, None]
+    with torch.no_grad():
+        for number, stage in enumerate(random.features):
+            x = stage(x)
+            assert 0.1 < x.std() < 10, number
 
 
 def test_an_interruption_keeps_what_is_trained(

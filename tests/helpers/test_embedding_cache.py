@@ -40,12 +40,13 @@ def model(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingMo
 
     monkeypatch.setattr(model, "scenes", counting)
     monkeypatch.setattr(embedding_cache, "CHUNK_CLIPS", 4)
+    monkeypatch.setattr(embedding_cache, "CLIPS_AT_ONCE", 3)
     return model
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_columns_are_those_of_each_clip(model: EmbeddingModel, clips: Recordings, tmp_path: Path, num_workers: int) -> None:
-    stored = embed_clips(model, clips, tmp_path / "cache", batch_size=3, num_workers=num_workers)
+    stored = embed_clips(model, clips, tmp_path / "cache", num_workers)
     expected = np.concatenate([model.scenes(clip.waveform[None]).numpy() for clip in clips])
     np.testing.assert_allclose(stored.read(["block5", "mel"]), expected, atol=1e-5)
     np.testing.assert_array_equal(stored.read(["mel"]), stored.read(["block5", "mel"])[:, 8:])
@@ -66,7 +67,7 @@ def test_nothing_is_computed_twice_and_an_interrupted_run_goes_on(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(model, "scenes", killed)
-        embed_clips(model, clips, tmp_path / "cache", batch_size=2)
+        embed_clips(model, clips, tmp_path / "cache")
     model.computed = 0
     stored = embed_clips(model, clips, tmp_path / "cache")
     assert model.computed == 6  # of ten, the first four were there

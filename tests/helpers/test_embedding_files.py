@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from helpers import embedding_files
 from helpers.embedding_files import embeddings_path, read_embeddings, write_embeddings
 from helpers.results import Embedding
 
+ROOT = Path(__file__).resolve().parents[2]
 INFO = {"model": "any", "columns": {"mel": [0, 2], "block5": [2, 3]}}
 VECTORS = np.arange(15, dtype=np.float32).reshape(5, 3)
 SOURCES = ["a.wav", "a.wav", "b \udcff.wav", "c.wav", "a.wav"]  # one is no UTF-8
@@ -42,7 +45,7 @@ def test_other_programs_read_them(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "rows.npy", rows(), 3, INFO)
     write_embeddings(tmp_path / "rows.h5", rows(), 3, INFO)
     np.testing.assert_array_equal(np.load(tmp_path / "rows.npy", allow_pickle=False), VECTORS)
-    about = json.loads((tmp_path / "rows.json").read_text())
+    about = json.loads((tmp_path / "rows.npy.json").read_text())
     assert about["rows"][3] == ["c.wav", 1.5, 1.75] and about["info"] == INFO
     with h5py.File(tmp_path / "rows.h5") as file:
         np.testing.assert_array_equal(file["embeddings"], VECTORS)
@@ -61,6 +64,49 @@ def test_nothing_is_left_of_a_failure_and_an_older_file_stays(tmp_path: Path, na
     with pytest.raises(OSError, match="no space left"):
         write_embeddings(tmp_path / name, broken(), 3, {})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_both_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_embeddings(tmp_path / "rows.npy", rows(), 3, INFO)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_another_file_are_told(tmp_path: Path) -> None:
+    write_embeddings(tmp_path / "rows.npy", rows(), 3, INFO)
+    np.save(tmp_path / "rows.npy", VECTORS[:2])
+    with pytest.raises(ValueError, match="2 rows"):
+        read_embeddings(tmp_path / "rows.npy")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit the size of files otherwise")
+@pytest.mark.parametrize("name", ["rows.npy", "rows.h5"])
+def test_a_full_disk_is_one_error(tmp_path: Path, name: str) -> None:
+    """In a process that may write 20 kB to a file."""
+    code = f"""
+import numpy as np, resource, signal
+from helpers.embedding_files import write_embeddings
+from helpers.results import Embedding
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+rows = [Embedding("a", 0.0, 1.0, np.zeros(3000, np.float32)) for _ in range(10)]
+try:
+    write_embeddings({str(tmp_path / name)!r}, rows, 3000, {{}})
+except OSError as error:
+    print("told", flush=True)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "told\n", result.stderr  # the HDF5 library may crash later, at the end of the process
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_few_rows_are_a_small_file(tmp_path: Path) -> None:
+    write_embeddings(tmp_path / "rows.h5", [Embedding("a", 0.0, 1.0, np.zeros(3000, np.float32))], 3000, INFO)
+    assert (tmp_path / "rows.h5").stat().st_size < 300_000
 
 
 @pytest.mark.parametrize("name", ["rows.npy", "rows.h5"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +22,9 @@ NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 3200).astype(np.float32)
 
 def write_wav(path: Path, samples: int = 3200) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(abs(hash(str(path)))).uniform(-0.3, 0.3, samples)  # no two files are alike
+    noise = np.random.default_rng(zlib.crc32(os.fsencode(path.relative_to(path.parents[2])))).uniform(
+        -0.3, 0.3, samples
+    )  # no two files are alike
     soundfile.write(path, noise, 32000)
 
 
@@ -80,13 +84,13 @@ def test_fsd50k_and_audioset(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_divided_into_folds(tmp_path: Path) -> None:
-    for label in ("bark", "miaow"):
-        for number in range(10):
+    for label, count in (("bark", 10), ("miaow", 20)):
+        for number in range(count):
             write_wav(tmp_path / label / f"{number}.wav", 1000 + 100 * number)
     task = open_task(tmp_path)
-    assert (task.metric, task.folds, task.is_multi_label) == ("top1_acc", True, False) and task.chance() == 0.5
+    assert (task.metric, task.folds, task.is_multi_label) == ("top1_acc", True, False) and task.chance() == pytest.approx(2 / 3)
     for fold in range(5):
-        assert task.targets[task.splits == f"fold{fold}"].sum(0).tolist() == [2, 2]
+        assert task.targets[task.splits == f"fold{fold}"].sum(0).tolist() == [2, 4]
     assert [len(clip.waveform) for clip in task.clips[0]][:2] == [1000, 1100]
 
 
@@ -120,4 +124,8 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing_here"):
         open_task(tmp_path / "nothing_here")
     with pytest.raises(ValueError, match="one folder a class"):
+        open_task(tmp_path)
+    (tmp_path / "tasks" / "pets-v1-full").mkdir(parents=True)
+    (tmp_path / "tasks" / "pets-v1-full" / "task_metadata.json").write_text("{}")
+    with pytest.raises(ValueError, match="1 HEAR task.*pets-v1-full"):
         open_task(tmp_path)

@@ -395,3 +395,14 @@ def test_a_device_that_does_not_exist(tiny_checkpoint: Path) -> None:
 def test_labels_are_names(loudness: AudioTagger) -> None:
     with pytest.raises(ValueError):
         loudness.tag(NOISE, 32000, labels=[0])
+
+
+@pytest.mark.parametrize(("min_seconds", "expected"), [(0, 20), (2.0, 5), (10.0, 4)])
+def test_a_batch_of_short_windows_holds_ten_seconds_padding_included(
+    monkeypatch: pytest.MonkeyPatch, min_seconds: float, expected: int
+) -> None:
+    backend = Loudness()
+    monkeypatch.setattr(module, "_load_backend", lambda *_: backend)
+    tagger = AudioTagger("any", batch_size=4, min_seconds=min_seconds)
+    tagger.embed(np.tile(NOISE, 6), 32000, window=0.5, hop=0.5)
+    assert len(backend.batches[0]) == expected
