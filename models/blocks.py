@@ -85,9 +85,13 @@ class ConcurrentSE(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(self.conc_se_layers) == 1:
-            return self.conc_se_layers[0](x)
-        gated = torch.stack([layer(x) for layer in self.conc_se_layers])
+        return self.fuse([layer(x) for layer in self.conc_se_layers])
+
+    def fuse(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Make one tensor of the layers' outputs, all of the same shape."""
+        if len(outputs) == 1:
+            return outputs[0]
+        gated = torch.stack(list(outputs))
         match self.aggregation:
             case "max":
                 return gated.amax(0)
