@@ -45,7 +45,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from helpers.macs import LayerCall, clip_frames, meta_network, trace
+from helpers.macs import LayerCall, meta_network, spectrogram_shape, trace
 from models.blocks import ConcurrentSE, InvertedResidual
 from models.config import Arch
 from models.memory_efficient import SLICES
@@ -116,11 +116,6 @@ def peak_memory(
     calls = {call.name: call for call in trace(network, spectrogram_shape(network, frames), (nn.Conv2d,))}
     rows = _sliced_rows(network, calls, two_passes) if memory_efficient else _plain_rows(network, calls)
     return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
-
-
-def spectrogram_shape(network: MobileNetV3, frames: int | None = None) -> tuple[int, int, int, int]:
-    """Return the shape of one spectrogram of so many frames (default: those of 10 seconds) for `network`."""
-    return 1, 1, network.mel.n_mels, clip_frames(network.mel) if frames is None else frames
 
 
 def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:

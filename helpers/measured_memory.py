@@ -15,16 +15,20 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
 from statistics import median
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from helpers.activation_memory import MemoryReport, MemoryRow, spectrogram_shape
+from helpers.activation_memory import MemoryReport, MemoryRow
+from helpers.macs import spectrogram_shape
 from models import memory_efficient as sliced
 from models.network import MobileNetV3
 
 DTYPES = {32: torch.float32, 16: torch.float16}  # by bits an element
+
+Key = TypeVar("Key")
 
 
 def measure_memory(
@@ -62,23 +66,27 @@ def measure_memory(
 
 
 def compare_outputs(reference: MobileNetV3, other: MobileNetV3, x: Tensor) -> float:
-    """Return the largest difference of two networks' outputs for `x`, as a share of the spread (standard deviation) of each."""
+    """Return the largest difference of two networks' outputs for `x`, in standard deviations of the reference's.
+
+    Each network gets `x` in the type of its own weights.
+    """
     with torch.inference_mode():
-        pairs = zip(reference(x), other(x), strict=True)
-        return max(((one - two).abs().max() / one.std()).item() for one, two in pairs)
+        outputs = [network(x.to(next(network.parameters()).dtype)) for network in (reference, other)]
+        return max(((one - two).abs().max() / one.std()).item() for one, two in zip(*outputs, strict=True))
 
 
-def inference_seconds(networks: Mapping[str, MobileNetV3], x: Tensor, rounds: int) -> dict[str, float]:
+def inference_seconds(networks: Mapping[Key, MobileNetV3], x: Tensor, rounds: int) -> dict[Key, float]:
     """Return each network's median time in seconds for `x`, all of them in turns, after a turn that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    inputs = {key: x.to(next(network.parameters()).dtype) for key, network in networks.items()}
+    seconds: dict[Key, list[float]] = {key: [] for key in networks}
     with torch.inference_mode():
         for number in range(rounds + 1):
-            for name, network in networks.items():
+            for key, network in networks.items():
                 start = time.perf_counter()
-                network(x.to(next(network.parameters()).dtype))
+                network(inputs[key])
                 if number:
-                    seconds[name].append(time.perf_counter() - start)
-    return {name: median(times) for name, times in seconds.items()}
+                    seconds[key].append(time.perf_counter() - start)
+    return {key: median(times) for key, times in seconds.items()}
 
 
 def _names(memory_efficient: bool, stages: int) -> list[str]:
