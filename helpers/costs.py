@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from helpers.activation_memory import peak_memory
 from helpers.macs import count_macs, meta_network
 from helpers.receptive_field import receptive_field
 from models.config import Arch, MelConfig
 from models.registry import ENSEMBLE, ENSEMBLE_MAP, PRETRAINED
+
+_PUBLISHED = Path(__file__).resolve().parent.parent / "resources" / "published_models.tsv"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,19 @@ class ModelCosts:
             "memory-efficient (kB)": f"{self.efficient_peak_kb:.0f}",
             "published mAP": None if self.published_map is None else f"{self.published_map:.3f}",
         }
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model from the literature and its paper; None where that does not tell, see the notes of the table."""
+
+    name: str
+    family: str
+    mAP: float
+    params: float | None
+    macs: float | None
+    peak_kb: float | None
+    source: str
 
 
 def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
@@ -93,3 +110,13 @@ def sum_of_rounded(members: Sequence[ModelCosts]) -> dict[str, str]:
     """Add up the members' rounded parameters and MACs, which is how the published table has its ensemble."""
     rows = [member.rounded() for member in members]
     return {column: f"{sum(float(row[column]) for row in rows):.2f}" for column in ("params (M)", "MACs (G)")}
+
+
+def published_models() -> list[PublishedModel]:
+    """Read the models of other groups from resources/published_models.tsv."""
+    models = []
+    with open(_PUBLISHED, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            params, macs, peak_kb = (float(row[column]) if row[column] else None for column in ("params", "MACs", "peak_kB"))
+            models.append(PublishedModel(row["model"], row["family"], float(row["mAP"]), params, macs, peak_kb, row["source"]))
+    return models

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from helpers.macs import meta_network, spectrogram_shape, trace
+from helpers.macs import meta_network
 from models.blocks import SqueezeExcitation
 from models.config import Arch
 from models.network import MobileNetV3
@@ -88,11 +88,12 @@ def receptive_field(network: MobileNetV3 | Arch) -> FieldReport:
         network = meta_network(network)
     rows = []
     size, step = [1, 1], [1, 1]
-    for call in trace(network.features, spectrogram_shape(network), (nn.Conv2d,)):
-        for axis in range(2):
-            size[axis] += (call.layer.kernel_size[axis] - 1) * call.layer.dilation[axis] * step[axis]
-            step[axis] *= call.layer.stride[axis]
-        rows.append(FieldRow(f"features.{call.name}", tuple(size), tuple(step)))
+    for name, layer in network.features.named_modules(prefix="features"):  # a chain, but for shortcuts and gates
+        if isinstance(layer, nn.Conv2d):
+            for axis in range(2):
+                size[axis] += (layer.kernel_size[axis] - 1) * layer.dilation[axis] * step[axis]
+                step[axis] *= layer.stride[axis]
+            rows.append(FieldRow(name, tuple(size), tuple(step)))
     return FieldReport(tuple(rows))
 
 
