@@ -8,7 +8,6 @@ workspaces and reordered copies as large as what is saved here.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable
 
 import torch
@@ -95,9 +94,8 @@ class SlicedBlock(nn.Module):
         self.squeeze = next((layer for layer in block.block if isinstance(layer, ConcurrentSE)), None)
         self.use_shortcut = block.use_shortcut
         self.two_passes = two_passes
-        count = self.depthwise.convolution.out_channels
-        size = math.ceil(count / SLICES)
-        self.slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        size = self.depthwise.convolution.out_channels // SLICES  # numbers of channels are multiples of 8
+        self.slices = [slice(index * size, (index + 1) * size) for index in range(SLICES)]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -159,9 +157,7 @@ class SlicedBlock(nn.Module):
             if layer.axis == "c":
                 mean = torch.cat([one["c"] for one in means], 1)
             else:
-                count = self.slices[-1].stop
-                shares = [(channels.stop - channels.start) / count for channels in self.slices]
-                mean = sum(share * one[layer.axis] for share, one in zip(shares, means, strict=True))
+                mean = torch.stack([one[layer.axis] for one in means]).mean(0)  # slices are of one size
             gate = torch.sigmoid(layer.fc2(torch.relu(layer.fc1(mean))))
             gates[layer.axis] = gate.view(len(gate), *(-1 if axis == AXES[layer.axis] else 1 for axis in (1, 2, 3)))
         return gates
