@@ -1,9 +1,10 @@
-"""Print the likeliest events of recordings, time lines of them, or the events of a stream as they begin and end.
+"""Print the likeliest events of recordings, time lines of them, or the events of a stream as they begin and end; write embeddings.
 
 python inference.py --model_name mn10_as --audio_path recording.wav --cuda
 python inference.py --ensemble mn40_as_ext mn40_as --audio_path recording.mp3
 python inference.py --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
 python inference.py --audio_path recordings 'more/*.flac' --window 10 --hop 2.5 --output tags.csv
+python inference.py --audio_path recordings --embed embeddings.h5 --layers block5+block11+block13+block15+mel
 arecord -f S16_LE -r 32000 -c 1 -t raw | python inference.py --stream --rate 32000 --window 4 --hop 1
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +23,13 @@ from tqdm import tqdm
 
 from datasets import audio
 from helpers import cli
+from helpers.embedding_files import embeddings_path, write_embeddings
 from helpers.events import Event
-from helpers.results import Failure, Tagging, likeliest, results_file, results_path
+from helpers.results import Embedding, Failure, Tagging, likeliest, results_file, results_path
 from helpers.streaming import THRESHOLD, StreamTagger, read_pieces
-from helpers.tagger import BACKENDS, HOP_SECONDS, WINDOW_SECONDS, AudioTagger
+from helpers.tagger import BACKENDS, HOP_SECONDS, LAYERS, WINDOW_SECONDS, AudioTagger
 from helpers.windows import to_samples
+from models.config import POOLINGS
 
 STANDARD_INPUT = "-"
 TOP_K, TOP_K_WINDOW = 10, 3
@@ -65,6 +69,15 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--output", type=Path, help="write results to this .jsonl or .csv file instead of printing them")
     group.add_argument("--plot", type=cli.figure_path, help="draw spectrogram and time line of one recording into this file")
 
+    group = parser.add_argument_group("embeddings")
+    group.add_argument(
+        "--embed", type=Path, metavar="PATH", help="write embeddings of recordings, or of each --window, to this .npy or .h5 file"
+    )
+    group.add_argument(
+        "--layers", default=LAYERS, help="layers that they consist of, such as block11+mel, see models/embeddings.py (torch only)"
+    )
+    group.add_argument("--pooling", choices=POOLINGS, default=POOLINGS[0], help="how maps of a layer become values")
+
     group = parser.add_argument_group("stream")
     group.add_argument("--rate", type=cli.positive_int, default=32000, help="sample rate of the PCM in Hz")
     group.add_argument("--channels", type=cli.positive_int, default=1, help="channels of the PCM, interleaved")
@@ -81,8 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--hop needs --window")
     if args.off_threshold is not None and not args.stream:
         parser.error("--off_threshold needs --stream")
+    if args.embed and (args.stream or args.output or args.plot or args.top_k or args.labels or args.threshold is not None):
+        parser.error("--embed does not go with --stream, --output, --plot, --top_k, --labels or --threshold")
+    if (args.layers, args.pooling) != (LAYERS, POOLINGS[0]) and not args.embed:
+        parser.error("--layers and --pooling need --embed")
     if args.output:
         results_path(args.output)
+    if args.embed:
+        embeddings_path(args.embed)
     sources = [] if args.stream else find_recordings(args.audio_path)
     if (args.stream or STANDARD_INPUT in sources) and sys.stdin is None:
         parser.error("standard input is closed")
@@ -90,14 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--plot draws one recording, not {len(sources)}")
     if len(sources) > 1 and STANDARD_INPUT in sources:
         parser.error("standard input (-) is one recording; give it alone")
+    if args.backend == "onnx" and (args.cuda or args.ensemble):
+        parser.error("--backend onnx computes one model on the CPU; it does not go with --cuda or --ensemble")
+    options = {"min_seconds": args.min_seconds, "layers": args.layers, "pooling": args.pooling}
     if args.backend == "onnx":
-        if args.cuda or args.ensemble:
-            parser.error("--backend onnx computes one model on the CPU; it does not go with --cuda or --ensemble")
-        tagger = AudioTagger(args.model_name, backend="onnx", min_seconds=args.min_seconds)
+        tagger = AudioTagger(args.model_name, backend="onnx", **options)
     else:
-        tagger = AudioTagger(args.ensemble or args.model_name, cli.pick_device(args.cuda), min_seconds=args.min_seconds)
+        tagger = AudioTagger(args.ensemble or args.model_name, cli.pick_device(args.cuda), **options)
     if args.stream:
         return follow(tagger, args)
+    if args.embed:
+        return embed(tagger, sources, args)
     source: str | bytes = sources[0]
     name = None
     if source == STANDARD_INPUT:
@@ -168,7 +190,9 @@ def time_lines(
             yield Failure(source_name, error)
 
 
-def watched(results: Iterable[Tagging | Failure], count: int, failed: list[Failure]) -> Iterator[Tagging | Failure]:
+def watched(
+    results: Iterable[Tagging | Embedding | Failure], count: int, failed: list[Failure]
+) -> Iterator[Tagging | Embedding | Failure]:
     """Pass results on under a progress bar over `count` recordings; a failure is told, and raised if it is the only one."""
     seen = set()
     with tqdm(total=count, unit="file", disable=None if count > 1 else True, leave=False) as bar:
@@ -191,6 +215,40 @@ def write(results: Iterable[Tagging | Failure], count: int, path: Path) -> int:
         file.write(watched(results, count, failed))
     print(f"{path}: {count - len(failed)} of {count} recordings", file=sys.stderr)
     return 1 if failed else 0
+
+
+def embed(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace) -> int:
+    """Write embeddings to a file; return the exit code."""
+    window, hop = args.window, (args.hop or HOP_SECONDS) if args.window else None
+    info = {
+        "model": args.ensemble or args.model_name,
+        "layers": args.layers,
+        "pooling": args.pooling,
+        "columns": tagger.backend.columns,
+        "sample_rate": tagger.sample_rate,
+        "min_seconds": tagger.min_seconds,
+        "window": window,
+        "hop": hop,
+    }
+    failed: list[Failure] = []
+    results = watched(tagger.embed_files(map(_opened, sources), window=window, hop=hop or HOP_SECONDS), len(sources), failed)
+    rows = (result for result in results if not isinstance(result, Failure))
+    size = tagger.backend.embedding_size
+    count = write_embeddings(args.embed, rows, size, info)
+    print(
+        f"{args.embed}: {count} embeddings of {size} values, {len(sources) - len(failed)} of {len(sources)} recordings",
+        file=sys.stderr,
+    )
+    return 1 if failed else 0
+
+
+def _opened(source: str) -> str | io.BytesIO:
+    """Return a path as it is, and standard input as a file that knows its name."""
+    if source != STANDARD_INPUT:
+        return source
+    content = io.BytesIO(sys.stdin.buffer.read())
+    content.name = "standard input"
+    return content
 
 
 def show_published(tags: Tagging) -> int:

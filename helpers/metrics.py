@@ -37,10 +37,13 @@ class TaggingMetrics:
         Taken from the mean area, not averaged over classes, as in Hershey et al., CNN Architectures for Large-Scale Audio
         Classification, ICASSP 2017.
         """
-        area = self.ROC
-        if 0 < area < 1:
-            return math.sqrt(2) * NormalDist().inv_cdf(area)
-        return math.copysign(math.inf, area - 0.5) if area in (0, 1) else math.nan
+        return _d_prime(self.ROC)
+
+    @property
+    def mean_d_prime(self) -> float:
+        """Mean of the classes' own d', as the HEAR benchmark averages; infinite as soon as one class is separated without error."""
+        with np.errstate(invalid="ignore"):  # infinities of both signs have no mean: NaN
+            return _mean_of_defined(np.array([_d_prime(area) for area in self.roc_auc]))
 
     @property
     def unscored_classes(self) -> int:
@@ -87,6 +90,12 @@ def _is_right(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
     return targets.argmax(1) == scores.argmax(1)
+
+
+def _d_prime(area: float) -> float:
+    if 0 < area < 1:
+        return math.sqrt(2) * NormalDist().inv_cdf(area)
+    return math.copysign(math.inf, area - 0.5) if area in (0, 1) else math.nan
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

@@ -53,6 +53,7 @@ class OnnxBackend:
             self.sample_rate: int = metadata["sample_rate"]  # Hz
             self.num_classes: int = metadata["num_classes"]
             self.embedding_size: int = metadata["embedding_size"]
+            self.columns = {"embedding": (0, self.embedding_size)}
             self.single_label: bool = metadata["single_label"]
             self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
             self.labels: tuple[str, ...] = tuple(metadata["labels"])

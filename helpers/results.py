@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from helpers.events import Event, EventTracker
+from models.assets import replacing
 
 COLUMNS = ("source", "start", "end", "label", "score")  # seconds and scores in [0, 1]
 SUFFIXES = (".jsonl", ".csv")
@@ -117,6 +117,16 @@ class Timeline(_Rows, Sequence[Tagging]):
         return sorted(events + tracker.finish(), key=lambda event: (event.start, -event.score))
 
 
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The embedding of a recording or of one window of it."""
+
+    source: str
+    start: float  # seconds
+    end: float
+    vector: np.ndarray  # (C,) float32
+
+
 @dataclass(frozen=True)
 class Failure(_Rows):
     """A recording that could not be tagged, and why."""
@@ -162,16 +172,11 @@ def results_path(text: str | Path) -> Path:
 def results_file(path: str | Path) -> Iterator[ResultsFile]:
     """Open a .jsonl or .csv file for results. It appears under its name when all are written; after an error, not at all."""
     path = results_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # names may be no UTF-8
-            yield ResultsFile(file, path.suffix.lower())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,  # names may be no UTF-8
+    ):
+        yield ResultsFile(file, path.suffix.lower())
 
 
 class ResultsFile:

@@ -18,8 +18,9 @@ from datasets.audio import crop_or_pad
 from datasets.blocks import Sound, open_sound, resampled
 from datasets.labels import default_labels
 from helpers.cores import available_cores
-from helpers.results import Failure, Tagging, Timeline, likeliest
+from helpers.results import Embedding, Failure, Tagging, Timeline, likeliest
 from helpers.windows import cut_windows, to_samples
+from models.config import POOLINGS
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datasets.blocks import AudioSource
 
 BACKENDS = ("torch", "onnx")
+LAYERS = "embedding"  # the network's own
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 2.5
 WHOLE_SECONDS = 60.0  # longer recordings do not go through the network in one piece
 AHEAD = 4  # blocks that are decoded while the network computes
@@ -41,6 +43,7 @@ class Backend(Protocol):
     labels: tuple[str, ...] | None
     num_classes: int
     embedding_size: int
+    columns: dict[str, tuple[int, int]]  # first column of each layer in the embedding, and the one behind its last
     clip_seconds: float | None  # of the clips that the model was trained with, where it is known
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
@@ -71,18 +74,21 @@ class AudioTagger:
         *,
         batch_size: int = 8,
         min_seconds: float | None = None,
+        layers: str | Sequence[str] = LAYERS,
+        pooling: str = POOLINGS[0],
     ) -> None:
         """`model`: a released or bundled name, a checkpoint, or several of them for an ensemble (torch only).
 
         `device` is torch's (None: the CPU). `batch_size` is how many windows or recordings are computed at once; without
-        influence on results. `min_seconds` is the length that shorter recordings are padded to; None: the model's own.
-        Errors are those of `models.checkpoints.load`.
+        influence on results; of short windows there are as many as hold 10 s of sound. `min_seconds` is the length that shorter
+        recordings are padded to; None: the model's own. `layers` and `pooling` say what embeddings consist of, see
+        `models.embeddings` (torch only). Errors are those of `models.checkpoints.load`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         if min_seconds is not None and not 0 <= min_seconds <= WHOLE_SECONDS:
             raise ValueError(f"min_seconds is {min_seconds}; it must be from 0 to {WHOLE_SECONDS:g}")
-        self.backend = _load_backend(model, device, backend)
+        self.backend = _load_backend(model, device, backend, layers, pooling)
         self.labels = self.backend.labels or default_labels(self.backend.num_classes)
         self.batch_size = batch_size
         self.min_seconds = min(self.backend.clip_seconds or 0.0, WHOLE_SECONDS) if min_seconds is None else min_seconds
@@ -108,7 +114,7 @@ class AudioTagger:
         """
         choose = self._chooser(top_k, threshold, labels)
         clip = self._read(audio, sample_rate, name)
-        return choose(clip, self._compute(clip)[0])
+        return choose(clip, *self._compute(clip))
 
     def embed(
         self,
@@ -119,7 +125,10 @@ class AudioTagger:
         hop: float = HOP_SECONDS,
         name: str | None = None,
     ) -> np.ndarray:
-        """Return the embedding (C,) float32 of a whole recording or, with a `window` in seconds, (W, C) of its windows."""
+        """Return the embedding (C,) float32 of a whole recording or, with a `window` in seconds, (W, C) of its windows.
+
+        `embed_files` also tells the times.
+        """
         if window is None:
             return self._compute(self._read(audio, sample_rate, name))[1]
         parts = self._windows(open_sound(audio, sample_rate, name=name), window, hop)
@@ -175,10 +184,25 @@ class AudioTagger:
         `workers` threads (None: one for each processor, 8 at most) decode while the network computes. Of `sources`, which may be
         endless, `batch_size` + `workers` are taken in advance, of each no more than a minute at a time.
         """
-        workers = min(8, available_cores()) if workers is None else workers
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; it must be 1 or more")
-        return self._tag_files(sources, self._chooser(top_k, threshold, labels), workers)
+        return self._whole_files(sources, self._chooser(top_k, threshold, labels), workers)
+
+    def embed_files(
+        self,
+        sources: Iterable[AudioSource],
+        *,
+        window: float | None = None,
+        hop: float = HOP_SECONDS,
+        workers: int | None = None,
+    ) -> Iterator[Embedding | Failure]:
+        """Embed recordings in their order; yield a `Failure` for each that cannot be used, and go on.
+
+        A recording gives one `Embedding` or, with a `window` in seconds, one for each window of `tag_windows`; if it turns out to
+        be damaged on the way, a `Failure` follows those of its beginning. `workers` are those of `tag_files`, for whole recordings.
+        """
+        if window is not None:
+            to_samples(window, hop, self.sample_rate)  # impossible ones are one error, not one of each recording
+            return self._embed_windows(sources, window, hop)
+        return self._whole_files(sources, lambda clip, _, embedding: Embedding(clip.name, 0.0, clip.seconds, embedding), workers)
 
     def classes(self, labels: Sequence[str] | None) -> tuple[int, ...] | None:
         """Indices of classes by their names, whose case does not matter; an unknown one is a `ValueError` that tells near ones."""
@@ -201,7 +225,9 @@ class AudioTagger:
             found.append(known[label.lower()])
         return tuple(dict.fromkeys(found))
 
-    def _chooser(self, top_k: int, threshold: float, labels: Sequence[str] | None) -> Callable[[_Clip, np.ndarray], Tagging]:
+    def _chooser(
+        self, top_k: int, threshold: float, labels: Sequence[str] | None
+    ) -> Callable[[_Clip, np.ndarray, np.ndarray], Tagging]:
         """Check what results are made of; return what makes them of scores (K,)."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be 1 or more")
@@ -209,7 +235,7 @@ class AudioTagger:
             raise ValueError(f"threshold is {threshold}; it must be from 0 to 1")
         classes = self.classes(labels)
 
-        def choose(clip: _Clip, scores: np.ndarray) -> Tagging:
+        def choose(clip: _Clip, scores: np.ndarray, _: np.ndarray) -> Tagging:
             return Tagging(clip.name, 0.0, clip.seconds, likeliest(self.labels, scores, top_k, threshold, classes))
 
         return choose
@@ -252,7 +278,9 @@ class AudioTagger:
     def compute_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
         """(First sample, window) -> start and end in seconds, scores (K,) and embedding (C,), computed in batches."""
         windows = iter(windows)
-        while batch := list(islice(windows, self.batch_size)):
+        for first in windows:
+            size = max(self.batch_size, round(WINDOW_SECONDS * self.sample_rate / len(first[1])))
+            batch = [first, *islice(windows, size - 1)]
             results = self._batched([waveform for _, waveform in batch])
             for (start, waveform), (scores, embedding) in zip(batch, results, strict=True):
                 yield start / self.sample_rate, (start + len(waveform)) / self.sample_rate, scores, embedding
@@ -263,9 +291,18 @@ class AudioTagger:
         waveforms = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
         return self.backend(waveforms)
 
-    def _tag_files(
-        self, sources: Iterable[Any], choose: Callable[[_Clip, np.ndarray], Tagging], workers: int
-    ) -> Iterator[Tagging | Failure]:
+    def _whole_files(
+        self, sources: Iterable[Any], make: Callable[[_Clip, np.ndarray, np.ndarray], T], workers: int | None
+    ) -> Iterator[T | Failure]:
+        """Yield make(clip, scores, embedding) of each whole recording."""
+        workers = min(8, available_cores()) if workers is None else workers
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; it must be 1 or more")
+        return self._each_whole(sources, make, workers)
+
+    def _each_whole(
+        self, sources: Iterable[Any], make: Callable[[_Clip, np.ndarray, np.ndarray], T], workers: int
+    ) -> Iterator[T | Failure]:
         clips = _ahead(self._read_or_fail, sources, workers, self.batch_size + workers)
         while batch := list(islice(clips, self.batch_size)):
             short = [clip for clip in batch if isinstance(clip, _Clip) and clip.waveform is not None]
@@ -274,19 +311,30 @@ class AudioTagger:
                 if isinstance(clip, Failure):
                     yield clip
                 elif clip.waveform is not None:
-                    yield choose(clip, next(computed)[0])
+                    yield make(clip, *next(computed))
                 else:
                     try:
-                        result: Tagging | Failure = choose(clip, self._compute(clip)[0])
+                        result: T | Failure = make(clip, *self._compute(clip))
                     except (ValueError, OSError) as error:
                         result = Failure(clip.name, error)
                     yield result
+
+    def _embed_windows(self, sources: Iterable[Any], window: float, hop: float) -> Iterator[Embedding | Failure]:
+        for source in sources:
+            name = _describe(source)
+            try:
+                sound = open_sound(source)
+                name = sound.name
+                for start, end, _, embedding in self._windows(sound, window, hop):
+                    yield Embedding(name, start, end, embedding)
+            except (ValueError, OSError) as error:
+                yield Failure(name, error)
 
     def _read_or_fail(self, source: Any) -> _Clip | Failure:
         try:
             return self._read(source, None, None)
         except (ValueError, OSError) as error:
-            return Failure(str(source) if isinstance(source, (str, Path)) else f"a {type(source).__name__}", error)
+            return Failure(_describe(source), error)
 
 
 @dataclass
@@ -302,7 +350,17 @@ class _Clip:
         return self.sound.name
 
 
-def _load_backend(model: str | os.PathLike[str] | Sequence[str], device: torch.device | str | None, backend: str) -> Backend:
+def _describe(source: Any) -> str:
+    return str(source) if isinstance(source, (str, Path)) else f"a {type(source).__name__}"
+
+
+def _load_backend(
+    model: str | os.PathLike[str] | Sequence[str],
+    device: torch.device | str | None,
+    backend: str,
+    layers: str | Sequence[str],
+    pooling: str,
+) -> Backend:
     """Import what computes and nothing else: the onnx path must do without torch."""
     if backend == "torch":
         names = [model] if isinstance(model, (str, os.PathLike)) else model
@@ -310,13 +368,15 @@ def _load_backend(model: str | os.PathLike[str] | Sequence[str], device: torch.d
             raise ValueError(f"{exported[0]} is an exported model; use the onnx backend")
         from helpers.torch_backend import TorchBackend
 
-        return TorchBackend(model, device)
+        return TorchBackend(model, device, layers, pooling)
     if backend != "onnx":
         raise ValueError(f"unknown backend {backend!r}; allowed: {', '.join(BACKENDS)}")
     if not isinstance(model, (str, os.PathLike)):
         raise ValueError("an ensemble needs the torch backend; onnx runs one model")
     if device is not None and str(device) != "cpu":
         raise ValueError(f"the onnx backend computes on the CPU, not on {device}; leave the device out or use torch")
+    if (layers, pooling) != (LAYERS, POOLINGS[0]):
+        raise ValueError(f"the onnx backend has the network's own embedding only, not {layers} ({pooling}); use torch")
     from helpers.onnx_backend import load_backend
 
     return load_backend(model)

@@ -9,22 +9,33 @@ import numpy as np
 import torch
 
 from models import checkpoints
-from models.ensemble import EnsembleModel, get_ensemble_model
-from models.waveform import WaveformModel
+from models.embeddings import EmbeddingConfig, EmbeddingModel
+from models.ensemble import EnsembleModel
 
 
 class TorchBackend:
     """A model or an ensemble with its front end on its device; attributes and call are those of `OnnxBackend`."""
 
-    def __init__(self, names: str | os.PathLike[str] | Sequence[str], device: torch.device | str | None = None) -> None:
-        """`names`: a released or bundled model, a checkpoint, or several of them for an ensemble; errors as `checkpoints.load`."""
-        self.model: WaveformModel | EnsembleModel
-        if isinstance(names, (str, os.PathLike)):
-            self.model = WaveformModel(checkpoints.load_model(names))
-            networks = [self.model.network]
-        else:
-            self.model = get_ensemble_model(names)
-            networks = [member.network for member in self.model.members]
+    def __init__(
+        self,
+        names: str | os.PathLike[str] | Sequence[str],
+        device: torch.device | str | None = None,
+        layers: str | Sequence[str] = "embedding",
+        pooling: str = "mean",
+    ) -> None:
+        """`names`: a released or bundled model, a checkpoint, or several of them for an ensemble; errors as `checkpoints.load`.
+
+        `layers` and `pooling` are those of `EmbeddingConfig`; an ensemble's embedding has those of its members side by side.
+        """
+        is_single = isinstance(names, (str, os.PathLike))
+        config = EmbeddingConfig(layers, pooling)
+        members = [EmbeddingModel(checkpoints.load_model(name), config) for name in ([names] if is_single else names)]
+        self.model: EmbeddingModel | EnsembleModel = members[0] if is_single else EnsembleModel(members)
+        self.columns: dict[str, tuple[int, int]] = {}
+        for number, member in enumerate(members):
+            start = sum(other.embedding_size for other in members[:number])
+            prefix = "" if is_single else f"{number}:"
+            self.columns |= {f"{prefix}{layer}": (start + s.start, start + s.stop) for layer, s in member.columns.items()}
         try:
             self.model.eval().to(device or "cpu")
         except RuntimeError as error:
@@ -32,7 +43,7 @@ class TorchBackend:
             raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
         self.sample_rate = self.model.sample_rate
         self.num_classes = self.model.num_classes
-        self.embedding_size = sum(network.embedding_size for network in networks)
+        self.embedding_size = self.model.embedding_size
         self.labels = self.model.labels
         self.clip_seconds = self.model.clip_seconds
 

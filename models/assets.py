@@ -10,7 +10,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -127,20 +127,30 @@ def checkpoint_path(name: str) -> Path:
     raise ValueError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or the path of a file (.pt or .onnx)")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file with a temporary name in the same folder, flush it to disk, then rename it to `path`."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; a file written there gets the name `path` at the end, and after an error none.
+
+    The folder is made, and the file flushed to the disk before it is renamed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # a failure here must not hide the first one
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file that appears under its name when it is complete, see `replacing`."""
+    try:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            write(file)
     except RuntimeError as error:  # what torch.save makes of a full disk
         if isinstance(error.__context__, OSError):
             raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
         raise
-    finally:
-        with contextlib.suppress(OSError):  # a failure here must not hide the first one
-            temporary.unlink(missing_ok=True)

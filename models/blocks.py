@@ -63,15 +63,26 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated (B, C, F, T); the axis must have the size the layer was built for."""
+        return self.excite(x, self.squeeze(x))
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        """(B, C, F, T) -> bottleneck (B, S) of numbers of at least 0: a summary of the whole input."""
         position = AXES[self.axis]
         if x.shape[position] != self.fc1.in_features:
             raise ValueError(
                 f"squeeze-and-excitation on axis {self.axis!r} was built for size {self.fc1.in_features}, got {x.shape[position]}: "
                 "input_dim_f must be the number of mel bands and input_dim_t the number of frames of every input"
             )
-        gate = x.mean([other for other in (1, 2, 3) if other != position])
-        gate = torch.sigmoid(self.fc2(torch.relu(self.fc1(gate))))
-        return x * gate.view(len(x), *(-1 if other == position else 1 for other in (1, 2, 3)))
+        return torch.relu(self.fc1(x.mean([other for other in (1, 2, 3) if other != position])))
+
+    def excite(self, x: Tensor, bottleneck: Tensor) -> Tensor:
+        """Scale (B, C, F, T) by the gate that a bottleneck (B, S) opens."""
+        return x * self.gate(bottleneck)
+
+    def gate(self, bottleneck: Tensor) -> Tensor:
+        """Return the gate that a bottleneck (B, S) opens, in the shape that scales (B, C, F, T): on axis c (B, C, 1, 1)."""
+        gate = torch.sigmoid(self.fc2(bottleneck))
+        return gate.view(len(gate), *(-1 if other == AXES[self.axis] else 1 for other in (1, 2, 3)))
 
 
 class ConcurrentSE(nn.Module):
@@ -85,13 +96,21 @@ class ConcurrentSE(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fuse([layer(x) for layer in self.conc_se_layers])
+        return self.excite(x, self.squeeze(x))
 
-    def fuse(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Make one tensor of the layers' outputs, all of the same shape."""
+    def squeeze(self, x: Tensor) -> list[Tensor]:
+        """Return the bottleneck of each layer, see `SqueezeExcitation.squeeze`."""
+        return [layer.squeeze(x) for layer in self.conc_se_layers]
+
+    def excite(self, x: Tensor, bottlenecks: Sequence[Tensor]) -> Tensor:
+        """Scale x by the gates of the bottlenecks and fuse what comes out."""
+        return self.fuse([layer.excite(x, bottleneck) for layer, bottleneck in zip(self.conc_se_layers, bottlenecks, strict=True)])
+
+    def fuse(self, outputs: list[Tensor]) -> Tensor:
+        """Make one tensor of what the layers return, each (B, C, F, T)."""
         if len(outputs) == 1:
             return outputs[0]
-        gated = torch.stack(list(outputs))
+        gated = torch.stack(outputs)
         match self.aggregation:
             case "max":
                 return gated.amax(0)
@@ -155,9 +174,24 @@ class InvertedResidual(nn.Module):
         layers.append(ConvNormActivation(expanded, config.out_channels))
         self.block = nn.Sequential(*layers)
 
+    @property
+    def squeeze_excitation(self) -> ConcurrentSE | None:
+        return next((layer for layer in self.block if isinstance(layer, ConcurrentSE)), None)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, F, T) -> (B, out, F', T')."""
         return x + self.block(x) if self.use_shortcut else self.block(x)
+
+    def forward_with_bottlenecks(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what `forward` does, and the bottleneck (B, S) of each layer of squeeze-and-excitation."""
+        y, bottlenecks = x, []
+        for layer in self.block:
+            if isinstance(layer, ConcurrentSE):
+                bottlenecks = layer.squeeze(y)
+                y = layer.excite(y, bottlenecks)
+            else:
+                y = layer(y)
+        return x + y if self.use_shortcut else y, bottlenecks
 
 
 def large_block_configs(

@@ -7,6 +7,7 @@ from typing import Any
 
 HEAD_TYPES = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 SE_AGGREGATIONS = ("max", "avg", "add", "min")
+POOLINGS = ("mean", "max", "both")  # of embeddings
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class EnsembleModel(nn.Module):
         return self.members[0].num_classes
 
     @property
+    def embedding_size(self) -> int:
+        return sum(member.embedding_size for member in self.members)
+
+    @property
     def sample_rate(self) -> int:
         """Rate in Hz at which waveforms are expected."""
         return self.members[0].sample_rate

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, conv_out_size
+from models.blocks import AXES, ConvNormActivation, InvertedResidual, conv_out_size
 from models.network import MobileNetV3
 
 SLICES = 8  # of a block's expanded channels
@@ -91,7 +91,7 @@ class SlicedBlock(nn.Module):
         self.expansion = Pointwise(*expansion[0]) if expansion else None
         self.depthwise = Shifted(*depthwise)
         self.projection = Pointwise(*projection)
-        self.squeeze = next((layer for layer in block.block if isinstance(layer, ConcurrentSE)), None)
+        self.squeeze_excitation = block.squeeze_excitation
         self.use_shortcut = block.use_shortcut
         self.two_passes = two_passes
         size = self.depthwise.convolution.out_channels // SLICES  # numbers of channels are multiples of 8
@@ -100,7 +100,7 @@ class SlicedBlock(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, F, T) -> (B, out, F', T'). Locals of the methods below go with each slice: so does its memory."""
-        if self.squeeze is None:
+        if self.squeeze_excitation is None:
             out = self._start(x)
             for channels in self.slices:
                 self._add_slice(out, x, channels)
@@ -142,24 +142,23 @@ class SlicedBlock(nn.Module):
 
     def _add_gated(self, out: Tensor, part: Tensor, gates: dict[str, Tensor], channels: slice) -> None:
         scales = [gate[:, channels] if axis == "c" else gate for axis, gate in gates.items()]
-        gated = part.mul_(scales[0]) if len(scales) == 1 else self.squeeze.fuse([part * scale for scale in scales])
+        gated = part.mul_(scales[0]) if len(scales) == 1 else self.squeeze_excitation.fuse([part * scale for scale in scales])
         _add_pointwise(out, gated, self.projection.convolution.weight[:, channels])
 
     def _means(self, part: Tensor) -> dict[str, Tensor]:
         """Return the means of some channels over all axes but one, for each axis that is squeezed: (B, size)."""
-        axes = [layer.axis for layer in self.squeeze.conc_se_layers]
+        axes = [layer.axis for layer in self.squeeze_excitation.conc_se_layers]
         return {axis: part.mean([other for other in (1, 2, 3) if other != AXES[axis]]) for axis in axes}
 
     def _gates(self, means: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the gate of each axis, of 4 axes as the tensors they scale."""
         gates = {}
-        for layer in self.squeeze.conc_se_layers:
+        for layer in self.squeeze_excitation.conc_se_layers:
             if layer.axis == "c":
                 mean = torch.cat([one["c"] for one in means], 1)
             else:
                 mean = torch.stack([one[layer.axis] for one in means]).mean(0)  # slices are of one size
-            gate = torch.sigmoid(layer.fc2(torch.relu(layer.fc1(mean))))
-            gates[layer.axis] = gate.view(len(gate), *(-1 if axis == AXES[layer.axis] else 1 for axis in (1, 2, 3)))
+            gates[layer.axis] = layer.gate(torch.relu(layer.fc1(mean)))
         return gates
 
 

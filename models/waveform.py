@@ -33,6 +33,10 @@ class WaveformModel(nn.Module):
     def num_classes(self) -> int:
         return self.network.arch.num_classes
 
+    @property
+    def embedding_size(self) -> int:
+        return self.network.embedding_size
+
     def scores(self, logits: Tensor) -> Tensor:
         """Logits (..., K) -> scores (..., K) in [0, 1], see `MobileNetV3.scores`."""
         return self.network.scores(logits)

@@ -22,6 +22,7 @@ import torch
 
 import inference
 from datasets.labels import audioset_labels
+from helpers.embedding_files import read_embeddings
 from helpers.tagger import AudioTagger
 from models import checkpoints
 from models.config import Arch
@@ -231,6 +232,10 @@ def test_a_figure_of_the_time_line(tiny_checkpoint: Path, tmp_path: Path, capsys
         ["--audio_path", "x.wav", "--backend", "onnx", "--ensemble", "mn01_as", "mn02_as"],
         ["--audio_path", "x.wav", "--window", "0"],
         ["--audio_path", "x.wav", "--threshold", "2"],
+        ["--audio_path", "x.wav", "--embed", "x.npy", "--labels", "Speech"],
+        ["--stream", "--embed", "x.npy"],
+        ["--audio_path", "x.wav", "--layers", "mel"],
+        ["--audio_path", "x.wav", "--embed", "x.npy", "--pooling", "median"],
     ],
 )
 def test_contradicting_options_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +244,16 @@ def test_contradicting_options_are_refused(words: list[str], capsys: pytest.Capt
     assert end.value.code == 2 and "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--labels", "Speach"], ["--output", "tags.txt"], ["--audio_path", "*.no"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--labels", "Speach"],
+        ["--output", "tags.txt"],
+        ["--audio_path", "*.no"],
+        ["--embed", "rows.txt"],
+        ["--layers", "block99", "--embed", "rows.npy"],
+    ],
+)
 def test_further_mistakes_end_in_one_line(
     words: list[str], tiny_checkpoint: Path, tmp_path: Path, failing_message: Callable[..., str]
 ) -> None:
@@ -304,3 +318,48 @@ def test_ctrl_c_ends_the_events_of_a_stream() -> None:
     finally:
         process.kill()
     assert sum(line.startswith("begin") for line in lines) == sum(line.startswith("end") for line in lines) > 0
+
+
+def test_embeddings_of_files_and_of_windows(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, samples in (("a.wav", NOISE), ("c.wav", NOISE[:9000])):
+        soundfile.write(tmp_path / name, samples, 32000, subtype="FLOAT")
+    (tmp_path / "b.wav").write_text("no sound")
+    layers = ("--layers", "block5+mel", "--pooling", "both")
+    options = ["--model_name", tiny_checkpoint, "--audio_path", tmp_path, *layers, "--embed"]
+    code, _, err = run(capsys, *options, tmp_path / "rows.h5")
+    assert code == 1 and "b.wav" in err
+    stored = read_embeddings(tmp_path / "rows.h5")
+    assert [Path(source).name for source in stored.sources] == ["a.wav", "c.wav"] and stored.info["layers"] == "block5+mel"
+    np.testing.assert_allclose(stored.ends, [0.5, 9000 / 32000])
+    model = checkpoints.load_model(tiny_checkpoint)
+    with torch.no_grad():
+        mel = AugmentMelSTFT.from_config(model.mel).eval()(torch.from_numpy(NOISE)[None])
+        maps = model.features[:6](mel[:, None])[0].flatten(1)
+    np.testing.assert_allclose(stored.columns("mel")[0], torch.cat([mel[0].mean(1), mel[0].amax(1)]), atol=1e-5)
+    np.testing.assert_allclose(stored.columns("block5")[0], torch.cat([maps.mean(1), maps.amax(1)]), atol=1e-5)
+
+    (tmp_path / "b.wav").unlink()
+    assert run(capsys, *options, tmp_path / "rows.npy", "--window", 0.1, "--hop", 0.05)[0] == 0
+    windows = read_embeddings(tmp_path / "rows.npy")
+    assert [Path(source).name for source in windows.sources] == ["a.wav"] * 9 + ["c.wav"] * 5
+    np.testing.assert_allclose(windows.starts[:9], np.arange(9) * 0.05, atol=1e-9)
+    np.testing.assert_allclose(windows.ends[-1], 9000 / 32000)
+    clips = AudioTagger(tiny_checkpoint, layers="block5+mel", pooling="both").embed(NOISE, 32000, window=0.1, hop=0.05)
+    np.testing.assert_allclose(windows.embeddings[:9], clips, atol=1e-5)
+
+
+def test_an_ensemble_embeds_side_by_side(tiny_checkpoint: Path) -> None:
+    alone, twice = (AudioTagger(names, layers="block5+mel") for names in (tiny_checkpoint, [tiny_checkpoint] * 2))
+    embedding = alone.embed(NOISE, 32000)
+    np.testing.assert_allclose(twice.embed(NOISE, 32000), np.tile(embedding, 2), atol=1e-6)
+    assert twice.backend.columns == {"0:block5": (0, 8), "0:mel": (8, 136), "1:block5": (136, 144), "1:mel": (144, 272)}
+
+
+def test_standard_input_has_a_name_among_embeddings(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, NOISE, 32000, format="WAV")
+    monkeypatch.setattr(sys, "stdin", Pipe(content.getvalue()))
+    assert run(capsys, "--model_name", tiny_checkpoint, "--audio_path", "-", "--embed", tmp_path / "rows.npy")[0] == 0
+    assert read_embeddings(tmp_path / "rows.npy").sources == ("standard input",)

@@ -15,35 +15,37 @@ filters for the devices other than a; short clips are repeated to fill 10 s.
 """
 
 import argparse
-import hashlib
-import io
-import os
 import re
-import shutil
 import string
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
 
-import h5py
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from datasets import audio, audioset, dcase20, esc50, fsd50k
-from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
+from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
-from datasets.layout import read_table
-from datasets.prepare import positive_int, run, write_whole
-from datasets.prepare.opensounds import SPLITS, hdf5_path, write_table
-from datasets.prepare.opensounds_tables import with_ancestors
+from datasets.prepare import positive_int, run
+from datasets.prepare.corpus import (
+    Corpus,
+    CorpusClip,
+    assign_folds,
+    by_class,
+    choose_classes,
+    hashed,
+    make_folder,
+    spread,
+    write_origins,
+    write_wav,
+)
+from datasets.prepare.opensounds import write_table
 
 PUBLISHED = {"esc50": "ESC-50", "fsd50k": "FSD50K", "dcase20": "TAU Urban Acoustic Scenes 2020 Mobile, development"}
 WAV_RATE = 44100  # Hz, of the downloads of ESC-50 and TAU
-ENOUGH_RECORDINGS = 5  # of a class, in each split that is used: one for each fold of ESC-50
 FIRST_NUMBER = 100001  # clips and sources are numbered from here, as long as Freesound's numbers are
 CLASS_CLIPS = 40  # of a class of ESC-50, at most
 VAL_PERCENT = 12  # of the recordings of FSD50K's development set
@@ -51,133 +53,18 @@ CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris",
 TRAIN_CITIES, TEST_CITIES = CITIES[:8], CITIES[8:]
 TRAIN_DEVICES = ("a", "b", "a", "c", "a", "s1", "a", "s2", "a", "s3")  # a is the most frequent, s4 to s6 are only tested
 
-README = """{title}
-
+TITLE = "A stand-in for {published}. This is NOT the published data set."
+ABOUT = """\
 Other recordings and other classes in the same file layout, to try ex_{data_set}.py on real sound. No figure measured here can be
 compared with one of the published data set. Made by python -m datasets.prepare.stand_ins {data_set} from the corpus of
-datasets.prepare.opensounds; origins.csv names the clip of it that each file was made of, and clips.csv in its folder
-where that one comes from and under which licence.
-
-{summary}
-"""
-
-
-@dataclass(frozen=True)
-class CorpusClip:
-    """A row of clips.csv, as far as it matters here."""
-
-    name: str
-    is_eval: bool
-    labels: tuple[str, ...]  # without ancestors
-    all_labels: tuple[str, ...]  # with them
-    package: str
-    recording: str
-
-
-class Corpus:
-    """The clips of a folder that datasets.prepare.opensounds built, and their mp3s."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises FileNotFoundError, and ValueError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
-        advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
-        columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
-        self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]
-        self._places: dict[str, tuple[h5py.Dataset, int]] = {}
-        for path in (hdf5_path(folder, split) for split in SPLITS):
-            names = Mp3Dataset(path, num_classes=audioset.NUM_CLASSES).names  # also checks the file
-            mp3s = h5py.File(path, "r", locking=False)["mp3"]
-            self._places |= {name: (mp3s, row) for row, name in enumerate(names)}
-        lacking = [clip.name for clip in self.clips if clip.name not in self._places]
-        unknown = {label for clip in self.clips for label in clip.all_labels}.difference(audioset_labels())
-        if lacking or unknown or not self.clips:
-            damage = f"{len(lacking)} of {len(self.clips)} clips are in no HDF5 file, {len(unknown)} labels are not AudioSet's"
-            raise ValueError(f"{folder / 'clips.csv'}: {damage}; {advice}")
-
-    def mp3(self, clip: CorpusClip) -> bytes:
-        """The mp3 file of a clip, byte for byte."""
-        mp3s, row = self._places[clip.name]
-        return mp3s[row].tobytes()
-
-    def waveform(self, clip: CorpusClip) -> np.ndarray:
-        """(samples,) float32 at `WAV_RATE`."""
-        return audio.load(self.mp3(clip), WAV_RATE, name=clip.name)
-
-
-def _corpus_clip(row: dict[str, str]) -> CorpusClip:
-    labels, all_labels = (tuple(row[column].split(";")) for column in ("labels", "labels_with_ancestors"))
-    return CorpusClip(row["name"], row["split"] == "eval", labels, all_labels, row["package"], row["recording"])
-
-
-def hashed(text: str) -> int:
-    """A number that stays the same over runs, to put things into an arbitrary order."""
-    return int(hashlib.sha1(text.encode()).hexdigest(), 16)
-
-
-def by_class(clips: Sequence[CorpusClip]) -> dict[str, list[CorpusClip]]:
-    """Clips by their one class: the label, of those without ancestors, that is the rarest among the clips."""
-    counts = Counter(label for clip in clips for label in clip.labels)
-    classes: dict[str, list[CorpusClip]] = defaultdict(list)
-    for clip in clips:
-        classes[min(clip.labels, key=lambda label: (counts[label], label))].append(clip)
-    return classes
-
-
-def choose_classes(splits: Sequence[dict[str, list[CorpusClip]]], count: int) -> list[str]:
-    """The `count` classes with the most recordings, sorted by name; each has `ENOUGH_RECORDINGS` in every one of the splits.
-
-    A class that another one implies (Cymbal beside Hi-hat) is left out: its clips may sound like those of the other.
-    """
-    recordings = [{label: {clip.recording for clip in clips} for label, clips in split.items()} for split in splits]
-    enough = [label for label in recordings[0] if all(len(split.get(label, ())) >= ENOUGH_RECORDINGS for split in recordings)]
-    implied = {ancestor for label in enough for ancestor in with_ancestors((label,))[1:]}
-    ranked = sorted(set(enough) - implied, key=lambda label: (-sum(len(split[label]) for split in recordings), label))
-    if len(ranked) < count:
-        raise ValueError(f"the corpus has enough recordings for {len(ranked)} classes, not {count}; build it with all packages")
-    return sorted(ranked[:count])
-
-
-def spread(clips: Iterable[CorpusClip], count: int) -> list[CorpusClip]:
-    """Up to `count` clips of as many recordings as possible, in an arbitrary but fixed order."""
-    takes: Counter[str] = Counter()
-    ranked = []
-    for clip in sorted(clips, key=lambda clip: clip.name):
-        ranked.append((takes[clip.recording], hashed(clip.recording), clip.name, clip))
-        takes[clip.recording] += 1
-    return [clip for *_, clip in sorted(ranked)[:count]]
-
-
-def assign_folds(classes: dict[str, list[CorpusClip]]) -> dict[str, int]:
-    """Fold of each recording, so that every class is spread evenly and the folds are of about one size; rare classes first."""
-    folds: dict[str, int] = {}
-    totals: Counter[int] = Counter()
-    for label in sorted(classes, key=lambda label: (len(classes[label]), label)):
-        takes = Counter(clip.recording for clip in classes[label])
-        here: Counter[int] = Counter()
-        for recording, count in sorted(takes.items(), key=lambda item: (item[0] not in folds, -item[1], hashed(item[0]))):
-            fold = folds.setdefault(recording, min(esc50.FOLDS, key=lambda fold: (here[fold], totals[fold], fold)))
-            here[fold] += count
-            totals[fold] += count
-    return folds
-
-
-def write_wav(path: Path, waveform: np.ndarray) -> None:
-    """Write (samples,) as a mono wav of 16 bits at `WAV_RATE`. Raises OSError, as on a full disk."""
-    file = io.BytesIO()
-    soundfile.write(file, waveform, WAV_RATE, subtype="PCM_16", format="WAV")
-    write_whole(path, file.getvalue())
-
-
-def write_origins(folder: Path, origins: Iterable[tuple[str, CorpusClip]]) -> None:
-    """Write which clip of the corpus each file was made of."""
-    rows = sorted((file, clip.name) for file, clip in origins)
-    write_table(folder / "origins.csv", [("file", "corpus_clip"), *rows], ",")
+datasets.prepare.opensounds."""
 
 
 def write_esc50(corpus: Corpus, folder: Path) -> str:
     """Write audio/ and meta/esc50.csv; returns the counts."""
     classes = by_class([clip for clip in corpus.clips if clip.is_eval])
     chosen = {label: spread(classes[label], CLASS_CLIPS) for label in choose_classes([classes], esc50.NUM_CLASSES)}
-    folds = assign_folds(chosen)
+    folds = assign_folds(chosen, esc50.FOLDS)
     numbers = {recording: number for number, recording in enumerate(sorted(folds, key=hashed), FIRST_NUMBER)}
     takes: Counter[str] = Counter()
     rows, origins = [], []
@@ -187,7 +74,8 @@ def write_esc50(corpus: Corpus, folder: Path) -> str:
         takes[clip.recording] += 1
         name = f"{fold}-{number}-{take}-{target}.wav"
         category = re.sub(r"\W+", "_", label.lower()).strip("_")
-        write_wav(folder / "audio" / name, audio.crop_or_pad(corpus.waveform(clip), int(esc50.CLIP_SECONDS * WAV_RATE)))
+        waveform = audio.crop_or_pad(corpus.waveform(clip, WAV_RATE), int(esc50.CLIP_SECONDS * WAV_RATE))
+        write_wav(folder / "audio" / name, waveform, WAV_RATE)
         rows.append((name, fold, target, category, False, number, take))
         origins.append((f"audio/{name}", clip))
     (folder / "meta").mkdir()
@@ -281,8 +169,8 @@ def write_dcase20(corpus: Corpus, folder: Path, train_clips: int, test_clips: in
     for segment, (part, scene, clip, device) in enumerate(tqdm(jobs, unit="clip", disable=None)):
         identifier = f"{cities[clip.package]}-{locations.setdefault(clip.recording, len(locations))}"
         name = f"audio/{scene}-{identifier}-{segment}-{device}.wav"
-        waveform = np.resize(corpus.waveform(clip), int(dcase20.CLIP_SECONDS * WAV_RATE))  # repeats it
-        write_wav(folder / name, device_sound(waveform, device))
+        waveform = np.resize(corpus.waveform(clip, WAV_RATE), int(dcase20.CLIP_SECONDS * WAV_RATE))  # repeats it
+        write_wav(folder / name, device_sound(waveform, device), WAV_RATE)
         rows[part].append((name, scene, identifier, device))
         origins.append((name, clip))
     header = ("filename", "scene_label", "identifier", "source_label")
@@ -302,28 +190,10 @@ def write_dcase20(corpus: Corpus, folder: Path, train_clips: int, test_clips: in
 
 
 def prepare(data_set: str, write: Callable[[Corpus, Path], str], corpus_dir: Path, output_dir: Path) -> None:
-    """Write a stand-in into a temporary folder beside `output_dir`, then rename that. One that is there is left as it is."""
-    title = f"A stand-in for {PUBLISHED[data_set]}. This is NOT the published data set."
-    readme, output_dir = output_dir / "README.txt", output_dir.resolve()
-    if readme.is_file() and readme.read_text(encoding="utf-8").startswith(title):
-        print(f"{output_dir} is there")
-        return
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} exists and is something else; remove it or choose another --output_dir")
-    corpus = Corpus(corpus_dir)
-    building = output_dir.with_name(f".{output_dir.name}.part")
-    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
-    try:
-        building.mkdir(parents=True)
-        summary = write(corpus, building)
-        write_whole(building / "README.txt", README.format(title=title, data_set=data_set, summary=summary).encode())
-        if output_dir.is_dir():
-            output_dir.rmdir()
-        os.replace(building, output_dir)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    print(f"{output_dir}: {summary.splitlines()[0]}")
+    """Write a stand-in, unless it is there."""
+    title, about = TITLE.format(published=PUBLISHED[data_set]), ABOUT.format(data_set=data_set)
+    summary = make_folder(corpus_dir, output_dir, title, about, write)
+    print(f"{output_dir} is there" if summary is None else f"{output_dir}: {summary.splitlines()[0]}")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,52 +16,26 @@ import soundfile
 
 from datasets import audio, dcase20, esc50, fsd50k
 from datasets.labels import audioset_labels
-from datasets.prepare import opensounds, stand_ins
+from datasets.prepare import corpus as prepare_corpus
+from datasets.prepare import stand_ins
 from datasets.prepare.opensounds_tables import parents
 
-RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 IMPLIED = {ancestor for found in parents().values() for ancestor in found}
 LEAVES = [label for label in audioset_labels() if label not in IMPLIED]
 COMMON, CLASSES = LEAVES[0], LEAVES[:50]
 PARENT = next(parents()[label][0] for label in CLASSES if parents().get(label))  # of one of the classes
-SECONDS = 0.3
 
 
 @pytest.fixture(scope="module")
-def corpus_dir(tmp_path_factory):
+def corpus_dir(write_tiny_corpus):
     """Evaluation: 50 classes of 8 recordings (one has 42, one two takes), and a parent. Training: 12 of them, and others."""
-    sound = np.concatenate([audio.load(path, 32000) for path in sorted((RESOURCES / "recordings").glob("*.ogg"))])
-    starts = np.linspace(0, len(sound) - 9600, 61, dtype=int)
-    mp3s = [audio.encode_mp3(sound[start : start + 9600], 32000) for start in starts]
-    numbers = count()
-
-    def clip(labels, package, recording=None) -> opensounds.Clip:
-        number = next(numbers)
-        recording, is_eval = f"{package}/{recording or number}", package.startswith("e")
-        empty = {"version": "1", "source": "", "fold": 1, "kind": "recording", "licence": "CC0", "licence_class": "permissive"}
-        return opensounds.Clip(
-            name=f"Y{number * 7919 % 10007:011d}.mp3",
-            labels=labels,
-            package=package,
-            recording=recording,
-            is_eval=is_eval,
-            mp3=mp3s[number % len(mp3s)],
-            seconds=SECONDS,
-            original_rate=32000,
-            sha1="",
-            fingerprint=np.zeros(0),
-            **empty,
-        )
-
-    evaluation = [clip((label,), f"e{i % 3}") for label in CLASSES for i in range(8)]
-    evaluation += [clip((COMMON,), "e0", f"common {i % 34}") for i in range(37)]
-    evaluation += [clip((COMMON, CLASSES[1]), "e1", "twice"), clip((CLASSES[1],), "e1", "twice")]
-    evaluation += [clip((PARENT,), "e2") for _ in range(12)]
-    balanced = [clip((label,), f"t{i % 2}") for label in CLASSES[:12] for i in range(6)]
-    unbalanced = [clip((label,), "t2", f"pair {i // 2}") for i, label in enumerate(LEAVES[50:190])]
-    folder = tmp_path_factory.mktemp("corpus")
-    opensounds.write_corpus(folder, {"balanced_train": balanced, "unbalanced_train": unbalanced, "eval": evaluation}, [])
-    return folder
+    evaluation = [((label,), f"e{i % 3}") for label in CLASSES for i in range(8)]
+    evaluation += [((COMMON,), "e0", f"common {i % 34}") for i in range(37)]
+    evaluation += [((COMMON, CLASSES[1]), "e1", "twice"), ((CLASSES[1],), "e1", "twice")]
+    evaluation += [((PARENT,), "e2") for _ in range(12)]
+    balanced = [((label,), f"t{i % 2}") for label in CLASSES[:12] for i in range(6)]
+    unbalanced = [((label,), "t2", f"pair {i // 2}") for i, label in enumerate(LEAVES[50:190])]
+    return write_tiny_corpus({"balanced_train": balanced, "unbalanced_train": unbalanced, "eval": evaluation})
 
 
 def build(data_set: str, corpus_dir: Path, output_dir: Path, *options: str) -> int:
@@ -172,7 +146,7 @@ def test_fsd50k_keeps_the_mp3s_and_its_labels_agree(corpus_dir, folders):
             assert set(row["labels"].split(",")) == {vocabulary[i] for i in np.flatnonzero(target)}
             own = [label.replace(", ", "_and_").replace(" ", "_") for label in made_of[name]["labels_with_ancestors"].split(";")]
             assert set(row["labels"].split(",")) == set(own) & set(vocabulary) != set()
-    assert parts["eval"].lengths().max() == int(SECONDS * 32000)
+    assert parts["eval"].lengths().max() == 9600  # of 0.3 s
 
 
 def test_fsd50k_leaves_out_clips_without_a_frequent_label(corpus_dir, folders):
@@ -284,7 +258,7 @@ def test_what_is_broken_off_leaves_nothing(corpus_dir, tmp_path, monkeypatch, ca
         path.write_bytes(content)
 
     (tmp_path / ".esc50.part" / "audio").mkdir(parents=True)  # of a run that was killed
-    monkeypatch.setattr(stand_ins, "write_whole", write)
+    monkeypatch.setattr(prepare_corpus, "write_whole", write)
     assert build("esc50", corpus_dir, tmp_path / "esc50") == code
     assert next(written) == 6 and not list(tmp_path.iterdir())
     assert "Traceback" not in capsys.readouterr().err

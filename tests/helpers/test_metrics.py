@@ -62,6 +62,13 @@ def test_d_prime_at_the_ends() -> None:
     assert math.isnan(with_areas(math.nan).d_prime)
 
 
+def test_mean_d_prime_averages_the_distances_of_the_classes() -> None:
+    single = [with_areas(area).d_prime for area in (0.9, 0.6)]
+    assert with_areas(0.9, math.nan, 0.6).mean_d_prime == pytest.approx(sum(single) / 2)
+    assert with_areas(0.9, 1.0).mean_d_prime == math.inf
+    assert math.isnan(with_areas(0.0, 1.0).mean_d_prime)
+
+
 def test_classes_without_positives_are_left_out_and_counted() -> None:
     targets = np.array([[1, 0, 1], [0, 0, 1]], np.float32)
     metrics = tagging_metrics(targets, np.array([[2.0, 9.0, 1.0], [1.0, 9.0, 0.0]]))

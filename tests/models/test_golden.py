@@ -49,7 +49,12 @@ def test_log_mels(name, stored, fill):
     mel = AugmentMelSTFT(**entry["AugmentMelSTFT"]).eval()(fill.waveform(entry["samples"]))
     expected = stored[f"{name}/every_7th_frame"]
     assert mel.shape == (1, len(expected), entry["frames"])
-    assert np.abs(mel[0, :, ::7].numpy() - expected).max() <= 2e-4
+    # Bands that hold less than 1e-8 of their frame's energy are within the rounding of a float32 Fourier transform, which is not
+    # the same on all processors: there the reference's own formula moves by 5e-4 from one to the other.
+    energy = np.exp(5 * expected - 4.5)
+    tolerance = np.where(energy < 1e-8 * energy.sum(0), 1e-3, 2e-4)
+    assert (np.abs(mel[0, :, ::7].numpy() - expected) <= tolerance).all()
+    assert (tolerance == 2e-4).mean() > 0.85
 
 
 @pytest.mark.parametrize("name", ["mn10_mlp", "mn10_fc_mels40"])

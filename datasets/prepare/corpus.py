@@ -1,0 +1,171 @@
+"""The corpus of datasets.prepare.opensounds as raw material: its clips, ways to choose among them, and folders made of them."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import soundfile
+
+from datasets import audio, audioset
+from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.labels import audioset_labels
+from datasets.layout import read_table
+from datasets.prepare import write_whole
+from datasets.prepare.opensounds import SPLITS, hdf5_path, write_table
+from datasets.prepare.opensounds_tables import with_ancestors
+
+ENOUGH_RECORDINGS = 5  # of a class, in each split that is used: one for each of five folds
+
+README = """{title}
+
+{about}
+origins.csv names the clip of the corpus that each file was made of, and clips.csv in the corpus's folder where that one comes from
+and under which licence.
+
+{summary}
+"""
+
+
+@dataclass(frozen=True)
+class CorpusClip:
+    """A row of clips.csv, as far as it matters here."""
+
+    name: str
+    is_eval: bool
+    labels: tuple[str, ...]  # without ancestors
+    all_labels: tuple[str, ...]  # with them
+    package: str
+    recording: str
+
+
+class Corpus:
+    """The clips of a folder that datasets.prepare.opensounds built, and their mp3s."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FileNotFoundError, and ValueError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
+        advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
+        columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
+        self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]
+        self._places: dict[str, tuple[h5py.Dataset, int]] = {}
+        for path in (hdf5_path(folder, split) for split in SPLITS):
+            names = Mp3Dataset(path, num_classes=audioset.NUM_CLASSES).names  # also checks the file
+            mp3s = h5py.File(path, "r", locking=False)["mp3"]
+            self._places |= {name: (mp3s, row) for row, name in enumerate(names)}
+        lacking = [clip.name for clip in self.clips if clip.name not in self._places]
+        unknown = {label for clip in self.clips for label in clip.all_labels}.difference(audioset_labels())
+        if lacking or unknown or not self.clips:
+            damage = f"{len(lacking)} of {len(self.clips)} clips are in no HDF5 file, {len(unknown)} labels are not AudioSet's"
+            raise ValueError(f"{folder / 'clips.csv'}: {damage}; {advice}")
+
+    def mp3(self, clip: CorpusClip) -> bytes:
+        """The mp3 file of a clip, byte for byte."""
+        mp3s, row = self._places[clip.name]
+        return mp3s[row].tobytes()
+
+    def waveform(self, clip: CorpusClip, sample_rate: int) -> np.ndarray:
+        """(samples,) float32 at `sample_rate`, in Hz."""
+        return audio.load(self.mp3(clip), sample_rate, name=clip.name)
+
+
+def _corpus_clip(row: dict[str, str]) -> CorpusClip:
+    labels, all_labels = (tuple(row[column].split(";")) for column in ("labels", "labels_with_ancestors"))
+    return CorpusClip(row["name"], row["split"] == "eval", labels, all_labels, row["package"], row["recording"])
+
+
+def hashed(text: str) -> int:
+    """A number that stays the same over runs, to put things into an arbitrary order."""
+    return int(hashlib.sha1(text.encode()).hexdigest(), 16)
+
+
+def by_class(clips: Sequence[CorpusClip]) -> dict[str, list[CorpusClip]]:
+    """Clips by their one class: the label, of those without ancestors, that is the rarest among the clips."""
+    counts = Counter(label for clip in clips for label in clip.labels)
+    classes: dict[str, list[CorpusClip]] = defaultdict(list)
+    for clip in clips:
+        classes[min(clip.labels, key=lambda label: (counts[label], label))].append(clip)
+    return classes
+
+
+def choose_classes(splits: Sequence[dict[str, list[CorpusClip]]], count: int) -> list[str]:
+    """The `count` classes with the most recordings, sorted by name; each has `ENOUGH_RECORDINGS` in every one of the splits.
+
+    A class that another one implies (Cymbal beside Hi-hat) is left out: its clips may sound like those of the other.
+    """
+    recordings = [{label: {clip.recording for clip in clips} for label, clips in split.items()} for split in splits]
+    enough = [label for label in recordings[0] if all(len(split.get(label, ())) >= ENOUGH_RECORDINGS for split in recordings)]
+    implied = {ancestor for label in enough for ancestor in with_ancestors((label,))[1:]}
+    ranked = sorted(set(enough) - implied, key=lambda label: (-sum(len(split[label]) for split in recordings), label))
+    if len(ranked) < count:
+        raise ValueError(f"the corpus has enough recordings for {len(ranked)} classes, not {count}; build it with all packages")
+    return sorted(ranked[:count])
+
+
+def spread(clips: Iterable[CorpusClip], count: int) -> list[CorpusClip]:
+    """Up to `count` clips of as many recordings as possible, in an arbitrary but fixed order."""
+    takes: Counter[str] = Counter()
+    ranked = []
+    for clip in sorted(clips, key=lambda clip: clip.name):
+        ranked.append((takes[clip.recording], hashed(clip.recording), clip.name, clip))
+        takes[clip.recording] += 1
+    return [clip for *_, clip in sorted(ranked)[:count]]
+
+
+def assign_folds(classes: dict[str, list[CorpusClip]], names: Sequence[int]) -> dict[str, int]:
+    """Fold of each recording, so that every class is spread evenly and the folds are of about one size; rare classes first."""
+    folds: dict[str, int] = {}
+    totals: Counter[int] = Counter()
+    for label in sorted(classes, key=lambda label: (len(classes[label]), label)):
+        takes = Counter(clip.recording for clip in classes[label])
+        here: Counter[int] = Counter()
+        for recording, count in sorted(takes.items(), key=lambda item: (item[0] not in folds, -item[1], hashed(item[0]))):
+            fold = folds.setdefault(recording, min(names, key=lambda fold: (here[fold], totals[fold], fold)))
+            here[fold] += count
+            totals[fold] += count
+    return folds
+
+
+def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+    """Write (samples,) as a mono wav of 16 bits. Raises OSError, as on a full disk."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
+    write_whole(path, file.getvalue())
+
+
+def write_origins(folder: Path, origins: Iterable[tuple[str, CorpusClip]]) -> None:
+    """Write which clip of the corpus each file was made of."""
+    rows = sorted((file, clip.name) for file, clip in origins)
+    write_table(folder / "origins.csv", [("file", "corpus_clip"), *rows], ",")
+
+
+def make_folder(corpus_dir: Path, output_dir: Path, title: str, about: str, write: Callable[[Corpus, Path], str]) -> str | None:
+    """Let `write` fill a temporary folder beside `output_dir`, add README.txt, then rename it; returns the summary of `write`.
+
+    A folder with this title that is there is left as it is, and None returned. Raises FileExistsError for another one that is not
+    empty, and the errors of `Corpus` and of `write`; then nothing is left behind.
+    """
+    readme, output_dir = output_dir / "README.txt", output_dir.resolve()
+    if readme.is_file() and readme.read_text(encoding="utf-8").startswith(title):
+        return None
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} exists and is something else; remove it or choose another --output_dir")
+    corpus = Corpus(corpus_dir)
+    building = output_dir.with_name(f".{output_dir.name}.part")
+    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+    try:
+        building.mkdir(parents=True)
+        summary = write(corpus, building)
+        write_whole(building / "README.txt", README.format(title=title, about=about, summary=summary).encode())
+        if output_dir.is_dir():
+            output_dir.rmdir()
+        os.replace(building, output_dir)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return summary

@@ -1,0 +1,188 @@
+"""Build four tasks in the layout of HEAR 2021's from the corpus of datasets.prepare.opensounds, to compare embeddings on.
+
+    python -m datasets.prepare.hear_tasks --corpus_dir data/opensounds --output_dir data/opensounds_hear
+
+They are not tasks of HEAR, and no figure measured on them can be compared with one of HEAR's. tasks/ holds a folder for each with
+wavs of 3 s at 32 kHz, README.txt says what they are, and origins.csv which clip of the corpus each file was made of. A file has one
+of the task's labels, which are AudioSet's; the score is the accuracy.
+
+All clips are of the corpus's evaluation split, in five folds. The bundled mn04_opensounds was trained on the other splits (and
+chosen by its score on this one). There are more clips in those, but what a network was trained on, its last layers know by heart:
+probes that learn from it would tell that, and not what the layers are good for. Folds share no source:
+
+instruments: eight families. A source is an instrument of the soundfont with all its phrases, a drum of it in all its kits, or a
+recording, so those that are tested were not heard in training. Single instruments as classes would not allow that: most have one
+source.
+
+speech: the kinds of speaker that there are; children are missing. A source is a speaker, of ten people and four synthetic voices.
+Who of them speaks would make more classes, but each had another microphone: mean spectra are enough to tell.
+
+animals: six labels with at least 5 recordings. vehicles: six labels with at least 3, so few clips that one is 3 % of the accuracy.
+Here a source is a recording, and numbered ones of one package (carhorn1, carhorn2) may be of one car, as may those of
+instruments and drums that are not the soundfont's (snare01, snare02) be of one drum.
+
+3 s is the length that the bundled network was trained with. Longer clips keep their beginning, shorter ones, about half of the
+instruments and three quarters of the animals, are followed by silence. Classes have 60 clips at most, of as many sources as there
+are.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets import audio, audioset
+from datasets.prepare import run, write_whole
+from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
+from datasets.prepare.opensounds import write_table
+
+TASKS = {
+    "instruments": (
+        "Bowed string instrument",
+        "Brass instrument",
+        "Cymbal",
+        "Drum",
+        "Keyboard (musical)",
+        "Mallet percussion",
+        "Plucked string instrument",
+        "Wind instrument, woodwind instrument",
+    ),
+    "speech": ("Female speech, woman speaking", "Male speech, man speaking", "Speech synthesizer"),
+    "animals": ("Bark", "Bird", "Bleat", "Fowl", "Growling", "Insect"),
+    "vehicles": (
+        "Helicopter",
+        "Jet engine",
+        "Siren",
+        "Traffic noise, roadway noise",
+        "Train",
+        "Vehicle horn, car horn, honking",
+    ),
+}
+FOLDS = ("fold00", "fold01", "fold02", "fold03", "fold04")
+ENOUGH_SOURCES = 3  # of a class: one each to train, to validate and to test with
+CLASS_CLIPS = 60  # at most
+SAMPLE_RATE = 32000  # Hz, of the corpus and the networks
+CLIP_SECONDS = 3.0
+
+# Recordings are from one source if one of these finds the same in them, the first that finds anything; others are their own.
+SOURCES = (
+    r"^(tuxpaint-stamps-default)/.*_desc_(\w\w)\.ogg$",  # the reader of a language
+    r"^(fillets-ng-data-nl)/.*/nl/[^/]*-([vm])-",  # the actors of the big and of the small fish
+    r"^(asterisk-core-sounds-fr-wav)/",  # one reader
+    r"^(flite)/([a-z]+)",  # a voice; kal16 is kal at another rate
+    r"^(timgm6mb-soundfont)/128:\d+ (key \d+)$",  # a drum; kits have many in common
+    r"^(timgm6mb-soundfont)/(\d+:\d+) ",  # an instrument
+)
+
+TITLE = "Four tasks in the layout of HEAR 2021's. These are NOT tasks of HEAR."
+ABOUT = """\
+Other recordings and other labels in the same file layout, to compare embeddings on real sound. No figure measured here can be
+compared with one of HEAR. Made from the evaluation split of the corpus of datasets.prepare.opensounds by
+python -m datasets.prepare.hear_tasks; with --help, it tells what the tasks are and why."""
+
+
+def source_of(recording: str) -> str:
+    """What a recording has in common with others that sound alike (see `SOURCES`)."""
+    found = next(filter(None, (re.search(pattern, recording) for pattern in SOURCES)), None)
+    return "/".join(found.groups()) if found else recording
+
+
+def choose_clips(clips: Sequence[CorpusClip], labels: Sequence[str]) -> dict[str, list[CorpusClip]]:
+    """Clips of each label, out of those that have one of the labels alone; ValueError if the sources are too few for folds."""
+    classes: dict[str, list[CorpusClip]] = {label: [] for label in labels}
+    for clip in clips:
+        own = [label for label in labels if label in clip.all_labels]
+        if len(own) == 1:
+            classes[own[0]].append(clip)
+    for label, found in classes.items():
+        if len({clip.recording for clip in found}) < ENOUGH_SOURCES:
+            raise ValueError(f"the corpus has fewer than {ENOUGH_SOURCES} sources of {label!r}; build it with all packages")
+    return {label: spread(found, CLASS_CLIPS) for label, found in classes.items()}
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write an object as JSON."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple[str, CorpusClip]]]:
+    """Write a task's folder, tasks/<name>-v1-full; returns the counts, and the origins of its files."""
+    labels = sorted(TASKS[name])
+    recordings = {clip.name: clip.recording for clip in corpus.clips}
+    by_source = [replace(clip, recording=source_of(clip.recording)) for clip in corpus.clips if clip.is_eval]
+    chosen = choose_clips(by_source, labels)
+    folds = assign_folds(chosen, FOLDS)
+    task, origins, files = folder / "tasks" / f"{name}-v1-full", [], {fold: {} for fold in FOLDS}
+    jobs = sorted(((clip.name, clip, label) for label, clips in chosen.items() for clip in clips), key=lambda job: job[0])
+    for _, clip, label in tqdm(jobs, desc=name, unit="clip", disable=None):
+        fold, file = folds[clip.recording], Path(clip.name).with_suffix(".wav").name
+        path = task / str(SAMPLE_RATE) / fold / file
+        waveform = audio.crop_or_pad(corpus.waveform(clip, SAMPLE_RATE), int(CLIP_SECONDS * SAMPLE_RATE))
+        write_wav(path, waveform, SAMPLE_RATE)
+        files[fold][file] = [label]
+        origins.append((path.relative_to(folder).as_posix(), clip))
+    metadata = {
+        "task_name": name,
+        "version": "v1",
+        "mode": "full",
+        "default_mode": "full",
+        "embedding_type": "scene",
+        "prediction_type": "multiclass",
+        "split_mode": "new_split_kfold",
+        "nfolds": len(FOLDS),
+        "splits": FOLDS,
+        "sample_duration": CLIP_SECONDS,
+        "evaluation": ["top1_acc"],
+    }
+    write_json(task / "task_metadata.json", metadata)
+    write_table(task / "labelvocabulary.csv", [("idx", "label"), *enumerate(labels)], ",")
+    for fold, found in files.items():
+        write_json(task / f"{fold}.json", found)
+    sizes = {label: len(clips) for label, clips in chosen.items()}
+    summary = (
+        f"{name}: {len(jobs)} clips of {len({recordings[key] for key, *_ in jobs})} recordings and {len(folds)} sources in "
+        f"{len(labels)} classes of {min(sizes.values())} to {max(sizes.values())} clips; folds of "
+        f"{', '.join(str(len(found)) for found in files.values())}; chance {max(sizes.values()) / len(jobs):.3f}"
+    )
+    return "\n".join([summary, *(f"    {size} {label}" for label, size in sizes.items())]), origins
+
+
+def write_tasks(corpus: Corpus, folder: Path) -> str:
+    """Write tasks/ and origins.csv; returns the counts."""
+    summaries, origins = zip(*(write_task(corpus, folder, name) for name in TASKS), strict=True)
+    write_origins(folder, [origin for found in origins for origin in found])
+    return "\n".join([*summaries, "Chance is the accuracy of always naming the largest class."])
+
+
+def prepare(corpus_dir: Path, output_dir: Path) -> None:
+    """Write the tasks, unless they are there."""
+    summary = make_folder(corpus_dir, output_dir, TITLE, ABOUT, write_tasks)
+    print(f"{output_dir} is there" if summary is None else f"{output_dir}\n{summary}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.prepare.hear_tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data_dir = audioset.DEFAULT_DIR.parent
+    for option, default, text in (
+        ("--corpus_dir", data_dir / "opensounds", "folder of the open corpus"),
+        ("--output_dir", data_dir / "opensounds_hear", "folder to write"),
+    ):
+        parser.add_argument(option, type=Path, default=default, help=f"{text} (default: {default})")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: written, or there already. 2: a wrong option. 1: anything else, in one line."""
+    args = build_parser().parse_args(argv)
+    return run(lambda: prepare(args.corpus_dir, args.output_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

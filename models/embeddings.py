@@ -1,0 +1,216 @@
+"""Embeddings from any layers of a network: named taps, pooling, combinations; of whole scenes and at time stamps.
+
+| name | what it is | values at width 1 |
+|---|---|---|
+| mel | bands of the log-mel spectrogram, pooled over time | 128 |
+| block0 | the stem, the first convolution | 16 |
+| block1 ... block15 | output of an inverted residual block, pooled over frequency and time | 16 ... 160 |
+| block16 | the last convolution | 960 |
+| se4, se5, se6, se11 ... se15 | bottleneck of the squeeze-and-excitation in that block, all axes of it side by side | 24 ... 240 |
+| embedding | what `MobileNetV3.forward` calls so: the mean of block16, which enters the classifier | 960 |
+| hidden | first layer of the mlp head, behind its activation | 1280 |
+| logits | second layer of the mlp head, or all of another head | 527 |
+
+Schmid et al., Low-Complexity Audio Embedding Extractors, EUSIPCO 2023, compare such layers on the HEAR benchmark: the middle ones
+serve foreign tasks better than the last, best of all block5 + block11 + block13 + block15 + mel.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.blocks import InvertedResidual
+from models.config import POOLINGS
+from models.network import MobileNetV3
+from models.preprocess import AugmentMelSTFT
+from models.waveform import WaveformModel
+
+PUBLISHED_BEST = ("block5", "block11", "block13", "block15", "mel")
+
+SCENE_WINDOW, SCENE_HOP = 10.0, 2.5  # seconds
+TIMESTAMP_WINDOW, TIMESTAMP_HOP = 0.16, 0.05
+SECONDS_AT_ONCE = 20.0  # of sound in one batch of windows, which bounds the memory
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """Which layers an embedding consists of, side by side in this order, and how maps become vectors.
+
+    `pooling` mean, max, or both side by side holds for mel and blocks; the other layers are vectors already. Names may be patterns,
+    such as "block*" or "se1?". As text, layers are joined by "+".
+    """
+
+    layers: str | Sequence[str] = PUBLISHED_BEST
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        layers = self.layers.split("+") if isinstance(self.layers, str) else self.layers
+        object.__setattr__(self, "layers", tuple(layer.strip() for layer in layers))
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {self.pooling!r}; allowed: {', '.join(POOLINGS)}")
+
+    def __str__(self) -> str:
+        return "+".join(self.layers)
+
+    def columns(self, network: MobileNetV3) -> dict[str, slice]:
+        """Return which columns of the embedding belong to which layer; nothing is computed.
+
+        Raises `ValueError` for a name that the network has not got, and for one given twice.
+        """
+        sizes = layer_sizes(network, self.pooling)
+        layers = []
+        for name in self.layers:
+            found = fnmatch.filter(sizes, name)
+            if not found:
+                raise ValueError(f"unknown layer {name!r}; this network has {', '.join(sizes)}, and patterns such as block*")
+            layers += found
+        if len(set(layers)) < len(layers):
+            raise ValueError(f"layers are named twice in {self}")
+        columns, start = {}, 0
+        for layer in layers:
+            columns[layer] = slice(start, start + sizes[layer])
+            start += sizes[layer]
+        return columns
+
+
+def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
+    """Return the layers of a network by name, in the order in which they are computed, and how many values each one gives.
+
+    The weights do not matter: a network on the meta device will do.
+    """
+    times = 2 if pooling == "both" else 1
+    sizes = {"mel": times * network.mel.n_mels}
+    for number, layer in enumerate(network.features):
+        if isinstance(layer, InvertedResidual) and (attention := layer.squeeze_excitation):
+            sizes[f"se{number}"] = sum(one.fc1.out_features for one in attention.conc_se_layers)
+        last = layer.block[-1] if isinstance(layer, InvertedResidual) else layer
+        sizes[f"block{number}"] = times * last[0].out_channels
+    sizes["embedding"] = network.embedding_size
+    if network.arch.head_type == "mlp":
+        sizes["hidden"] = network.classifier[2].out_features
+    return sizes | {"logits": network.arch.num_classes}
+
+
+def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Sequence[str], pooling: str = "mean") -> dict[str, Tensor]:
+    """(B, 1, n_mels, frames) -> the named layers, vectors (B, size) each, from one pass that ends behind the last of them."""
+    found = {}
+    if "mel" in layers:
+        found["mel"] = _pool(spectrogram[:, 0], pooling, -1)
+    x = spectrogram.to(next(network.parameters()).dtype)
+    for number, stage in enumerate(network.features):
+        if len(found) == len(layers):
+            break
+        if f"se{number}" in layers:
+            x, bottlenecks = stage.forward_with_bottlenecks(x)
+            found[f"se{number}"] = torch.cat(bottlenecks, dim=1)
+        else:
+            x = stage(x)
+        if f"block{number}" in layers:
+            found[f"block{number}"] = _pool(x, pooling, (2, 3))
+    if "embedding" in layers:
+        found["embedding"] = x.mean((2, 3))
+    if "hidden" in layers:
+        x = found["hidden"] = network.classifier[:4](x)
+        if "logits" in layers:
+            found["logits"] = network.classifier[4:](x)
+    elif "logits" in layers:
+        found["logits"] = network.classifier(x)
+    return {layer: found[layer] for layer in layers}
+
+
+def _pool(x: Tensor, pooling: str, axes: int | tuple[int, int]) -> Tensor:
+    parts = [x.mean(axes)] if pooling != "max" else []
+    if pooling != "mean":
+        parts.append(x.amax(axes))
+    return torch.cat(parts, dim=-1)
+
+
+class EmbeddingModel(WaveformModel):
+    """A network behind its front end whose embedding is made of chosen layers.
+
+    `columns` tells which of the `embedding_size` values belong to which layer. A model in evaluation mode gives the same bits for
+    the same waveforms each time, and what it says of a clip does not depend on the others in the batch beyond float32's rounding.
+    """
+
+    def __init__(
+        self, network: MobileNetV3, config: EmbeddingConfig | None = None, front_end: AugmentMelSTFT | None = None
+    ) -> None:
+        super().__init__(network, front_end)
+        network.to(memory_format=torch.channels_last)  # batches of short windows are 3 times as fast on a CPU
+        self.config = config or EmbeddingConfig()
+        self.columns = self.config.columns(network)
+
+    @property
+    def embedding_size(self) -> int:
+        return max(columns.stop for columns in self.columns.values())
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, samples) -> logits (B, K) and the embedding (B, embedding_size)."""
+        found = self._layers(waveform, dict.fromkeys([*self.columns, "logits"]))
+        return found["logits"], self._side_by_side(found)
+
+    def embed(self, waveform: Tensor) -> Tensor:
+        """(B, samples) -> (B, embedding_size) float32; layers behind the last one that is needed are not computed."""
+        return self._side_by_side(self._layers(waveform, self.columns))
+
+    @torch.no_grad()
+    def scenes(self, waveform: Tensor, window: float = SCENE_WINDOW, hop: float = SCENE_HOP) -> Tensor:
+        """(B, samples) -> (B, embedding_size): the mean over windows of `window` seconds, every `hop` seconds one.
+
+        The last window is moved back so that it ends with the clip; a clip shorter than a window is one window of its own length.
+        """
+        _check(waveform, window=window, hop=hop)
+        samples, step = waveform.shape[1], round(hop * self.sample_rate)
+        length = min(max(1, round(window * self.sample_rate)), samples)
+        starts = list(range(0, samples - length + 1, max(1, step)))
+        if starts[-1] + length < samples:
+            starts.append(samples - length)
+        return self._windows(waveform, starts, length).mean(1)
+
+    @torch.no_grad()
+    def timestamps(self, waveform: Tensor, window: float = TIMESTAMP_WINDOW, hop: float = TIMESTAMP_HOP) -> tuple[Tensor, Tensor]:
+        """(B, samples) -> embeddings (B, T, embedding_size) and their times (B, T) in milliseconds.
+
+        Times are 0, hop, 2 hop, ... up to the end of the clip. An embedding is that of the `window` seconds around its time, with
+        zeros before the beginning and behind the end of the clip.
+        """
+        _check(waveform, window=window, hop=hop)
+        length = max(1, round(window * self.sample_rate))
+        count = int(waveform.shape[1] / (hop * self.sample_rate) + 1e-6) + 1
+        starts = [round(number * hop * self.sample_rate) for number in range(count)]  # each for itself: errors do not add up
+        padded = functional.pad(waveform, (length // 2, length - length // 2))
+        times = 1000 * hop * torch.arange(count, dtype=torch.float64, device=waveform.device)
+        return self._windows(padded, starts, length), times.float().expand(len(waveform), -1)
+
+    def _windows(self, waveform: Tensor, starts: Sequence[int], length: int) -> Tensor:
+        """(B, samples) -> (B, len(starts), embedding_size): the windows of all clips together, in batches."""
+        size = max(1, round(SECONDS_AT_ONCE * self.sample_rate / length))
+        windows = (clip[start : start + length] for clip in waveform for start in starts)
+        rows = [self.embed(torch.stack(batch)) for batch in _batches(windows, size)]
+        return torch.cat(rows).view(len(waveform), len(starts), -1)
+
+    def _layers(self, waveform: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        return forward_layers(self.network, self.front_end(waveform).unsqueeze(1), list(layers), self.config.pooling)
+
+    def _side_by_side(self, found: dict[str, Tensor]) -> Tensor:
+        return torch.cat([found[layer].float() for layer in self.columns], dim=1)
+
+
+def _batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _check(waveform: Tensor, **seconds: float) -> None:
+    if waveform.ndim != 2 or waveform.shape[1] < 1:
+        raise ValueError(f"expected waveforms of shape (B, samples), got {tuple(waveform.shape)}")
+    for name, value in seconds.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; it must be a number of seconds above 0")

@@ -1,0 +1,205 @@
+"""datasets.hear on small task folders in HEAR's layout, with pieces of the bundled recordings."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from datasets import audio, hear
+
+SCENE = Path(__file__).resolve().parents[2] / "resources" / "recordings" / "scene.ogg"
+FOLDS = {
+    "fold00": {"b.wav": ["dog"], "a.wav": ["cat, small"]},
+    "fold01": {"c.wav": ["3"], "d.wav": [3]},  # labels may be numbers
+    "fold02": {"e.wav": ["dog"]},
+}
+METADATA = {
+    "task_name": "pets",
+    "embedding_type": "scene",
+    "prediction_type": "multiclass",
+    "split_mode": "new_split_kfold",
+    "splits": list(FOLDS),
+    "sample_duration": 0.5,
+    "evaluation": ["top1_acc", "mAP"],
+}
+VOCABULARY = 'idx,label\n1,dog\n0,3\n2,"cat, small"\n'
+RATES = (16000, 44100)
+
+
+@cache
+def scene(rate: int) -> np.ndarray:
+    return audio.load(SCENE, rate)[rate // 100 :]
+
+
+def write_task(folder: Path, splits=FOLDS, vocabulary: str = VOCABULARY, rates=RATES, **metadata) -> Path:
+    """A task folder whose files are of 0.4, 0.5, ... s."""
+    folder.mkdir()
+    (folder / "task_metadata.json").write_text(json.dumps(METADATA | {"splits": list(splits)} | metadata))
+    (folder / "labelvocabulary.csv").write_text(vocabulary)
+    for rate in rates:
+        sound = scene(rate)
+        for split, files in splits.items():
+            (folder / str(rate) / split).mkdir(parents=True)
+            for i, file in enumerate(files):
+                soundfile.write(folder / str(rate) / split / file, sound[i * rate : i * rate + (4 + i) * rate // 10], rate)
+    for split, files in splits.items():
+        (folder / f"{split}.json").write_text(json.dumps(files))
+    return folder
+
+
+@pytest.fixture
+def task_dir(tmp_path):
+    return write_task(tmp_path / "pets-v1-full")
+
+
+def test_a_task_of_folds(task_dir):
+    task = hear.read_task(str(task_dir))
+    assert (task.name, task.path, task.labels, task.is_multi_label) == ("pets", task_dir, ("3", "dog", "cat, small"), False)
+    assert (task.split_mode, task.splits) == ("new_split_kfold", ("fold00", "fold01", "fold02"))
+    assert (task.metrics, task.clip_seconds, task.sample_rates) == (("top1_acc", "mAP"), 0.5, RATES)
+    fold = task.recordings("fold00")
+    assert fold.names == ["a.wav", "b.wav"] and fold.targets().tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert task.recordings("fold01").targets().tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert fold[1].name == "b.wav" and fold[1].target.tolist() == [0, 1, 0] and len(task.recordings("fold02")) == 1
+
+
+@pytest.mark.parametrize(("sample_rate", "taken_from"), [(16000, 16000), (44100, 44100), (32000, 44100), (8000, 44100)])
+def test_files_of_the_rate_or_else_the_highest(task_dir, tmp_path, sample_rate, taken_from):
+    fold = hear.read_task(task_dir).recordings("fold00", sample_rate=sample_rate, cache_dir=tmp_path / "cache")
+    for clip, name in zip([fold[0], fold[1]], ("a.wav", "b.wav"), strict=True):
+        waveform, rate = soundfile.read(task_dir / str(taken_from) / "fold00" / name, dtype="float32")
+        expected = audio.resample(waveform, rate, sample_rate)[: sample_rate // 2]
+        assert clip.waveform.shape == (sample_rate // 2,) and fold.sample_rate == sample_rate
+        np.testing.assert_array_equal(clip.waveform[: len(expected)], expected)
+        assert not clip.waveform[len(expected) :].any() and np.abs(expected).max() > 1e-3
+
+
+def test_several_labels_or_none_and_lengths_of_their_own(tmp_path):
+    splits = {"train": {"x.wav": ["dog", "3"], "y.wav": []}, "valid": {"v.wav": ["3"]}, "test": {"t.wav": ["dog"]}}
+    options = {"prediction_type": "multilabel", "split_mode": "trainvaltest", "sample_duration": None, "evaluation": ["mAP"]}
+    task = hear.read_task(write_task(tmp_path / "task", splits, **options))
+    train = task.recordings("train", sample_rate=16000)
+    assert task.is_multi_label and task.splits == ("train", "valid", "test") and task.clip_seconds is None
+    assert train.targets().tolist() == [[1, 1, 0], [0, 0, 0]] and train.clip_seconds is None
+    assert [len(train[i].waveform) for i in range(2)] == [6400, 8000]
+    assert hear.read_task(write_task(tmp_path / "presplit", split_mode="presplit_kfold")).splits == tuple(FOLDS)
+
+
+def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
+
+
+def test_event_tasks_are_for_the_kit(tmp_path):
+    folder = write_task(tmp_path / "event", embedding_type="event", prediction_type="multilabel", sample_duration=120.0)
+    with pytest.raises(ValueError) as error:
+        hear.read_task(folder)
+    one_line(error, str(folder), "timestamp embeddings", "heareval")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("task_name", None),
+        ("embedding_type", "frame"),
+        ("prediction_type", "regression"),
+        ("split_mode", ["trainvaltest"]),
+        ("splits", None),
+        ("splits", ["fold00", "fold01"]),
+        ("splits", ["fold00", "fold01", "fold01"]),
+        ("splits", ["fold00", "fold01", "../fold02"]),
+        ("splits", ["fold00", "fold01", ".."]),
+        ("sample_duration", "3"),
+        ("sample_duration", 0),
+        ("sample_duration", float("nan")),
+        ("sample_duration", True),
+        ("evaluation", []),
+        ("evaluation", "top1_acc"),
+    ],
+)
+def test_metadata_that_contradict_the_format(task_dir, key, value):
+    (task_dir / "task_metadata.json").write_text(json.dumps(METADATA | {key: value}))
+    with pytest.raises(ValueError) as error:
+        hear.read_task(task_dir)
+    one_line(error, "task_metadata.json", key)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{", b"[" * 100_000], ids=lambda content: repr(content[:4]))
+@pytest.mark.parametrize("file", ["task_metadata.json", "fold00.json"])
+def test_what_is_not_json(task_dir, file, content):
+    (task_dir / file).write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        hear.read_task(task_dir).recordings("fold00")
+    one_line(error, file)
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        "idx,label\n",
+        "idx,label\n0,3\n1,dog\n3,cat\n",
+        "idx,label\n1,3\n2,dog\n",
+        "idx,label\n0,dog\n1,dog\n",
+        "idx,label\n0,a\n0,b\n",
+    ]
+    + ["label\ndog\n", "idx,label\nx,dog\n", "idx,label\n0\n"],
+)
+def test_damaged_vocabularies(tmp_path, vocabulary):
+    folder = write_task(tmp_path / "task", vocabulary=vocabulary)
+    with pytest.raises(ValueError) as error:
+        hear.read_task(folder)
+    one_line(error, "labelvocabulary.csv")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"a.wav": ["cow"]},
+        {"a.wav": []},
+        {"a.wav": ["dog", "3"]},
+        {"a.wav": "dog"},
+        {"a.wav": [{"label": "dog", "start": 0, "end": 100}]},
+        {"../fold01/c.wav": ["dog"]},
+        {"..": ["dog"]},
+        {"": ["dog"]},
+    ],
+    ids=repr,
+)
+def test_splits_that_do_not_fit_the_task(task_dir, files):
+    (task_dir / "fold00.json").write_text(json.dumps(files))
+    task = hear.read_task(task_dir)
+    with pytest.raises(ValueError) as error:
+        task.recordings("fold00")
+    one_line(error, "fold00.json")
+    assert len(task.recordings("fold01")) == 2
+
+
+def test_an_absolute_path_and_an_unknown_split(task_dir):
+    (task_dir / "fold00.json").write_text(json.dumps({str(task_dir / "44100" / "fold00" / "a.wav"): ["dog"]}))
+    for split in ("fold00", "test", "../pets-v1-full/fold01"):
+        with pytest.raises(ValueError) as error:
+            hear.read_task(task_dir).recordings(split)
+        one_line(error, split)
+
+
+@pytest.mark.parametrize("lacking", ["task_metadata.json", "labelvocabulary.csv", "fold00.json", "44100/fold00/b.wav"])
+def test_what_is_missing(task_dir, lacking):
+    (task_dir / lacking).unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        hear.read_task(task_dir).recordings("fold00")
+    one_line(error, str(task_dir / lacking))
+    with pytest.raises(FileNotFoundError):
+        hear.read_task(task_dir / "nowhere")
+
+
+def test_no_folder_of_any_rate(tmp_path):
+    folder = write_task(tmp_path / "task", rates=())
+    (folder / "audio").mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        hear.read_task(folder)
+    one_line(error, str(folder), "sample rate")
