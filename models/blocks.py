@@ -67,13 +67,16 @@ class SqueezeExcitation(nn.Module):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> bottleneck (B, S) of numbers of at least 0: a summary of the whole input."""
-        position = AXES[self.axis]
-        if x.shape[position] != self.fc1.in_features:
+        return self.bottleneck(x.mean([other for other in (1, 2, 3) if other != AXES[self.axis]]))
+
+    def bottleneck(self, mean: Tensor) -> Tensor:
+        """Means over the other axes (B, size) -> bottleneck (B, S)."""
+        if mean.shape[1] != self.fc1.in_features:
             raise ValueError(
-                f"squeeze-and-excitation on axis {self.axis!r} was built for size {self.fc1.in_features}, got {x.shape[position]}: "
+                f"squeeze-and-excitation on axis {self.axis!r} was built for size {self.fc1.in_features}, got {mean.shape[1]}: "
                 "input_dim_f must be the number of mel bands and input_dim_t the number of frames of every input"
             )
-        return torch.relu(self.fc1(x.mean([other for other in (1, 2, 3) if other != position])))
+        return torch.relu(self.fc1(mean))
 
     def excite(self, x: Tensor, bottleneck: Tensor) -> Tensor:
         """Scale (B, C, F, T) by the gate that a bottleneck (B, S) opens."""

@@ -158,7 +158,7 @@ class SlicedBlock(nn.Module):
                 mean = torch.cat([one["c"] for one in means], 1)
             else:
                 mean = torch.stack([one[layer.axis] for one in means]).mean(0)  # slices are of one size
-            gates[layer.axis] = layer.gate(torch.relu(layer.fc1(mean)))
+            gates[layer.axis] = layer.gate(layer.bottleneck(mean))
         return gates
 
 

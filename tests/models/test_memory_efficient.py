@@ -65,6 +65,12 @@ def test_short_inputs(frames: int) -> None:
     assert worst(network, memory_efficient(network), torch.randn(1, 1, 64, frames)) < 1e-5
 
 
+def test_a_length_that_squeeze_and_excitation_was_not_built_for() -> None:
+    network = memory_efficient(random_network(replace(SMALL, se_dims="t")))
+    with pytest.raises(ValueError, match="axis 't' was built for size"):
+        network(torch.zeros(1, 1, 64, 300))
+
+
 def test_float16_differs_by_its_own_precision() -> None:
     network = random_network(SMALL)
     assert worst(network, memory_efficient(network).half(), torch.randn(2, 1, 64, 75)) < 0.02
