@@ -1,9 +1,9 @@
 """Peak memory of activations as it is: what PyTorch's allocator gives out and takes back while a network runs on the CPU.
 
 The events are the allocator's own (`torch.profiler` with `profile_memory`), not the size of the process, which keeps what it was
-given. They cover the tensors that operations return and those that they need inside alone: workspaces, and copies in another
-layout, oneDNN's too; in float16 also the float32 copy that a mean makes. They do not cover the weights, which are there before, and the panels that the library of matrix products
-packs, a matter of the processor's caches.
+given. They cover the tensors that operations return and those that they need inside alone: workspaces, copies in another layout,
+oneDNN's too, and in float16 the float32 copy that a mean makes. They do not cover the weights, which are there before, and the
+panels that the library of matrix products packs, a matter of the processor's caches.
 """
 
 from __future__ import annotations
