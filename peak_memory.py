@@ -2,19 +2,33 @@
 
     python peak_memory.py --model_name mn10_as
     python peak_memory.py --model_name mn10_as --memory_efficient_inference --bits_per_elem 8
-    python peak_memory.py --model_width 0.5 --n_mels 64
+    python peak_memory.py --model_width 0.5 --n_mels 64 --plot memory.png
+    python peak_memory.py --model_width 2 --measure
 
-The convention is told in helpers/activation_memory.py; no weights are downloaded.
+The convention is told in helpers/activation_memory.py; no weights are downloaded. `--measure` also runs the network, with random
+weights: plain, and as models/memory_efficient.py does it, in float32 and float16. It tells what PyTorch's allocator gave out at
+most (see helpers/measured_memory.py), how exact the outputs are, and the times.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Sequence
 
+import torch
+from torch import nn
+
 from helpers import cli
-from helpers.activation_memory import peak_memory
-from helpers.macs import describe, meta_network
+from helpers.activation_memory import MemoryReport, peak_memory
+from helpers.macs import describe, meta_network, spectrogram_shape
+from helpers.measured_memory import DTYPES, compare_outputs, inference_seconds, measure_memory
+from helpers.tables import table
+from models.config import Arch, MelConfig
+from models.memory_efficient import memory_efficient
+from models.network import MobileNetV3
+
+PLAIN, EFFICIENT = "plain", "memory-efficient"  # ways of inference
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,8 +39,16 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="blocks worked through in slices of channels, stem and first block fused",
     )
+    parser.add_argument(
+        "--two_passes",
+        action="store_true",
+        help="memory-efficient, slices in front of squeeze-and-excitation computed twice and never held together",
+    )
     parser.add_argument("--bits_per_elem", type=int, choices=(8, 16, 32), default=16, help="bits an activation")
-    cli.add_network_options(parser)
+    parser.add_argument("--measure", action="store_true", help="also run both ways and compare")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="turns in which --measure takes the times")
+    parser.add_argument("--plot", type=cli.figure_path, help="draw bars by block, both ways, into this file")
+    cli.add_architecture_options(parser)
     cli.add_front_end_options(parser)
     return parser
 
@@ -34,16 +56,86 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     arch, mel = cli.described_model(args.model_name, args)
-    report = peak_memory(
-        meta_network(arch, mel), bits_per_elem=args.bits_per_elem, memory_efficient=args.memory_efficient_inference
-    )
+    network = meta_network(arch, mel)
+    name = args.model_name or describe(arch)
+    way = EFFICIENT if args.memory_efficient_inference or args.two_passes else PLAIN
+    ways = {PLAIN: {}, EFFICIENT: {"memory_efficient": True, "two_passes": args.two_passes}}
 
+    analytic = {way: peak_memory(network, bits_per_elem=args.bits_per_elem, **options) for way, options in ways.items()}
+    measured = measure(random_network(arch, mel), ways, args.rounds) if args.measure else {}
+    measured = {way: report for (way, bits), report in measured.items() if bits == args.bits_per_elem}
+    if args.plot:
+        from helpers.cost_figures import memory_figure
+
+        memory_figure(analytic, measured, f"'{name}', a clip of 10 seconds, {args.bits_per_elem} bits an activation", args.plot)
+        print(f"figure: {args.plot}")
+    report = analytic[way]
+    print(table(block_rows(report, measured.get(way))))
     tensors = ", ".join(f"{tensor} {report.kilobytes(size):.2f} kB" for tensor, size in report.peak.tensors.items())
     print(f"The peak is at {report.peak.name}: {tensors}.")
-    name, peak = args.model_name or describe(arch), f"{report.peak_kb:.2f} kB"
     mode = " (memory efficient)" if report.memory_efficient else ""
-    print(f"Model '{name}' inference{mode} of a single 10-seconds audio clip has a peak memory of {peak}.")
+    print(f"Model '{name}' inference{mode} of a single 10-seconds audio clip has a peak memory of {report.peak_kb:.2f} kB.")
     return 0
+
+
+def block_rows(analytic: MemoryReport, measured: MemoryReport | None) -> list[dict[str, object]]:
+    """Return a row for each block, with the layer at which it needs most and, where that was measured, what it took."""
+    rows = []
+    for block, row in analytic.blocks.items():
+        took = {"measured": f"{measured.kilobytes(measured.blocks[block].elements):.2f}"} if measured else {}
+        tensors = ", ".join(f"{tensor} {analytic.kilobytes(size):.2f}" for tensor, size in row.tensors.items())
+        at = row.name.removeprefix(block).lstrip(". ")
+        rows.append({"block": block, "kB": f"{analytic.kilobytes(row.elements):.2f}", **took, "at": at, "tensors": tensors})
+    return rows
+
+
+def random_network(arch: Arch, mel: MelConfig) -> MobileNetV3:
+    """Return a network with random weights whose norms keep activations at the scale of trained ones, in the range of float16."""
+    network = MobileNetV3(arch, mel)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # statistics are those of the one batch that follows
+    with torch.no_grad():
+        network(noises(network, 4))
+    return network.eval()
+
+
+def noises(network: MobileNetV3, count: int) -> torch.Tensor:
+    """Return spectrograms for `network` of stationary noises, each with a spectrum of its own, (count, 1, n_mels, frames)."""
+    _, _, n_mels, frames = spectrogram_shape(network)
+    return torch.randn(count, 1, n_mels, 1) + torch.randn(count, 1, n_mels, frames)
+
+
+def measure(network: MobileNetV3, ways: dict[str, dict[str, bool]], rounds: int) -> dict[tuple[str, int], MemoryReport]:
+    """Run `network` in each way in float32 and float16, print a table, and return what was measured by way and bits."""
+    executions, analytic, measured = {}, {}, {}
+    for bits, dtype in DTYPES.items():
+        for way, options in ways.items():
+            key = (way, bits)
+            executions[key] = memory_efficient(network, two_passes=options["two_passes"]) if options else copy.deepcopy(network)
+            executions[key].to(dtype)
+            analytic[key] = peak_memory(network, bits_per_elem=bits, **options)
+            measured[key] = measure_memory(network, bits_per_elem=bits, **options)
+    x, exact = noises(network, 1), copy.deepcopy(network).double()
+    seconds = inference_seconds(executions, x, rounds)
+    rows = [
+        {
+            "inference": way,
+            "bits": bits,
+            "analytic kB": f"{analytic[way, bits].peak_kb:.2f}",
+            "measured kB": f"{measured[way, bits].peak_kb:.2f}",
+            "measured/analytic": f"{measured[way, bits].peak_kb / analytic[way, bits].peak_kb:.3f}",
+            "measured/plain": f"{measured[way, bits].peak_kb / measured[PLAIN, bits].peak_kb:.3f}",
+            "ms": f"{1000 * seconds[way, bits]:.1f}",
+            "times plain's": f"{seconds[way, bits] / seconds[PLAIN, bits]:.2f}",
+            "difference": f"{compare_outputs(exact, execution, x):.1e}",
+        }
+        for (way, bits), execution in executions.items()
+    ]
+    print(table(rows))
+    print("difference: the largest of an output from plain inference in float64, in standard deviations of the outputs")
+    print(f"ms: median of {rounds} turns, {torch.get_num_threads()} threads\n")
+    return measured
 
 
 if __name__ == "__main__":

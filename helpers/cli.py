@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 PROJECT = ("benchmarks", "datasets", "helpers", "models", "studies")  # packages whose absence is our mistake, not the user's
+NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an Arch -> option, of a script that has it
+    field: field for field in ("head_type", "se_dims", "strides", "reduced_tail", "dilated", "num_classes")
+}
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +152,19 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_architecture_options(parser: argparse.ArgumentParser) -> None:
+    """Options that describe any network of this family, for analyses; unset ones are None."""
+    add_network_options(parser)
+    group = parser.add_argument_group("network, further")
+    group.add_argument(
+        "--strides", type=int, choices=(1, 2), nargs=4, metavar="STRIDE",
+        help="strides of blocks 2, 4, 7 and 13, each 1 or 2 (2 2 2 2 unless a checkpoint says otherwise)",
+    )  # fmt: skip
+    group.add_argument("--reduced_tail", action="store_const", const=True, help="half the channels in the last blocks")
+    group.add_argument("--dilated", action="store_const", const=True, help="dilation instead of a stride in the last blocks")
+    group.add_argument("--num_classes", type=positive_int, help="number of classes (527 unless a checkpoint says otherwise)")
+
+
 def add_front_end_options(parser: argparse.ArgumentParser) -> None:
     """Options of the log-mel front end in evaluation mode; unset ones are None and follow the checkpoint or the defaults."""
     group = parser.add_argument_group("front end (a checkpoint brings its own)")
@@ -188,17 +204,15 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, M
     from helpers.macs import clip_frames
     from models import checkpoints
 
+    given = {field: getattr(args, option, None) for field, option in NETWORK_OPTIONS.items()}
+    given = {field: tuple(value) if isinstance(value, list) else value for field, value in given.items() if value is not None}
     if name is None:
         mel = front_end(args)
-        given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
-        given |= {"input_dim_f": mel.n_mels, "input_dim_t": clip_frames(mel)}
-        return Arch(**{name: value for name, value in given.items() if value is not None}), mel
+        return Arch(**given, input_dim_f=mel.n_mels, input_dim_t=clip_frames(mel)), mel
     arch, mel = checkpoints.architecture(name)
-    for option, stored in (
-        ("model_width", arch.width_mult), ("head_type", arch.head_type), ("se_dims", arch.se_dims),
-    ):  # fmt: skip
-        if getattr(args, option) not in (None, stored):
-            raise ValueError(f"--{option} {getattr(args, option)} contradicts {name}, which has {stored}; leave it out")
+    for field, value in given.items():
+        if value != (stored := getattr(arch, field)):
+            raise ValueError(f"--{NETWORK_OPTIONS[field]} {value} contradicts {name}, which has {stored}; leave it out")
     if front_end(args, mel) != mel:
         raise ValueError(f"the front-end options contradict {name}, which has {mel}; leave them out")
     return arch, mel

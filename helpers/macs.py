@@ -42,6 +42,7 @@ class LayerCount:
 
     name: str
     type: str
+    input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     params: int
     macs: int
@@ -81,6 +82,7 @@ def count_macs(model: nn.Module, input_shape: Sequence[int] | None = None) -> Co
         LayerCount(
             call.name,
             type(call.layer).__name__,
+            call.input_shape,
             call.output_shape,
             sum(parameter.numel() for parameter in call.layer.parameters()),
             _layer_macs(call),
@@ -119,10 +121,18 @@ def clip_frames(mel: MelConfig) -> int:
     return mel.frames(CLIP_SECONDS * mel.sample_rate)
 
 
+def spectrogram_shape(network: MobileNetV3, frames: int | None = None) -> tuple[int, int, int, int]:
+    """Return the shape of one spectrogram of so many frames (default: those of 10 seconds) for `network`."""
+    return 1, 1, network.mel.n_mels, clip_frames(network.mel) if frames is None else frames
+
+
 def describe(arch: Arch) -> str:
     """Return a name for a network that has none, such as "width 1.0, mlp head"."""
-    squeeze = "" if arch.se_dims == "c" else f", se_dims {arch.se_dims}"
-    return f"width {arch.width_mult}, {arch.head_type.replace('_', ' ')} head{squeeze}"
+    parts = [f"width {arch.width_mult}", f"{arch.head_type.replace('_', ' ')} head"]
+    parts += [f"se_dims {arch.se_dims}"] * (arch.se_dims != "c")
+    parts += [f"strides {' '.join(map(str, arch.strides))}"] * (arch.strides != (2, 2, 2, 2))
+    parts += ["reduced tail"] * arch.reduced_tail + ["dilated"] * arch.dilated
+    return ", ".join(parts)
 
 
 def _inputs(model: nn.Module, input_shape: Sequence[int] | None) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
@@ -138,7 +148,7 @@ def _inputs(model: nn.Module, input_shape: Sequence[int] | None) -> Iterator[tup
     elif input_shape is not None:
         yield "", model, tuple(input_shape)
     elif isinstance(model, MobileNetV3):
-        yield "", model, (1, 1, model.mel.n_mels, clip_frames(model.mel))
+        yield "", model, spectrogram_shape(model)
     else:
         raise ValueError(f"a {type(model).__name__} has no front end that would tell its input; pass input_shape")
 

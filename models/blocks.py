@@ -67,18 +67,25 @@ class SqueezeExcitation(nn.Module):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> bottleneck (B, S) of numbers of at least 0: a summary of the whole input."""
-        position = AXES[self.axis]
-        if x.shape[position] != self.fc1.in_features:
+        return self.bottleneck(x.mean([other for other in (1, 2, 3) if other != AXES[self.axis]]))
+
+    def bottleneck(self, mean: Tensor) -> Tensor:
+        """Means over the other axes (B, size) -> bottleneck (B, S)."""
+        if mean.shape[1] != self.fc1.in_features:
             raise ValueError(
-                f"squeeze-and-excitation on axis {self.axis!r} was built for size {self.fc1.in_features}, got {x.shape[position]}: "
+                f"squeeze-and-excitation on axis {self.axis!r} was built for size {self.fc1.in_features}, got {mean.shape[1]}: "
                 "input_dim_f must be the number of mel bands and input_dim_t the number of frames of every input"
             )
-        return torch.relu(self.fc1(x.mean([other for other in (1, 2, 3) if other != position])))
+        return torch.relu(self.fc1(mean))
 
     def excite(self, x: Tensor, bottleneck: Tensor) -> Tensor:
         """Scale (B, C, F, T) by the gate that a bottleneck (B, S) opens."""
+        return x * self.gate(bottleneck)
+
+    def gate(self, bottleneck: Tensor) -> Tensor:
+        """Return the gate that a bottleneck (B, S) opens, in the shape that scales (B, C, F, T): on axis c (B, C, 1, 1)."""
         gate = torch.sigmoid(self.fc2(bottleneck))
-        return x * gate.view(len(x), *(-1 if other == AXES[self.axis] else 1 for other in (1, 2, 3)))
+        return gate.view(len(gate), *(-1 if other == AXES[self.axis] else 1 for other in (1, 2, 3)))
 
 
 class ConcurrentSE(nn.Module):
@@ -100,7 +107,10 @@ class ConcurrentSE(nn.Module):
 
     def excite(self, x: Tensor, bottlenecks: Sequence[Tensor]) -> Tensor:
         """Scale x by the gates of the bottlenecks and fuse what comes out."""
-        outputs = [layer.excite(x, bottleneck) for layer, bottleneck in zip(self.conc_se_layers, bottlenecks, strict=True)]
+        return self.fuse([layer.excite(x, bottleneck) for layer, bottleneck in zip(self.conc_se_layers, bottlenecks, strict=True)])
+
+    def fuse(self, outputs: list[Tensor]) -> Tensor:
+        """Make one tensor of what the layers return, each (B, C, F, T)."""
         if len(outputs) == 1:
             return outputs[0]
         gated = torch.stack(outputs)

@@ -69,5 +69,12 @@ PRETRAINED: dict[str, Pretrained] = {
     "mn10_as_fc_s2211": _entry("mn10_as_fc_s2211_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 1, 1)),
 }
 
+# the published ensemble: the mean of the logits of these
+ENSEMBLE: tuple[str, ...] = (
+    "mn40_as", "mn40_as(2)", "mn40_as(3)", "mn40_as_no_im_pre", "mn40_as_no_im_pre(2)", "mn40_as_no_im_pre(3)",
+    "mn40_as_ext", "mn40_as_ext(2)", "mn40_as_ext(3)",
+)  # fmt: skip
+ENSEMBLE_MAP = 0.498
+
 # trained here on open recordings, kept in resources/ beside the code; the file holds the whole configuration
 BUNDLED: dict[str, str] = {"mn04_opensounds": "mn04_opensounds.pt"}

@@ -42,7 +42,7 @@ def test_every_width_has_the_reference_peak(width: float, plain_kb: int, efficie
 
 
 def test_the_largest_layer_is_named() -> None:
-    assert plain(Arch()).peak == MemoryRow("features.2.block.0.0", {"input": 16 * 32000, "output": 64 * 32000})
+    assert plain(Arch()).peak == MemoryRow("features.2.block.0.0", "features.2", {"input": 16 * 32000, "output": 64 * 32000})
     assert efficient(Arch()).peak.name == "features.2"
     assert efficient(Arch()).peak.tensors == {
         "input": 16 * 32000,
@@ -121,6 +121,25 @@ def test_a_real_network_gives_the_same_report_and_stays_as_it_was() -> None:
     network = get_model(width_mult=0.1).train()
     assert peak_memory(network, memory_efficient=True) == efficient(network.arch)
     assert network.training and not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_rows_of_each_block() -> None:
+    blocks = plain(Arch()).blocks
+    assert list(blocks) == [f"features.{index}" for index in range(17)]
+    assert blocks["features.2"].name == "features.2.block.0.0"
+    assert blocks["features.5"].name == "features.5.block.1.0"
+    efficient_blocks = efficient(Arch(head_type="fully_convolutional")).blocks
+    assert list(efficient_blocks) == ["features.0 and features.1", *(f"features.{index}" for index in range(2, 17)), "classifier"]
+    assert efficient_blocks["features.5"].name == "features.5 projection"
+
+
+def test_two_passes_hold_slices_only() -> None:
+    """At strides 2 2 1 1 block 14 leads with 960 + 2 * 160 channels; in two passes the last convolution does, with 160 + 960."""
+    arch = Arch(strides=(2, 2, 1, 1))
+    report = peak_memory(arch, memory_efficient=True, two_passes=True)
+    assert report.blocks["features.15"].elements == (160 + 120 + 120 + 160) * 16 * 125
+    assert (report.peak.name, report.peak_kb) == ("features.16.0", 4480)
+    assert peak_memory(Arch(), memory_efficient=True, two_passes=True).peak == efficient(Arch()).peak
 
 
 def test_bits_scale_the_peak() -> None:

@@ -3,15 +3,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 import torch
+from ptflops import get_model_complexity_info
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.macs import ComplexityReport, count_macs, describe, meta_network, trace
-from models.config import Arch, MelConfig
+from helpers.macs import ComplexityReport, count_macs, describe, meta_network, spectrogram_shape, trace
+from models.config import HEAD_TYPES, Arch, MelConfig
 from models.ensemble import EnsembleModel
 from models.MobileNetV3 import MobileNetV3, get_model
 from models.registry import PRETRAINED
@@ -126,10 +128,35 @@ def test_agrees_with_an_outside_counter_on_a_real_run(changes: dict) -> None:
     assert report.params == sum(parameter.numel() for parameter in network.parameters())
 
 
+def outside_cases() -> list[tuple[float, str, MelConfig]]:
+    """Every width with every head, and every resolution of a released model with a head of its own."""
+    resolutions = sorted({(entry.mel.n_mels, entry.mel.hop_size) for entry in PRETRAINED.values()})
+    cases = [(width, head, MelConfig()) for width, _, _ in WIDTHS for head in HEAD_TYPES]
+    heads = cycle(HEAD_TYPES)
+    return cases + [(1.0, next(heads), MelConfig(n_mels=bands, hop_size=hop)) for bands, hop in resolutions]
+
+
+def test_agrees_with_outside_counters_to_the_unit() -> None:
+    """torch's counter leaves out all biases, ptflops those of a linear layer applied at several positions (the attention head)."""
+    for width, head, mel in outside_cases():
+        network = meta_network(Arch(width_mult=width, head_type=head, input_dim_f=mel.n_mels), mel).eval()
+        report = count_macs(network)
+        biases = [math.prod(layer.output_shape) for layer in report.layers if layer.type == "Linear"]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            macs, params = get_model_complexity_info(
+                network, spectrogram_shape(network)[1:], as_strings=False, print_per_layer_stat=False, backend="aten"
+            )
+        case = f"width {width}, {head}, {mel}"
+        assert report.macs == counter.get_total_flops() // 2 + sum(biases), case
+        assert report.macs - macs == (biases[-1] if head == "multihead_attention_pooling" else 0), case
+        assert report.params == params == sum(parameter.numel() for parameter in network.parameters()), case
+
+
 def test_rows_of_a_report() -> None:
     report = count_macs(meta_network(Arch(head_type="multihead_attention_pooling")))
     stem, head = report.layers[0], report.layers[-1]
-    assert (stem.name, stem.type, stem.output_shape) == ("features.0.0", "Conv2d", (1, 16, 64, 500))
+    assert (stem.name, stem.type) == ("features.0.0", "Conv2d")
+    assert (stem.input_shape, stem.output_shape) == ((1, 1, 128, 1000), (1, 16, 64, 500))
     assert (stem.params, stem.macs) == (16 * 9, 16 * 9 * 64 * 500)
     assert (head.name, head.output_shape) == ("classifier.subspace_proj", (1, 32, 2 * 4 * 527))
     assert head.macs == 32 * head.params == 32 * (960 + 1) * 2 * 4 * 527  # at each of 32 positions in time
@@ -219,3 +246,4 @@ def test_hooks_go_even_when_the_forward_pass_raises() -> None:
 def test_a_name_for_a_network_without_one() -> None:
     assert describe(Arch()) == "width 1.0, mlp head"
     assert describe(Arch(width_mult=2.0, se_dims="none")) == "width 2.0, mlp head, se_dims none"
+    assert describe(Arch(strides=(2, 2, 2, 1), dilated=True)) == "width 1.0, mlp head, strides 2 2 2 1, dilated"

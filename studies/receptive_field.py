@@ -1,0 +1,91 @@
+"""How much of a spectrogram a network sees: its receptive field as the arithmetic has it, and by gradients.
+
+    python -m studies.receptive_field --model_name mn04_opensounds
+    python -m studies.receptive_field --model_width 0.4 --strides 2 2 1 1 --figure field.png
+
+Terms and sources are told in helpers/receptive_field.py. The gradients are those of 10 s of each recording, repeated where it is
+shorter. Weights are downloaded where a released model is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datasets import audio
+from helpers import cli
+from helpers.macs import CLIP_SECONDS, describe, meta_network
+from helpers.receptive_field import SHARE, effective_receptive_field, receptive_field
+from models import checkpoints
+from models.network import MobileNetV3
+from models.preprocess import AugmentMelSTFT
+
+RECORDINGS = Path(__file__).resolve().parent.parent / "resources" / "recordings"
+STRIDES = ((2, 2, 2, 2), (2, 2, 2, 1), (2, 2, 1, 1))  # of the released models
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--model_name", help="a released or bundled model, or the path of a checkpoint (else random weights)")
+    parser.add_argument("--recordings", type=Path, nargs="+", default=[RECORDINGS], help="recordings, or folders of them")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of random weights")
+    parser.add_argument(
+        "--figure",
+        type=cli.figure_path,
+        help="draw it into this file, beside networks with random weights for all released strides",
+    )
+    cli.add_architecture_options(parser)
+    cli.add_front_end_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    arch, mel = cli.described_model(args.model_name, args)
+    report = receptive_field(meta_network(arch, mel))
+    print(f"{'layer':<24} {'frames':>7} {'step':>5} {'bands':>6} {'step':>5}")
+    for row in report.rows:
+        print(f"{row.name:<24} {row.size[1]:7} {row.step[1]:5} {row.size[0]:6} {row.step[0]:5}")
+
+    torch.manual_seed(args.seed)
+    name = args.model_name or f"{describe(arch)}, random weights"
+    network = checkpoints.load_model(args.model_name) if args.model_name else MobileNetV3(arch, mel).eval()
+    paths = [file for path in args.recordings for file in (audio.find(path) if path.is_dir() else [path])]
+    if not paths:
+        raise ValueError(f"no recordings in {', '.join(map(str, args.recordings))}")
+    clips = torch.stack([_ten_seconds(path, mel.sample_rate) for path in paths])
+    spectrograms = AugmentMelSTFT.from_config(mel).eval()(clips)[:, None]
+    field = effective_receptive_field(network, spectrograms)
+    seconds = ((report.frames - 1) * mel.hop_size + mel.win_length) / mel.sample_rate
+    size = f"{report.frames} frames ({seconds:.2f} s) and {report.bands} mel bands; the spectrograms have {mel.n_mels}"
+    print(f"The receptive field of '{name}': {size}.")
+    print(f"{SHARE:.0%} of the gradient's magnitude lie in {field.frames} frames, the mean over {len(clips)} recordings.")
+    if args.figure:
+        from helpers.cost_figures import receptive_field_figure
+
+        fields = {name: (report, field)}
+        for strides in STRIDES:
+            other = MobileNetV3(replace(arch, strides=strides), mel).eval()
+            fields[f"strides {' '.join(map(str, strides))}, random weights"] = (
+                receptive_field(other),
+                effective_receptive_field(other, spectrograms),
+            )
+        receptive_field_figure(fields, args.figure)
+        print(f"figure: {args.figure}")
+    return 0
+
+
+def _ten_seconds(path: Path, sample_rate: int) -> Tensor:
+    """Return 10 s of a recording, repeated where it is shorter: silence would have no gradient to speak of."""
+    samples = torch.from_numpy(audio.load(path, sample_rate))
+    count = CLIP_SECONDS * sample_rate
+    return samples.repeat(-(-count // len(samples)))[:count]
+
+
+if __name__ == "__main__":
+    cli.run(main)
