@@ -54,7 +54,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
             raise
         code = 1
         light = "; inference.py --backend onnx does without it" if error.name == "torch" else ""
-        print(f"error: this needs {error.name}, which is not installed: pip install -r requirements.txt{light}", file=sys.stderr)
+        needed = "requirements-imagenet.txt" if error.name == "torchvision" else "requirements.txt"
+        print(f"error: this needs {error.name}, which is not installed: pip install -r {needed}{light}", file=sys.stderr)
     except (ValueError, OSError, AssetError, *_out_of_memory()) as error:
         if sys.flags.dev_mode:
             raise
@@ -256,6 +257,14 @@ def add_schedule_options(
     group.add_argument(
         "--last_lr_value", type=non_negative_float, default=last_lr_value, help="final share of the peak learning rate"
     )
+
+
+def add_batch_norm_option(parser: argparse._ActionsContainer) -> None:
+    """How fast the statistics of batch norms follow the weights."""
+    parser.add_argument(
+        "--batch_norm_momentum", type=unit_interval, default=0.01,
+        help="share of a step's statistics in the running ones; 0.01 needs hundreds of steps to follow the weights",
+    )  # fmt: skip
 
 
 def add_augmentation_options(parser: argparse.ArgumentParser, *, mixup_alpha: float) -> None:

@@ -186,6 +186,23 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
     return args
 
 
+def parse_as_trained(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, checkpoint: str, names: Sequence[str]
+) -> argparse.Namespace:
+    """Parse a command line anew, where the options `names` have the values that a checkpoint was trained with.
+
+    A value of the command line that differs is used with a warning.
+    """
+    stored = checkpoints.load(checkpoint).args
+    parser.set_defaults(**{name: stored[name] for name in names if name in stored})
+    args = parser.parse_args(argv)
+    given = checkpoints.plain(vars(args))
+    for name in names:
+        if given[name] != stored.get(name, given[name]):
+            logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
+    return args
+
+
 def _refuse_changes(folder: Path, stored: dict[str, Any], args: dict[str, Any]) -> None:
     """Raise ValueError where options that would make another training differ from those a run was started with."""
     given = checkpoints.plain(args)
