@@ -50,12 +50,13 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         code = 128 + 13  # as a program that the signal ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in PROJECT or sys.flags.dev_mode:
+        package = (error.name or "").partition(".")[0]
+        if package in PROJECT or sys.flags.dev_mode:
             raise
         code = 1
-        light = "; inference.py --backend onnx does without it" if error.name == "torch" else ""
-        needed = "requirements-imagenet.txt" if error.name == "torchvision" else "requirements.txt"
-        print(f"error: this needs {error.name}, which is not installed: pip install -r {needed}{light}", file=sys.stderr)
+        light = "; inference.py --backend onnx does without it" if package == "torch" else ""
+        needed = "requirements-imagenet.txt" if package == "torchvision" else "requirements.txt"
+        print(f"error: this needs {package}, which is not installed: pip install -r {needed}{light}", file=sys.stderr)
     except (ValueError, OSError, AssetError, *_out_of_memory()) as error:
         if sys.flags.dev_mode:
             raise

@@ -7,7 +7,7 @@ python ex_audioset.py --train --pretrained_name resources/mn10_im_torchvision.pt
 The stem's weights are summed over the colours, so that a grey image gives what the same image in three equal channels gave. The
 last layer starts anew for AudioSet's 527 classes. Squeeze-and-excitation ends in a sigmoid here, as in the published audio
 networks, and in a hard sigmoid there: from block 4 on features move, and training has to make up for it. timm's models tf_*
-(--batch_norm_eps 0.001) also pad strided convolutions on other sides: their filters are taken, their features move from the stem on.
+(--batch_norm_eps 0.001) also pad strided convolutions on other sides: filters are taken, but features move from the stem on.
 """
 
 from __future__ import annotations
