@@ -137,7 +137,9 @@ def check(checkpoint: checkpoints.Checkpoint, images: Tensor, theirs: list[Tenso
     """Compare in float64, in which rounding does not add up over the blocks; `theirs` has hard sigmoids."""
     ours = features(checkpoint, images)
     assert all(largest(*pair) < 1e-5 for pair in zip(ours[:4], theirs[:4], strict=True))  # stem, blocks 1 to 3: without gates
-    assert typical(ours[4], theirs[4]) > 0.01  # the sigmoid moves the features of block 4, and of all that follow
+    moved = [typical(*pair) for pair in zip(ours, theirs, strict=True)]
+    assert moved[4] > 0.01  # the sigmoid moves the features of block 4, and of all that follow
+    print("moved by the sigmoid, blocks 4 to 15 and the last convolution:", *(f"{distance:.2f}" for distance in moved[4:17]))
     monkeypatch.setattr(torch, "sigmoid", functional.hardsigmoid)
     assert all(typical(*pair) < 1e-5 for pair in zip(features(checkpoint, images), theirs, strict=True))
 
