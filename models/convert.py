@@ -29,6 +29,7 @@ from models.config import HEAD_TYPES, Arch, MelConfig
 from models.network import MobileNetV3
 
 EPSILON = {"torchvision": 1e-3, "timm": 1e-5}  # of the batch norms there; that of timm's models tf_* is 1e-3
+STEM = "features.0.0.weight"
 TIMM_STAGES = (1, 2, 3, 4, 2, 3)  # blocks in each
 
 
@@ -49,7 +50,7 @@ class Conversion:
         return "\n".join(
             [
                 f"layout: {self.layout}",
-                f"taken: {len(self.taken)} tensors",
+                f"taken: {len(self.taken)} tensors of {len(self.taken) + len(self.summed) + len(self.ignored)}",
                 f"summed over the colours: {', '.join(self.summed)}",
                 f"rescaled for another epsilon of the batch norms: {len(self.rescaled) or 'none'}",
                 f"initialised anew: {', '.join(self.initialised)}",
@@ -67,7 +68,7 @@ def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, 
     that a norm with its running statistics computes the same.
     """
     layout = "timm" if "conv_stem.weight" in state else "torchvision"
-    stem = state.get("conv_stem.weight", state.get("features.0.0.weight"))
+    stem = state.get(source_name(STEM, layout))
     if stem is None or stem.ndim != 4 or stem.shape[1] != 3:
         raise CheckpointError("these are no weights of a MobileNetV3 for colour images in torchvision's or timm's layout")
     result = Conversion(MobileNetV3(arch, mel), layout)
@@ -84,10 +85,9 @@ def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, 
         if source is None:
             result.initialised.append(_described(name, tensor))
         elif source in state:  # older files lack the norms' num_batches_tracked
-            tensor.copy_(
-                state[source].sum(1, keepdim=True) if name == "features.0.0.weight" else state[source].reshape(tensor.shape)
-            )
-            (result.summed if name == "features.0.0.weight" else result.taken).append(_described(source, state[source]))
+            given = state[source]
+            tensor.copy_(given.sum(1, keepdim=True) if name == STEM else given.reshape(tensor.shape))
+            (result.summed if name == STEM else result.taken).append(_described(source, given))
     for name, module in result.network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and f"{name}.weight" in sources and epsilon != module.eps:
             with torch.no_grad():
@@ -114,7 +114,7 @@ def source_name(name: str, layout: str) -> str:
     stage = next(stage for stage in range(len(TIMM_STAGES)) if block <= sum(TIMM_STAGES[: stage + 1]))
     prefix = f"blocks.{stage}.{block - 1 - sum(TIMM_STAGES[:stage])}"
     if "conc_se_layers" in words:
-        return f"{prefix}.se.{ {'fc1': 'conv_reduce', 'fc2': 'conv_expand'}[words[-2]] }.{kind}"
+        return f"{prefix}.se.{'conv_reduce' if words[-2] == 'fc1' else 'conv_expand'}.{kind}"
     part, is_norm = int(words[3]), words[4] == "1"
     if block == 1:  # without expansion
         convolution, norm = (("conv_dw", "bn1"), ("conv_pw", "bn2"))[part]
@@ -132,7 +132,7 @@ def _check(state: dict[str, Tensor], wanted: dict[str, Tensor], sources: dict[st
         if source in state:
             shape = list(wanted[name].shape)
             shape += [1, 1] if state[source].ndim == 4 and len(shape) == 2 else []  # linear layers, there 1x1 convolutions
-            shape[1:2] = [3] if name == "features.0.0.weight" else shape[1:2]
+            shape[1:2] = [3] if name == STEM else shape[1:2]
             if list(state[source].shape) != shape:
                 problems.append(f"{_described(source, state[source])} should be {tuple(shape)}")
     head = ("classifier.", "conv_head.")
