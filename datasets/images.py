@@ -71,7 +71,7 @@ class Images(Dataset[Picture]):
         return Picture(self.transform(grey), target, self._name(path), index)
 
     def _name(self, path: str) -> str:
-        return Path(os.path.relpath(path, self._root)).as_posix()
+        return path[len(str(self._root)) + 1 :].replace(os.sep, "/")
 
 
 def training_transform(size: int, *, min_area: float, flip: bool, randaugment: int) -> Transform:

@@ -32,7 +32,7 @@ RUNS_DIR = Path("runs")  # in the working directory
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
 MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train"}
 STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
-PACKAGES = ("torch", "torchaudio", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
+PACKAGES = ("torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 logger = logging.getLogger(__name__)

@@ -206,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: this needs {error.name}, which is not installed: pip install {error.name}", file=sys.stderr)
         return 1
     except (ValueError, OSError, AssetError) as error:
-        print(f"error: {args.source}: {error}", file=sys.stderr)
+        where = "" if str(args.source) in str(error) else f"{args.source}: "
+        print(f"error: {where}{error}", file=sys.stderr)
         return 1
     print(f"{conversion.report()}\nwritten: {args.output}")
     return 0

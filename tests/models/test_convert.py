@@ -6,6 +6,7 @@ Names and shapes are those of torchvision 0.29.1's `mobilenet_v3_large` and timm
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -206,6 +207,14 @@ def test_a_norm_of_another_epsilon_is_told(golden_dir: Path, tmp_path: Path) -> 
     state = random_state("timm", golden_dir)
     checkpoint = converted(state, tmp_path, "--batch_norm_eps", 1e-3)
     assert torch.equal(checkpoint.state["features.0.1.weight"], state["bn1.weight"])
+
+
+def test_safetensors_that_cannot_be_read_are_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert convert.main([str(tmp_path / "x.safetensors"), "--output", str(tmp_path / "mn.pt")]) == 1
+    assert "pip install safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", ["missing", "unknown", "width", "own", "not a state dict", "no file", "pickle", "web page"])
