@@ -86,6 +86,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     seed_everything(args.seed)
     with Run(args) as run:
         model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
+        model.network.single_label = False  # whatever it was pre-trained on
         options = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
         clips = audioset.training_set(args.dataset_dir, **options)
         sampler = audioset.balanced_sampler(clips, args.epoch_len)

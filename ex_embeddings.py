@@ -42,7 +42,7 @@ from models.preprocess import AugmentMelSTFT
 Kind = tuple[str, str, str]  # network, choice of layers, task
 
 RANDOM = "random"
-NORM_CLIPS = 16  # of each split, from which the batch norms of the random network take their statistics
+NORM_CLIPS = 16  # of each data set, from which the batch norms of the random network take their statistics
 
 
 class Job(NamedTuple):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from datasets.augment import Augmented
@@ -18,6 +19,7 @@ from helpers.run import Run
 from helpers.sampling import SeededClips, TrainingBatches
 from models import checkpoints
 from models.MobileNetV3 import get_model
+from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
 
@@ -52,6 +54,13 @@ def build_training_model(
     network.clip_seconds = clip_seconds
     front_end = AugmentMelSTFT.from_config(mel, args.freqm, args.timem, args.fmin_aug_range, args.fmax_aug_range)
     return WaveformModel(network, front_end)
+
+
+def set_batch_norm_momentum(network: MobileNetV3, momentum: float) -> None:
+    """Set the share of a step's statistics in the running ones of every batch norm."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
 
 
 def augmented(clips: Dataset, args: argparse.Namespace) -> Dataset:

@@ -53,11 +53,13 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         code = 128 + 13  # as a program that the signal ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in PROJECT or sys.flags.dev_mode:
+        package = (error.name or "").partition(".")[0]
+        if package in PROJECT or sys.flags.dev_mode:
             raise
         code = 1
-        light = "; inference.py --backend onnx does without it" if error.name == "torch" else ""
-        print(f"error: this needs {error.name}, which is not installed: pip install -r requirements.txt{light}", file=sys.stderr)
+        light = "; inference.py --backend onnx does without it" if package == "torch" else ""
+        needed = "requirements-imagenet.txt" if package == "torchvision" else "requirements.txt"
+        print(f"error: this needs {package}, which is not installed: pip install -r {needed}{light}", file=sys.stderr)
     except (ValueError, OSError, AssetError, *_out_of_memory()) as error:
         if sys.flags.dev_mode:
             raise
@@ -270,6 +272,14 @@ def add_schedule_options(
     group.add_argument(
         "--last_lr_value", type=non_negative_float, default=last_lr_value, help="final share of the peak learning rate"
     )
+
+
+def add_batch_norm_option(parser: argparse._ActionsContainer) -> None:
+    """How fast the statistics of batch norms follow the weights."""
+    parser.add_argument(
+        "--batch_norm_momentum", type=unit_interval, default=0.01,
+        help="share of a step's statistics in the running ones; 0.01 needs hundreds of steps to follow the weights",
+    )  # fmt: skip
 
 
 def add_augmentation_options(parser: argparse.ArgumentParser, *, mixup_alpha: float) -> None:

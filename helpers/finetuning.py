@@ -15,10 +15,10 @@ from torch.utils.data import RandomSampler
 
 from datasets.clip import Clip, ClipDataset
 from helpers import cli, distributed, schedules
-from helpers.builders import augmented, build_training_model, make_loader, make_training_loader
+from helpers.builders import augmented, build_training_model, make_loader, make_training_loader, set_batch_norm_momentum
 from helpers.mixing import freq_mixstyle, mixed_loss, mixup
 from helpers.objectives import Objective
-from helpers.run import Run, parse_arguments, seed_everything
+from helpers.run import Run, parse_arguments, parse_as_trained, seed_everything
 from helpers.training import default_precision, fit, predict
 from models import checkpoints
 from models.network import MobileNetV3
@@ -76,10 +76,7 @@ def add_options(
     )
     parser.add_argument("--mixstyle_p", type=cli.unit_interval, default=0.0, help="share of batches with Freq-MixStyle; 0: off")
     parser.add_argument("--mixstyle_alpha", type=cli.positive_float, default=0.4, help="alpha of Freq-MixStyle")
-    parser.add_argument(
-        "--batch_norm_momentum", type=cli.unit_interval, default=0.01,
-        help="share of a step's statistics in the running ones; 0.01 needs hundreds of steps to follow the weights",
-    )  # fmt: skip
+    cli.add_batch_norm_option(parser)
     group = parser.add_argument_group("learning rates of parts of the network (--max_lr unless given; 0 freezes a part)")
     group.add_argument("--features_lr", type=cli.non_negative_float, help="of the convolutional blocks")
     group.add_argument("--classifier_lr", type=cli.non_negative_float, help="of the hidden layer of an mlp head")
@@ -120,8 +117,7 @@ def parse(
 ) -> argparse.Namespace:
     """Parse a command line; options that are not given follow the chosen recipe, or, with `--resume`, the run that goes on.
 
-    With `--evaluate`, the options `as_trained`, which say what the model was not trained on, follow the training of the checkpoint;
-    a value of the command line that differs is used with a warning.
+    With `--evaluate`, the options `as_trained` say what the model was not trained on, see `parse_as_trained`.
     """
     if recipes:
         chooser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
@@ -135,13 +131,7 @@ def parse(
     if args.evaluate and (args.train or args.resume):
         parser.error("--evaluate measures a fine-tuned checkpoint; leave --train and --resume out")
     if args.evaluate:
-        stored = checkpoints.load(args.evaluate).args
-        parser.set_defaults(**{name: stored[name] for name in as_trained if name in stored})
-        args = parser.parse_args(argv)
-        given = checkpoints.plain(vars(args))
-        for name in as_trained:
-            if given[name] != stored.get(name, given[name]):
-                logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
+        args = parse_as_trained(parser, argv, args.evaluate, as_trained)
     if args.linear_probe and (args.features_lr or args.classifier_lr):
         parser.error("--linear_probe trains the last layer alone; leave --features_lr and --classifier_lr out")
     return args
@@ -161,9 +151,7 @@ def finetune(
         if not args.pretrained_name:
             logger.info("no pre-trained model: training starts from random weights")
         model = build_training_model(args, run, task.num_classes, task.labels, task.clip_seconds).to(device)
-        for module in model.network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = args.batch_norm_momentum
+        set_batch_norm_momentum(model.network, args.batch_norm_momentum)
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
         sampler = RandomSampler(training_clips, num_samples=task.epoch_clips)

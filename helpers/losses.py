@@ -11,6 +11,9 @@ def bce_per_clip(logits: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits.float(), target, reduction="none").mean(1)
 
 
-def cross_entropy_per_clip(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of classes that exclude each other: logits (B, K), target (B, K) that sums to 1 -> (B,) float32."""
-    return functional.cross_entropy(logits.float(), target, reduction="none")
+def cross_entropy_per_clip(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy of classes that exclude each other: logits (B, K), target (B, K) that sums to 1 -> (B,) float32.
+
+    The share `label_smoothing` of the target is spread evenly over all classes (Szegedy et al., CVPR 2016).
+    """
+    return functional.cross_entropy(logits.float(), target, reduction="none", label_smoothing=label_smoothing)

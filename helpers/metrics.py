@@ -77,6 +77,13 @@ def accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
     return float(_is_right(targets, scores).mean())
 
 
+def top_k_accuracy(targets: np.ndarray, scores: np.ndarray, k: int) -> float:
+    """Share of the clips whose class, the largest of targets (N, K), is among the `k` that have the highest of scores (N, K)."""
+    _check(targets, scores)
+    highest = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equal scores the first, as argmax does
+    return float((highest == targets.argmax(1)[:, None]).any(1).mean())
+
+
 def accuracy_by(groups: Sequence[str], targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """Accuracy of each group's clips; `groups` (N,) names the group of each clip."""
     right = _is_right(targets, scores)
@@ -85,11 +92,15 @@ def accuracy_by(groups: Sequence[str], targets: np.ndarray, scores: np.ndarray) 
 
 
 def _is_right(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    _check(targets, scores)
+    return targets.argmax(1) == scores.argmax(1)
+
+
+def _check(targets: np.ndarray, scores: np.ndarray) -> None:
     if targets.shape != scores.shape or targets.ndim != 2 or not len(targets):
         raise ValueError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
     if not np.isfinite(scores).all():
         raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
-    return targets.argmax(1) == scores.argmax(1)
 
 
 def _d_prime(area: float) -> float:

@@ -32,7 +32,7 @@ RUNS_DIR = Path("runs")  # in the working directory
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
 MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train"}
 STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
-PACKAGES = ("torch", "torchaudio", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
+PACKAGES = ("torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parent.parent
 
 logger = logging.getLogger(__name__)
@@ -183,6 +183,23 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
     parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
     args = parser.parse_args(argv)
     _refuse_changes(args.resume, stored, vars(args))
+    return args
+
+
+def parse_as_trained(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, checkpoint: str, names: Sequence[str]
+) -> argparse.Namespace:
+    """Parse a command line anew, where the options `names` have the values that a checkpoint was trained with.
+
+    A value of the command line that differs is used with a warning.
+    """
+    stored = checkpoints.load(checkpoint).args
+    parser.set_defaults(**{name: stored[name] for name in names if name in stored})
+    args = parser.parse_args(argv)
+    given = checkpoints.plain(vars(args))
+    for name in names:
+        if given[name] != stored.get(name, given[name]):
+            logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
     return args
 
 

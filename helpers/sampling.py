@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
 
 from datasets.audio import AudioError
+from datasets.images import ImageError
 
 MAX_REPLACEMENTS = 10
 
@@ -32,8 +33,8 @@ class Draw(NamedTuple):
 class SeededClips(Dataset):
     """A data set asked by `Draw`: whatever is random in `clips[index]` follows from the draw's seed.
 
-    The place of a recording that cannot be decoded is taken by another one, also drawn by the seed; the log says so. After
-    `MAX_REPLACEMENTS` in a row the `AudioError` is raised.
+    The place of a recording or image that cannot be decoded is taken by another one, also drawn by the seed; the log says so. After
+    `MAX_REPLACEMENTS` in a row the `AudioError` or `ImageError` is raised.
     """
 
     def __init__(self, clips: Dataset) -> None:
@@ -49,7 +50,7 @@ class SeededClips(Dataset):
             for _ in range(MAX_REPLACEMENTS):
                 try:
                     return self.clips[index]
-                except AudioError as error:
+                except (AudioError, ImageError) as error:
                     logger.warning("another clip takes the place of one: %s", error)
                     index = int(torch.randint(len(self.clips), ()))
             return self.clips[index]

@@ -28,3 +28,13 @@ def exp_warmup_linear_down(
         remaining = max(1.0 - (epoch - ramp_down_start) / ramp_down_len, 0.0) if ramp_down_len else 0.0
         factor *= last_value + (1.0 - last_value) * remaining
     return factor
+
+
+def linear_warmup_cosine_down(epoch: int, n_epochs: int, warm_up_len: int) -> float:
+    """Return the factor at `epoch` (from 0): linear ramp up, then half a cosine that would be 0 at `n_epochs`.
+
+    SGDR without restarts (Loshchilov and Hutter, ICLR 2017). All lengths in epochs.
+    """
+    if epoch < warm_up_len:
+        return (epoch + 1) / (warm_up_len + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (epoch - warm_up_len) / (n_epochs - warm_up_len)))

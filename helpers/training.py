@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -20,6 +21,8 @@ from helpers import distributed
 from helpers.run import Run
 from helpers.sampling import TrainingBatches
 from models.checkpoints import Checkpoint
+from models.image import ImageModel
+from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -67,7 +70,13 @@ class _Stepper:
     """One step of the optimizer, written once for every precision, number of parts and number of processes."""
 
     def __init__(
-        self, model: WaveformModel, training_loss: Loss, optimizer: torch.optim.Optimizer, precision: str, compile_network: bool
+        self,
+        model: WaveformModel | ImageModel,
+        training_loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        average: AveragedModel | None,
+        precision: str,
+        compile_network: bool,
     ) -> None:
         self.device = model.device
         self.training_loss = training_loss
@@ -78,6 +87,7 @@ class _Stepper:
         if distributed.world_size() > 1:
             self.network = DistributedDataParallel(self.network, forward_sync_buffers=False)
         self.model = model
+        self.average = average
         self.parameters = list(model.network.parameters())
         self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
         self.good_buffers = [buffer.clone() for buffer in self.buffers]
@@ -107,6 +117,8 @@ class _Stepper:
         if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
+        if finite and self.average is not None:
+            self.average.update_parameters(self.model.network)
         for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
             if finite:
                 good.copy_(buffer)
@@ -114,13 +126,28 @@ class _Stepper:
                 buffer.copy_(good)
         return means, finite
 
-    def restore(self, weights: dict[str, Tensor], optimizer: dict[str, Any], scaler: dict[str, Any]) -> None:
-        """Go on from these states; that of the scaler is empty in another precision than float16."""
-        self.model.network.load_state_dict(weights)
+    @property
+    def result(self) -> MobileNetV3:
+        """What is evaluated and kept: the network or, where there is one, the average of its weights."""
+        return self.model.network if self.average is None else self.average.module
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on, beside the weights of `result`; the scaler's is empty in another precision than float16."""
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        if self.average is not None:
+            state |= {"network": self.model.network.state_dict(), "averaged": int(self.average.n_averaged)}
+        return state
+
+    def restore(self, result: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from the weights of `result` and a `state`."""
+        self.result.load_state_dict(result)
+        if self.average is not None:
+            self.model.network.load_state_dict(state["network"])
+            self.average.n_averaged.fill_(state["averaged"])
         self.good_buffers = [buffer.clone() for buffer in self.buffers]
-        self.optimizer.load_state_dict(optimizer)
-        if scaler and self.scaler.is_enabled():
-            self.scaler.load_state_dict(scaler)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
     @torch.no_grad()
     def average_statistics(self) -> None:
@@ -130,10 +157,13 @@ class _Stepper:
                 if buffer.is_floating_point():
                     buffer.copy_(distributed.mean(buffer))
                     good.copy_(buffer)
+            if self.average is not None:
+                for buffer in filter(torch.is_floating_point, self.average.module.buffers()):
+                    buffer.copy_(distributed.mean(buffer))
 
 
 def fit(
-    model: WaveformModel,
+    model: WaveformModel | ImageModel,
     loader: DataLoader,
     training_loss: Loss,
     evaluate: Callable[[], dict[str, float]],
@@ -143,6 +173,7 @@ def fit(
     n_epochs: int,
     run: Run,
     selection: str,
+    average: AveragedModel | None = None,
     precision: str = "fp32",
     compile_network: bool = False,
     save_minutes: float = 10.0,
@@ -152,7 +183,8 @@ def fit(
     The loader's batch sampler is a `TrainingBatches`. `training_loss(network, clips)` maps a part of a batch, on the model's
     device, to its named losses, each a mean over the part's clips; "loss" is minimised and all are logged. `network` is the
     model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
-    epoch's metrics, the same in all processes, of which `selection` decides about best.pt.
+    epoch's metrics, the same in all processes, of which `selection` decides about best.pt. `average` follows the network's weights
+    step by step; it is what the checkpoints hold, and what `evaluate` should measure.
 
     Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
 
@@ -166,10 +198,11 @@ def fit(
     if not isinstance(batches, TrainingBatches):
         raise TypeError(f"the loader's batch sampler must be a TrainingBatches, not {type(batches).__name__}")
     run.open()
-    model.network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
+    for network in filter(None, (model.network, average)):
+        network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    take_step = _Stepper(model, training_loss, optimizer, precision, compile_network)
+    take_step = _Stepper(model, training_loss, optimizer, average, precision, compile_network)
     progress, metrics = Progress(), {}
     if run.resumed:
         progress, metrics = _take_up(run.resumed, take_step, batches)
@@ -180,9 +213,8 @@ def fit(
             logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
 
     def save(complete_epoch: int | None) -> None:
-        scaler = take_step.scaler.state_dict()
         training = {"progress": vars(progress), "parts": batches.parts, "fingerprint": batches.fingerprint}
-        run.save(model.network, complete_epoch, metrics, training | {"optimizer": optimizer.state_dict(), "scaler": scaler})
+        run.save(take_step.result, complete_epoch, metrics, training | take_step.state())
 
     while progress.epoch < n_epochs:
         epoch = progress.epoch
@@ -217,7 +249,7 @@ def fit(
         progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row)
         logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         run.log(epoch, metrics)
-        run.save_if_best(model.network, epoch, metrics, selection)
+        run.save_if_best(take_step.result, epoch, metrics, selection)
         save(epoch)
     return metrics
 
@@ -243,7 +275,7 @@ def _take_up(
         raise ValueError("the training clips are not those that the run began with; give the same --dataset_dir")
     if batches.parts != state["parts"]:
         logger.warning("a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts)
-    stepper.restore(checkpoint.state, state["optimizer"], state["scaler"])
+    stepper.restore(checkpoint.state, state)
     return progress, checkpoint.metrics
 
 
@@ -267,7 +299,9 @@ def _clip_bar(description: str, total: int, initial: int = 0) -> tqdm:
 
 @torch.inference_mode()
 def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Predictions:
-    """Run a model (waveforms in, (logits, embedding) out; with a `device`) over a data set, in evaluation mode.
+    """Run a model (with a `device`; its output is logits and embeddings) over a data set, in evaluation mode.
+
+    The data set yields named tuples of input, target, name and index, such as `Clip` and `Picture`.
 
     `precision` is that of the network; front ends compute in float32. Several processes, each with its own share of the clips in
     its loader, all get the predictions for all of them. ValueError when a clip is missing or there twice.
@@ -282,12 +316,13 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
     with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
         with _clip_bar("evaluating", len(loader.dataset)) as bar:
             for clips in loader:
-                output, _ = model(clips.waveform.to(device, non_blocking=True))
-                indices.append(clips.index.numpy())
-                names += clips.name
-                targets.append(clips.target.numpy())
+                inputs, target, name, index = clips[:4]
+                output, _ = model(inputs.to(device, non_blocking=True))
+                indices.append(index.numpy())
+                names += name
+                targets.append(target.numpy())
                 logits.append(output.float().cpu().numpy())
-                bar.update(len(clips.name) * distributed.world_size())
+                bar.update(len(name) * distributed.world_size())
     model.train(was_training)
     shares = distributed.gather((indices, names, targets, logits))
     order = np.concatenate([part for share in shares for part in share[0]] or [np.zeros(0, int)])

@@ -56,11 +56,11 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     name = os.fspath(name)
     if name in PRETRAINED:
         entry = PRETRAINED[name]
-        path = assets.fetch(entry.asset, check=lambda path: _check_state(_read(path), entry.arch, name))
-        state = _read(path)
+        path = assets.fetch(entry.asset, check=lambda path: _check_state(read_plain(path), entry.arch, name))
+        state = read_plain(path)
         _check_state(state, entry.arch, name)
         return Checkpoint(name, state, entry.arch, entry.mel)
-    return _parse(_read(assets.checkpoint_path(name)), name)
+    return _parse(read_plain(assets.checkpoint_path(name)), name)
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
@@ -130,7 +130,7 @@ def save(
 
 def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Load an own checkpoint and its "training"; errors as `load`, and `CheckpointError` for one that has none."""
-    content = _read(path)
+    content = read_plain(path)
     checkpoint = _parse(content, os.fspath(path))
     if not isinstance(content.get("training"), dict):
         raise CheckpointError(f"{path} holds a model alone; a training goes on from the last.pt of its run")
@@ -151,7 +151,7 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a checkpoint holds plain data, not {type(value).__name__}: {value!r}")
 
 
-def _read(path: Path) -> Any:
+def read_plain(path: Path) -> Any:
     """Unpickle tensors and plain data only; anything else, or a damaged file, is a `CheckpointError`."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the path of one checkpoint (.pt)")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import torch
 
 from datasets.audioset import training_set
+from datasets.prepare import characters
 from models import checkpoints
 from models.MobileNetV3 import get_model
 
@@ -23,10 +25,10 @@ TRAIN = (
 )  # fmt: skip
 
 
-def launch(*argv: object, cwd: Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def launch(*argv: object, cwd: Path, processes: int = 1, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *torchrun, SCRIPT, *map(str, argv)]
+    command = [sys.executable, *torchrun, script, *map(str, argv)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -86,3 +88,27 @@ def test_a_dying_process_ends_all_with_its_error(tiny_audioset: Path, tmp_path: 
     result = launch(*TRAIN, "--dataset_dir", tiny_audioset, "--teacher_preds", "teacher.npy", cwd=tmp_path, processes=2)
     assert result.returncode != 0
     assert f"of {names[5]}, is not finite" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_average_of_weights_is_one_over_two_processes(tmp_path: Path) -> None:
+    """Two processes keep the average that one process keeps, and evaluate the same network."""
+    pytest.importorskip("torchvision")
+    assert characters.main(["digits", "--output_dir", str(tmp_path / "digits")]) == 0
+    options = (
+        "digits", "--model_width", 0.1, "--image_size", 16, "--batch_size", 64, "--n_epochs", 2, "--num_workers", 0,
+        "--batch_norm_momentum", 0.2, "--wandb", "disabled",
+    )  # fmt: skip
+    for name, processes, parts in (("one", 1, 2), ("two", 2, 1)):
+        result = launch(
+            *options, "--experiment_name", name, "--accumulate", parts, cwd=tmp_path, processes=processes,
+            script=SCRIPT.with_name("ex_imagenet.py"),
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(train_losses(tmp_path / "runs/one"), train_losses(tmp_path / "runs/two"), rtol=1e-3)
+    one, two = (checkpoints.load(tmp_path / f"runs/{name}/last.pt") for name in ("one", "two"))
+    for name, tensor in one.state.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(tensor, two.state[name], atol=0.02, rtol=0.05)
+    evaluated = launch("digits", "--evaluate", "runs/two/last.pt", cwd=tmp_path, script=SCRIPT.with_name("ex_imagenet.py"))
+    assert f"accuracy: {two.metrics['accuracy']:.3f}" in evaluated.stdout

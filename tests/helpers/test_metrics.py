@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from helpers.metrics import TaggingMetrics, tagging_metrics
+from helpers.metrics import TaggingMetrics, accuracy, tagging_metrics, top_k_accuracy
 
 
 def average_precision(target: np.ndarray, score: np.ndarray) -> float:
@@ -81,3 +81,16 @@ def test_bad_input() -> None:
         tagging_metrics(np.ones((2, 1)), np.array([[np.nan], [0.0]]))
     with pytest.raises(ValueError):
         tagging_metrics(np.ones((2, 1)), np.ones((2, 2)))
+
+
+def test_top_k_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    targets, scores = np.eye(7)[rng.integers(7, size=300)], rng.standard_normal((300, 7))
+    for k in (1, 2, 5):
+        expected = top_k_accuracy_score(targets.argmax(1), scores, k=k, labels=range(7))
+        assert top_k_accuracy(targets, scores, k) == pytest.approx(expected)
+    assert top_k_accuracy(targets, scores, 1) == accuracy(targets, scores)
+    assert top_k_accuracy(targets, scores, 9) == 1.0  # fewer classes than places
+    assert top_k_accuracy(np.eye(7), np.zeros((7, 7)), 3) == pytest.approx(3 / 7)  # equal scores are no hit for all
+    with pytest.raises(ValueError):
+        top_k_accuracy(targets, scores * np.nan, 5)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.losses import bce_per_clip
+from helpers.losses import bce_per_clip, cross_entropy_per_clip
 from helpers.mixing import Mix, mixed_loss, mixup
 
 
@@ -50,3 +50,10 @@ def test_bce_per_clip_by_hand() -> None:
     # -log sigmoid(0) = log 2; -log(1 - sigmoid(2)) = log(1 + e^2)
     expected = (torch.log(torch.tensor(2.0)) + torch.log(1 + torch.exp(torch.tensor(2.0)))) / 2
     torch.testing.assert_close(bce_per_clip(logits, target), expected[None])
+
+
+def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
+    logits, target = torch.randn(5, 4), torch.eye(4)[[0, 3, 1, 1, 2]]
+    smoothed = 0.9 * target + 0.1 / 4
+    expected = -(smoothed * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(cross_entropy_per_clip(logits, target, label_smoothing=0.1), expected)

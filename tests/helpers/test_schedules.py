@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from helpers.schedules import exp_warmup_linear_down
+from helpers.schedules import exp_warmup_linear_down, linear_warmup_cosine_down
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,15 @@ def test_no_warm_up_starts_at_the_peak() -> None:
 def test_no_ramp_drops_at_once() -> None:
     assert exp_warmup_linear_down(5, warm_up_len=0, ramp_down_start=5, ramp_down_len=0, last_value=0.1) == 1.0
     assert exp_warmup_linear_down(6, warm_up_len=0, ramp_down_start=5, ramp_down_len=0, last_value=0.1) == 0.1
+
+
+def test_cosine_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    for epoch in range(3, 15):
+        assert linear_warmup_cosine_down(epoch, 15, 3) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert [linear_warmup_cosine_down(epoch, 15, 3) for epoch in range(3)] == [0.25, 0.5, 0.75]
+    assert linear_warmup_cosine_down(0, 1, 0) == 1.0
+    assert linear_warmup_cosine_down(2, 2, 5) == 0.5  # a ramp up that is longer than the training

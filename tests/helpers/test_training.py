@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from datasets.clip import Clip
 from helpers import training
+from helpers.averaging import moving_average
 from helpers.builders import make_loader, make_training_loader
 from helpers.losses import bce_per_clip
 from helpers.run import Run
@@ -200,14 +201,55 @@ def test_where_no_epoch_has_a_score_the_first_is_the_best() -> None:
     assert checkpoints.load(folder / "best.pt").epoch == 0
 
 
+def averaging(decay: float = 0.9) -> dict:
+    model = new_model()
+    return {"model": model, "average": moving_average(model.network, decay)}
+
+
+def test_the_average_of_the_weights_is_kept_and_weights_move_as_without_it() -> None:
+    """Against the definition: after step t the average keeps min(decay, (1 + t) / (10 + t)) of itself, statistics included."""
+    seen = []
+
+    def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
+        seen.append(weights(model))  # as they are before the step
+        return plain_loss(network, model, batch)
+
+    model, _, folder = train([0.1, 0.2, 0.3], loss=loss, **averaging(decay=0.2))
+    after_steps = [*seen[1:], weights(model)]
+    expected = after_steps[0]
+    for t, current in enumerate(after_steps[1:], 1):
+        kept = min(0.2, (1 + t) / (10 + t))
+        expected = kept * expected + (1 - kept) * current
+    stored = torch.cat([tensor.flatten().double() for tensor in checkpoints.load(folder / "last.pt").state.values()])
+    floats = torch.cat([torch.full((t.numel(),), t.is_floating_point()) for t in model.network.state_dict().values()])
+    torch.testing.assert_close(stored[floats], expected[floats], atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(stored[floats], weights(model)[floats], atol=1e-5)
+    assert torch.equal(weights(model), weights(train([0.1, 0.2, 0.3])[0]))
+    best = checkpoints.load(folder / "best.pt").state
+    assert all(torch.equal(tensor, best[name]) for name, tensor in checkpoints.load(folder / "last.pt").state.items())
+
+
+def test_a_step_that_is_skipped_does_not_reach_the_average() -> None:
+    steps = []
+
+    def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
+        steps.append(batch)
+        return plain_loss(network, model, batch) * (float("nan") if len(steps) > 1 else 1.0)
+
+    options = averaging()
+    train([0.0, 0.0], loss=loss, **options)
+    assert options["average"].n_averaged == 1 and len(steps) == 4
+    assert torch.isfinite(weights(WaveformModel(options["average"].module))).all()
+
+
 class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("steps_done", [1, 2, 3, 5])
-def test_an_interrupted_run_goes_on_to_the_same_weights(steps_done: int) -> None:
-    """Killed in the middle of an epoch, at its end, and before anything was saved by an epoch's end."""
-    whole, _, whole_folder = train([0.1, 0.3, 0.2])
+@pytest.mark.parametrize(("steps_done", "options"), [(1, dict), (2, dict), (3, dict), (5, dict), (2, averaging), (5, averaging)])
+def test_an_interrupted_run_goes_on_to_the_same_weights(steps_done: int, options: Callable[[], dict]) -> None:
+    """Killed in the middle of an epoch, at its end, and before an epoch's end saved anything; with an average and without."""
+    whole, _, whole_folder = train([0.1, 0.3, 0.2], **options())
     done = 0
 
     def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
@@ -218,14 +260,16 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(steps_done: int) -> None
         return plain_loss(network, model, batch)
 
     with pytest.raises(Killed):
-        train([0.1, 0.3, 0.2], loss=loss, save_minutes=0.0, options={"experiment_name": "killed"})
+        train([0.1, 0.3, 0.2], loss=loss, save_minutes=0.0, options={"experiment_name": "killed"}, **options())
     folder = Path("runs/killed")
     (folder / ".last.pt.1.part").write_bytes(b"half a checkpoint")
     with open(folder / "metrics.csv", "a") as file:
         file.write("99,0.5,0.")  # a row that was being written
     torch.manual_seed(12345)
-    resumed, _, _ = train([0.1, 0.3, 0.2], done=steps_done // 2, options={"resume": folder})
+    resumed, _, _ = train([0.1, 0.3, 0.2], done=steps_done // 2, options={"resume": folder}, **options())
     assert torch.equal(weights(whole), weights(resumed))
+    kept, kept_by_resumed = (checkpoints.load(path / "last.pt").state for path in (whole_folder, folder))
+    assert all(torch.equal(tensor, kept_by_resumed[name]) for name, tensor in kept.items())
     names = ["train_loss", "score"]
     for path in (whole_folder, folder):
         assert not list(path.glob(".*"))

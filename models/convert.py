@@ -1,0 +1,217 @@
+"""Turn public ImageNet weights of MobileNetV3-Large, as torchvision or timm store them, into a start for audio training.
+
+python -m models.convert mobilenet_v3_large.pth --output resources/mn10_im_torchvision.pt
+python -m models.convert mobilenetv3_large_100.safetensors --output resources/mn10_s2221.pt --strides 2 2 2 1
+python ex_audioset.py --train --pretrained_name resources/mn10_im_torchvision.pt
+
+The stem's weights are summed over the colours, so that a grey image gives what the same image in three equal channels gave. The
+last layer starts anew for AudioSet's 527 classes. Squeeze-and-excitation ends in a sigmoid here, as in the published audio
+networks, and in a hard sigmoid there: from block 4 on features move, and training has to make up for it. timm's models tf_*
+(--batch_norm_eps 0.001) also pad strided convolutions on other sides: filters are taken, but features move from the stem on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models import checkpoints
+from models.assets import AssetError
+from models.checkpoints import CheckpointError
+from models.config import HEAD_TYPES, Arch, MelConfig
+from models.network import MobileNetV3
+
+EPSILON = {"torchvision": 1e-3, "timm": 1e-5}  # of the batch norms there; that of timm's models tf_* is 1e-3
+STEM = "features.0.0.weight"
+TIMM_STAGES = (1, 2, 3, 4, 2, 3)  # blocks in each
+
+
+@dataclass
+class Conversion:
+    """A converted network and what became of each tensor, as lines that name it."""
+
+    network: MobileNetV3
+    layout: str
+    taken: list[str] = field(default_factory=list)  # as they are, or with another shape of the same numbers
+    summed: list[str] = field(default_factory=list)  # over the colours
+    rescaled: list[str] = field(default_factory=list)  # batch norms' weights, for another epsilon
+    initialised: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # of the source
+
+    def report(self) -> str:
+        """What was taken, as lines of text."""
+        return "\n".join(
+            [
+                f"layout: {self.layout}",
+                f"taken: {len(self.taken)} tensors of {len(self.taken) + len(self.summed) + len(self.ignored)}",
+                f"summed over the colours: {', '.join(self.summed)}",
+                f"rescaled for another epsilon of the batch norms: {len(self.rescaled) or 'none'}",
+                f"initialised anew: {', '.join(self.initialised)}",
+                f"ignored: {', '.join(self.ignored)}",
+                "differs: squeeze-and-excitation ends in a sigmoid here and in a hard sigmoid there (from block 4 on)",
+            ]
+        )
+
+
+def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, epsilon: float | None = None) -> Conversion:
+    """Build a network of `arch` and give it the weights of a state dict in torchvision's or timm's layout.
+
+    All tensors but the head's must be there, and fit, or it is a `CheckpointError`; of the head, the hidden layer is taken where
+    it fits. `epsilon` is that of the source's batch norms (default: `EPSILON`): where it is not ours, their weights are scaled so
+    that a norm with its running statistics computes the same.
+    """
+    layout = "timm" if "conv_stem.weight" in state else "torchvision"
+    stem = state.get(source_name(STEM, layout))
+    if stem is None or stem.ndim != 4 or stem.shape[1] != 3:
+        raise CheckpointError("these are no weights of a MobileNetV3 for colour images in torchvision's or timm's layout")
+    result = Conversion(MobileNetV3(arch, mel), layout)
+    wanted = result.network.state_dict()
+    sources = {name: source_name(name, layout) for name in wanted if not name.startswith("classifier.")}
+    if arch.head_type == "mlp":
+        hidden = {name: source_name(name, layout) for name in ("classifier.2.weight", "classifier.2.bias")}
+        if all(source in state and state[source].numel() == wanted[name].numel() for name, source in hidden.items()):
+            sources |= hidden
+    _check(state, wanted, sources)
+    epsilon = EPSILON[layout] if epsilon is None else epsilon
+    for name, tensor in wanted.items():
+        source = sources.get(name)
+        if source is None:
+            result.initialised.append(_described(name, tensor))
+        elif source in state:  # older files lack the norms' num_batches_tracked
+            given = state[source]
+            tensor.copy_(given.sum(1, keepdim=True) if name == STEM else given.reshape(tensor.shape))
+            (result.summed if name == STEM else result.taken).append(_described(source, given))
+    for name, module in result.network.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and f"{name}.weight" in sources and epsilon != module.eps:
+            with torch.no_grad():
+                module.weight *= ((module.running_var + module.eps) / (module.running_var + epsilon)).sqrt()
+            result.rescaled.append(name)
+    used = set(sources.values())
+    result.ignored = [_described(name, tensor) for name, tensor in state.items() if name not in used]
+    return result
+
+
+def source_name(name: str, layout: str) -> str:
+    """What torchvision or timm call a tensor of the network but for its last layer."""
+    if layout == "torchvision":
+        return name.replace("conc_se_layers.0.", "").replace("classifier.2.", "classifier.0.")
+    words = name.split(".")
+    kind = words[-1]
+    if words[0] == "classifier":
+        return f"conv_head.{kind}"
+    block = int(words[1])
+    if block == 0:
+        return f"{('conv_stem', 'bn1')[int(words[2])]}.{kind}"
+    if block == 1 + sum(TIMM_STAGES):
+        return f"blocks.{len(TIMM_STAGES)}.0.{('conv', 'bn1')[int(words[2])]}.{kind}"
+    stage = next(stage for stage in range(len(TIMM_STAGES)) if block <= sum(TIMM_STAGES[: stage + 1]))
+    prefix = f"blocks.{stage}.{block - 1 - sum(TIMM_STAGES[:stage])}"
+    if "conc_se_layers" in words:
+        return f"{prefix}.se.{'conv_reduce' if words[-2] == 'fc1' else 'conv_expand'}.{kind}"
+    part, is_norm = int(words[3]), words[4] == "1"
+    if block == 1:  # without expansion
+        convolution, norm = (("conv_dw", "bn1"), ("conv_pw", "bn2"))[part]
+    else:
+        convolution, norm = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))[min(part, 2)]
+    return f"{prefix}.{norm if is_norm else convolution}.{kind}"
+
+
+def _check(state: dict[str, Tensor], wanted: dict[str, Tensor], sources: dict[str, str]) -> None:
+    """Raise `CheckpointError` unless every wanted tensor is there and fits, and every other one is of the head."""
+    problems = [
+        f"{source} is missing" for source in sources.values() if source not in state and not source.endswith("num_batches_tracked")
+    ]
+    for name, source in sources.items():
+        if source in state:
+            shape = list(wanted[name].shape)
+            shape += [1, 1] if state[source].ndim == 4 and len(shape) == 2 else []  # linear layers, there 1x1 convolutions
+            shape[1:2] = [3] if name == STEM else shape[1:2]
+            if list(state[source].shape) != shape:
+                problems.append(f"{_described(source, state[source])} should be {tuple(shape)}")
+    head = ("classifier.", "conv_head.")
+    problems += [f"{name} is not of this network" for name in state if name not in sources.values() and not name.startswith(head)]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"the weights do not fit a MobileNetV3-Large of this width: {'; '.join(problems[:3])}{more}")
+
+
+def _described(name: str, tensor: Tensor) -> str:
+    return f"{name} {tuple(tensor.shape)}"
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors file or one of torch, of which nothing but tensors and plain data is unpickled."""
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+    else:
+        state = checkpoints.read_plain(path)
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{path} holds no bare state dict, which is what this command takes")
+    return state
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="state dict: .pth, .pt, .bin, or .safetensors (needs safetensors)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint to write (.pt)")
+    parser.add_argument("--width", type=float, default=1.0, help="width multiplier of the source (default: %(default)s)")
+    parser.add_argument("--strides", type=int, nargs=4, default=(2, 2, 2, 2), help="of blocks 2, 4, 7 and 13 (default: 2 2 2 2)")
+    parser.add_argument(
+        "--head_type", choices=HEAD_TYPES, default="mlp", help="head, of which mlp keeps a layer (default: %(default)s)"
+    )
+    parser.add_argument("--n_mels", type=int, default=128, help="mel bands of the front end (default: %(default)s)")
+    parser.add_argument(
+        "--hop_size", type=int, default=320, help="hop of the front end in samples at 32 kHz (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch_norm_eps",
+        type=float,
+        help="epsilon of the source's batch norms (0.001 for torchvision, 1e-5 for timm; timm's tf_*: 0.001)",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: written. 2: a wrong option. 1: anything else, in one line."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.batch_norm_eps is not None and not 0 < args.batch_norm_eps < 1:
+        parser.error(f"--batch_norm_eps must be between 0 and 1, not {args.batch_norm_eps}")
+    if args.output.suffix != ".pt" or (args.output.exists() and args.source.exists() and args.output.samefile(args.source)):
+        parser.error(f"--output must end in .pt and be another file than SOURCE, not {args.output}")
+    try:
+        arch = Arch(width_mult=args.width, strides=tuple(args.strides), head_type=args.head_type, input_dim_f=args.n_mels)
+        mel = MelConfig(n_mels=args.n_mels, hop_size=args.hop_size)
+        torch.manual_seed(0)  # of what is initialised
+        conversion = convert(read(args.source), arch, mel, args.batch_norm_eps)
+        checkpoints.save(args.output, conversion.network, args={"source": os.path.basename(args.source)})
+    except ModuleNotFoundError as error:
+        print(f"error: this needs {error.name}, which is not installed: pip install {error.name}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, AssetError) as error:
+        where = "" if str(args.source) in str(error) else f"{args.source}: "
+        print(f"error: {where}{error}", file=sys.stderr)
+        return 1
+    print(f"{conversion.report()}\nwritten: {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
