@@ -15,6 +15,8 @@ from torch import nn
 import ex_audioset
 import ex_imagenet
 from datasets.prepare import characters
+from helpers.builders import make_loader
+from helpers.training import predict
 from models import checkpoints
 from models.image import ImageModel, standardise
 from models.MobileNetV3 import get_model
@@ -69,6 +71,11 @@ def test_digits_are_learned_evaluated_and_start_an_audio_training(
     assert float(printed["accuracy"]) == pytest.approx(last.metrics["accuracy"], abs=6e-4)
     assert float(printed["accuracy top5"]) == pytest.approx(last.metrics["accuracy_top5"], abs=6e-4)
 
+    args = ex_imagenet.parse_options([str(images), "--evaluate", "runs/imagenet/last.pt", "--num_workers", "0"])
+    loader = make_loader(ex_imagenet.validation_set(args), args)
+    scores = ex_imagenet.scores(predict(ImageModel(checkpoints.load_model("runs/imagenet/last.pt")), loader))
+    assert scores["val_loss"] == pytest.approx(last.metrics["val_loss"], rel=1e-4)  # what is kept is what was measured
+
     start = ("--train", "--pretrained_name", "runs/imagenet/last.pt", "--dataset_dir", str(tiny_audioset), "--kd_lambda", "1")
     short = ("--clip_seconds", "0.5", "--num_workers", "0", "--batch_size", "32", "--n_epochs", "1", "--max_lr", "1e-9")
     assert ex_audioset.main([*start, *short, "--wandb", "disabled"]) == 0
@@ -76,6 +83,22 @@ def test_digits_are_learned_evaluated_and_start_an_audio_training(
     assert audio.arch.num_classes == 527 and not audio.single_label and audio.labels != last.labels
     for name in ("features.0.0.weight", "features.9.block.1.0.weight", "classifier.2.weight"):
         torch.testing.assert_close(audio.state[name], last.state[name], atol=1e-6, rtol=0)
+
+
+def test_every_option_of_the_recipe_has_its_effect(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps each: the first epoch's losses are other ones."""
+    monkeypatch.chdir(tmp_path)
+    losses = set()
+    variants = (
+        (), ("--label_smoothing", 0.9), ("--mixup_alpha", 0), ("--randaugment", 0), ("--flip",), ("--min_crop_area", 0.3),
+        ("--ema_decay", 0), ("--weight_decay", 5), ("--max_lr", 1e-3), ("--warm_up_len", 0), ("--seed", 1),
+    )  # fmt: skip
+    for variant in variants:
+        assert run(few_digits, *TINY, "--n_epochs", 1, *variant, "--experiment_name", "variant") == 0
+    for path in Path("runs").glob("variant*/last.pt"):
+        metrics = checkpoints.load(path).metrics
+        losses.add((metrics["train_loss"], metrics["val_loss"]))
+    assert len(losses) == len(variants)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@ r"""Build small image sets in ImageNet's layout, train/<class>/ and val/<class>/
     python -m datasets.prepare.characters digits --output_dir data/digits
     python -m datasets.prepare.characters letters --fonts_dir data/aenigma --output_dir data/letters
 
-digits: the 1797 handwritten digits, 8 x 8 pixels, that scikit-learn ships (E. Alpaydin and C. Kaynak, UCI, 1998). They come one
-writer after the other, and the last fifth is validated on, so that nearly all of its writers are new.
+digits: the 1797 handwritten digits, 8 x 8 pixels, that scikit-learn ships (E. Alpaydin and C. Kaynak, UCI, 1998). They seem to come
+one writer after the other, and the last fifth is validated on, so that its writers are probably new.
 
 letters: 26 letters, upper and lower case in one class, and ten digits, drawn in white on black with the fonts (.ttf, .otf) below
 --fonts_dir; Debian's package fonts-aenigma has 465 very different ones. Whole families, one in five, are validated on.

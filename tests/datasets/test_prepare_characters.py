@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
@@ -31,21 +32,28 @@ def test_digits_are_scikit_learns_and_the_last_are_validated_on(tmp_path: Path, 
 def test_letters_of_a_family_are_on_one_side(tmp_path: Path) -> None:
     fonts = tmp_path / "fonts"
     fonts.mkdir()
-    for name in ("DejaVuSans.ttf", "DejaVuSerif-Bold.ttf", "STIXGeneral.ttf", "cmr10.ttf", "cmtt10.ttf"):
-        shutil.copy(FONTS / name, fonts)
+    chosen = [
+        *FONTS.glob("DejaVuS*-*.ttf"),
+        *FONTS.glob("DejaVuSansMono.ttf"),
+        *(FONTS / f"{name}.ttf" for name in ("STIXGeneral", "cmr10", "cmtt10")),
+    ]
+    for path in chosen:
+        shutil.copy(path, fonts)
     assert characters.main(["letters", "--fonts_dir", str(fonts), "--output_dir", str(tmp_path / "letters")]) == 0
     images = list((tmp_path / "letters").glob("*/*/*.png"))
-    assert len(images) == 5 * 62 and len({path.parts[-2] for path in images}) == 36
-    sides = {}
+    assert {path.stem.rpartition("_")[0] for path in images} == {path.stem for path in chosen}
+    assert len({path.parts[-2] for path in images}) == 36
+    sides = defaultdict(set)
     for path in images:
-        sides.setdefault(
-            characters.family(ImageFont.truetype(fonts / f"{path.stem.rpartition('_')[0]}.ttf").getname()[0]), set()
-        ).add(path.parts[-3])
-    assert all(len(parts) == 1 for parts in sides.values()) and len(sides) >= 3
-    pixels = np.asarray(Image.open(next(path for path in images if path.parts[-2] == "I" and "Sans_upper" in path.name)))
+        font = ImageFont.truetype(fonts / f"{path.stem.rpartition('_')[0]}.ttf")
+        sides[characters.family(font.getname()[0])].add(path.parts[-3])
+    assert len(chosen) > 8 and len(sides) >= 3 and all(len(parts) == 1 for parts in sides.values())
+    pixels = np.asarray(
+        Image.open(next(path for path in images if path.parts[-2] == "I" and path.name == "DejaVuSans-Bold_upper.png"))
+    )
     rows, columns = np.nonzero(pixels > 127)
     assert pixels.shape == (64, 64) and rows.min() == 4 and rows.max() == 59  # as high as the margins let it
-    assert abs(columns.mean() - 31.5) < 1 and np.ptp(columns) < 10  # an upright stroke in the middle
+    assert abs(columns.mean() - 31.5) < 1 and np.ptp(columns) < 16  # an upright stroke in the middle
 
 
 def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,7 +206,8 @@ def averaging(decay: float = 0.9) -> dict:
     return {"model": model, "average": moving_average(model.network, decay)}
 
 
-def test_the_average_of_the_weights_is_kept_and_weights_move_as_without_it() -> None:
+@pytest.mark.parametrize("decay", [0.2, 0.9])
+def test_the_average_of_the_weights_is_kept_and_weights_move_as_without_it(decay: float) -> None:
     """Against the definition: after step t the average keeps min(decay, (1 + t) / (10 + t)) of itself, statistics included."""
     seen = []
 
@@ -214,11 +215,11 @@ def test_the_average_of_the_weights_is_kept_and_weights_move_as_without_it() -> 
         seen.append(weights(model))  # as they are before the step
         return plain_loss(network, model, batch)
 
-    model, _, folder = train([0.1, 0.2, 0.3], loss=loss, **averaging(decay=0.2))
+    model, _, folder = train([0.1, 0.2, 0.3], loss=loss, **averaging(decay))
     after_steps = [*seen[1:], weights(model)]
     expected = after_steps[0]
     for t, current in enumerate(after_steps[1:], 1):
-        kept = min(0.2, (1 + t) / (10 + t))
+        kept = min(decay, (1 + t) / (10 + t))
         expected = kept * expected + (1 - kept) * current
     stored = torch.cat([tensor.flatten().double() for tensor in checkpoints.load(folder / "last.pt").state.values()])
     floats = torch.cat([torch.full((t.numel(),), t.is_floating_point()) for t in model.network.state_dict().values()])
