@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from helpers.results import Embedding
+from helpers.results import Embedding, checked_path
 from models.assets import replacing
 
 SUFFIXES = (".npy", ".h5", ".hdf5")
 ROWS_AT_ONCE = 1024
 CHUNK_VALUES = 1 << 15  # 128 kB
+_COLUMNS = {"source": "i8", "start": "f8", "end": "f8"}  # beside the embeddings in .h5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,7 @@ class StoredEmbeddings:
 
 def embeddings_path(text: str | Path) -> Path:
     """Return the path of a file of embeddings; `ValueError` for another suffix and for a folder."""
-    path = Path(text)
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        raise ValueError(f"embeddings are a file that ends in {' or '.join(SUFFIXES)}, not {path}")
-    return path
+    return checked_path(text, SUFFIXES, "embeddings")
 
 
 def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, info: dict[str, Any]) -> int:
@@ -84,9 +82,6 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
         names = [source.encode("utf-8", "backslashreplace") for source in sources]  # names of files may be no UTF-8
         file.create_dataset("sources", data=names, dtype=h5py.string_dtype())
     return count
-
-
-_COLUMNS = {"source": "i8", "start": "f8", "end": "f8"}
 
 
 @contextmanager

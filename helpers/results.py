@@ -162,9 +162,14 @@ class _Result(Protocol):
 
 def results_path(text: str | Path) -> Path:
     """Return the path of a file of results; `ValueError` for another suffix and for a folder."""
+    return checked_path(text, SUFFIXES, "results")
+
+
+def checked_path(text: str | Path, suffixes: Sequence[str], what: str) -> Path:
+    """Return the path of a file to be written; `ValueError`, which tells `what` it is, for another suffix and for a folder."""
     path = Path(text)
-    if path.suffix.lower() not in SUFFIXES or path.is_dir():
-        raise ValueError(f"results are a file that ends in {' or '.join(SUFFIXES)}, not {path}")
+    if path.suffix.lower() not in suffixes or path.is_dir():
+        raise ValueError(f"{what} are a file that ends in {' or '.join(suffixes)}, not {path}")
     return path
 
 
