@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from helpers import cli
-from helpers.costs import released_costs, sum_of_rounded
-from helpers.macs import ComplexityReport, count_macs, describe, meta_network
-from helpers.tables import FORMATS, table
+from helpers import cli, network_options
+from helpers.costs.macs import ComplexityReport, count_macs, describe, meta_network
+from helpers.costs.released import released_costs, sum_of_rounded
+from helpers.costs.tables import FORMATS, table
 from models.config import Arch
 from models.ensemble import EnsembleModel
 from models.network import MobileNetV3
@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     names.add_argument("--all", action="store_true", help="print a table of all released models")
     parser.add_argument("--layers", action="store_true", help="also print a table of the counted layers")
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the table that --all or --layers prints")
-    cli.add_architecture_options(parser)
-    cli.add_front_end_options(parser)
+    network_options.add_architecture_options(parser)
+    network_options.add_front_end_options(parser)
     return parser
 
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def described_network(args: argparse.Namespace, name: str | None) -> MobileNetV3:
     """Build the network of `name`, or of the options, without weights."""
-    return meta_network(*cli.described_model(name, args))
+    return meta_network(*network_options.described_model(name, args))
 
 
 def layer_rows(report: ComplexityReport) -> list[dict[str, object]]:

@@ -19,17 +19,20 @@ from torch import Tensor, nn
 from datasets import audioset
 from datasets.clip import Clip, TaughtClip
 from datasets.labels import audioset_labels
-from helpers import cli, distributed, schedules
-from helpers.builders import augmented, build_training_model, make_loader, make_training_loader
-from helpers.distillation import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
-from helpers.losses import bce_per_clip
+from helpers import cli, network_options
+from helpers.distillation.soft_targets import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
 from helpers.metrics import TaggingMetrics, tagging_metrics
-from helpers.mixing import mixed_loss, mixup
-from helpers.objectives import tagging_scores
-from helpers.run import Run, parse_arguments, seed_everything
-from helpers.training import default_precision, fit, predict
+from helpers.seeding import seed_everything
+from helpers.training import distributed, optimization, options
+from helpers.training.builders import augmented, build_training_model, make_loader, make_training_loader
+from helpers.training.evaluation import default_precision, predict
+from helpers.training.loop import fit
+from helpers.training.mixing import mixed_loss, mixup
+from helpers.training.objectives import bce_per_clip, tagging_scores
+from helpers.training.run import Run, parse_arguments
 from models import checkpoints
 from models.ensemble import get_ensemble_model
+from models.errors import UserError
 from models.waveform import WaveformModel
 
 
@@ -47,13 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for an epoch of full batches")
-    cli.add_run_options(parser, batch_size=120)
-    cli.add_training_options(parser, experiment_name="audioset")
-    cli.add_network_options(parser)
-    cli.add_front_end_options(parser)
-    cli.add_augmentation_options(parser, mixup_alpha=0.3)
+    options.add_run_options(parser, batch_size=120)
+    options.add_training_options(parser, experiment_name="audioset")
+    network_options.add_network_options(parser)
+    network_options.add_front_end_options(parser)
+    options.add_augmentation_options(parser, mixup_alpha=0.3)
     add_distillation_options(parser)
-    cli.add_schedule_options(
+    options.add_schedule_options(
         parser, n_epochs=200, max_lr=8e-4, warm_up_len=8, ramp_down_start=80, ramp_down_len=95, last_lr_value=0.01, weight_decay=0.0
     )
     return parser
@@ -110,8 +113,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
         fit(
             model, loader, training_loss, lambda: tagging_scores(predict(model, test_loader, args.precision)),
-            optimizer=optimizer, schedule=schedules.from_options(args), n_epochs=args.n_epochs, run=run, selection="mAP",
-            precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
+            optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
+            run=run, selection="mAP", precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
 
 
@@ -119,9 +122,9 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     """Print mean average precision and area under the ROC curve on the eval segments."""
     names = args.ensemble or [args.model_name]
     for name in names:
-        arch, _ = cli.described_model(name, args)  # refuses options that contradict a checkpoint
+        arch, _ = network_options.described_model(name, args)  # refuses options that contradict a checkpoint
         if arch.num_classes != audioset.NUM_CLASSES:
-            raise ValueError(f"{name} has {arch.num_classes} classes, AudioSet {audioset.NUM_CLASSES}")
+            raise UserError(f"{name} has {arch.num_classes} classes, AudioSet {audioset.NUM_CLASSES}")
     with distributed.main_first():  # which downloads
         model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(device)
@@ -138,7 +141,7 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     if args.per_class:
         write_per_class(args.per_class, scores)
     if args.per_class_figure:
-        from helpers.figures import per_class_figure
+        from helpers.training.per_class_figure import per_class_figure
 
         per_class_figure(audioset_labels(), scores, args.per_class_figure)
 

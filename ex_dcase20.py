@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from datasets import dcase20
 from datasets.recordings import Recordings
-from helpers import cli, distributed, finetuning
+from helpers import cli
 from helpers.metrics import accuracy_by
-from helpers.objectives import CLASSIFICATION
-from helpers.training import Predictions
+from helpers.training import distributed, finetuning
+from helpers.training.evaluation import Predictions
+from helpers.training.objectives import CLASSIFICATION
 
 RECIPES = finetuning.published_recipes(later_tuned=(8e-4, 80, 64, 10, 10, 65), first_release=(2e-5, 50, 16, 6, 6, 20))
 

@@ -27,15 +27,17 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from helpers import cli
-from helpers.embedding_cache import embed_clips
-from helpers.layer_figure import draw_layers
-from helpers.probe import HEAR
-from helpers.probe_runs import Request, run_probes
-from helpers.probe_tasks import ProbeTask, open_task
+from helpers.devices import pick_device
+from helpers.probing.embedding_cache import embed_clips
+from helpers.probing.layer_figure import draw_layers
+from helpers.probing.probe import HEAR
+from helpers.probing.runs import Request, run_probes
+from helpers.probing.tasks import ProbeTask, open_task
 from models import checkpoints
-from models.assets import write_atomically
 from models.config import POOLINGS
 from models.embeddings import PUBLISHED_BEST, SCENE_WINDOW, EmbeddingConfig, EmbeddingModel, layer_sizes
+from models.errors import UserError
+from models.files import write_atomically
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     layers = {choice: list(EmbeddingConfig(choice, args.pooling).columns(network)) for choice in choices}
     tasks = {task.name: task for task in (open_task(path, network.mel.sample_rate) for path in args.data)}
     if len(tasks) < len(args.data):
-        raise ValueError(f"{len(args.data)} tasks are called {', '.join(tasks)}; give folders of different names")
+        raise UserError(f"{len(args.data)} tasks are called {', '.join(tasks)}; give folders of different names")
     networks = {args.model_name: network}
     if args.random_network:
         networks[RANDOM] = random_network(network, tasks.values())
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     needed = {layer for choice in layers.values() for layer in choice}
     config = EmbeddingConfig([layer for layer in sizes if layer in needed], args.pooling)
-    models = {name: EmbeddingModel(one, config).eval().to(cli.pick_device(args.cuda)) for name, one in networks.items()}
+    models = {name: EmbeddingModel(one, config).eval().to(pick_device(args.cuda)) for name, one in networks.items()}
     stored = {
         (name, task): [embed_clips(model, clips, args.output_dir / "cache", args.num_workers) for clips in tasks[task].clips]
         for name, model in models.items()

@@ -15,9 +15,10 @@ import torch
 
 from datasets import esc50
 from datasets.recordings import Recordings
-from helpers import cli, distributed, finetuning
-from helpers.objectives import CLASSIFICATION
-from helpers.run import experiment_folder
+from helpers import cli
+from helpers.training import distributed, finetuning
+from helpers.training.objectives import CLASSIFICATION
+from helpers.training.run import experiment_folder
 
 RECIPES = finetuning.published_recipes(later_tuned=(6e-5, 80, 128, 10, 10, 65), first_release=(1e-5, 50, 64, 10, 20, 20))
 ALL = "all"

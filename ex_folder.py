@@ -15,9 +15,19 @@ import numpy as np
 
 from datasets import folder
 from datasets.recordings import Recordings
-from helpers import cli, distributed
-from helpers.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, evaluate, finetune, parse, print_scores
-from helpers.objectives import CLASSIFICATION, TAGGING
+from helpers import cli
+from helpers.training import distributed
+from helpers.training.finetuning import (
+    TUNED_AUGMENTATION,
+    Task,
+    add_cache_option,
+    add_options,
+    evaluate,
+    finetune,
+    parse,
+    print_scores,
+)
+from helpers.training.objectives import CLASSIFICATION, TAGGING
 
 CLIPS_TO_SEE = 8000  # in a training, by way of more epochs for fewer clips
 

@@ -10,8 +10,9 @@ import argparse
 from collections.abc import Sequence
 
 from datasets import fsd50k
-from helpers import cli, distributed, finetuning
-from helpers.objectives import TAGGING
+from helpers import cli
+from helpers.training import distributed, finetuning
+from helpers.training.objectives import TAGGING
 
 RECIPES = finetuning.published_recipes(later_tuned=(7e-5, 80, 64, 10, 10, 65), first_release=(5e-5, 20, 64, 0, 6, 9))
 

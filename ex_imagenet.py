@@ -17,17 +17,20 @@ from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
 from datasets.images import Images, Picture, Transform, evaluation_transform, training_transform
-from helpers import cli, distributed, schedules
-from helpers.averaging import moving_average
-from helpers.builders import make_loader, make_training_loader, set_batch_norm_momentum
-from helpers.finetuning import print_scores
-from helpers.losses import cross_entropy_per_clip
+from helpers import cli, network_options
 from helpers.metrics import top_k_accuracy
-from helpers.mixing import mixed_loss, mixup
-from helpers.objectives import CLASSIFICATION
-from helpers.run import Run, parse_arguments, parse_as_trained, seed_everything
-from helpers.training import Predictions, default_precision, fit, predict
+from helpers.seeding import seed_everything
+from helpers.training import distributed, options
+from helpers.training.builders import make_loader, make_training_loader
+from helpers.training.evaluation import Predictions, default_precision, predict
+from helpers.training.finetuning import print_scores
+from helpers.training.loop import fit
+from helpers.training.mixing import mixed_loss, mixup
+from helpers.training.objectives import CLASSIFICATION, cross_entropy_per_clip
+from helpers.training.optimization import linear_warmup_cosine_down, moving_average, set_batch_norm_momentum
+from helpers.training.run import Run, parse_arguments, parse_as_trained
 from models import checkpoints
+from models.errors import UserError
 from models.image import ImageModel, standardise
 from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
@@ -39,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate a trained checkpoint instead of training")
     parser.add_argument("--image_size", type=cli.positive_int, default=224, help="side of the square that is seen, in pixels")
     parser.add_argument("--eval_crop", type=cli.unit_interval, default=0.875, help="share of the shorter side seen in evaluation")
-    cli.add_run_options(parser, batch_size=1024)
-    cli.add_training_options(parser, experiment_name="imagenet")
-    cli.add_network_options(parser)
+    options.add_run_options(parser, batch_size=1024)
+    options.add_training_options(parser, experiment_name="imagenet")
+    network_options.add_network_options(parser)
     group = parser.add_argument_group("augmentation and regularisation")
     group.add_argument("--min_crop_area", type=cli.unit_interval, default=0.08, help="smallest share of an image in a random crop")
     group.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
@@ -51,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mixup_alpha", type=cli.non_negative_float, default=0.2, help="alpha of mixup; 0: off")
     group.add_argument("--label_smoothing", type=cli.unit_interval, default=0.1, help="share of a target spread over all classes")
     group.add_argument("--ema_decay", type=cli.unit_interval, default=0.9999, help="of the average of weights that is kept; 0: off")
-    cli.add_batch_norm_option(parser)
+    options.add_batch_norm_option(parser)
     group = parser.add_argument_group("optimizer and schedule")
     group.add_argument("--n_epochs", type=cli.positive_int, default=300, help="number of epochs; the schedule spans them")
     group.add_argument("--max_lr", "--lr", type=cli.positive_float, default=2e-3, help="peak learning rate of AdamW")
@@ -97,7 +100,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     images, validation_images = Images(args.dataset_dir, "train", augment), validation_set(args)
     if images.class_names != validation_images.class_names:
         one_sided = sorted(set(images.class_names) ^ set(validation_images.class_names))
-        raise ValueError(f"train/ and val/ of {args.dataset_dir} need the same classes; in one alone: {', '.join(one_sided[:5])}")
+        raise UserError(f"train/ and val/ of {args.dataset_dir} need the same classes; in one alone: {', '.join(one_sided[:5])}")
     with Run(args) as run:
         model = ImageModel(build_network(args, run, images.class_names)).to(device)
         set_batch_norm_momentum(model.network, args.batch_norm_momentum)
@@ -115,7 +118,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         fit(
             model, loader, training_loss, lambda: scores(predict(kept, validation_loader, args.precision)),
             optimizer=torch.optim.AdamW(parameter_groups(model.network, args.weight_decay), lr=args.max_lr),
-            schedule=lambda epoch: schedules.linear_warmup_cosine_down(epoch, args.n_epochs, args.warm_up_len),
+            schedule=lambda epoch: linear_warmup_cosine_down(epoch, args.n_epochs, args.warm_up_len),
             n_epochs=args.n_epochs, run=run, selection="accuracy", average=average,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
@@ -152,7 +155,7 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     """Print top-1 and top-5 accuracy on the images in val/."""
     network, images = checkpoints.load_model(args.evaluate), validation_set(args)
     if network.labels != images.class_names:
-        raise ValueError(f"the classes of {args.evaluate} are not those of {args.dataset_dir}; give a checkpoint trained on them")
+        raise UserError(f"the classes of {args.evaluate} are not those of {args.dataset_dir}; give a checkpoint trained on them")
     predictions = predict(ImageModel(network).to(device), make_loader(images, args), args.precision)
     print_scores(f"Results on the validation images: {args.evaluate}", scores(predictions))
 

@@ -24,8 +24,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import cli, export
+from helpers import cli
+from helpers.export import graph as export
 from models import checkpoints
+from models.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,11 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.output.suffix != ".onnx":
-        raise ValueError(f"--output must end in .onnx, not {args.output.name!r}")
+        raise UserError(f"--output must end in .onnx, not {args.output.name!r}")
     if args.output.is_dir():
-        raise ValueError(f"--output {args.output} is a folder")
+        raise UserError(f"--output {args.output} is a folder")
     if args.int8 != bool(args.calibration):
-        raise ValueError("--int8 and --calibration RECORDING... go together")
+        raise UserError("--int8 and --calibration RECORDING... go together")
     checkpoint = checkpoints.load(args.model_name)
     network = checkpoints.build(checkpoint).eval()
     name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem

@@ -49,9 +49,9 @@ def _entry(name: str) -> _Callable[..., _Any]:
 def tagger(model: str | list[str] = "mn10_as", **options: _Any) -> _Any:
     """An `AudioTagger`: recordings of any rate and length -> labelled scores, time lines and embeddings.
 
-    `options` are those of `helpers.tagger.AudioTagger`: device, backend, batch_size, min_seconds, layers, pooling.
+    `options` are those of `helpers.tagger.audio_tagger.AudioTagger`: device, backend, batch_size, min_seconds, layers, pooling.
     """
-    from helpers.tagger import AudioTagger
+    from helpers.tagger.audio_tagger import AudioTagger
 
     return AudioTagger(model, **options)
 

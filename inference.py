@@ -23,13 +23,15 @@ from tqdm import tqdm
 
 from datasets import audio
 from helpers import cli
-from helpers.embedding_files import embeddings_path, write_embeddings
-from helpers.events import Event
-from helpers.results import Embedding, Failure, Tagging, likeliest, results_file, results_path
-from helpers.streaming import THRESHOLD, StreamTagger, read_pieces
-from helpers.tagger import BACKENDS, HOP_SECONDS, LAYERS, WINDOW_SECONDS, AudioTagger
-from helpers.windows import to_samples
+from helpers.devices import pick_device
+from helpers.tagger.audio_tagger import BACKENDS, HOP_SECONDS, LAYERS, WINDOW_SECONDS, AudioTagger
+from helpers.tagger.embedding_files import embeddings_path, write_embeddings
+from helpers.tagger.events import Event
+from helpers.tagger.results import Embedding, Failure, Tagging, likeliest, results_file, results_path
+from helpers.tagger.streaming import THRESHOLD, StreamTagger, read_pieces
+from helpers.tagger.windows import to_samples
 from models.config import POOLINGS
+from models.errors import UserError
 
 STANDARD_INPUT = "-"
 TOP_K, TOP_K_WINDOW = 10, 3
@@ -115,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.backend == "onnx":
         tagger = AudioTagger(args.model_name, backend="onnx", **options)
     else:
-        tagger = AudioTagger(args.ensemble or args.model_name, cli.pick_device(args.cuda), **options)
+        tagger = AudioTagger(args.ensemble or args.model_name, pick_device(args.cuda), **options)
     if args.stream:
         return follow(tagger, args)
     if args.embed:
@@ -132,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     window, hop = args.window or WINDOW_SECONDS, args.hop or HOP_SECONDS
     timeline = None
     if args.plot:
-        from helpers.timeline_figure import timeline_figure  # imports matplotlib
+        from helpers.tagger.timeline_figure import timeline_figure  # imports matplotlib
 
         timeline = tagger.tag_windows(source, window, hop, **wanted, name=name)
         timeline_figure(source, timeline, args.plot, count=args.top_k or TOP_K)
@@ -162,7 +164,7 @@ def find_recordings(paths: Sequence[str]) -> list[str]:
         elif os.path.isdir(path):
             below = audio.find(path)
             if not below:
-                raise ValueError(f"{path} holds no recordings ({', '.join(audio.SUFFIXES)})")
+                raise UserError(f"{path} holds no recordings ({', '.join(audio.SUFFIXES)})")
             found += map(str, below)
         elif glob.has_magic(path):
             matching = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from helpers import cli
-from helpers.activation_memory import MemoryReport, peak_memory
-from helpers.macs import describe, meta_network, spectrogram_shape
-from helpers.measured_memory import DTYPES, compare_outputs, inference_seconds, measure_memory
-from helpers.tables import table
+from helpers import cli, network_options
+from helpers.costs.activation_memory import MemoryReport, peak_memory
+from helpers.costs.macs import describe, meta_network, spectrogram_shape
+from helpers.costs.measured_memory import DTYPES, compare_outputs, inference_seconds, measure_memory
+from helpers.costs.tables import table
 from models.config import Arch, MelConfig
 from models.memory_efficient import memory_efficient
 from models.network import MobileNetV3
@@ -48,14 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--measure", action="store_true", help="also run both ways and compare")
     parser.add_argument("--rounds", type=cli.positive_int, default=5, help="turns in which --measure takes the times")
     parser.add_argument("--plot", type=cli.figure_path, help="draw bars by block, both ways, into this file")
-    cli.add_architecture_options(parser)
-    cli.add_front_end_options(parser)
+    network_options.add_architecture_options(parser)
+    network_options.add_front_end_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    arch, mel = cli.described_model(args.model_name, args)
+    arch, mel = network_options.described_model(args.model_name, args)
     network = meta_network(arch, mel)
     name = args.model_name or describe(arch)
     way = EFFICIENT if args.memory_efficient_inference or args.two_passes else PLAIN
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = measure(random_network(arch, mel), ways, args.rounds) if args.measure else {}
     measured = {way: report for (way, bits), report in measured.items() if bits == args.bits_per_elem}
     if args.plot:
-        from helpers.cost_figures import memory_figure
+        from helpers.costs.figures import memory_figure
 
         memory_figure(analytic, measured, f"'{name}', a clip of 10 seconds, {args.bits_per_elem} bits an activation", args.plot)
         print(f"figure: {args.plot}")

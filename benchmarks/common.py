@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from helpers.cores import available_cores
+from helpers.devices import available_cores
+from models.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "resources" / "recordings"
@@ -76,7 +77,7 @@ def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path
         if result.returncode != 0:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             what = " ".join(str(part) for part in arguments if "\n" not in str(part))
-            raise ValueError(f"python {what} failed: {reason.removeprefix('error: ')}")
+            raise UserError(f"python {what} failed: {reason.removeprefix('error: ')}")
         took = json.loads(report.read_text())
     return Run(took["seconds"], took["peak"], [(seconds, size) for seconds, size in took["samples"]], result.stdout)
 

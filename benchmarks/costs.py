@@ -21,9 +21,9 @@ from tqdm import tqdm
 from benchmarks import common, speed
 from benchmarks.speed import Work
 from helpers import cli
-from helpers.costs import model_costs, published_models
-from helpers.macs import spectrogram_shape
-from helpers.tables import table
+from helpers.costs.macs import spectrogram_shape
+from helpers.costs.released import model_costs, published_models
+from helpers.costs.tables import table
 from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = measure(args.models, args.threads, args.rounds)
     print(table([{**row.rounded(), **{f"{way}, ms": f"{1000 * seconds[row.name, way]:.1f}" for way in WAYS}} for row in costs]))
     if args.figure:
-        from helpers.cost_figures import cost_figure
+        from helpers.costs.figures import cost_figure
 
         cost_figure(costs, seconds, published_models(), args.figure)
         print(f"figure: {args.figure}")

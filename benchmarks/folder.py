@@ -27,9 +27,10 @@ from benchmarks import common
 from benchmarks.speed import plain_log_mel
 from datasets import audio
 from helpers import cli
-from helpers.results import Failure
-from helpers.tagger import BACKENDS, WHOLE_SECONDS, AudioTagger
+from helpers.tagger.audio_tagger import BACKENDS, WHOLE_SECONDS, AudioTagger
+from helpers.tagger.results import Failure
 from models.checkpoints import load_model
+from models.errors import UserError
 from models.network import MobileNetV3
 
 SHORTEST = 0.1  # seconds
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if common.version("librosa") == "missing":
-        raise ValueError("the plain loop reads with librosa, which is missing: pip install librosa")
+        raise UserError("the plain loop reads with librosa, which is missing: pip install librosa")
     print(common.machine("torch", "onnxruntime", "librosa", "soundfile", "soxr"))
     seconds = choose(args.audio_path, args.clips, args.seed)
     groups = cut(list(seconds), args.rounds)
@@ -102,7 +103,7 @@ def choose(folders: Sequence[Path], count: int, seed: int) -> dict[Path, float]:
         else:
             print(f"left out: {path} takes {len(waveform) / rate:g} s, not {SHORTEST:g} to {WHOLE_SECONDS:g}")
     if not seconds:
-        raise ValueError(f"no usable recordings in {', '.join(map(str, folders))}")
+        raise UserError(f"no usable recordings in {', '.join(map(str, folders))}")
     return seconds
 
 

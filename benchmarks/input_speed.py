@@ -34,8 +34,8 @@ from datasets.augment import Augmented
 from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from helpers import cli
-from helpers.losses import bce_per_clip
 from helpers.metrics import tagging_metrics
+from helpers.training.objectives import bce_per_clip
 from models.MobileNetV3 import get_model
 from models.waveform import WaveformModel
 

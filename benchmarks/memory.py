@@ -19,8 +19,9 @@ import soundfile
 
 from benchmarks import common
 from benchmarks.common import Run
-from helpers import cli, model_cache
-from helpers.tagger import BACKENDS
+from helpers import cli
+from helpers.export import cache as model_cache
+from helpers.tagger.audio_tagger import BACKENDS
 
 SHARES = (1 / 60, 1 / 6, 1)  # of the longest recording
 OPTIONS = {"whole": [], "time line": ["--window", 10]}

@@ -17,8 +17,9 @@ from statistics import median
 
 from benchmarks import common
 from benchmarks.common import Run
-from helpers import cli, model_cache
-from helpers.tagger import BACKENDS
+from helpers import cli
+from helpers.export import cache as model_cache
+from helpers.tagger.audio_tagger import BACKENDS
 
 
 def build_parser() -> argparse.ArgumentParser:

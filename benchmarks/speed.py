@@ -32,12 +32,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks import common
-from helpers import cli, export
-from helpers.cores import available_cores
-from helpers.macs import count_macs
-from helpers.onnx_backend import ParallelGraph, new_session
+from helpers import cli
+from helpers.costs.macs import count_macs
+from helpers.devices import available_cores
+from helpers.export import graph as export
+from helpers.export.runtime import ParallelGraph, new_session
 from models.blocks import ConvNormActivation
 from models.config import MelConfig
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.preprocess import LOG_OFFSET, PRE_EMPHASIS, AugmentMelSTFT, mel_filterbank
@@ -220,7 +222,7 @@ def check(runs: Mapping[str, Callable[[], tuple[Tensor, ...] | Tensor]]) -> None
     for way, result in others:
         for one, other in zip(*((x,) if isinstance(x, Tensor) else x for x in (result, reference)), strict=True):
             if not (one - other).abs().max() <= TOLERANCE * other.abs().max():
-                raise ValueError(f"{way} computes something else: {(one - other).abs().max():g} of {other.abs().max():g}")
+                raise UserError(f"{way} computes something else: {(one - other).abs().max():g} of {other.abs().max():g}")
 
 
 def measure_in_turns(works: Sequence[Work], rounds: int) -> dict[Work, list[float]]:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from benchmarks import common
 from helpers import cli
 from models.embeddings import TIMESTAMP_HOP, TIMESTAMP_WINDOW, EmbeddingConfig, EmbeddingModel, forward_layers
+from models.errors import UserError
 from models.MobileNetV3 import MobileNetV3, get_model
 from models.waveform import WaveformModel
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         if not difference <= TOLERANCE:
-            raise ValueError(f"the two ways differ by {difference:g} of a layer's largest value")
+            raise UserError(f"the two ways differ by {difference:g} of a layer's largest value")
         times: dict[str, list[float]] = {name: [] for name in models}
         for number, name in common.in_turns(list(models), args.rounds):
             start = time.perf_counter()

@@ -16,6 +16,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from models.errors import UserError
+
 # File name suffixes of what libsndfile reads; decoding itself goes by content.
 SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
 SUFFIXES += (".wave", ".aifc", ".snd", ".rf64", ".voc", ".sph")
@@ -199,7 +201,7 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     Whatever lies above half of the lower rate is removed. The length becomes about samples * to_rate / from_rate.
     """
     if from_rate <= 0 or to_rate <= 0:
-        raise ValueError(f"sample rates are {from_rate} and {to_rate} Hz; both must be positive")
+        raise UserError(f"sample rates are {from_rate} and {to_rate} Hz; both must be positive")
     return waveform if from_rate == to_rate else soxr.resample(waveform, from_rate, to_rate, quality="HQ")
 
 
@@ -223,7 +225,7 @@ def crop_or_pad(waveform: np.ndarray, length: int, start: int = 0) -> np.ndarray
     A crop is a view of the input, not a copy. Raises ValueError for a negative length or start.
     """
     if length < 0 or start < 0:
-        raise ValueError(f"length is {length} and start {start}; both must be 0 samples or more")
+        raise UserError(f"length is {length} and start {start}; both must be 0 samples or more")
     piece = waveform[start : start + length]
     return piece if len(piece) == length else np.pad(piece, (0, length - len(piece)))
 

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.clip import Clip, TaughtClip
+from models.errors import UserError
 
 WAVMIX_RATE = 0.5  # share of the clips that are mixed with another one
 
@@ -38,7 +39,7 @@ class Augmented(Dataset):
     def __init__(self, clips: Dataset[Clip | TaughtClip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
         """Wrap any data set of `Clip`; zero and False switch an augmentation off. ValueError for negative options."""
         if roll < 0 or gain_db < 0:
-            raise ValueError(f"roll is {roll} samples and gain_db {gain_db} dB; both must be 0 (off) or more")
+            raise UserError(f"roll is {roll} samples and gain_db {gain_db} dB; both must be 0 (off) or more")
         self.clips = clips
         self.roll = roll
         self.gain_db = gain_db
@@ -62,7 +63,7 @@ class Augmented(Dataset):
 
 def _mix(clip: Clip | TaughtClip, other: Clip | TaughtClip) -> Clip | TaughtClip:
     if clip.waveform.shape != other.waveform.shape:
-        raise ValueError(
+        raise UserError(
             f"wavmix needs clips of one length; {clip.name} has {len(clip.waveform)} samples, {other.name} "
             f"{len(other.waveform)}: give the data set a clip length"
         )

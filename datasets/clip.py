@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.audio import crop_or_pad
+from models.errors import UserError
 
 
 class Clip(NamedTuple):
@@ -43,9 +44,9 @@ class ClipDataset(Dataset[Clip]):
         `random_crop` takes longer clips from a place drawn from torch's generator; otherwise they keep their beginning.
         """
         if clip_seconds is not None and round(clip_seconds * sample_rate) < 1:
-            raise ValueError(f"clip_seconds is {clip_seconds}; it must give at least one sample, or be None")
+            raise UserError(f"clip_seconds is {clip_seconds}; it must give at least one sample, or be None")
         if clip_seconds is None and random_crop:
-            raise ValueError("random_crop needs clip_seconds, which is None; give the length to crop to")
+            raise UserError("random_crop needs clip_seconds, which is None; give the length to crop to")
         self.sample_rate = sample_rate
         self.clip_seconds = clip_seconds
         self.random_crop = random_crop

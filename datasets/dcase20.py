@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from datasets.layout import find_dir, read_table
 from datasets.recordings import Recordings, one_hot
+from models.errors import UserError
 
 SCENES = (
     "airport", "bus", "metro", "metro_station", "park",
@@ -64,7 +65,7 @@ def device_of(filename: str) -> str:
     """
     parts = PurePosixPath(filename).stem.split("-")
     if len(parts) != 5 or parts[-1] not in DEVICES:
-        raise ValueError(f"{filename!r} is not scene-city-location-segment-device.wav with a device of {', '.join(DEVICES)}")
+        raise UserError(f"{filename!r} is not scene-city-location-segment-device.wav with a device of {', '.join(DEVICES)}")
     return parts[-1]
 
 
@@ -72,7 +73,7 @@ def city_of(identifier: str) -> str:
     """City of a recording location such as barcelona-203: what is before '-'. ValueError for another form."""
     city, dash, _ = identifier.partition("-")
     if not (city and dash):
-        raise ValueError(f"{identifier!r} is not city-location, as meta.csv has it")
+        raise UserError(f"{identifier!r} is not city-location, as meta.csv has it")
     return city
 
 
@@ -87,14 +88,14 @@ def read_list(folder: Path, part: str) -> list[dict[str, str]]:
     path = folder / "evaluation_setup" / f"fold1_{part}.csv"
     listed = read_table(path, ("filename", "scene_label"), delimiter="\t", advice=advice)
     if not listed or len({row["filename"] for row in listed}) < len(listed):
-        raise ValueError(f"{path} is empty or names a file twice; fetch it again")
+        raise UserError(f"{path} is empty or names a file twice; fetch it again")
     rows = []
     for row in listed:
         name = row["filename"]
         if meta.get(name, {}).get("scene_label") != row["scene_label"]:
-            raise ValueError(f"{path}: {name} with scene {row['scene_label']} is not in meta.csv; fetch both again")
+            raise UserError(f"{path}: {name} with scene {row['scene_label']} is not in meta.csv; fetch both again")
         if row["scene_label"] not in SCENES or PurePosixPath(name).parts != ("audio", PurePosixPath(name).name):
-            raise ValueError(f"{path}: {name} is not audio/<file> of one of the scenes {', '.join(SCENES)}")
+            raise UserError(f"{path}: {name} is not audio/<file> of one of the scenes {', '.join(SCENES)}")
         device_of(name), city_of(meta[name]["identifier"])  # which raise
         rows.append(meta[name])
     return rows

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.layout import find_dir, read_table
 from datasets.recordings import Recordings, one_hot
+from models.errors import UserError
 
 NUM_CLASSES = 50
 CLIP_SECONDS = 5.0
@@ -55,7 +56,7 @@ def class_names(dataset_dir: str | Path | None) -> tuple[str, ...]:
     """The 50 categories by target, as the CSV names them."""
     names = {int(row["target"]): row["category"] for row in read_rows(resolve_dir(dataset_dir) / "meta" / "esc50.csv")}
     if len(names) != NUM_CLASSES:
-        raise ValueError(f"meta/esc50.csv names {len(names)} classes instead of {NUM_CLASSES}; fetch it again")
+        raise UserError(f"meta/esc50.csv names {len(names)} classes instead of {NUM_CLASSES}; fetch it again")
     return tuple(names[target] for target in range(NUM_CLASSES))
 
 
@@ -63,7 +64,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read meta/esc50.csv. Raises FileNotFoundError, and ValueError for what contradicts its form or itself."""
     rows = read_table(path, COLUMNS, advice=f"pass --dataset_dir, set ESC50_DIR, or {_ADVICE}")
     if not rows:
-        raise ValueError(f"{path} has no rows; fetch it again")
+        raise UserError(f"{path} has no rows; fetch it again")
     folds, targets = set(map(str, FOLDS)), set(map(str, range(NUM_CLASSES)))
     files: set[str] = set()
     categories: dict[str, str] = {}
@@ -71,14 +72,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     for row in rows:
         name = row["filename"]
         if Path(name).name != name or name in files:
-            raise ValueError(f"{path}: {name!r} is there twice, or is no plain file name")
+            raise UserError(f"{path}: {name!r} is there twice, or is no plain file name")
         files.add(name)
         if row["fold"] not in folds or row["target"] not in targets:
-            raise ValueError(f"{path}: {name} has fold {row['fold']} of 1 to 5, target {row['target']} of 0 to {NUM_CLASSES - 1}")
+            raise UserError(f"{path}: {name} has fold {row['fold']} of 1 to 5, target {row['target']} of 0 to {NUM_CLASSES - 1}")
         if categories.setdefault(row["target"], row["category"]) != row["category"]:
-            raise ValueError(f"{path}: target {row['target']} is both {categories[row['target']]} and {row['category']}")
+            raise UserError(f"{path}: target {row['target']} is both {categories[row['target']]} and {row['category']}")
         if fold_of_source.setdefault(row["src_file"], row["fold"]) != row["fold"]:
-            raise ValueError(
+            raise UserError(
                 f"{path}: source recording {row['src_file']} is in folds {fold_of_source[row['src_file']]} and {row['fold']}; "
                 "training and test would share it"
             )
@@ -94,11 +95,11 @@ def _open(
     cache_dir: str | Path | None,
 ) -> Recordings:
     if fold not in FOLDS:
-        raise ValueError(f"fold is {fold}; ESC-50 has folds 1 to 5")
+        raise UserError(f"fold is {fold}; ESC-50 has folds 1 to 5")
     folder = resolve_dir(dataset_dir)
     rows = [row for row in read_rows(folder / "meta" / "esc50.csv") if (int(row["fold"]) == fold) == held_out]
     if not rows:
-        raise ValueError(f"{folder}: no clip is {'in' if held_out else 'outside of'} fold {fold}; fetch meta/esc50.csv again")
+        raise UserError(f"{folder}: no clip is {'in' if held_out else 'outside of'} fold {fold}; fetch meta/esc50.csv again")
     audio_dir = folder / "audio_32k"
     if not audio_dir.is_dir():
         audio_dir = folder / "audio"

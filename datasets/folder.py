@@ -20,6 +20,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.layout import read_table
 from datasets.recordings import Recordings
+from models.errors import UserError
 
 SPLITS = ("train", "val", "test")
 _SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
@@ -128,7 +129,7 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
         found.leave_out(name, "class without a usable recording")
     if not class_names or (len(class_names) < 2 and not found.is_multi_label):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out[:3])
-        raise ValueError(
+        raise UserError(
             f"{root} has usable recordings of {len(class_names)} classes, which is nothing to learn from; "
             f"give a folder with one folder a class, or a CSV{reasons and f' ({reasons})'}"
         )
@@ -162,14 +163,14 @@ def split(data: FolderData, val_share: float = 0.2, seed: int = 0, *, fold: str 
     Raises ValueError if a part lacks, or a group is on both sides.
     """
     if not 0 < val_share < 1:
-        raise ValueError(f"val_share is {val_share}; it must be between 0 and 1")
+        raise UserError(f"val_share is {val_share}; it must be between 0 and 1")
     if fold is not None and data.folds is None:
-        raise ValueError(f"fold {fold} is asked for, but there is no fold column")
+        raise UserError(f"fold {fold} is asked for, but there is no fold column")
     if data.folds is not None:
         folds = sorted(set(data.folds), key=lambda name: (len(name), name))
         fold = folds[0] if fold is None else fold
         if fold not in folds or len(folds) < 2:
-            raise ValueError(f"fold {fold!r} cannot be held out; there are {', '.join(folds)}")
+            raise UserError(f"fold {fold!r} cannot be held out; there are {', '.join(folds)}")
         parts = ["val" if name == fold else "train" for name in data.folds]
     else:
         parts = list(data.splits or ["train"] * len(data.paths))
@@ -180,12 +181,12 @@ def split(data: FolderData, val_share: float = 0.2, seed: int = 0, *, fold: str 
             parts[training[position]] = "val"
     result = Split(*(np.array([index for index, part in enumerate(parts) if part == name], np.int64) for name in SPLITS))
     if not len(result.train) or not len(result.val):
-        raise ValueError(f"{len(result.train)} clips to train and {len(result.val)} to validate on; both need some")
+        raise UserError(f"{len(result.train)} clips to train and {len(result.val)} to validate on; both need some")
     if data.groups:
         part_of: dict[str, str] = {}
         for group, part in zip(data.groups, parts, strict=True):
             if part_of.setdefault(group, part) != part:
-                raise ValueError(f"group {group!r} is in {part_of[group]} and {part}; give all of its clips one split or fold")
+                raise UserError(f"group {group!r} is in {part_of[group]} and {part}; give all of its clips one split or fold")
     return result
 
 
@@ -197,7 +198,7 @@ def _from_folders(root: Path) -> _Findings:
         found.columns.add("split")
     elif len({_SPLIT_WORDS[name.lower()] for name in top if name.lower() in _SPLIT_WORDS}) > 1:
         others = sorted(name for name in top if name.lower() not in _SPLIT_WORDS)
-        raise ValueError(
+        raise UserError(
             f"{root} has folders for training and testing and others beside them ({', '.join(others[:3])}), so it is not clear "
             "what the classes are; move the others away, or say it in a CSV"
         )
@@ -231,20 +232,20 @@ def _from_table(root: Path, csv: Path) -> _Findings:
     found = _Findings()
     rows = read_table(csv, ("path", "labels"), advice="give the CSV file that lists the recordings")
     if not rows:
-        raise ValueError(f"{csv} has no rows")
+        raise UserError(f"{csv} has no rows")
     found.columns = {"split", "fold", "group"} & set(rows[0])
     if {"split", "fold"} <= found.columns:
-        raise ValueError(f"{csv} has both a split and a fold column; keep one")
+        raise UserError(f"{csv} has both a split and a fold column; keep one")
     for number, row in enumerate(rows, 1):
         labels = tuple(dict.fromkeys(_normal(label.strip()) for label in row["labels"].split(";") if label.strip()))
         found.classes.update(labels)
         found.is_multi_label |= len(labels) != 1
         part = row.get("split", "").strip().lower()
         if "split" in row and part not in _SPLIT_WORDS:
-            raise ValueError(f"{csv}, row {number}: split {row['split']!r} is none of {', '.join(_SPLIT_WORDS)}")
+            raise UserError(f"{csv}, row {number}: split {row['split']!r} is none of {', '.join(_SPLIT_WORDS)}")
         fold = row.get("fold", "").strip()
         if "fold" in row and not fold:
-            raise ValueError(f"{csv}, row {number}: the fold is empty")
+            raise UserError(f"{csv}, row {number}: the fold is empty")
         name = row["path"].strip()
         path = _spelled_as_on_disk(root, name)
         if problem := ("no path" if not name else _problem(path, root)):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.layout import find_dir, read_table
+from models.errors import UserError
 
 NUM_CLASSES = 200
 DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "fsd50k"
@@ -35,7 +36,7 @@ def validation_set(
 def evaluation_set(
     dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
 ) -> Mp3Dataset:
-    """The 10,231 clips of the evaluation set, each from its beginning; `clip_seconds` None gives whole clips (see `WholeClips`)."""
+    """The 10,231 clips of the evaluation set, each from its beginning; None as `clip_seconds` gives whole clips."""
     return _open(dataset_dir, "eval", sample_rate, clip_seconds)
 
 
@@ -50,7 +51,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     rows = read_table(path, ("index", "label", "mid"), header=False)
     labels = tuple(row["label"] for row in rows)
     if [row["index"] for row in rows] != [str(index) for index in range(NUM_CLASSES)] or len(set(labels)) != NUM_CLASSES:
-        raise ValueError(f"{path} does not number {NUM_CLASSES} different labels from 0 on; fetch it again")
+        raise UserError(f"{path} does not number {NUM_CLASSES} different labels from 0 on; fetch it again")
     return labels
 
 

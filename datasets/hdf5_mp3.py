@@ -24,6 +24,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.audio import AudioError
 from datasets.clip import Clip, ClipDataset
+from models.errors import UserError
 
 NAME_BYTES = 20
 _NAMES, _MP3S, _TARGETS = "audio_name", "mp3", "target"
@@ -53,7 +54,7 @@ class Mp3Writer:
     def __init__(self, path: str | Path, num_classes: int) -> None:
         """`path` is the destination, which must not exist yet; its folder is created. `num_classes` is K."""
         if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}; it must be 1 or more")
+            raise UserError(f"num_classes is {num_classes}; it must be 1 or more")
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
         self.num_classes = num_classes
@@ -196,7 +197,7 @@ class Mp3Dataset(ClipDataset):
         super().__init__(sample_rate, clip_seconds, random_crop)
         self.paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not self.paths:
-            raise ValueError("no paths given; name at least one HDF5 file")
+            raise UserError("no paths given; name at least one HDF5 file")
         self.num_classes = num_classes
         self._stops = list(accumulate(_check_layout(path, num_classes) for path in self.paths))
         self._files: dict[int, dict[str, h5py.Dataset]] = {}  # by position in `paths`

@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets.layout import read_table
 from datasets.recordings import Recordings
+from models.errors import UserError
 
 TRAIN_VALID_TEST = "trainvaltest"
 K_FOLDS = ("new_split_kfold", "presplit_kfold")
@@ -40,25 +41,25 @@ class HearTask:
         for what is missing, ValueError for a split that the task has not got, and for files or labels that do not fit the task.
         """
         if split not in self.splits:
-            raise ValueError(f"{self.path}: there is no split {split!r}; there are {', '.join(self.splits)}")
+            raise UserError(f"{self.path}: there is no split {split!r}; there are {', '.join(self.splits)}")
         index = {label: i for i, label in enumerate(self.labels)}
         path = self.path / f"{split}.json"
         files = _read_json(path)
         if not files:
-            raise ValueError(f"{path} names no files; {_ADVICE}")
+            raise UserError(f"{path} names no files; {_ADVICE}")
         targets = np.zeros((len(files), len(self.labels)), np.uint8)
         names = sorted(files)
         for row, name in enumerate(names):
             labels = files[name]
             if not _is_plain(name):
-                raise ValueError(f"{path}: {name!r} is no plain file name")
+                raise UserError(f"{path}: {name!r} is no plain file name")
             if not isinstance(labels, list):
-                raise ValueError(f"{path}: {name} has not a list of labels but {labels!r}")
+                raise UserError(f"{path}: {name} has not a list of labels but {labels!r}")
             unknown = [label for label in map(str, labels) if label not in index]
             if unknown:
-                raise ValueError(f"{path}: {name} has the label {unknown[0]!r}, which is not in labelvocabulary.csv")
+                raise UserError(f"{path}: {name} has the label {unknown[0]!r}, which is not in labelvocabulary.csv")
             if not self.is_multi_label and len(labels) != 1:
-                raise ValueError(f"{path}: {name} has {len(labels)} labels; files of a multiclass task have exactly one")
+                raise UserError(f"{path}: {name} has {len(labels)} labels; files of a multiclass task have exactly one")
             targets[row, [index[str(label)] for label in labels]] = 1
         folder = self.path / str(sample_rate if sample_rate in self.sample_rates else self.sample_rates[-1]) / split
         return Recordings(
@@ -84,18 +85,18 @@ def read_task(path: str | Path) -> HearTask:
     def value(key: str, allowed: tuple[str, ...] = ()) -> str:
         found = metadata.get(key)
         if not isinstance(found, str) or not found or (allowed and found not in allowed):
-            raise ValueError(f"{file}: {key} is {found!r} instead of {' or '.join(allowed) or 'a name'}; {_ADVICE}")
+            raise UserError(f"{file}: {key} is {found!r} instead of {' or '.join(allowed) or 'a name'}; {_ADVICE}")
         return found
 
     def names(key: str, least: int) -> tuple[str, ...]:
         found = metadata.get(key)
         if not isinstance(found, list) or not all(map(_is_plain, found)) or len(set(found)) != len(found) or len(found) < least:
-            raise ValueError(f"{file}: {key} is {found!r} instead of a list of at least {least} different names; {_ADVICE}")
+            raise UserError(f"{file}: {key} is {found!r} instead of a list of at least {least} different names; {_ADVICE}")
         return tuple(found)
 
     name = value("task_name")
     if value("embedding_type", ("scene", "event")) == "event":
-        raise ValueError(
+        raise UserError(
             f"{path} is an event task, which needs timestamp embeddings: evaluate it with the heareval kit, or give a scene task"
         )
     is_multi_label = value("prediction_type", ("multiclass", "multilabel")) == "multilabel"
@@ -103,7 +104,7 @@ def read_task(path: str | Path) -> HearTask:
     splits = ("train", "valid", "test") if split_mode == TRAIN_VALID_TEST else names("splits", 3)
     seconds = metadata.get("sample_duration")
     if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds <= LONGEST):
-        raise ValueError(f"{file}: sample_duration is {seconds!r} instead of seconds above 0, up to a day, or null; {_ADVICE}")
+        raise UserError(f"{file}: sample_duration is {seconds!r} instead of seconds above 0, up to a day, or null; {_ADVICE}")
     metrics = names("evaluation", 1)
     sample_rates = sorted(int(entry.name) for entry in path.iterdir() if entry.is_dir() and entry.name.isdecimal())
     if not sample_rates or sample_rates[0] < 1:
@@ -116,7 +117,7 @@ def _read_vocabulary(path: Path) -> tuple[str, ...]:
     rows = read_table(path, ("idx", "label"), advice=_ADVICE)
     labels = {row["idx"]: row["label"] for row in rows}
     if not rows or labels.keys() != set(map(str, range(len(rows)))) or len(set(labels.values())) != len(rows):
-        raise ValueError(f"{path} does not number different labels from 0 on without a gap; {_ADVICE}")
+        raise UserError(f"{path} does not number different labels from 0 on without a gap; {_ADVICE}")
     return tuple(labels[str(i)] for i in range(len(rows)))
 
 
@@ -127,9 +128,9 @@ def _read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); {_ADVICE}") from error
+        raise UserError(f"{path} is not JSON ({error}); {_ADVICE}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no object with names but {type(content).__name__}; {_ADVICE}")
+        raise UserError(f"{path} holds no object with names but {type(content).__name__}; {_ADVICE}")
     return content
 
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.errors import UserError
+
 
 def find_dir(dataset_dir: str | Path | None, variable: str, default: Path, advice: str) -> Path:
     """Folder of a data set: `dataset_dir`, else the environment variable, else `default`.
@@ -33,14 +35,14 @@ def read_table(
             found = reader.fieldnames or ()
             lacking = [column for column in columns if column not in found]
             if lacking:
-                raise ValueError(f"column {', '.join(lacking)} is missing; there are {', '.join(found) or 'none'}")
+                raise UserError(f"column {', '.join(lacking)} is missing; there are {', '.join(found) or 'none'}")
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise ValueError(f"this row has not the {len(found)} columns {', '.join(found)}")
+                    raise UserError(f"this row has not the {len(found)} columns {', '.join(found)}")
                 rows.append(row)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not text in UTF-8; save it as CSV in UTF-8") from error
+            raise UserError(f"{path} is not text in UTF-8; save it as CSV in UTF-8") from error
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     return rows

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from datasets import audio
 from datasets.clip import Clip, ClipDataset
+from models.errors import UserError
 
 _CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
 _HEADER_BYTES = 128
@@ -122,11 +123,11 @@ class Recordings(ClipDataset):
         super().__init__(sample_rate, clip_seconds, random_crop)
         targets = np.asarray(targets)
         if targets.ndim != 2 or not len(paths) == len(targets) == len(names):
-            raise ValueError(f"{len(paths)} paths and {len(names)} names need targets (N, K), not {targets.shape}")
+            raise UserError(f"{len(paths)} paths and {len(names)} names need targets (N, K), not {targets.shape}")
         if not len(paths):
-            raise ValueError("no recordings given; name at least one")
+            raise UserError("no recordings given; name at least one")
         if not ((targets == 0) | (targets == 1)).all():
-            raise ValueError("targets must be 0 or 1")
+            raise UserError("targets must be 0 or 1")
         self.paths = [Path(path) for path in paths]
         missing = [path for path in self.paths if not path.is_file()]
         if missing:

@@ -10,6 +10,8 @@ from statistics import NormalDist
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from models.errors import UserError
+
 
 @dataclass(frozen=True)
 class TaggingMetrics:
@@ -57,9 +59,9 @@ def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
     Raises `ValueError` for scores that are not finite.
     """
     if targets.shape != scores.shape or targets.ndim != 2:
-        raise ValueError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
+        raise UserError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
     if not np.isfinite(scores).all():
-        raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
+        raise UserError("the model's scores are not all finite; its weights or the recordings are damaged")
     num_classes = targets.shape[1]
     positives = targets.sum(0).astype(int)
     average_precision, roc_auc = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
@@ -98,9 +100,9 @@ def _is_right(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _check(targets: np.ndarray, scores: np.ndarray) -> None:
     if targets.shape != scores.shape or targets.ndim != 2 or not len(targets):
-        raise ValueError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
+        raise UserError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
     if not np.isfinite(scores).all():
-        raise ValueError("the model's scores are not all finite; its weights or the recordings are damaged")
+        raise UserError("the model's scores are not all finite; its weights or the recordings are damaged")
 
 
 def _d_prime(area: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from models import checkpoints
 from models.config import Arch
+from models.errors import UserError
 from models.network import MobileNetV3
 
 __all__ = ["MobileNetV3", "get_model"]
@@ -56,5 +57,5 @@ def get_model(
         stored = getattr(checkpoint.arch, name)
         without_weights = name == "input_dim_t" and "t" not in checkpoint.arch.se_dims
         if value not in (defaults[name].default, stored) and not without_weights:
-            raise ValueError(f"{name}={value!r} contradicts {pretrained_name}, which has {stored!r}; leave it out")
+            raise UserError(f"{name}={value!r} contradicts {pretrained_name}, which has {stored!r}; leave it out")
     return checkpoints.build(checkpoint, num_classes)

@@ -10,12 +10,12 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from tqdm import tqdm
 
+from models.errors import UserError
 from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
 
 logger = logging.getLogger(__name__)
@@ -124,33 +124,4 @@ def checkpoint_path(name: str) -> Path:
     known = [*PRETRAINED, *BUNDLED]
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or the path of a file (.pt or .onnx)")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; a file written there gets the name `path` at the end, and after an error none.
-
-    The folder is made, and the file flushed to the disk before it is renamed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # a failure here must not hide the first one
-            temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file that appears under its name when it is complete, see `replacing`."""
-    try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            write(file)
-    except RuntimeError as error:  # what torch.save makes of a full disk
-        if isinstance(error.__context__, OSError):
-            raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
-        raise
+    raise UserError(f"unknown model {name!r}; {hint}Known: {', '.join(known)}, or the path of a file (.pt or .onnx)")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
+
 AXES = {"c": 1, "f": 2, "t": 3}  # letter of an axis -> its position in (B, C, F, T)
 
 
@@ -72,7 +74,7 @@ class SqueezeExcitation(nn.Module):
     def bottleneck(self, mean: Tensor) -> Tensor:
         """Means over the other axes (B, size) -> bottleneck (B, S)."""
         if mean.shape[1] != self.fc1.in_features:
-            raise ValueError(
+            raise UserError(
                 f"squeeze-and-excitation on axis {self.axis!r} was built for size {self.fc1.in_features}, got {mean.shape[1]}: "
                 "input_dim_f must be the number of mel bands and input_dim_t the number of frames of every input"
             )

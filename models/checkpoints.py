@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models import assets
+from models import assets, files
 from models.assets import AssetError
 from models.config import Arch, MelConfig, from_plain, to_plain
+from models.errors import UserError
 from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
@@ -125,7 +126,7 @@ def save(
     }
     if training is not None:
         content["training"] = training
-    assets.write_atomically(path, lambda file: torch.save(content, file))
+    files.write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -161,7 +162,7 @@ def read_plain(path: Path) -> Any:
         if zipfile.is_zipfile(path):  # not so in torch's format before 1.6
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():  # torch.load does not look at the checksums
-                    raise ValueError(f"wrong checksum of {damaged}")
+                    raise UserError(f"wrong checksum of {damaged}")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler fails on damaged files in many ways, IndexError and struct.error among them
         with open(path, "rb") as file:
@@ -203,11 +204,11 @@ def _parse(content: Any, name: str) -> Checkpoint:
         _check_state(content["model"], arch, name)
         labels = None if content["labels"] is None else tuple(content["labels"])
         if labels is not None and len(labels) != arch.num_classes:
-            raise ValueError(f"{len(labels)} labels for {arch.num_classes} classes")
+            raise UserError(f"{len(labels)} labels for {arch.num_classes} classes")
         args = dict(content["args"])
         clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files tell it in their options
         if clip_seconds is not None and not 0 < clip_seconds < math.inf:
-            raise ValueError(f"clip_seconds is {clip_seconds}; it must be above 0")
+            raise UserError(f"clip_seconds is {clip_seconds}; it must be above 0")
         return Checkpoint(
             name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), args,
             content.get("single_label") is True, clip_seconds,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from models.errors import UserError
+
 HEAD_TYPES = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 SE_AGGREGATIONS = ("max", "avg", "add", "min")
 POOLINGS = ("mean", "max", "both")  # of embeddings
@@ -34,19 +36,19 @@ class Arch:
     def __post_init__(self) -> None:
         object.__setattr__(self, "strides", tuple(self.strides))
         if not 0 < self.width_mult < float("inf"):
-            raise ValueError(f"width_mult must be a number above 0, not {self.width_mult}")
+            raise UserError(f"width_mult must be a number above 0, not {self.width_mult}")
         if len(self.strides) != 4 or not all(stride in (1, 2) for stride in self.strides):
-            raise ValueError(f"strides must be four numbers, each 1 or 2, not {self.strides}")
+            raise UserError(f"strides must be four numbers, each 1 or 2, not {self.strides}")
         if self.head_type not in HEAD_TYPES:
-            raise ValueError(f"unknown head_type {self.head_type!r}; allowed: {', '.join(HEAD_TYPES)}")
+            raise UserError(f"unknown head_type {self.head_type!r}; allowed: {', '.join(HEAD_TYPES)}")
         letters = set(self.se_dims)
         if self.se_dims != "none" and not (letters and letters <= set("cft") and len(letters) == len(self.se_dims)):
-            raise ValueError(f"se_dims must be 'none' or a combination of the letters c, f and t, not {self.se_dims!r}")
+            raise UserError(f"se_dims must be 'none' or a combination of the letters c, f and t, not {self.se_dims!r}")
         if self.se_agg not in SE_AGGREGATIONS:
-            raise ValueError(f"unknown se_agg {self.se_agg!r}; allowed: {', '.join(SE_AGGREGATIONS)}")
+            raise UserError(f"unknown se_agg {self.se_agg!r}; allowed: {', '.join(SE_AGGREGATIONS)}")
         for name in ("num_classes", "multihead_attention_heads", "input_dim_f", "input_dim_t", "se_r"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,13 @@ class MelConfig:
             object.__setattr__(self, "fmax", float(self.sample_rate // 2 - 1000))
         for name in ("n_mels", "sample_rate", "win_length", "hop_size", "n_fft"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.n_fft % 2:
-            raise ValueError(f"n_fft must be even, not {self.n_fft}")
+            raise UserError(f"n_fft must be even, not {self.n_fft}")
         if self.win_length > self.n_fft:
-            raise ValueError(f"win_length ({self.win_length}) must not exceed n_fft ({self.n_fft}), both in samples")
+            raise UserError(f"win_length ({self.win_length}) must not exceed n_fft ({self.n_fft}), both in samples")
         if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
-            raise ValueError(
+            raise UserError(
                 f"band edges must satisfy 0 <= fmin < fmax <= sample_rate / 2 = {self.sample_rate / 2:g} Hz, "
                 f"not fmin={self.fmin:g}, fmax={self.fmax:g}"
             )
@@ -99,5 +101,5 @@ def from_plain(cls: type[Arch] | type[MelConfig], values: dict[str, Any]) -> Arc
     """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `ValueError`."""
     names = {field.name for field in fields(cls)}
     if set(values) != names:
-        raise ValueError(f"{cls.__name__} needs the fields {sorted(names)}, not {sorted(values)}")
+        raise UserError(f"{cls.__name__} needs the fields {sorted(names)}, not {sorted(values)}")
     return cls(**values)

@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from models.blocks import InvertedResidual
 from models.config import POOLINGS
+from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
@@ -54,7 +55,7 @@ class EmbeddingConfig:
         layers = self.layers.split("+") if isinstance(self.layers, str) else self.layers
         object.__setattr__(self, "layers", tuple(layer.strip() for layer in layers))
         if self.pooling not in POOLINGS:
-            raise ValueError(f"unknown pooling {self.pooling!r}; allowed: {', '.join(POOLINGS)}")
+            raise UserError(f"unknown pooling {self.pooling!r}; allowed: {', '.join(POOLINGS)}")
 
     def __str__(self) -> str:
         return "+".join(self.layers)
@@ -69,10 +70,10 @@ class EmbeddingConfig:
         for name in self.layers:
             found = fnmatch.filter(sizes, name)
             if not found:
-                raise ValueError(f"unknown layer {name!r}; this network has {', '.join(sizes)}, and patterns such as block*")
+                raise UserError(f"unknown layer {name!r}; this network has {', '.join(sizes)}, and patterns such as block*")
             layers += found
         if len(set(layers)) < len(layers):
-            raise ValueError(f"layers are named twice in {self}")
+            raise UserError(f"layers are named twice in {self}")
         columns, start = {}, 0
         for layer in layers:
             columns[layer] = slice(start, start + sizes[layer])
@@ -212,7 +213,7 @@ def _batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 def _check(waveform: Tensor, **seconds: float) -> None:
     if waveform.ndim != 2 or 0 in waveform.shape:
-        raise ValueError(f"expected waveforms of shape (B, samples), got {tuple(waveform.shape)}")
+        raise UserError(f"expected waveforms of shape (B, samples), got {tuple(waveform.shape)}")
     for name, value in seconds.items():
         if not 0 < value < float("inf"):
-            raise ValueError(f"{name} is {value}; it must be a number of seconds above 0")
+            raise UserError(f"{name} is {value}; it must be a number of seconds above 0")

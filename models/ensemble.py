@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models import checkpoints
+from models.errors import UserError
 from models.waveform import WaveformModel
 
 
@@ -22,11 +23,11 @@ class EnsembleModel(nn.Module):
     def __init__(self, members: Sequence[WaveformModel]) -> None:
         super().__init__()
         if not members:
-            raise ValueError("an ensemble needs at least one member")
+            raise UserError("an ensemble needs at least one member")
         for property_name in ("sample_rate", "num_classes", "labels", "single_label"):
             values = {getattr(member, property_name) for member in members} - {None}  # released models do not name their labels
             if len(values) > 1:
-                raise ValueError(f"the members of an ensemble must have the same {property_name}")
+                raise UserError(f"the members of an ensemble must have the same {property_name}")
         self.members = nn.ModuleList(members)
 
     @property

@@ -1,7 +1,7 @@
 """Inference in little memory: blocks are worked through in slices of their expanded channels.
 
-After MobileNetV2 (Sandler et al., CVPR 2018, Section 5.1) and MCUNetV2 (Lin et al., NeurIPS 2021); `helpers.activation_memory` has
-the arithmetic. Convolutions are accumulated in place, in plain memory layout: those of PyTorch's libraries would allocate
+After MobileNetV2 (Sandler et al., CVPR 2018, Sec. 5.1) and MCUNetV2 (Lin et al., NeurIPS 2021). `helpers.costs.activation_memory`
+has the arithmetic. Convolutions are accumulated in place, in plain memory layout: those of PyTorch's libraries would allocate
 workspaces and reordered copies as large as what is saved here.
 """
 

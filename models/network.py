@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.blocks import ConvNormActivation, InvertedResidual, conv_out_size, large_block_configs, make_divisible
 from models.config import Arch, MelConfig
+from models.errors import UserError
 from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head
 
 
@@ -30,7 +31,7 @@ class MobileNetV3(nn.Module):
     ) -> None:
         super().__init__()
         if labels is not None and len(labels) != arch.num_classes:
-            raise ValueError(f"{len(labels)} labels do not name {arch.num_classes} classes")
+            raise UserError(f"{len(labels)} labels do not name {arch.num_classes} classes")
         self.arch = arch
         self.mel = mel or MelConfig(n_mels=arch.input_dim_f)
         self.labels = tuple(labels) if labels is not None else None
@@ -68,7 +69,7 @@ class MobileNetV3(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, n_mels, frames) -> logits (B, K) and the embedding (B, C), the global average of the last feature map."""
         if x.ndim != 4 or x.shape[1] != 1:
-            raise ValueError(f"expected spectrograms of shape (B, 1, n_mels, frames), got {tuple(x.shape)}")
+            raise UserError(f"expected spectrograms of shape (B, 1, n_mels, frames), got {tuple(x.shape)}")
         features = self.features(x)
         return self.classifier(features), features.mean((2, 3))
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.config import MelConfig
+from models.errors import UserError
 
 PRE_EMPHASIS = 0.97
 LOG_OFFSET = 1e-5
@@ -47,9 +48,9 @@ class AugmentMelSTFT(nn.Module):
     ) -> None:
         super().__init__()
         if fmin_aug_range < 1 or fmax_aug_range < 1:
-            raise ValueError(f"fmin_aug_range and fmax_aug_range must be at least 1 Hz, not {fmin_aug_range} and {fmax_aug_range}")
+            raise UserError(f"fmin_aug_range and fmax_aug_range must be at least 1 Hz, not {fmin_aug_range} and {fmax_aug_range}")
         if freqm < 0 or timem < 0:
-            raise ValueError(f"freqm and timem must not be negative, got {freqm} and {timem}")
+            raise UserError(f"freqm and timem must not be negative, got {freqm} and {timem}")
         if fmax is None:
             fmax = float(sr // 2 - fmax_aug_range // 2)
         self.config = MelConfig(n_mels, sr, win_length, hopsize, n_fft, fmin, fmax)
@@ -74,7 +75,7 @@ class AugmentMelSTFT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 2 or x.shape[1] < 1 or not x.is_floating_point():
-            raise ValueError(f"expected floating-point waveforms of shape (B, samples), got {x.dtype} {tuple(x.shape)}")
+            raise UserError(f"expected floating-point waveforms of shape (B, samples), got {x.dtype} {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             if x.shape[1] < self.config.min_samples:
@@ -154,7 +155,7 @@ class AugmentMelSTFT(nn.Module):
             fmin = config.fmin + int(torch.randint(self.fmin_aug_range, ()))
             fmax = config.fmax + self.fmax_aug_range // 2 - int(torch.randint(self.fmax_aug_range, ()))
             if fmin >= fmax:
-                raise ValueError(f"the moving band edges crossed: fmin {fmin:g} Hz, fmax {fmax:g} Hz; lower fmax_aug_range")
+                raise UserError(f"the moving band edges crossed: fmin {fmin:g} Hz, fmax {fmax:g} Hz; lower fmax_aug_range")
             return mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, fmin, fmax).to(device)
         if self._eval_bank is None or self._eval_bank.device != device:
             with torch.inference_mode(False):

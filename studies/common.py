@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -55,7 +57,7 @@ def run_python(command: Sequence[object], name: str, output_dir: Path, jobs: int
         code = subprocess.run(words, cwd=output_dir, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
     if code:
         last_line = log.read_text().strip().rpartition("\n")[2]
-        raise ValueError(f"{name} ended with exit code {code}: {last_line}; see {log}")
+        raise UserError(f"{name} ended with exit code {code}: {last_line}; see {log}")
 
 
 def read_results(output_dir: Path, arms: Sequence[str], seeds: int) -> Results:

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from datasets import audioset
 from helpers import cli
-from helpers.builders import make_loader
+from helpers.devices import pick_device
 from helpers.metrics import tagging_metrics
-from helpers.training import default_precision, predict
+from helpers.training.builders import make_loader
+from helpers.training.evaluation import default_precision, predict
 from models.ensemble import get_ensemble_model
+from models.errors import UserError
 from studies import common
 
 ARMS = {"labels": "labels alone", "distilled": "labels and teacher"}
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     audioset.resolve_dir(args.dataset_dir)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if args.teacher_members > args.seeds:
-        raise ValueError(f"a teacher of {args.teacher_members} networks needs as many --seeds, not {args.seeds}")
+        raise UserError(f"a teacher of {args.teacher_members} networks needs as many --seeds, not {args.seeds}")
     members = [("labels", seed) for seed in range(args.teacher_members)]
     train_runs(args, members)
     write_teacher(args)
@@ -91,7 +93,7 @@ def write_teacher(args: argparse.Namespace) -> None:
     if teacher_path(args).exists():
         about = json.loads(teacher_path(args).with_suffix(".json").read_text())
         if (about["models"], about["clip_seconds"]) != (members, args.clip_seconds):
-            raise ValueError(f"{teacher_path(args)} was written with other options; give another --output_dir")
+            raise UserError(f"{teacher_path(args)} was written with other options; give another --output_dir")
         return
     options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", teacher_path(args)]
     options += ["--cuda"] if args.cuda else []
@@ -103,7 +105,7 @@ def teacher_members(args: argparse.Namespace) -> list[Path]:
 
 
 def evaluate_teacher(args: argparse.Namespace) -> dict[str, float]:
-    device = cli.pick_device(args.cuda)
+    device = pick_device(args.cuda)
     model = get_ensemble_model([os.fspath(path) for path in teacher_members(args)]).to(device)
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
     loader = make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=args.cuda))

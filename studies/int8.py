@@ -22,10 +22,12 @@ from tqdm import tqdm
 from benchmarks import common
 from datasets import audioset
 from datasets.clip import ClipDataset
-from helpers import cli, export
+from helpers import cli
+from helpers.export import graph as export
+from helpers.export.runtime import ParallelGraph
 from helpers.metrics import tagging_metrics
-from helpers.onnx_backend import ParallelGraph
 from models import checkpoints
+from models.errors import UserError
 
 BATCHES = (1, 8)
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     network = checkpoints.load_model(args.model_name)
     if network.arch.num_classes != audioset.NUM_CLASSES:
-        raise ValueError(f"{args.model_name} has {network.arch.num_classes} classes, not AudioSet's {audioset.NUM_CLASSES}")
+        raise UserError(f"{args.model_name} has {network.arch.num_classes} classes, not AudioSet's {audioset.NUM_CLASSES}")
     options = {"sample_rate": network.mel.sample_rate, "clip_seconds": args.clip_seconds}
     training, evaluation = (part(args.dataset_dir, **options) for part in (audioset.training_set, audioset.evaluation_set))
     shown = np.linspace(0, len(training) - 1, min(args.calibration_clips, len(training)), dtype=int)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from datasets import audio
-from helpers import cli
-from helpers.macs import CLIP_SECONDS, describe, meta_network
-from helpers.receptive_field import SHARE, effective_receptive_field, receptive_field
+from helpers import cli, network_options
+from helpers.costs.macs import CLIP_SECONDS, describe, meta_network
+from helpers.costs.receptive_field import SHARE, effective_receptive_field, receptive_field
 from models import checkpoints
+from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
@@ -39,14 +40,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=cli.figure_path,
         help="draw it into this file, beside networks with random weights for all released strides",
     )
-    cli.add_architecture_options(parser)
-    cli.add_front_end_options(parser)
+    network_options.add_architecture_options(parser)
+    network_options.add_front_end_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    arch, mel = cli.described_model(args.model_name, args)
+    arch, mel = network_options.described_model(args.model_name, args)
     report = receptive_field(meta_network(arch, mel))
     print(f"{'layer':<24} {'frames':>7} {'step':>5} {'bands':>6} {'step':>5}")
     for row in report.rows:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = checkpoints.load_model(args.model_name) if args.model_name else MobileNetV3(arch, mel).eval()
     paths = [file for path in args.recordings for file in (audio.find(path) if path.is_dir() else [path])]
     if not paths:
-        raise ValueError(f"no recordings in {', '.join(map(str, args.recordings))}")
+        raise UserError(f"no recordings in {', '.join(map(str, args.recordings))}")
     clips = torch.stack([_ten_seconds(path, mel.sample_rate) for path in paths])
     spectrograms = AugmentMelSTFT.from_config(mel).eval()(clips)[:, None]
     field = effective_receptive_field(network, spectrograms)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"The receptive field of '{name}': {size}.")
     print(f"{SHARE:.0%} of the gradient's magnitude lie in {field.frames} frames, the mean over {len(clips)} recordings.")
     if args.figure:
-        from helpers.cost_figures import receptive_field_figure
+        from helpers.costs.figures import receptive_field_figure
 
         fields = {name: (report, field)}
         for strides in STRIDES:

@@ -27,8 +27,9 @@ import torch
 import ex_folder
 from datasets import folder
 from helpers import cli
-from helpers.finetuning import finetune
+from helpers.training.finetuning import finetune
 from models import checkpoints
+from models.errors import UserError
 
 CLIPS_OF_A_CLASS = (2, 5, 10, None)  # None: all that are not tested on
 ARMS = {"pretrained": "fine-tuned", "scratch": "from scratch"}
@@ -76,7 +77,7 @@ def open_data(args: argparse.Namespace) -> tuple[folder.FolderData, np.ndarray, 
     """The recordings, and which of them to train and to test on: the same for all trainings."""
     data = folder.scan(args.data_dir)
     if data.is_multi_label:
-        raise ValueError(f"{args.data_dir} has recordings of several classes; this study needs one folder a class")
+        raise UserError(f"{args.data_dir} has recordings of several classes; this study needs one folder a class")
     training, test, _ = folder.split(data, args.test_share, seed=0)
     return data, training, test
 

@@ -13,7 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("models", "datasets", "helpers")
-MAY_IMPORT = {"models": {"models"}, "datasets": {"datasets"}, "helpers": {"models", "datasets", "helpers"}}
+MAY_IMPORT = {
+    "models": {"models"},
+    "datasets": {"datasets", "models"},  # of models only what has no torch: errors and files
+    "helpers": {"models", "datasets", "helpers"},
+}
 
 
 def module_name(path: Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datasets.labels import audioset_labels
-from helpers.tagger import AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
 from models import checkpoints
 from models.registry import BUNDLED, PRETRAINED
 

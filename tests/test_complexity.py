@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import complexity
-from helpers import cli, costs
+from helpers import cli
+from helpers.costs import released as costs
 from models.registry import PRETRAINED
 
 # millions of parameters, 1e9 MACs and mAP as the release prints them

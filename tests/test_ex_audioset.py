@@ -11,7 +11,7 @@ import torch
 import ex_audioset
 from datasets import audioset
 from datasets.labels import audioset_labels
-from helpers.distillation import INDEX_ASSET, PREDS_ASSET
+from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
 from models import checkpoints
 from models.MobileNetV3 import get_model
 

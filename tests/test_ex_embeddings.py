@@ -13,10 +13,10 @@ import soundfile
 import torch
 
 import ex_embeddings
-from helpers import probe_runs
-from helpers.layer_figure import draw_layers
-from helpers.probe import Protocol
-from helpers.probe_tasks import open_task
+from helpers.probing import runs as probe_runs
+from helpers.probing.layer_figure import draw_layers
+from helpers.probing.probe import Protocol
+from helpers.probing.tasks import open_task
 from models import checkpoints
 from models.preprocess import AugmentMelSTFT
 

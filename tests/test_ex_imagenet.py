@@ -15,8 +15,8 @@ from torch import nn
 import ex_audioset
 import ex_imagenet
 from datasets.prepare import characters
-from helpers.builders import make_loader
-from helpers.training import predict
+from helpers.training.builders import make_loader
+from helpers.training.evaluation import predict
 from models import checkpoints
 from models.image import ImageModel, standardise
 from models.MobileNetV3 import get_model

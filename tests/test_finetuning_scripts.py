@@ -23,8 +23,8 @@ import ex_fsd50k
 import inference
 from datasets import audio, dcase20, esc50, fsd50k
 from datasets.hdf5_mp3 import Mp3Writer
-from helpers import finetuning
-from helpers.tagger import AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
+from helpers.training import finetuning
 from models import checkpoints
 from models.MobileNetV3 import get_model
 from models.waveform import WaveformModel

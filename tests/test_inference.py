@@ -22,8 +22,8 @@ import torch
 
 import inference
 from datasets.labels import audioset_labels
-from helpers.embedding_files import read_embeddings
-from helpers.tagger import AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
+from helpers.tagger.embedding_files import read_embeddings
 from models import checkpoints
 from models.config import Arch
 from models.MobileNetV3 import MobileNetV3

@@ -25,6 +25,8 @@ def test_every_command_is_taken_by_its_parser(command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
     module = words[1] if words[0] == "-m" else words[0].removesuffix(".py")
     arguments = words[2:] if words[0] == "-m" else words[1:]
+    if words[0] == "-m" and (ROOT / module.replace(".", "/") / "__main__.py").exists():
+        module += ".__main__"
     importlib.import_module(module).build_parser().parse_args(arguments)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import downloads
+from models.errors import UserError
 
 _BATCH = 64  # recordings under conversion at a time; bounds the memory, whatever the size of the data set
 
@@ -68,7 +69,7 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
                 target[list(recording.classes)] = 1
                 writer.add(recording.name, mp3, target)
         if not writer.names:
-            raise ValueError(
+            raise UserError(
                 f"none of {len(recordings)} recordings could be written: {len(missing)} are missing, "
                 f"{len(unreadable)} unreadable{f', the first: {unreadable[0][1]}' if unreadable else ''}"
             )

@@ -20,6 +20,7 @@ from datasets import audio
 from datasets.audioset import NUM_CLASSES
 from datasets.labels import audioset_mids
 from datasets.prepare import Recording, write_recordings, write_report
+from models.errors import UserError
 
 # Of several files for one clip the first suffix here wins. The last four are looked for to be reported: libsndfile
 # does not read them, but they are what video downloaders leave behind.
@@ -52,10 +53,10 @@ def read_segments(path: str | Path) -> list[Segment]:
                 if row and not row[0].startswith("#"):
                     segment = _parse_row(row, known)
                     if segment.youtube_id in segments:
-                        raise ValueError(f"id {segment.youtube_id} is there for the second time")
+                        raise UserError(f"id {segment.youtube_id} is there for the second time")
                     segments[segment.youtube_id] = segment
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     return list(segments.values())
 
 
@@ -64,10 +65,10 @@ def _parse_row(row: Sequence[str], known_mids: Container[str]) -> Segment:
         youtube_id, start, end, mids = row
         segment = Segment(youtube_id, float(start), float(end), tuple(mids.split(",")))
     except ValueError as error:
-        raise ValueError(f'{row} is not `id, start, end, "mid,mid,..."` as in AudioSet\'s CSV files') from error
+        raise UserError(f'{row} is not `id, start, end, "mid,mid,..."` as in AudioSet\'s CSV files') from error
     unknown = [mid for mid in segment.mids if mid not in known_mids]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)} is none of AudioSet's {NUM_CLASSES} class identifiers (MIDs)")
+        raise UserError(f"{', '.join(unknown)} is none of AudioSet's {NUM_CLASSES} class identifiers (MIDs)")
     return segment
 
 
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report_path = args.output.with_name(args.output.name + ".report.tsv")
     try:
         if args.num_workers < 1:
-            raise ValueError(f"--num_workers is {args.num_workers}; it must be 1 or more")
+            raise UserError(f"--num_workers is {args.num_workers}; it must be 1 or more")
         if args.output.exists():
             raise FileExistsError(f"{args.output} exists; remove it or give another --output")
         recordings = to_recordings(read_segments(args.csv), find_audio(args.audio_dir))

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from datasets.images import PARTS
 from datasets.prepare import run, write_whole
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -38,7 +39,7 @@ VALIDATION_SHARE = 5  # one in so many
 def prepare(data_set: str, fonts_dir: Path | None, output_dir: Path) -> None:
     """Write the images. Raises OSError, and ValueError where a folder holds something already, or no fonts."""
     if output_dir.exists() and any(output_dir.iterdir()):
-        raise ValueError(f"{output_dir} is not empty; remove it, or give another --output_dir")
+        raise UserError(f"{output_dir} is not empty; remove it, or give another --output_dir")
     images = digits() if data_set == "digits" else letters(fonts_dir)
     part_dir = output_dir.with_name(f"{output_dir.name}.part")  # what is broken off does not pass for the whole
     shutil.rmtree(part_dir, ignore_errors=True)
@@ -67,14 +68,14 @@ def letters(fonts_dir: Path) -> Iterator[tuple[str, str, str, np.ndarray]]:
     """Part, class, name and pixels (SIZE, SIZE) uint8 of each character of each font; those that are blank are left out."""
     paths = sorted(path for path in fonts_dir.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
     if not paths:
-        raise ValueError(f"{fonts_dir} holds no fonts (.ttf, .otf); unpack a package there, such as Debian's fonts-aenigma")
+        raise UserError(f"{fonts_dir} holds no fonts (.ttf, .otf); unpack a package there, such as Debian's fonts-aenigma")
     from PIL import ImageFont
 
     for path in tqdm(paths, unit="font", disable=None):
         try:
             font = ImageFont.truetype(path, FONT_SIZE)
         except OSError as error:
-            raise ValueError(f"{path} is no font that can be read: {error}") from error
+            raise UserError(f"{path} is no font that can be read: {error}") from error
         part = PARTS[_hashed(family(font.getname()[0] or path.stem)) % VALIDATION_SHARE == 0]
         for character in string.ascii_letters + string.digits:
             pixels = drawn(font, character)

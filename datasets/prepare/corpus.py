@@ -18,8 +18,9 @@ from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.labels import audioset_labels
 from datasets.layout import read_table
 from datasets.prepare import write_whole
-from datasets.prepare.opensounds import SPLITS, hdf5_path, write_table
-from datasets.prepare.opensounds_tables import with_ancestors
+from datasets.prepare.opensounds.build import SPLITS, hdf5_path, write_table
+from datasets.prepare.opensounds.tables import with_ancestors
+from models.errors import UserError
 
 ENOUGH_RECORDINGS = 5  # of a class, in each split that is used: one for each of five folds
 
@@ -62,7 +63,7 @@ class Corpus:
         unknown = {label for clip in self.clips for label in clip.all_labels}.difference(audioset_labels())
         if lacking or unknown or not self.clips:
             damage = f"{len(lacking)} of {len(self.clips)} clips are in no HDF5 file, {len(unknown)} labels are not AudioSet's"
-            raise ValueError(f"{folder / 'clips.csv'}: {damage}; {advice}")
+            raise UserError(f"{folder / 'clips.csv'}: {damage}; {advice}")
 
     def mp3(self, clip: CorpusClip) -> bytes:
         """The mp3 file of a clip, byte for byte."""
@@ -103,7 +104,7 @@ def choose_classes(splits: Sequence[dict[str, list[CorpusClip]]], count: int) ->
     implied = {ancestor for label in enough for ancestor in with_ancestors((label,))[1:]}
     ranked = sorted(set(enough) - implied, key=lambda label: (-sum(len(split[label]) for split in recordings), label))
     if len(ranked) < count:
-        raise ValueError(f"the corpus has enough recordings for {len(ranked)} classes, not {count}; build it with all packages")
+        raise UserError(f"the corpus has enough recordings for {len(ranked)} classes, not {count}; build it with all packages")
     return sorted(ranked[:count])
 
 

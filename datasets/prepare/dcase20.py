@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from datasets import dcase20
 from datasets.prepare import check_count, positive_int, run, write_report, write_wavs, write_whole
 from datasets.prepare.downloads import Download
+from models.errors import UserError
 
 TABLES = ("meta.csv", *(f"evaluation_setup/fold1_{part}.csv" for part in ("train", "test", "evaluate")))
 
@@ -25,7 +26,7 @@ def prepare(source: Path, output_dir: Path, sample_rate: int | None, num_workers
     Raises OSError and ValueError, warns of counts that are not the published ones.
     """
     if source.resolve() == output_dir.resolve():
-        raise ValueError(f"{source} is --output_dir as well; it can be read as it is, or give another --output_dir")
+        raise UserError(f"{source} is --output_dir as well; it can be read as it is, or give another --output_dir")
     download = Download(source)
     for table in TABLES:
         write_whole(output_dir / table, download.read_required(table))
@@ -49,7 +50,7 @@ def _check_rate(output_dir: Path, sample_rate: int | None) -> None:
     note, rate = output_dir / "audio_rate.txt", str(sample_rate or "as downloaded")
     begun_at = note.read_text(encoding="utf-8") if note.is_file() else rate
     if begun_at != rate:
-        raise ValueError(f"{output_dir} was begun at another rate ({begun_at}); remove it or give another --output_dir")
+        raise UserError(f"{output_dir} was begun at another rate ({begun_at}); remove it or give another --output_dir")
     write_whole(note, rate.encode())
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from models.errors import UserError
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -62,7 +64,7 @@ class Download:
         file = self._files.get(name)
         if file is None and self._split:
             joined = self._split.with_name(f"joined_{self._split.name}")
-            raise ValueError(
+            raise UserError(
                 f"{name} is not there, and {self._split} is in several parts (.z01, ...), which Python does not read: extract "
                 f"it with `7z x {self._split}`, or join it with `zip -s 0 {self._split} --out {joined}` and remove the parts"
             )
@@ -88,7 +90,7 @@ def read(file: Path | Entry) -> bytes:
     try:
         return _open(file.archive, os.getpid(), threading.get_ident()).read(file.name)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise ValueError(f"{file} cannot be read ({error}); fetch the archive again") from error
+        raise UserError(f"{file} cannot be read ({error}); fetch the archive again") from error
 
 
 @lru_cache(maxsize=64)
@@ -103,4 +105,4 @@ def _names(archive: Path) -> list[str]:
         with zipfile.ZipFile(archive) as file:
             return [entry.filename for entry in file.infolist() if not entry.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{archive} cannot be read as a zip ({error}); fetch it again") from error
+        raise UserError(f"{archive} cannot be read as a zip ({error}); fetch it again") from error

@@ -16,6 +16,7 @@ from datasets import fsd50k
 from datasets.layout import read_table
 from datasets.prepare import Recording, check_count, positive_int, run, write_recordings, write_report, write_whole
 from datasets.prepare.downloads import Download
+from models.errors import UserError
 
 PUBLISHED = {"train": 36796, "val": 4170, "eval": 10231}  # clips; Fonseca et al., FSD50K, TASLP 2022, table 2
 _TRUTH = "FSD50K.ground_truth"
@@ -47,7 +48,7 @@ def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> 
             fname, labels, part = row["fname"], row["labels"].split(","), row.get("split", "eval")
             is_known = all(label in class_of for label in labels) and part in (("eval",) if half == "eval" else ("train", "val"))
             if not (is_known and fname.isalnum()):
-                raise ValueError(f"{truth / half}.csv: clip {fname!r}, split {part!r}, labels {row['labels']!r}: not FSD50K's")
+                raise UserError(f"{truth / half}.csv: clip {fname!r}, split {part!r}, labels {row['labels']!r}: not FSD50K's")
             file = download.find(f"FSD50K.{half}_audio/{fname}.wav")
             parts[part].append(Recording(f"{fname}.mp3", file, tuple(class_of[label] for label in labels)))
     return parts

@@ -39,7 +39,8 @@ from tqdm import tqdm
 from datasets import audio, audioset
 from datasets.prepare import run, write_whole
 from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
-from datasets.prepare.opensounds import write_table
+from datasets.prepare.opensounds.build import write_table
+from models.errors import UserError
 
 TASKS = {
     "instruments": (
@@ -101,7 +102,7 @@ def choose_clips(clips: Sequence[CorpusClip], labels: Sequence[str]) -> dict[str
             classes[own[0]].append(clip)
     for label, found in classes.items():
         if len({clip.recording for clip in found}) < ENOUGH_SOURCES:
-            raise ValueError(f"the corpus has fewer than {ENOUGH_SOURCES} sources of {label!r}; build it with all packages")
+            raise UserError(f"the corpus has fewer than {ENOUGH_SOURCES} sources of {label!r}; build it with all packages")
     return {label: spread(found, CLASS_CLIPS) for label, found in classes.items()}
 
 

@@ -42,7 +42,8 @@ from datasets.prepare.corpus import (
     write_origins,
     write_wav,
 )
-from datasets.prepare.opensounds import write_table
+from datasets.prepare.opensounds.build import write_table
+from models.errors import UserError
 
 PUBLISHED = {"esc50": "ESC-50", "fsd50k": "FSD50K", "dcase20": "TAU Urban Acoustic Scenes 2020 Mobile, development"}
 WAV_RATE = 44100  # Hz, of the downloads of ESC-50 and TAU
@@ -94,7 +95,7 @@ def choose_vocabulary(corpus: Corpus) -> dict[str, tuple[str, str]]:
     counts = Counter(label for clip in corpus.clips for label in clip.all_labels)
     frequent = sorted(counts, key=lambda label: (-counts[label], label))[: fsd50k.NUM_CLASSES]
     if len(frequent) < fsd50k.NUM_CLASSES:
-        raise ValueError(f"the corpus has {len(frequent)} labels, {fsd50k.NUM_CLASSES} are needed; build it with all packages")
+        raise UserError(f"the corpus has {len(frequent)} labels, {fsd50k.NUM_CLASSES} are needed; build it with all packages")
     names = {label: label.replace(", ", "_and_").replace(" ", "_") for label in frequent}
     mids = dict(zip(audioset_labels(), audioset_mids(), strict=True))
     return {label: (names[label], mids[label]) for label in sorted(frequent, key=names.__getitem__)}

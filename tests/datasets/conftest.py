@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datasets import audio
-from datasets.prepare import opensounds
+from datasets.prepare.opensounds import build as opensounds
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 

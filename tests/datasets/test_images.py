@@ -13,7 +13,7 @@ pytest.importorskip("torchvision")
 from PIL import Image
 
 from datasets.images import ImageError, Images, evaluation_transform, training_transform
-from helpers.sampling import Draw, SeededClips
+from helpers.training.sampling import Draw, SeededClips
 
 
 @pytest.fixture

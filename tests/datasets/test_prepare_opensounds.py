@@ -1,4 +1,4 @@
-"""datasets.prepare.opensounds: its tables, its computed signals, and a whole build from made-up packages, offline."""
+"""datasets.prepare.opensounds.build: its tables, its computed signals, and a whole build from made-up packages, offline."""
 
 import csv
 import io
@@ -16,9 +16,11 @@ import soundfile
 from datasets.audio import decode, encode_mp3
 from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.labels import audioset_labels
-from datasets.prepare import opensounds, opensounds_sources, opensounds_tables
-from datasets.prepare.opensounds_sources import SIGNALS, Note, PackageError, Sound
-from datasets.prepare.opensounds_tables import (
+from datasets.prepare.opensounds import build as opensounds
+from datasets.prepare.opensounds import sources as opensounds_sources
+from datasets.prepare.opensounds import tables as opensounds_tables
+from datasets.prepare.opensounds.sources import SIGNALS, Note, PackageError, Sound
+from datasets.prepare.opensounds.tables import (
     Package,
     Rule,
     packages,

@@ -18,7 +18,7 @@ from datasets import audio, dcase20, esc50, fsd50k
 from datasets.labels import audioset_labels
 from datasets.prepare import corpus as prepare_corpus
 from datasets.prepare import stand_ins
-from datasets.prepare.opensounds_tables import parents
+from datasets.prepare.opensounds.tables import parents
 
 IMPLIED = {ancestor for found in parents().values() for ancestor in found}
 LEAVES = [label for label in audioset_labels() if label not in IMPLIED]

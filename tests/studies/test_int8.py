@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datasets import audioset
-from helpers import export
+from helpers.export import graph as export
 from models import checkpoints
 from models.MobileNetV3 import get_model
 from studies import int8

@@ -120,7 +120,7 @@ def test_an_interrupted_training_goes_on(args: argparse.Namespace, monkeypatch: 
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         save = scarce_data.finetune.__globals__["Run"].save
-        patch.setattr("helpers.run.Run.save", lambda run, model, epoch, *rest: save(run, model, epoch, *rest) or killed())
+        patch.setattr("helpers.training.run.Run.save", lambda run, model, epoch, *rest: save(run, model, epoch, *rest) or killed())
         scarce_data.train(args, ("scratch", None, 1))
     found = scarce_data.train(args, ("scratch", None, 1))
     timed = {"clips_per_second"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.tagger import AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
 from studies import short_clips
 
 

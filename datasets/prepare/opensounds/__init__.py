@@ -1,0 +1,1 @@
+"""The open corpus: AudioSet-labelled recordings from Debian packages."""

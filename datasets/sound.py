@@ -1,0 +1,198 @@
+"""Sound of any length in blocks, in constant memory: from files, from bytes, from arrays, at its own rate or at another one.
+
+A block is (samples,) float32, mono, nominally in [-1, 1], as in `datasets.audio`, whose checks and errors hold here as well; those
+that need the end of a file (truncation) are raised at the end of the blocks.
+
+Constant memory holds for paths of wav, flac, ogg, aiff and of mp3s that tell their length, as encoders write them. An mp3 that does
+not, or that begins with an ID3v2 tag, is held as it is stored, compressed, because libsndfile misreads it from its path. Bytes and
+what a file object gives are held too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+import numpy as np
+import soxr
+
+from datasets.audio import MP3_SLACK, AudioError, opened
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    AudioSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray | Tensor
+
+BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
+MAX_CHANNELS = 64  # more in an array means that it is a spectrogram or a batch
+MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
+MAX_PEAK = 100.0  # 40 dB above full scale: no recording is, but integers that were turned into floating point are
+
+# dtype -> (what silence is, what full scale is); floating-point samples are taken as they are
+_PCM = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A recording that is read block by block, once."""
+
+    name: str  # what results and errors call it
+    rate: int  # Hz
+    blocks: Iterator[np.ndarray]  # (samples,) float32 each, none of them empty; at least one, else AudioError
+
+    def at_rate(self, rate: int) -> Iterator[np.ndarray]:
+        """Yield the blocks at another rate: the same samples as `datasets.audio.resample` makes of the whole."""
+        return resampled(self.blocks, self.rate, rate, self.name)
+
+
+def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str | None = None) -> Sound:
+    """Begin to read a recording.
+
+    `source` is a path, the content of a file as bytes, a binary file object (read from where it stands to its end), or samples: a
+    numpy array or a torch tensor, (samples,), (channels, samples) or (samples, channels): of two axes, the shorter one is that of
+    the channels. Channels are averaged. Floating-point samples are in [-1, 1]; int8, int16 and int32 fill their range and uint8
+    has its silence at 128, as in a wav file.
+
+    `sample_rate` in Hz is needed for samples and refused for files, which know their own. Raises FileNotFoundError, AudioError for
+    what cannot be used (also while blocks are read), and ValueError for an argument that makes no sense.
+    """
+    if hasattr(source, "detach") and hasattr(source, "cpu"):  # a tensor; file objects can be detached too
+        source = _from_torch(source)
+    if isinstance(source, np.ndarray):
+        return _array_sound(source, sample_rate, name or "array")
+    if hasattr(source, "read"):
+        name = name or str(getattr(source, "name", "") or "recording of a file object")
+        source = source.read()
+        if not isinstance(source, bytes):
+            raise UserError(f"{name} is opened as text; open it in binary mode")
+    if isinstance(source, (bytearray, memoryview)):
+        source = bytes(source)
+    if isinstance(source, os.PathLike):
+        source = Path(source)
+    if not isinstance(source, (str, Path, bytes)):
+        raise UserError(f"audio is a {type(source).__name__}; allowed: a path, bytes, a binary file object, an array or a tensor")
+    if sample_rate is not None:
+        raise UserError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with arrays and tensors only")
+    name = name or (f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source))
+    if isinstance(source, str) and "\0" in source:
+        raise UserError("a path cannot hold a zero byte; pass the content of a file as bytes")
+    parts = _read(source, name)
+    rate = next(parts)
+    return Sound(name, rate, _checked(parts, name))
+
+
+def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
+    """Yield the rate of a file, then its blocks as (samples, channels). What a consumer raises does not pass through here."""
+    with opened(source, name) as (file, tells_length):
+        yield file.samplerate
+        announced, done, size = file.frames, 0, _block_frames(file.samplerate)
+        while done < announced:
+            block = file.read(min(size, announced - done), dtype="float32", always_2d=True)
+            if len(block) == 0:
+                break
+            done += len(block)
+            yield block
+    if done + MP3_SLACK < announced and tells_length:
+        raise AudioError(f"{name} is truncated: {done} of {announced} samples are there; fetch it again")
+    if done == 0:
+        raise AudioError(f"{name} holds no samples; leave it out")
+
+
+def _block_frames(rate: int) -> int:
+    """Return how many samples are read at a time: no more than 4 s of a low rate, which become many at a high one."""
+    return min(BLOCK_FRAMES, 4 * rate)
+
+
+def _from_torch(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":  # numpy has none
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def _array_sound(samples: np.ndarray, rate: int | None, name: str) -> Sound:
+    """Check what can be checked without a look at the samples, and cut them into blocks."""
+    if rate is None:
+        raise UserError("samples need their sample_rate in Hz")
+    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or not 1 <= rate <= MAX_RATE:
+        raise UserError(f"sample_rate is {rate!r}; it must be a whole number from 1 to {MAX_RATE} Hz")
+    if samples.ndim not in (1, 2):
+        raise UserError(f"samples have shape {samples.shape}; allowed: (samples,), (channels, samples), (samples, channels)")
+    if samples.size == 0:
+        raise AudioError(f"{name} of shape {samples.shape} holds no samples; leave it out")
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    elif samples.shape[0] == samples.shape[1] > 1:
+        raise UserError(f"samples have shape {samples.shape}, which does not tell the channels; average them first")
+    elif samples.shape[0] < samples.shape[1]:
+        samples = samples.T  # (samples, channels)
+    if samples.shape[1] > MAX_CHANNELS:
+        raise UserError(f"samples have {samples.shape[1]} channels, more than {MAX_CHANNELS}; pass one recording at a time")
+    if samples.dtype.name not in _PCM and samples.dtype.kind != "f":
+        raise UserError(f"samples are {samples.dtype}; allowed: {', '.join(_PCM)}, or floating point in [-1, 1]")
+    size = _block_frames(rate)
+    parts = (_to_float(samples[start : start + size]) for start in range(0, len(samples), size))
+    return Sound(name, int(rate), _checked(parts, name))
+
+
+def _to_float(block: np.ndarray) -> np.ndarray:
+    if block.dtype.name not in _PCM:
+        return block
+    silence, full_scale = _PCM[block.dtype.name]
+    # int32 through float64: its 24 highest bits are what float32 keeps after the division, not before
+    return ((block.astype(np.float64 if full_scale > 1 << 15 else np.float32) - silence) / full_scale).astype(np.float32)
+
+
+def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """(samples, channels) of any floating point -> (samples,) float32, finite and of a height that is no mistake."""
+    for part in parts:
+        if not np.isfinite(part).all():
+            raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
+        if (peak := float(np.abs(part).max())) > MAX_PEAK:
+            raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; divide them or convert it again")
+        part = part.astype(np.float32, copy=False)
+        yield part[:, 0] if part.shape[1] == 1 else (sum(part.T) / part.shape[1]).astype(np.float32, copy=False)
+
+
+def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str = "recording") -> Iterator[np.ndarray]:
+    """Change the rate of blocks, with the filter of `datasets.audio.resample` and to the very samples it gives for the whole."""
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    resampler = Resampler(from_rate, to_rate)
+    empty = True
+    for block in blocks:
+        if len(block := resampler.push(block)):
+            empty = False
+            yield block
+    if len(block := resampler.finish()):
+        yield block
+    elif empty:
+        raise AudioError(f"{name} is shorter than one sample at {to_rate} Hz; leave it out")
+
+
+class Resampler:
+    """A change of rate that takes its input in pieces of any size; the output does not depend on how it was cut."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        if self._stream is None or len(block) == 0:
+            return block
+        return self._stream.resample_chunk(np.ascontiguousarray(block))
+
+    def finish(self) -> np.ndarray:
+        """Return what the filter still holds."""
+        nothing = np.zeros(0, np.float32)
+        return nothing if self._stream is None else self._stream.resample_chunk(nothing, last=True)
+
+
+def from_pcm16(content: bytes, channels: int) -> np.ndarray:
+    """Little-endian 16-bit samples, channels interleaved, of whole frames -> (samples,) float32, as a wav file of them is read."""
+    frames = np.frombuffer(content, "<i2").reshape(-1, channels)
+    return next(_checked([_to_float(frames.astype(np.int16, copy=False))], "stream")) if len(frames) else np.zeros(0, np.float32)

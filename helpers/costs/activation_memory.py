@@ -1,0 +1,184 @@
+"""Peak memory of the activations during inference of one clip, plain or memory-efficient.
+
+The convention of the published figures (after Sandler et al., MobileNetV2, CVPR 2018, and Lin et al., MCUNetV2, NeurIPS
+2021): while a layer runs, its input and its output are in memory and its weights stream in; norms, activations and
+squeeze-and-excitation work in place; the network's figure is the largest of its layers, for batch 1. Linear layers are
+negligible and left out.
+
+Plain: every convolution is a layer. While a block with a shortcut runs, the block's input is kept beside it (once: the
+first convolution of the block reads that very tensor).
+
+Memory-efficient: a block is worked through in 8 slices of its expanded channels, each slice expanded, convolved
+depthwise, projected and added to the block's output. With `in`, `expanded` and `out` channels, P positions in front of
+the depthwise convolution and Q behind it, the elements in memory are:
+
+    stem and first block, fused  input spectrogram + P * expanded/8 + Q * expanded/8 + Q * out
+    block without SE             P * in            + P * expanded/8 + Q * expanded/8 + Q * out
+    block with SE, depthwise     P * in            + P * expanded/8 + Q * expanded
+    block with SE, projection    P * in (shortcut) + Q * expanded   + Q * out
+    block with SE, two passes    as a block without SE
+    any other convolution        its input + its output
+
+- The first block has no expansion: its slices are those of the stem's output, which is never whole in memory, and its
+  shortcut is added slice by slice. In other blocks without SE the shortcut is the input, which is in memory anyway.
+- SE needs means over the whole tensor, so all of the depthwise convolution's output must be there before the
+  projection. The projection is the peak wherever an SE block is the network's peak (checked over strides, widths and
+  input sizes). Or each slice is computed twice, for the means and to be gated: not in the published figures, and at
+  strides 2 2 2 2 of no use, as no SE block is the peak.
+- Numbers of channels are multiples of 8. A block that does not expand has no slice in front of the depthwise
+  convolution, which reads the block's input. This happens at width 0.1, where the reference fails: 896 kB here, as at
+  width 0.2.
+
+At width 1 and 1000 frames the peak is in block 2 (16 channels at 64 x 500, expanded to 64, then 24 at 32 x 250), at
+2 bytes an element: plain (16 + 64) * 32000 = 2.56 M elements = 5120 kB, memory-efficient
+(16 + 8) * 32000 + (8 + 24) * 8000 = 1.024 M elements = 2048 kB.
+
+`models.memory_efficient` computes in this way, and `helpers.costs.measured_memory` measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from helpers.costs.macs import LayerCall, meta_network, spectrogram_shape, trace
+from models.blocks import ConcurrentSE, InvertedResidual
+from models.config import Arch
+from models.errors import UserError
+from models.memory_efficient import SLICES
+from models.network import MobileNetV3
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """What is in memory at once while the named layer of a block runs: the tensors with their numbers of elements."""
+
+    name: str
+    block: str
+    tensors: dict[str, int]
+
+    @property
+    def elements(self) -> int:
+        return sum(self.tensors.values())
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Rows in the order of execution; kB are 1000 bytes."""
+
+    rows: tuple[MemoryRow, ...]
+    bits_per_elem: int
+    memory_efficient: bool
+
+    @property
+    def peak(self) -> MemoryRow:
+        """The row that needs the most memory, the first of equals."""
+        return max(self.rows, key=lambda row: row.elements)
+
+    @property
+    def peak_kb(self) -> float:
+        return self.kilobytes(self.peak.elements)
+
+    @property
+    def blocks(self) -> dict[str, MemoryRow]:
+        """The row of each block that needs the most memory, the first of equals."""
+        largest: dict[str, MemoryRow] = {}
+        for row in self.rows:
+            if row.block not in largest or row.elements > largest[row.block].elements:
+                largest[row.block] = row
+        return largest
+
+    def kilobytes(self, elements: int) -> float:
+        """Return the size in kB (1000 bytes) of so many elements."""
+        return elements * self.bits_per_elem / 8 / 1000
+
+
+def peak_memory(
+    network: MobileNetV3 | Arch,
+    frames: int | None = None,
+    *,
+    bits_per_elem: int = 16,
+    memory_efficient: bool = False,
+    two_passes: bool = False,
+) -> MemoryReport:
+    """Return the activation memory of `network` for a spectrogram of `frames` frames (default: those of 10 seconds).
+
+    All shapes come from running the network on the meta device; its front end gives the number of mel bands. `two_passes` is of
+    memory-efficient inference.
+    """
+    if bits_per_elem < 1:
+        raise UserError(f"bits_per_elem must be at least 1, not {bits_per_elem}")
+    if isinstance(network, Arch):
+        network = meta_network(network)
+    calls = {call.name: call for call in trace(network, spectrogram_shape(network, frames), (nn.Conv2d,))}
+    rows = _sliced_rows(network, calls, two_passes) if memory_efficient else _plain_rows(network, calls)
+    return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
+
+
+def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
+    """Yield a row for each convolution."""
+    shortcut_inputs = {}  # name of a convolution -> size of the shortcut that waits beside it
+    for name, block in _blocks(network):
+        if block.use_shortcut:
+            first, *others = _within(name, calls)
+            shortcut_inputs |= {call.name: _inputs(first) for call in others}
+    for name, call in calls.items():
+        shortcut = {"shortcut": shortcut_inputs[name]} if name in shortcut_inputs else {}
+        yield MemoryRow(name, _block_of(name), {"input": _inputs(call), "output": _outputs(call)} | shortcut)
+
+
+def _sliced_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
+    """Yield a row for stem and first block, one or two for each other block, one for each convolution behind them."""
+    remaining = dict(calls)
+    stem = remaining.pop(next(iter(calls)))
+    for index, (name, block) in enumerate(_blocks(network)):
+        convolutions = _within(name, calls)
+        for call in convolutions:
+            del remaining[call.name]
+        if index == 0:
+            name, convolutions = f"{_block_of(stem.name)} and {name}", [stem, *convolutions]
+        *expansion, depthwise, projection = convolutions
+        start = {"input": _inputs(convolutions[0])}
+        if expansion:
+            start["expanded slice"] = _slice(expansion[-1])
+        output = {"output": _outputs(projection)}
+        if not two_passes and any(isinstance(module, ConcurrentSE) for module in block.modules()):
+            whole = {"depthwise output": _outputs(depthwise)}
+            shortcut = {"shortcut": start["input"]} if block.use_shortcut else {}
+            yield MemoryRow(f"{name} up to squeeze-and-excitation", name, start | whole)
+            yield MemoryRow(f"{name} projection", name, whole | output | shortcut)
+        else:
+            yield MemoryRow(name, name, start | {"depthwise slice": _slice(depthwise)} | output)
+    for call in remaining.values():
+        yield MemoryRow(call.name, _block_of(call.name), {"input": _inputs(call), "output": _outputs(call)})
+
+
+def _blocks(network: MobileNetV3) -> list[tuple[str, InvertedResidual]]:
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, InvertedResidual)]
+
+
+def _within(block_name: str, calls: dict[str, LayerCall]) -> list[LayerCall]:
+    """Return the convolutions of a block: [expansion,] depthwise, projection."""
+    return [call for name, call in calls.items() if name.startswith(f"{block_name}.")]
+
+
+def _block_of(name: str) -> str:
+    """Return the part of the network that a layer belongs to: one of `features`, or the classifier."""
+    first, _, rest = name.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first == "features" else first
+
+
+def _inputs(call: LayerCall) -> int:
+    return torch.Size(call.input_shape).numel()
+
+
+def _outputs(call: LayerCall) -> int:
+    return torch.Size(call.output_shape).numel()
+
+
+def _slice(call: LayerCall) -> int:
+    """Return the size of one of 8 slices of the output's channels, whose number is a multiple of 8."""
+    return _outputs(call) // SLICES

@@ -1,0 +1,1 @@
+"""Knowledge distillation from stored teacher logits."""

@@ -1,0 +1,92 @@
+"""Write the logits of a teacher, to distil from.
+
+python -m helpers.distillation --models mn40_as_ext mn40_as --dataset_dir data/audioset --output teacher.npy --cuda
+python -m helpers.distillation --models runs/audioset/best.pt --hdf balanced_train_segments_mp3.hdf --output teacher.npy
+
+writes such logits: the mean over the models, (N, K) float16, in teacher.npy; the clips' names, one a line in the order of the
+rows, in teacher.txt; how they came about in teacher.json. A run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets import audioset
+from datasets.hdf5_mp3 import Mp3Dataset
+from helpers import cli
+from helpers.devices import pick_device
+from helpers.distillation.writer import LogitsWriter, refuse_existing, write_logits
+from models.ensemble import get_ensemble_model
+from models.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m helpers.distillation", description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument(
+        "--models", nargs="+", required=True, metavar="NAME", help="models whose logits are averaged: names or paths"
+    )
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--hdf", nargs="+", type=Path, metavar="FILE", help="HDF5 files of mp3s")
+    data.add_argument("--dataset_dir", type=Path, help="folder in AudioSet's format, for its training files")
+    parser.add_argument("--output", type=Path, required=True, metavar="NPY", help="file to write; a .txt and a .json go beside it")
+    parser.add_argument(
+        "--clip_seconds", type=cli.positive_float, default=10.0,
+        help="length of what the models hear at a time; the logits of longer clips are the mean over such windows",
+    )  # fmt: skip
+    workers = min(12, os.cpu_count() or 1)
+    parser.add_argument("--batch_size", type=cli.positive_int, default=32, help="windows in a batch")
+    parser.add_argument(
+        "--num_workers", type=cli.non_negative_int, default=workers, help="processes that decode; 0: the command's own"
+    )
+    parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    refuse_existing(args.output)  # before anything is downloaded
+    model = get_ensemble_model(args.models)
+    if args.hdf:
+        clips = Mp3Dataset(args.hdf, num_classes=model.num_classes, sample_rate=model.sample_rate, clip_seconds=None)
+    else:
+        clips = audioset.training_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=None)
+    if model.num_classes != clips.num_classes:
+        raise UserError(f"the models have {model.num_classes} classes, AudioSet {clips.num_classes}; give other models or --hdf")
+    settings = {
+        "models": args.models,
+        "weights_sha256": [_digest(member) for member in model.members],
+        "files": [os.fspath(path) for path in clips.paths],
+        "clips": len(clips),
+        "clip_seconds": args.clip_seconds,
+        "sample_rate": model.sample_rate,
+        "num_classes": model.num_classes,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
+    }
+    writer = LogitsWriter(args.output, model.num_classes, settings)
+    repeated = write_logits(model.to(pick_device(args.cuda)), clips, writer, args)
+    undecodable = len(clips) - repeated - len(writer.names)
+    writer.finish()
+    print(f"{args.output}: {len(writer.names)} rows of {model.num_classes} logits")
+    if undecodable or repeated:
+        print(f"left out: {undecodable} clips that cannot be decoded, {repeated} clips of a name that was there before")
+    return 0
+
+
+def _digest(model: torch.nn.Module) -> str:
+    """Return a hash of a model's weights, which tells apart checkpoints of one path."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,207 @@
+"""Write a teacher's logits."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datasets.audio import AudioError
+from datasets.clip import Clip
+from datasets.hdf5_mp3 import Mp3Dataset
+from models.ensemble import EnsembleModel
+from models.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_HEADER_BYTES = 128  # of the .npy that is written; numpy leaves room in it for the number of rows to grow
+_FLOAT16_MAX = 65504
+
+
+def windows(waveform: Tensor, length: int) -> Tensor:
+    """Cover (samples,) with windows, (n, length): one after the other, the last flush with the end.
+
+    A waveform shorter than `length` samples is padded with zeros, one longer by up to a tenth, as decoded mp3s are, cut.
+    """
+    if len(waveform) <= 1.1 * length:
+        waveform = waveform[:length]
+        return torch.nn.functional.pad(waveform, (0, length - len(waveform)))[None]
+    starts = [*range(0, len(waveform) - length, length), len(waveform) - length]
+    return torch.stack([waveform[start : start + length] for start in starts])
+
+
+class Windowed(Dataset):
+    """A data set of whole clips that yields a name and the clip's windows, (n, length), or the error of decoding it."""
+
+    def __init__(self, clips: Dataset[Clip], length: int) -> None:
+        self.clips = clips
+        self.length = length  # samples
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor] | AudioError:
+        try:
+            clip = self.clips[index]
+        except AudioError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+                raise  # the machine failed (too many open files, a disk that cannot be read), not the recording
+            return error
+        return clip.name, windows(clip.waveform, self.length)
+
+    def collate(self, items: Sequence[tuple[str, Tensor] | AudioError]) -> tuple[list[str], list[int], Tensor, list[str]]:
+        """Return names, numbers of windows, all windows in one tensor, and messages of the clips that cannot be decoded."""
+        clips = [item for item in items if not isinstance(item, AudioError)]
+        together = torch.cat([torch.empty(0, self.length), *(item[1] for item in clips)])
+        errors = [str(item) for item in items if isinstance(item, AudioError)]
+        return [item[0] for item in clips], [len(item[1]) for item in clips], together, errors
+
+
+def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, args: argparse.Namespace) -> int:
+    """Append the logits of all clips, each the mean over its windows, and return the number of clips of a name seen before.
+
+    Clips are worked through in groups of `args.batch_size`, and an interrupted run goes on with a whole group: so its batches,
+    on which the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged.
+    """
+    names = clips.names
+    if any("\n" in name or "\r" in name for name in names):
+        raise UserError("a clip's name holds an end of line, and the index has one name a line; rename the clip")
+    order = np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()  # clips whose name was not there before
+    place = {names[index]: position for position, index in enumerate(order)}
+    done = [place.get(name, -1) for name in writer.names]
+    if -1 in done or done != sorted(set(done)):
+        raise UserError(f"{writer.parts[1]} names other clips than the data set has; remove the .part files to start anew")
+    start = (done[-1] + 1) // args.batch_size * args.batch_size if done else 0
+    writer.truncate(bisect_left(done, start))
+    windowed = Windowed(clips, round(args.clip_seconds * model.sample_rate))
+    loader = DataLoader(
+        windowed, args.batch_size, sampler=order[start:], num_workers=args.num_workers, collate_fn=windowed.collate
+    )  # fmt: skip
+    with (
+        tqdm(total=len(order), initial=start, desc="teacher", unit="clip", leave=False, disable=None) as progress,
+        torch.inference_mode(),
+    ):
+        for group, counts, waveforms, errors in loader:
+            for error in errors:
+                logger.warning("left out: %s", error)
+            if group:
+                logits = torch.cat([model(part.to(model.device))[0].float().cpu() for part in waveforms.split(args.batch_size)])
+                writer.append(group, torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy())
+            progress.update(len(group) + len(errors))
+    return len(names) - len(order)
+
+
+class LogitsWriter:
+    """Write teacher.npy, teacher.txt and teacher.json so that the .npy appears under its name last, when all is complete.
+
+    Until then they are `.part` files beside it, which the next writer with the same settings goes on with: after a kill or a
+    full disk the rows that were written whole are kept.
+    """
+
+    def __init__(self, output: Path, num_classes: int, settings: dict[str, Any]) -> None:
+        """`settings`, plain data, becomes the .json. Raises FileExistsError, and ValueError for parts with other settings."""
+        self.paths = _outputs(output)
+        self.parts = [_part(path) for path in self.paths]
+        self.num_classes = num_classes
+        refuse_existing(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        for path, part in zip(self.paths, self.parts, strict=True):
+            if path.exists():
+                os.replace(path, part)
+        about, names, rows = self.parts
+        if not about.exists() and not names.exists() and not rows.exists():
+            about.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        else:
+            _check_settings(about, settings)
+        for part in (names, rows):
+            part.touch()
+        lines = names.read_bytes().split(b"\n")[:-1]  # what follows the last end of line is not whole
+        num_rows = max(rows.stat().st_size - _HEADER_BYTES, 0) // (2 * num_classes)
+        self.names = [line.decode() for line in lines[:num_rows]]  # of the rows that are there
+        self.truncate(len(self.names))
+
+    def truncate(self, num_rows: int) -> None:
+        """Keep the first `num_rows` rows."""
+        self.names = self.names[:num_rows]
+        _, names, rows = self.parts
+        os.truncate(names, sum(len(name.encode()) + 1 for name in self.names))
+        with open(rows, "r+b") as file:
+            file.write(_header(num_rows, self.num_classes))
+            file.truncate(_HEADER_BYTES + num_rows * 2 * self.num_classes)
+
+    def append(self, names: Sequence[str], logits: np.ndarray) -> None:
+        """Append rows, (n, K); what is beyond float16 is cut to its range. ValueError if they are not finite."""
+        for name, row in zip(names, logits, strict=True):
+            if not np.isfinite(row).all():
+                raise UserError(f"the logits of {name} are not finite; check the models, and write with others")
+        with open(self.parts[2], "ab") as file:
+            file.write(np.clip(logits, -_FLOAT16_MAX, _FLOAT16_MAX).astype("<f2").tobytes())
+        with open(self.parts[1], "ab") as file:
+            file.write("".join(f"{name}\n" for name in names).encode())
+        self.names += names
+
+    def finish(self) -> None:
+        """Give the files their names, or, with no row in them, remove them and raise ValueError."""
+        if not self.names:
+            for part in self.parts:
+                part.unlink()
+            raise UserError(f"none of the clips could be decoded, so {self.paths[2]} was not written")
+        self.truncate(len(self.names))  # which puts the number of rows into the header
+        for part in self.parts:
+            with open(part, "r+b") as file:
+                os.fsync(file.fileno())
+        for part, path in zip(self.parts, self.paths, strict=True):
+            os.replace(part, path)
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise FileExistsError if an output is there that no interrupted writer left, ValueError if it is not called .npy."""
+    if output.suffix != ".npy":
+        raise UserError(f"--output {output} must end in .npy")
+    is_resumed = _part(output).exists()
+    for path in reversed(_outputs(output)):
+        if path.exists() and (not is_resumed or _part(path).exists()):  # else a writer was killed between two renames
+            raise FileExistsError(f"{path} exists; remove it or write to another --output")
+
+
+def _outputs(output: Path) -> list[Path]:
+    """Return what is written for an --output, in the order in which the files get their names."""
+    return [output.with_suffix(".json"), output.with_suffix(".txt"), output]
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    settings = json.loads(json.dumps(settings))
+    differing = sorted(key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key))
+    if differing:
+        raise UserError(
+            f"{path} was begun with other settings ({', '.join(differing)}); repeat that command to go on, or remove the "
+            ".part files beside it to start anew"
+        )
+
+
+def _header(num_rows: int, num_classes: int) -> bytes:
+    """Return the .npy header of (num_rows, num_classes) float16, `_HEADER_BYTES` long."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": (num_rows, num_classes)})
+    assert header.tell() == _HEADER_BYTES
+    return header.getvalue()

@@ -1,0 +1,105 @@
+"""Where exported models lie: beside the code, or in a cache that is filled on first use. Nothing here imports torch.
+
+An exported model's name in the cache holds the hash of the checkpoint it was made from, so another checkpoint of the same name is
+exported anew and never confused with the first.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from models import assets
+from models.assets import AssetError
+from models.registry import BUNDLED, PRETRAINED
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1  # of exported files; another number, and those in caches are made anew
+METADATA_KEY = "efficientat"
+NEEDED = ("torch", "onnx")  # for exporting
+_SCRIPT = Path(__file__).resolve().parents[2] / "export.py"
+
+
+class ExportError(AssetError):
+    """A model that cannot be exported here."""
+
+
+def cache_dir() -> Path:
+    """Return the folder of models exported on first use: onnx/ where downloads are kept."""
+    return assets.resources_dir() / "onnx"
+
+
+def exported(name: str | os.PathLike[str]) -> Path:
+    """Return the exported file of a model, a path ending in .onnx as it is; export the model if that was not done yet.
+
+    Raises `ValueError` for an unknown name, `FileNotFoundError` for a missing path and `ExportError` where exporting fails or
+    is impossible with what is installed.
+    """
+    name = os.fspath(name)
+    if name.endswith(".onnx"):
+        return Path(name)
+    bundled = assets.BUNDLED_DIR / f"{name}.onnx"
+    if name in BUNDLED and bundled.is_file():
+        return bundled
+    checkpoint = assets.checkpoint_path(name)
+    stem = name if name in PRETRAINED or name in BUNDLED else checkpoint.stem
+    if checkpoint.is_file():
+        path = cache_dir() / f"{stem}-{content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
+        if not path.is_file():
+            _export(name, path)
+        return path
+    if name not in PRETRAINED:
+        raise FileNotFoundError(f"checkpoint {checkpoint} not found; give the path of a file or the name of a model")
+    # Released files never change, so what was exported once is good even where the checkpoint was removed.
+    if known := sorted(cache_dir().glob(f"{glob.escape(stem)}-{'?' * 16}-v{FORMAT_VERSION}.onnx")):
+        return known[0]
+    _require_exporter(name)
+    logger.info("downloading %s", name)
+    temporary = cache_dir() / f"{stem}-{os.getpid()}.onnx"
+    try:
+        _export(name, temporary)  # which downloads the checkpoint, whose hash the name needs
+        path = cache_dir() / f"{stem}-{content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _require_exporter(name: str) -> None:
+    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ExportError(
+            f"{name} has not been exported yet and that needs {' and '.join(missing)}: pip install -r requirements.txt, or run "
+            f"export.py --model_name {name} --output model.onnx elsewhere and give the path of the file; without both, use the "
+            f"bundled model {', '.join(BUNDLED)}"
+        )
+
+
+def _export(name: str, path: Path) -> None:
+    """Run export.py in a process of its own, so that this one stays small."""
+    _require_exporter(name)
+    logger.info("exporting %s for ONNX Runtime, this once, to %s", name, path)
+    command = [sys.executable, str(_SCRIPT), "--model_name", name, "--output", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or [f"export.py ended with code {result.returncode}"]
+        raise ExportError(
+            f"{name} could not be exported to {path.parent} (EFFICIENTAT_RESOURCES names another folder): "
+            + lines[-1].removeprefix("error: ")
+        )

@@ -1,0 +1,126 @@
+"""An exported model in ONNX Runtime: waveforms in, scores and embeddings out. Nothing here imports torch.
+
+backend = load_backend("mn04_opensounds")
+[(scores, embedding)] = backend([np.zeros(320000, np.float32)])  # (num_classes,), (embedding_size,)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from helpers.devices import available_cores
+from helpers.export import cache as model_cache
+from helpers.export.cache import FORMAT_VERSION, METADATA_KEY
+from models.assets import AssetError
+from models.errors import UserError
+
+
+class BackendError(AssetError):
+    """A file that is no exported model, or not one that takes waveforms."""
+
+
+class OnnxBackend:
+    """A file that export.py wrote, ready for waveforms of any number and length."""
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        """`threads`: how many to compute with; None: one for each core this process may use.
+
+        Raises `FileNotFoundError` and `BackendError`.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"exported model {path} not found; make it with export.py")
+        self.path = path
+        try:
+            self._graph = ParallelGraph(path, threads)
+        except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
+            reason = " ".join(str(error).split())
+            raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
+        try:
+            self.metadata = metadata = json.loads(self._graph.metadata[METADATA_KEY])
+            if (version := metadata["format_version"]) != FORMAT_VERSION:
+                raise BackendError(f"{path} has format {version} instead of {FORMAT_VERSION}; export it again")
+            if metadata["input"] != "waveform":
+                raise BackendError(f"{path} takes spectrograms; export it without --network_only")
+            self.name: str = metadata["model_name"]
+            self.sample_rate: int = metadata["sample_rate"]  # Hz
+            self.num_classes: int = metadata["num_classes"]
+            self.embedding_size: int = metadata["embedding_size"]
+            self.columns = {"embedding": (0, self.embedding_size)}
+            self.single_label: bool = metadata["single_label"]
+            self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
+            self.labels: tuple[str, ...] = tuple(metadata["labels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
+
+        A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`.
+        """
+        for waveform in waveforms:
+            if waveform.ndim != 1 or len(waveform) == 0 or waveform.dtype != np.float32:
+                raise UserError(f"expected float32 waveforms of shape (samples,), got {waveform.dtype} {waveform.shape}")
+        return self._graph(waveforms)
+
+
+class ParallelGraph:
+    """A graph of `helpers.export.graph`, computed by several threads.
+
+    All of them work on a single clip; of several clips, each thread computes one after the other. That is faster than to share the
+    layers of a batch (`python -m benchmarks.speed`), as what one clip needs stays in the cache, and needs less memory, though the
+    weights are loaded twice.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
+        """`model`: a file or its content; `threads` None: one for each core this process may use. Errors are ONNX Runtime's own."""
+        self._model, self._threads = model, threads or available_cores()
+        self._together = new_session(model, self._threads)
+        self.metadata: dict[str, str] = self._together.get_modelmeta().custom_metadata_map
+        self._input = self._together.get_inputs()[0].name
+
+    def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (K,) and embedding (C,) of clips: waveforms (samples,), or spectrograms where the graph takes these."""
+        if len(clips) == 1:
+            return [self._run(self._together, clips[0])]
+        alone = self._alone  # loaded here, once, and not in each of the threads
+        return list(self._pool.map(lambda clip: self._run(alone, clip), clips))
+
+    def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})
+        return scores[0], embeddings[0]
+
+    @cached_property
+    def _alone(self) -> onnxruntime.InferenceSession:
+        """The graph for callers that each are one thread."""
+        return self._together if self._threads == 1 else new_session(self._model, 1)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads)
+
+
+def load_backend(name: str | os.PathLike[str]) -> OnnxBackend:
+    """Load an exported model (.onnx), or a model by name or checkpoint, which is exported when it is first used.
+
+    Errors are those of `model_cache.exported` and of `OnnxBackend`.
+    """
+    return OnnxBackend(model_cache.exported(name))
+
+
+def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Load a graph, from a file or its content, whose layers `threads` threads share."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only
+    # Threads wait for the next layer actively, but not, as by default, for some 40 ms after the last: others need the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,89 @@
+"""Command-line options that describe a network and its front end."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from helpers import cli
+from models.config import HEAD_TYPES, Arch, MelConfig
+from models.errors import UserError
+
+NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an Arch -> option, of a script that has it
+    field: field for field in ("head_type", "se_dims", "strides", "reduced_tail", "dilated", "num_classes")
+}
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Options that describe a network; unset ones are None."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--model_width", type=cli.positive_float, help="width multiplier (1.0 unless a checkpoint says otherwise)")
+    group.add_argument("--head_type", choices=HEAD_TYPES, help="classification head (mlp unless a checkpoint says otherwise)")
+    group.add_argument(
+        "--se_dims", help="axes of squeeze-and-excitation: letters out of cft, or none (c unless a checkpoint says otherwise)"
+    )
+
+
+def add_architecture_options(parser: argparse.ArgumentParser) -> None:
+    """Options that describe any network of this family, for analyses; unset ones are None."""
+    add_network_options(parser)
+    group = parser.add_argument_group("network, further")
+    group.add_argument(
+        "--strides", type=int, choices=(1, 2), nargs=4, metavar="STRIDE",
+        help="strides of blocks 2, 4, 7 and 13, each 1 or 2 (2 2 2 2 unless a checkpoint says otherwise)",
+    )  # fmt: skip
+    group.add_argument("--reduced_tail", action="store_const", const=True, help="half the channels in the last blocks")
+    group.add_argument("--dilated", action="store_const", const=True, help="dilation instead of a stride in the last blocks")
+    group.add_argument("--num_classes", type=cli.positive_int, help="number of classes (527 unless a checkpoint says otherwise)")
+
+
+def add_front_end_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the log-mel front end in evaluation mode; unset ones are None and follow the checkpoint or the defaults."""
+    group = parser.add_argument_group("front end (a checkpoint brings its own)")
+    group.add_argument("--resample_rate", type=cli.positive_int, help="sample rate in Hz (32000)")
+    group.add_argument("--window_size", type=cli.positive_int, help="STFT window in samples (800)")
+    group.add_argument("--hop_size", type=cli.positive_int, help="STFT hop in samples (320)")
+    group.add_argument("--n_fft", type=cli.positive_int, help="length of the Fourier transform in samples (1024)")
+    group.add_argument("--n_mels", type=cli.positive_int, help="number of mel bands (128)")
+    group.add_argument("--fmin", type=cli.non_negative_float, help="lower edge of the mel bands in Hz (0)")
+    group.add_argument("--fmax", type=cli.positive_float, help="upper edge of the mel bands in Hz (half the rate - 1000)")
+
+
+def front_end(args: argparse.Namespace, base: MelConfig | None = None) -> MelConfig:
+    """Return `base` (default: the standard front end) with what the options set explicitly."""
+    options = {
+        "sample_rate": args.resample_rate,
+        "win_length": args.window_size,
+        "hop_size": args.hop_size,
+        "n_fft": args.n_fft,
+        "n_mels": args.n_mels,
+        "fmin": args.fmin,
+        "fmax": args.fmax,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    base = base or MelConfig()
+    if given.get("sample_rate", base.sample_rate) != base.sample_rate:
+        given.setdefault("fmax", None)  # follows the rate
+    return replace(base, **given)
+
+
+def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, MelConfig]:
+    """Return architecture and front end of a named model or, without a name, of the options; nothing is downloaded.
+
+    A network given by options is sized for clips of 10 seconds where squeeze-and-excitation over time needs a size.
+    An option that contradicts the named model is a `ValueError`.
+    """
+    from models import checkpoints
+
+    given = {field: getattr(args, option, None) for field, option in NETWORK_OPTIONS.items()}
+    given = {field: tuple(value) if isinstance(value, list) else value for field, value in given.items() if value is not None}
+    if name is None:
+        mel = front_end(args)
+        return Arch(**given, input_dim_f=mel.n_mels, input_dim_t=mel.frames(10 * mel.sample_rate)), mel
+    arch, mel = checkpoints.architecture(name)
+    for field, value in given.items():
+        if value != (stored := getattr(arch, field)):
+            raise UserError(f"--{NETWORK_OPTIONS[field]} {value} contradicts {name}, which has {stored}; leave it out")
+    if front_end(args, mel) != mel:
+        raise UserError(f"the front-end options contradict {name}, which has {mel}; leave them out")
+    return arch, mel

@@ -1,0 +1,1 @@
+"""Shallow probes on embeddings, by HEAR's protocol."""

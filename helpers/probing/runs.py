@@ -1,0 +1,96 @@
+"""Many probes on stored embeddings: side by side, and none of them twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Hashable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from helpers.probing.embedding_cache import StoredClips
+from helpers.probing.probe import Protocol, probe
+from helpers.probing.tasks import ProbeTask
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a probe is trained on, and how."""
+
+    clips: list[StoredClips]  # of the task's data sets
+    layers: list[str]
+    task: ProbeTask
+    seed: int
+    protocol: Protocol
+
+    def text(self) -> str:
+        """Return a text that is the same where the result is."""
+        embeddings = [stored.info | {"layers": self.layers} for stored in self.clips]
+        content = json.dumps([embeddings, self.task.fingerprint, self.seed, asdict(self.protocol)])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def train(request: Request) -> dict[str, Any]:
+    """Train a probe on one thread; return its score, those of the folds, and the configuration that was best."""
+    torch.set_num_threads(1)
+    task = request.task
+    result = probe(
+        np.concatenate([stored.read(request.layers) for stored in request.clips]),
+        task.targets,
+        task.splits,
+        is_multi_label=task.is_multi_label,
+        metric=task.metric,
+        folds=task.folds,
+        seed=request.seed,
+        protocol=request.protocol,
+    )
+    folds = [fold.score for fold in result.folds]
+    return {"score": result.score, "folds": folds, "configuration": asdict(result.configuration)}
+
+
+def run_probes(requests: Mapping[Key, Request], path: Path, processes: int) -> dict[Key, dict[str, Any]]:
+    """Return what `train` makes of each request.
+
+    Results are read from a file of JSON lines as far as they are there, and added to it as they come, so that after an interruption
+    nothing is trained again.
+    """
+    known = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # the last line of a killed run
+                entry = json.loads(line)
+                known[entry["request"]] = entry["result"]
+    texts = {key: request.text() for key, request in requests.items()}
+    missing = [key for key in requests if texts[key] not in known]
+    bar = tqdm(total=len(requests), initial=len(requests) - len(missing), desc="probes", unit="probe", disable=None)
+    with bar, open(path, "a", encoding="utf-8") as file, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        waiting = iter(missing)
+        running = {
+            pool.submit(train, requests[key]): key for key in islice(waiting, processes)
+        }  # no more, so that Ctrl-C ends soon
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                text = texts[running.pop(future)]
+                try:
+                    known[text] = future.result()
+                except BrokenProcessPool as error:
+                    raise OSError(
+                        "a process that trained a probe was killed, perhaps for lack of memory; use fewer jobs"
+                    ) from error
+                file.write("\n" + json.dumps({"request": text, "result": known[text]}))  # a new line, also after a torn one
+                file.flush()
+                bar.update()
+                running |= {pool.submit(train, requests[key]): key for key in islice(waiting, 1)}
+    return {key: known[texts[key]] for key in requests}

@@ -1,0 +1,128 @@
+"""Files of embeddings: a row of numbers for each recording or window, which one it is, and what was chosen to make it.
+
+| file | holds |
+|---|---|
+| name.npy | embeddings, (rows, C) float32 |
+| name.npy.json, beside it | "info", and "rows": a list of [source, start, end] |
+| name.h5 | embeddings (rows, C) float32; start, end (rows,) float64; sources; source (rows,), which of them; attribute info |
+
+Times are in seconds. "info" (in .h5 as JSON) tells model, layers, pooling, the columns of each layer, sample rate, window and hop.
+Rows of an .h5 file are written as they come, those of an .npy file are held until the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.tagger.results import Embedding, checked_path
+from models.errors import UserError
+from models.files import replacing
+
+SUFFIXES = (".npy", ".h5", ".hdf5")
+ROWS_AT_ONCE = 1024
+CHUNK_VALUES = 1 << 15  # 128 kB
+_COLUMNS = {"source": "i8", "start": "f8", "end": "f8"}  # beside the embeddings in .h5
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEmbeddings:
+    """What a file holds."""
+
+    embeddings: np.ndarray  # (rows, C) float32
+    sources: tuple[str, ...]  # of each row
+    starts: np.ndarray  # (rows,) seconds
+    ends: np.ndarray  # (rows,)
+    info: dict[str, Any]
+
+    def columns(self, layer: str) -> np.ndarray:
+        """Return the (rows, n) of one layer."""
+        return self.embeddings[:, slice(*self.info["columns"][layer])]
+
+
+def embeddings_path(text: str | Path) -> Path:
+    """Return the path of a file of embeddings; `ValueError` for another suffix and for a folder."""
+    return checked_path(text, SUFFIXES, "embeddings")
+
+
+def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, info: dict[str, Any]) -> int:
+    """Write rows of `size` values each; return how many. The file appears when all are written; after an error, not at all."""
+    path = embeddings_path(path)
+    if path.suffix.lower() == ".npy":
+        return _write_npy(path, rows, size, info)
+    import h5py  # not needed for anything else in inference
+
+    with _full_disks_told(path), replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["info"] = json.dumps(info)
+        table = {
+            "embeddings": file.create_dataset(
+                "embeddings", (0, size), "f4", maxshape=(None, size), chunks=(max(1, CHUNK_VALUES // size), size)
+            ),
+            **{key: file.create_dataset(key, (0,), kind, maxshape=(None,)) for key, kind in _COLUMNS.items()},
+        }
+        sources: dict[str, int] = {}
+        count, rows = 0, iter(rows)
+        while batch := list(islice(rows, ROWS_AT_ONCE)):
+            values = {
+                "embeddings": np.stack([row.vector for row in batch]),
+                "source": [sources.setdefault(row.source, len(sources)) for row in batch],
+                "start": [row.start for row in batch],
+                "end": [row.end for row in batch],
+            }
+            for key, dataset in table.items():
+                dataset.resize(count + len(batch), axis=0)
+                dataset[count:] = values[key]
+            count += len(batch)
+        names = [source.encode("utf-8", "backslashreplace") for source in sources]  # names of files may be no UTF-8
+        file.create_dataset("sources", data=names, dtype=h5py.string_dtype())
+    return count
+
+
+@contextmanager
+def _full_disks_told(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on closing a file that could not be written into an `OSError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "errno" not in str(error):
+            raise
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _write_npy(path: Path, rows: Iterable[Embedding], size: int, info: dict[str, Any]) -> int:
+    with replacing(_beside(path)) as beside, replacing(path) as temporary, open(temporary, "wb") as file:
+        held = list(rows)
+        embeddings = np.stack([row.vector for row in held]) if held else np.zeros((0, size), np.float32)
+        about = {"info": info, "rows": [[row.source, row.start, row.end] for row in held]}
+        beside.write_text(json.dumps(about), encoding="utf-8")
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(embeddings))
+        file.write(embeddings.data)  # np.save would not tell that a disk is full
+    return len(held)
+
+
+def read_embeddings(path: str | Path) -> StoredEmbeddings:
+    """Read a file that `write_embeddings` wrote; `ValueError` if what lies beside an .npy file is not of the same rows."""
+    path = embeddings_path(path)
+    if path.suffix.lower() == ".npy":
+        embeddings, about = np.load(path, allow_pickle=False), json.loads(_beside(path).read_bytes())
+        if len(embeddings) != len(about["rows"]):
+            raise UserError(f"{path} has {len(embeddings)} rows and {_beside(path)} {len(about['rows'])}; write them again")
+        sources, starts, ends = zip(*about["rows"], strict=True) if about["rows"] else ((), (), ())
+        return StoredEmbeddings(embeddings, tuple(sources), np.array(starts), np.array(ends), about["info"])
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = file["sources"].asstr()[:]
+        sources = tuple(names[number] for number in file["source"][:])
+        return StoredEmbeddings(file["embeddings"][:], sources, file["start"][:], file["end"][:], json.loads(file.attrs["info"]))

@@ -1,0 +1,113 @@
+"""The time line of a recording as a figure, drawn without a display. Importing this imports matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from datasets.sound import open_sound
+from helpers.tagger.events import cell_edges
+from helpers.tagger.results import Timeline
+from models.errors import UserError
+from models.files import write_atomically
+
+if TYPE_CHECKING:
+    from datasets.sound import AudioSource
+
+RATE, N_FFT, BANDS = 32000, 1024, 64  # of the picture, not of a model
+COLUMNS = 1500  # of the spectrogram at most: more than pixels that it gets
+LABEL_CHARACTERS = 32
+
+
+def timeline_figure(
+    audio: AudioSource, timeline: Timeline, path: str | Path, count: int = 10, *, sample_rate: int | None = None
+) -> None:
+    """Draw a log-mel spectrogram over the scores of the `count` likeliest classes, by their highest score, on one axis of time.
+
+    `audio` is read once more, in constant memory. For the cell of a window see `helpers.tagger.events`. The suffix of
+    `path` decides the format; the file appears under its name when it is complete.
+    """
+    path = Path(path)
+    if count < 1:
+        raise UserError(f"count is {count}; a time line needs one class or more")
+    sound = open_sound(audio, sample_rate, name=timeline.source)
+    seconds = float(timeline.ends[-1])
+    picture = log_mel_picture(sound.at_rate(RATE), seconds)
+    allowed = np.arange(len(timeline.labels)) if timeline.classes is None else np.asarray(timeline.classes)
+    best = allowed[np.argsort(-timeline.scores[:, allowed].max(0), kind="stable")[:count]]
+    unit, per_unit = ("hours", 3600) if seconds > 7200 else ("minutes", 60) if seconds > 180 else ("seconds", 1)
+    edges = cell_edges(timeline.starts, timeline.ends) / per_unit
+
+    figure = Figure(figsize=(11, 3.4 + 0.3 * len(best)), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 0.3 * len(best) + 0.2])
+    above.set_title(_shortened(timeline.source, 90), loc="left", fontsize="medium", parse_math=False)
+    low = np.quantile(picture, 0.02)  # digital silence would take all of the scale
+    image = above.imshow(
+        picture, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds / per_unit, 0, BANDS),
+        vmin=max(low, picture.max() - 80), vmax=picture.max() + 1e-3, interpolation="nearest",
+    )  # fmt: skip
+    ticks = [hertz for hertz in (100, 500, 1000, 2000, 4000, 8000) if hertz < RATE / 2]
+    above.set_yticks([_mel(hertz) / _mel(RATE / 2) * BANDS for hertz in ticks], [f"{hertz:g}" for hertz in ticks], fontsize="small")
+    above.set_ylabel("Hz, mel scale")
+    figure.colorbar(image, ax=above, label="dB", pad=0.01)
+
+    scores = timeline.scores[:, best].T  # (classes, windows)
+    mesh = below.pcolormesh(edges, np.arange(len(best) + 1) - 0.5, scores, cmap="Blues", vmin=0, vmax=1)
+    below.set_yticks(
+        range(len(best)), [_shortened(timeline.labels[k], LABEL_CHARACTERS) for k in best], fontsize="small", parse_math=False
+    )
+    below.set_ylim(len(best) - 0.5, -0.5)
+    below.set_yticks(np.arange(len(best) - 1) + 0.5, minor=True)
+    below.grid(axis="y", which="minor", color="0.85", linewidth=0.8)
+    below.tick_params(axis="y", which="minor", length=0)
+    below.set_xlim(0, seconds / per_unit)
+    below.set_xlabel(unit)
+    figure.colorbar(mesh, ax=below, label="score", pad=0.01)
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=130))
+
+
+def log_mel_picture(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
+    """Sound at 32 kHz -> power in dB (bands, columns), a column the mean of its frames: hours take the room of minutes."""
+    hop = N_FFT // 2
+    frames = max(1, math.ceil(seconds * RATE / hop))
+    columns = min(COLUMNS, frames)
+    window, bank = np.hanning(N_FFT).astype(np.float32), _mel_bank()
+    power, counts = np.zeros((columns, BANDS)), np.zeros(columns)
+    rest, done = np.zeros(hop, np.float32), 0  # silence before the first frame's middle
+    for block in _and_silence(blocks, hop):
+        rest = np.concatenate([rest, block])
+        number = max(0, 1 + (len(rest) - N_FFT) // hop)
+        if number == 0:
+            continue
+        framed = np.lib.stride_tricks.sliding_window_view(rest, N_FFT)[: number * hop : hop]  # (frames, n_fft)
+        spectra = np.abs(np.fft.rfft(framed * window, axis=1)) ** 2
+        where = np.minimum((done + np.arange(number)) * columns // frames, columns - 1)
+        np.add.at(power, where, spectra @ bank)
+        np.add.at(counts, where, 1)
+        rest, done = rest[number * hop :], done + number
+    return 10 * np.log10(power / np.maximum(counts, 1)[:, None] + 1e-8).T
+
+
+def _and_silence(blocks: Iterable[np.ndarray], samples: int) -> Iterable[np.ndarray]:
+    yield from blocks
+    yield np.zeros(samples, np.float32)
+
+
+def _mel(hertz: float | np.ndarray) -> float | np.ndarray:
+    return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+
+def _mel_bank() -> np.ndarray:
+    """Triangles (bins, bands) between 0 and the Nyquist frequency."""
+    bins = _mel(np.fft.rfftfreq(N_FFT, 1 / RATE)) / _mel(RATE / 2) * (BANDS + 1)
+    distance = np.abs(bins[:, None] - np.arange(1, BANDS + 1))
+    return np.maximum(0, 1 - distance).astype(np.float32)
+
+
+def _shortened(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -1,0 +1,64 @@
+"""Models in PyTorch, as the tagger calls them: waveforms in, scores and embeddings out, both numpy arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models import checkpoints
+from models.embeddings import EmbeddingConfig, EmbeddingModel
+from models.ensemble import EnsembleModel
+from models.errors import UserError
+
+
+class TorchBackend:
+    """A model or an ensemble with its front end on its device; attributes and call are those of `OnnxBackend`."""
+
+    def __init__(
+        self,
+        names: str | os.PathLike[str] | Sequence[str],
+        device: torch.device | str | None = None,
+        layers: str | Sequence[str] = "embedding",
+        pooling: str = "mean",
+    ) -> None:
+        """`names`: a released or bundled model, a checkpoint, or several of them for an ensemble; errors as `checkpoints.load`.
+
+        `layers` and `pooling` are those of `EmbeddingConfig`; an ensemble's embedding has those of its members side by side.
+        """
+        is_single = isinstance(names, (str, os.PathLike))
+        config = EmbeddingConfig(layers, pooling)
+        members = [EmbeddingModel(checkpoints.load_model(name), config) for name in ([names] if is_single else names)]
+        self.model: EmbeddingModel | EnsembleModel = members[0] if is_single else EnsembleModel(members)
+        self.columns: dict[str, tuple[int, int]] = {}
+        for number, member in enumerate(members):
+            start = sum(other.embedding_size for other in members[:number])
+            prefix = "" if is_single else f"{number}:"
+            self.columns |= {f"{prefix}{layer}": (start + s.start, start + s.stop) for layer, s in member.columns.items()}
+        try:
+            self.model.eval().to(device or "cpu")
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"device {str(device)!r} cannot be used: {reason}") from error
+        self.sample_rate = self.model.sample_rate
+        self.num_classes = self.model.num_classes
+        self.embedding_size = self.model.embedding_size
+        self.labels = self.model.labels
+        self.clip_seconds = self.model.clip_seconds
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
+
+        Those of one length are computed together.
+        """
+        results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for length in {len(waveform) for waveform in waveforms}:
+            group = [i for i, waveform in enumerate(waveforms) if len(waveform) == length]
+            batch = torch.from_numpy(np.stack([waveforms[i] for i in group]))
+            logits, embeddings = self.model(batch.to(self.model.device))
+            scores = self.model.scores(logits.float()).cpu().numpy()
+            results |= zip(group, zip(scores, embeddings.float().cpu().numpy(), strict=True), strict=True)
+        return [results[i] for i in range(len(waveforms))]

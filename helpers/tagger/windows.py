@@ -1,0 +1,88 @@
+"""Overlapping windows over sound of any length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from models.errors import UserError
+
+
+class Windows:
+    """Cut sound that comes in pieces of any size into overlapping windows; holds the last four windows at most.
+
+    Windows begin at 0, hop, 2 hop, ... as long as they fit. Sound behind the last of them gets one more window, which is moved
+    back so that it ends with the sound: nothing is padded. Sound shorter than a window is one window of its own length.
+    A hop larger than the window leaves gaps.
+
+        sound    |-----------------------|
+        windows  |--------|  .     .     .
+                 .   |--------|    .     .
+                 .      .  |--------|    .
+                 .      .     . |--------|   moved back
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        """Both in samples."""
+        if window < 1 or hop < 1:
+            raise UserError(f"a window has {window} samples and a hop {hop}; both must be 1 or more")
+        self.window, self.hop = window, hop
+        self._buffer = np.empty(0, np.float32)
+        self._filled = 0  # samples in the buffer
+        self._end = 0  # samples seen
+        self._next = 0  # where the next window begins
+        self._covered = 0  # where the last window ended
+
+    def push(self, samples: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Return (first sample, window) of the windows that (n,) more samples complete; they stay as they are."""
+        complete = []
+        for start in range(0, len(samples), self.window):
+            piece = samples[start : start + self.window]
+            self._append(piece)
+            while self._next + self.window <= self._end:
+                complete.append((self._next, self._cut(self._next, self.window)))
+                self._covered = self._next + self.window
+                self._next += self.hop
+        return complete
+
+    def finish(self) -> list[tuple[int, np.ndarray]]:
+        """Return the window that reaches the end of the sound, none if one did."""
+        if self._covered == self._end:
+            return []
+        length = min(self.window, self._end)
+        self._covered = self._end
+        return [(self._end - length, self._cut(self._end - length, length))]
+
+    def _append(self, piece: np.ndarray) -> None:
+        if self._filled + len(piece) > len(self._buffer):  # all that can still be asked for is the last window
+            kept = self._buffer[max(0, self._filled - self.window) : self._filled]
+            needed = len(kept) + len(piece)
+            # a new one: windows are views of the old one
+            buffer = np.empty(min(max(4 * self.window, needed), 4 * needed), np.float32)  # a huge window of a short sound: small
+            buffer[: len(kept)] = kept
+            self._buffer, self._filled = buffer, len(kept)
+        self._buffer[self._filled : self._filled + len(piece)] = piece
+        self._filled += len(piece)
+        self._end += len(piece)
+
+    def _cut(self, start: int, length: int) -> np.ndarray:
+        offset = start - (self._end - self._filled)
+        return self._buffer[offset : offset + length]
+
+
+def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first sample, window) over the blocks of a whole recording, see `Windows`."""
+    windows = Windows(window, hop)
+    for block in blocks:
+        yield from windows.push(block)
+    yield from windows.finish()
+
+
+def to_samples(window: float, hop: float, rate: int) -> tuple[int, int]:
+    """Seconds of window and hop -> samples; `ValueError` unless both are at least one sample."""
+    for name, value in (("window", window), ("hop", hop)):
+        if not (math.isfinite(value) and round(value * rate) >= 1):
+            raise UserError(f"{name} is {value} s; it must be a number of seconds, at least one sample")
+    return round(window * rate), round(hop * rate)

@@ -1,0 +1,78 @@
+"""The prediction loop: a model over a data set, on one rank or several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from helpers.training import distributed
+from models.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a data set, in the data set's order."""
+
+    names: list[str]
+    targets: np.ndarray  # (N, K) float32
+    logits: np.ndarray  # (N, K) float32
+
+
+def default_precision(device: torch.device) -> str:
+    """Return the precision where none is asked for: the released models' float16 on GPUs, float32 on CPUs."""
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Predictions:
+    """Run a model (with a `device`; its output is logits and embeddings) over a data set, in evaluation mode.
+
+    The data set yields named tuples of input, target, name and index, such as `Clip` and `Picture`.
+
+    `precision` is that of the network; front ends compute in float32. Several processes, each with its own share of the clips in
+    its loader, all get the predictions for all of them. ValueError when a clip is missing or there twice.
+    """
+    was_training = model.training
+    model.eval()
+    device: torch.device = model.device
+    indices: list[np.ndarray] = []
+    names: list[str] = []
+    targets: list[np.ndarray] = []
+    logits: list[np.ndarray] = []
+    with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+        with clip_bar("evaluating", len(loader.dataset)) as bar:
+            for clips in loader:
+                inputs, target, name, index = clips[:4]
+                output, _ = model(inputs.to(device, non_blocking=True))
+                indices.append(index.numpy())
+                names += name
+                targets.append(target.numpy())
+                logits.append(output.float().cpu().numpy())
+                bar.update(len(name) * distributed.world_size())
+    model.train(was_training)
+    shares = distributed.gather((indices, names, targets, logits))
+    order = np.concatenate([part for share in shares for part in share[0]] or [np.zeros(0, int)])
+    if len(order) == 0:
+        raise UserError("the data set holds no clips")
+    if not np.array_equal(np.sort(order), np.arange(len(loader.dataset))):
+        raise UserError(f"predictions of {len(order)} clips do not cover the {len(loader.dataset)} of the data set once each")
+    positions = np.argsort(order)
+    all_names = [name for share in shares for name in share[1]]
+    return Predictions(
+        [all_names[position] for position in positions],
+        np.concatenate([part for share in shares for part in share[2]])[positions],
+        np.concatenate([part for share in shares for part in share[3]])[positions],
+    )
+
+
+def clip_bar(description: str, total: int, initial: int = 0) -> tqdm:
+    """Progress in clips; shown by the main process, where standard error is a terminal."""
+    disable = None if distributed.is_main() else True
+    return tqdm(desc=description, total=total, initial=initial, unit="clip", leave=False, disable=disable)

@@ -1,0 +1,276 @@
+"""The one training loop and the one prediction loop of all experiments, on one process or several."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from helpers.training import distributed
+from helpers.training.evaluation import PRECISIONS, clip_bar
+from helpers.training.run import Run
+from helpers.training.sampling import TrainingBatches
+from models.checkpoints import Checkpoint
+from models.errors import UserError
+from models.image import ImageModel
+from models.network import MobileNetV3
+from models.waveform import WaveformModel
+
+MAX_SKIPPED_STEPS = 20  # in a row
+
+logger = logging.getLogger(__name__)
+
+Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and what the epoch under way has summed up."""
+
+    epoch: int = 0
+    step: int = 0
+    skipped: int = 0  # steps of this epoch
+    skipped_in_a_row: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of each loss, over the steps that were not skipped
+    seconds: float = 0.0  # spent training in this epoch
+
+
+def to_device(clips: Any, device: torch.device) -> Any:
+    """Move the tensors of a collated named tuple; names stay where they are."""
+    return clips._replace(
+        **{field: value.to(device, non_blocking=True) for field, value in clips._asdict().items() if isinstance(value, Tensor)}
+    )
+
+
+class _Stepper:
+    """One step of the optimizer, written once for every precision, number of parts and number of processes."""
+
+    def __init__(
+        self,
+        model: WaveformModel | ImageModel,
+        training_loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        average: AveragedModel | None,
+        precision: str,
+        compile_network: bool,
+    ) -> None:
+        self.device = model.device
+        self.training_loss = training_loss
+        self.optimizer = optimizer
+        self.autocast = torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.network: nn.Module = torch.compile(model.network) if compile_network else model.network
+        if distributed.world_size() > 1:
+            self.network = DistributedDataParallel(self.network, forward_sync_buffers=False)
+        self.model = model
+        self.average = average
+        self.parameters = list(model.network.parameters())
+        self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
+        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+
+    def __call__(self, parts: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
+        """Return the step's losses, means over the whole batch, and whether they and the gradients were finite.
+
+        If not, the step was skipped. In float16 that is also how the scale of the loss finds its size.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for number in range(batches.accumulate):
+            clips = to_device(next(parts), self.device)
+            batches.seed_part(step, number)
+            if isinstance(self.network, DistributedDataParallel):
+                self.network.require_backward_grad_sync = number == batches.accumulate - 1
+            with self.autocast:
+                losses = self.training_loss(self.network, clips)
+            self.scaler.scale(losses["loss"] / batches.accumulate).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
+        self.scaler.unscale_(self.optimizer)
+        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        *values, norm = distributed.mean(torch.stack([*sums.values(), gradient_norm])).tolist()  # the step's one wait for the GPU
+        means = dict(zip(sums, values, strict=True))
+        finite = all(map(math.isfinite, [*values, norm]))
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if finite and self.average is not None:
+            self.average.update_parameters(self.model.network)
+        for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
+            if finite:
+                good.copy_(buffer)
+            else:
+                buffer.copy_(good)
+        return means, finite
+
+    @property
+    def result(self) -> MobileNetV3:
+        """What is evaluated and kept: the network or, where there is one, the average of its weights."""
+        return self.model.network if self.average is None else self.average.module
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on, beside the weights of `result`; the scaler's is empty in another precision than float16."""
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        if self.average is not None:
+            state |= {"network": self.model.network.state_dict(), "averaged": int(self.average.n_averaged)}
+        return state
+
+    def restore(self, result: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from the weights of `result` and a `state`."""
+        self.result.load_state_dict(result)
+        if self.average is not None:
+            self.model.network.load_state_dict(state["network"])
+            self.average.n_averaged.fill_(state["averaged"])
+        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Give every process the mean of all processes' batch-norm statistics."""
+        if distributed.world_size() > 1:
+            for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
+                if buffer.is_floating_point():
+                    buffer.copy_(distributed.mean(buffer))
+                    good.copy_(buffer)
+            if self.average is not None:
+                for buffer in filter(torch.is_floating_point, self.average.module.buffers()):
+                    buffer.copy_(distributed.mean(buffer))
+
+
+def fit(
+    model: WaveformModel | ImageModel,
+    loader: DataLoader,
+    training_loss: Loss,
+    evaluate: Callable[[], dict[str, float]],
+    *,
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[int], float],
+    n_epochs: int,
+    run: Run,
+    selection: str,
+    average: AveragedModel | None = None,
+    precision: str = "fp32",
+    compile_network: bool = False,
+    save_minutes: float = 10.0,
+) -> dict[str, float]:
+    """Train up to epoch `n_epochs` and return the last epoch's metrics.
+
+    The loader's batch sampler is a `TrainingBatches`. `training_loss(network, clips)` maps a part of a batch, on the model's
+    device, to its named losses, each a mean over the part's clips; "loss" is minimised and all are logged. `network` is the
+    model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
+    epoch's metrics, the same in all processes, of which `selection` decides about best.pt. `average` follows the network's weights
+    step by step; it is what the checkpoints hold, and what `evaluate` should measure.
+
+    Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
+
+    `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss or gradients are
+    not finite changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is
+    written after each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
+
+    Batch norms see a process's part of a batch at a time; their running statistics are averaged over the processes after an epoch.
+    """
+    batches = loader.batch_sampler
+    if not isinstance(batches, TrainingBatches):
+        raise TypeError(f"the loader's batch sampler must be a TrainingBatches, not {type(batches).__name__}")
+    run.open()
+    for network in filter(None, (model.network, average)):
+        network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    take_step = _Stepper(model, training_loss, optimizer, average, precision, compile_network)
+    progress, metrics = Progress(), {}
+    if run.resumed:
+        progress, metrics = _take_up(run.resumed, take_step, batches)
+        run.resumed = None  # the states of large networks and optimizers need not be held twice
+        if progress.epoch >= n_epochs:
+            logger.info("the run is complete: %d of %d epochs; a larger --n_epochs goes on", progress.epoch, n_epochs)
+        else:
+            logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
+
+    def save(complete_epoch: int | None) -> None:
+        training = {"progress": vars(progress), "parts": batches.parts, "fingerprint": batches.fingerprint}
+        run.save(take_step.result, complete_epoch, metrics, training | take_step.state())
+
+    while progress.epoch < n_epochs:
+        epoch = progress.epoch
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * schedule(epoch)
+        _set_training(model)
+        batches.start(epoch, progress.step)
+        parts = iter(loader)
+        saved_at = started = perf_counter()
+        started -= progress.seconds
+        with clip_bar(f"epoch {epoch}", batches.steps * batches.batch_size, progress.step * batches.batch_size) as bar:
+            for step in range(progress.step, batches.steps):
+                losses, finite = take_step(parts, batches, step)
+                if finite:
+                    progress.skipped_in_a_row = 0
+                    progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in losses.items()}
+                else:
+                    progress.sums = dict.fromkeys(losses, 0.0) | progress.sums
+                    _count_skipped(progress, losses["loss"])
+                progress.step, progress.seconds = step + 1, perf_counter() - started
+                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
+                bar.update(batches.batch_size)
+                if perf_counter() - saved_at >= 60 * save_minutes and progress.step < batches.steps:
+                    save(epoch - 1 if epoch else None)
+                    saved_at = perf_counter()
+                    logger.info("epoch %d, step %d of %d: loss %.4f", epoch, progress.step, batches.steps, losses["loss"])
+        take_step.average_statistics()
+        good_steps = (batches.steps - progress.skipped) or math.nan
+        metrics = {"train_loss" if name == "loss" else name: total / good_steps for name, total in progress.sums.items()}
+        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | evaluate()
+        metrics["clips_per_second"] = batches.steps * batches.batch_size / progress.seconds
+        progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row)
+        logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        run.log(epoch, metrics)
+        run.save_if_best(take_step.result, epoch, metrics, selection)
+        save(epoch)
+    return metrics
+
+
+def _set_training(model: nn.Module) -> None:
+    """Put a model into training mode but for what is frozen, whose batch norms keep their statistics."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def _take_up(
+    resumed: tuple[Checkpoint, dict[str, Any]], stepper: _Stepper, batches: TrainingBatches
+) -> tuple[Progress, dict[str, float]]:
+    """Put weights, optimizer and scale back to where a run stopped; return how far it was, and the last epoch's metrics."""
+    checkpoint, state = resumed
+    progress = Progress(**state["progress"])
+    if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
+        raise UserError("the processes see different states of the run; --resume needs a folder that all machines share")
+    if batches.fingerprint != state["fingerprint"]:
+        raise UserError("the training clips are not those that the run began with; give the same --dataset_dir")
+    if batches.parts != state["parts"]:
+        logger.warning("a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts)
+    stepper.restore(checkpoint.state, state)
+    return progress, checkpoint.metrics
+
+
+def _count_skipped(progress: Progress, loss: float) -> None:
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    what = "the gradients are not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    logger.warning("epoch %d, step %d: %s; this step is skipped", progress.epoch, progress.step, what)
+    if progress.skipped_in_a_row >= MAX_SKIPPED_STEPS:
+        raise UserError(
+            f"loss or gradients were not finite in {MAX_SKIPPED_STEPS} steps in a row, up to step {progress.step} of epoch "
+            f"{progress.epoch}; resume with --precision fp32, or start a new run with a smaller --max_lr"
+        )

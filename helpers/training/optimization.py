@@ -1,0 +1,84 @@
+"""Optimization: learning-rate schedules, parameter groups, the moving average of weights, batch-norm momentum."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from models.errors import UserError
+from models.network import MobileNetV3
+
+
+def exp_warmup_linear_down(
+    epoch: int, warm_up_len: int = 8, ramp_down_start: int = 80, ramp_down_len: int = 95, last_value: float = 0.01
+) -> float:
+    """Return the factor at `epoch` (from 0): exponential ramp up, constant, linear ramp down, constant.
+
+    Ramp up: exp(-5 (1 - e / warm_up_len)^2) with e clipped to at least 0.5 (Schmid et al., ICASSP 2023). All lengths in epochs.
+    """
+    factor = 1.0
+    if epoch < warm_up_len:
+        factor = math.exp(-5.0 * (1.0 - max(epoch, 0.5) / warm_up_len) ** 2)
+    if epoch > ramp_down_start:
+        remaining = max(1.0 - (epoch - ramp_down_start) / ramp_down_len, 0.0) if ramp_down_len else 0.0
+        factor *= last_value + (1.0 - last_value) * remaining
+    return factor
+
+
+def linear_warmup_cosine_down(epoch: int, n_epochs: int, warm_up_len: int) -> float:
+    """Return the factor at `epoch` (from 0): linear ramp up, then half a cosine that would be 0 at `n_epochs`.
+
+    SGDR without restarts (Loshchilov and Hutter, ICLR 2017). All lengths in epochs.
+    """
+    if epoch < warm_up_len:
+        return (epoch + 1) / (warm_up_len + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * (epoch - warm_up_len) / (n_epochs - warm_up_len)))
+
+
+def schedule_from_options(args: argparse.Namespace) -> Callable[[int], float]:
+    """Return the factor by epoch that the options of `options.add_schedule_options` describe."""
+    return lambda epoch: exp_warmup_linear_down(
+        epoch, args.warm_up_len, args.ramp_down_start, args.ramp_down_len, args.last_lr_value
+    )
+
+
+def parameter_groups(network: MobileNetV3, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The network's parameters by part, each with its learning rate; parts whose rate is 0 are frozen and left out."""
+    rates = {"features": args.features_lr, "classifier": args.classifier_lr, "last_layer": args.last_layer_lr}
+    rates = {part: args.max_lr if rate is None else rate for part, rate in rates.items()}
+    if args.linear_probe:
+        rates |= {"features": 0.0, "classifier": 0.0}
+    groups: dict[str, list[nn.Parameter]] = {part: [] for part in rates}
+    for name, parameter in network.named_parameters():
+        part = "last_layer" if name.startswith(network.last_layer) else name.partition(".")[0]
+        parameter.requires_grad_(rates[part] > 0)
+        groups[part].append(parameter)
+    trained = [{"params": groups[part], "lr": rate} for part, rate in rates.items() if rate > 0 and groups[part]]
+    if not trained:
+        raise UserError("all learning rates are 0, so there is nothing to train; give --last_layer_lr or another one")
+    return trained
+
+
+def moving_average(network: MobileNetV3, decay: float) -> AveragedModel:
+    """An average of weights and batch-norm statistics that keeps `decay` of itself at each step.
+
+    In step t it keeps no more than (1 + t) / (10 + t), so that the average of a short training does not hold its first weights
+    (as TensorFlow's ExponentialMovingAverage with `num_updates` does).
+    """
+
+    def update(average: Tensor, current: Tensor, steps: Tensor) -> Tensor:
+        return average + (current - average) * (9.0 / (steps + 10.0)).clamp(min=1.0 - decay)
+
+    return AveragedModel(network, avg_fn=update, use_buffers=True)
+
+
+def set_batch_norm_momentum(network: MobileNetV3, momentum: float) -> None:
+    """Set the share of a step's statistics in the running ones of every batch norm."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum

@@ -1,0 +1,287 @@
+"""The folder of one training run: what was run, what it printed and measured, its checkpoints, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from importlib import metadata
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helpers.training import distributed, tracking
+from models import checkpoints, files
+from models.errors import UserError
+from models.network import MobileNetV3
+
+RUNS_DIR = Path("runs")  # in the working directory
+# What --resume may change; the clips must stay the same, also in a folder that was moved.
+MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
+MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train"}
+STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
+PACKAGES = ("torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
+_PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own.
+
+    A context: `fit` opens the folder when all that can fail before training has been done; leaving closes it.
+
+    Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
+    names; or `folder`, where a run that is there already goes on. Of several processes only the main one writes. Every file but the
+    log is complete at any moment: a kill while it is being written leaves its last state. The folder of a run that fails before its
+    first checkpoint is removed.
+    """
+
+    def __init__(self, args: argparse.Namespace, folder: Path | None = None) -> None:
+        self.args: dict[str, Any] = vars(args)
+        self.folder = folder or args.resume
+        self._is_part = folder is not None
+        self._is_new = self.folder is None or not (self.folder / "config.json").exists()
+        _check_name(args.experiment_name)
+        if self._is_part and not self._is_new:
+            _refuse_changes(self.folder, read_config(self.folder)["args"], self.args)
+        self.best = -math.inf
+        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run goes on, until `fit` has taken it
+        self._tracker = tracking.Tracker("disabled", args.experiment_name, RUNS_DIR, {}, "")
+        if self.folder and (self.folder / "last.pt").exists():
+            self.resumed = checkpoints.load_training(self.folder / "last.pt")
+            if missing := STATE - self.resumed[1].keys():
+                raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(sorted(missing))} to go on from")
+            self.best = self.resumed[1]["best"]
+        self._early_records = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        self._log_file: logging.FileHandler | None = None
+
+    def __enter__(self) -> Run:
+        logging.getLogger().addHandler(self._early_records)
+        return self
+
+    def open(self) -> None:
+        """Create or take up the folder; what was logged since the context began goes into its log."""
+        if not distributed.is_main():
+            return
+        mode = tracking.resolve_mode(self.args["wandb"])
+        if self._is_new:
+            self.folder = self.folder or _new_folder(RUNS_DIR / self.args["experiment_name"])
+            self.folder.mkdir(parents=True, exist_ok=True)
+            config = _description()
+        else:
+            config = read_config(self.folder)
+            for leftover in self.folder.glob(".*.part"):
+                leftover.unlink()
+            self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
+        _write_config(self.folder, config, self.args)
+        self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().removeHandler(self._early_records)
+        self._early_records.setTarget(self._log_file)
+        self._early_records.flush()
+        logging.getLogger().addHandler(self._log_file)
+        logger.info("this run's folder: %s", self.folder)
+        name = f"{self.folder.parent.name}-{self.folder.name}" if self._is_part else self.folder.name
+        self._tracker = tracking.Tracker(mode, name, self.folder, config["args"], config["run_id"])
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        logging.getLogger().removeHandler(self._early_records)
+        if self._log_file is None:
+            return
+        if error is not None:
+            # To the file alone: on the terminal the error is reported by whoever catches it.
+            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by", (), (kind, error, traceback))
+            self._log_file.handle(record)
+        self._tracker.finish(failed=error is not None)
+        logging.getLogger().removeHandler(self._log_file)
+        self._log_file.close()
+        if error is not None and self._is_new and not (self.folder / "last.pt").exists():
+            shutil.rmtree(self.folder)
+
+    def log(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Append one row to metrics.csv; every epoch has the same metrics."""
+        if not distributed.is_main():
+            return
+        path = self.folder / "metrics.csv"
+        is_new = not path.exists()
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["epoch", *metrics])
+            if is_new:
+                writer.writeheader()
+            writer.writerow({"epoch": epoch, **metrics})
+        self._tracker.log(epoch, metrics)
+
+    def save(self, model: MobileNetV3, epoch: int | None, metrics: dict[str, float], training: dict[str, Any]) -> None:
+        """Write last.pt: the model, and in `training` what the run needs to go on from here."""
+        if distributed.is_main():
+            training = training | {"best": self.best}
+            checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args, training=training)
+
+    def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> None:
+        """Write best.pt when the metric `selection` is higher than ever before in this run, and W&B's copy of the weights.
+
+        While the metric is undefined (NaN), the first epoch is the best.
+        """
+        if not distributed.is_main():
+            return
+        paths = [self._tracker.folder / "last.pt"] if self._tracker.folder else []
+        if metrics[selection] > self.best or not (self.folder / "best.pt").exists():
+            self.best = max(self.best, metrics[selection])  # which NaN does not change
+            paths.append(self.folder / "best.pt")
+        for path in paths:
+            checkpoints.save(path, model, epoch=epoch, metrics=metrics, args=self.args)
+
+    def _keep_rows_before(self, epoch: int) -> None:
+        """Remove from metrics.csv the epochs that will be done again."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return
+        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
+        if kept:
+            write_text(path, header + "".join(kept))
+        else:
+            path.unlink()
+
+
+def experiment_folder(args: argparse.Namespace) -> Path:
+    """The folder of an experiment of several runs, which lie in folders of their own below it: a new one, or that of `--resume`."""
+    _check_name(args.experiment_name)
+    folder = args.resume
+    if distributed.is_main():
+        config = read_config(folder) if folder else _description()
+        folder = folder or _new_folder(RUNS_DIR / args.experiment_name)
+        _write_config(folder, config, vars(args))
+    return distributed.gather(folder)[0]
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a training script's command line; with `--resume FOLDER` every option starts from the value it had in that run.
+
+    Options that would make another training of it (all but `MAY_CHANGE`) can then not be changed: `ValueError`.
+    """
+    args = parser.parse_args(argv)
+    if not args.resume:
+        return args
+    stored = read_config(args.resume)["args"]
+    unknown = stored.keys() - vars(args).keys()
+    if unknown:
+        raise UserError(f"{args.resume} is not a run of this script: its options {', '.join(sorted(unknown))} are unknown here")
+    parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
+    args = parser.parse_args(argv)
+    _refuse_changes(args.resume, stored, vars(args))
+    return args
+
+
+def parse_as_trained(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, checkpoint: str, names: Sequence[str]
+) -> argparse.Namespace:
+    """Parse a command line anew, where the options `names` have the values that a checkpoint was trained with.
+
+    A value of the command line that differs is used with a warning.
+    """
+    stored = checkpoints.load(checkpoint).args
+    parser.set_defaults(**{name: stored[name] for name in names if name in stored})
+    args = parser.parse_args(argv)
+    given = checkpoints.plain(vars(args))
+    for name in names:
+        if given[name] != stored.get(name, given[name]):
+            logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
+    return args
+
+
+def _refuse_changes(folder: Path, stored: dict[str, Any], args: dict[str, Any]) -> None:
+    """Raise ValueError where options that would make another training differ from those a run was started with."""
+    given = checkpoints.plain(args)
+    changed = [name for name in stored if given.get(name) != stored[name] and name not in MAY_CHANGE]
+    if changed:
+        differences = ", ".join(f"--{name} {given.get(name)} (was {stored[name]})" for name in changed)
+        raise UserError(f"{folder} keeps its options, but {differences}; leave them out or start a new run")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a run's folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found; --resume names the folder of an earlier run, such as {RUNS_DIR}/audioset")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config["args"], dict) or not isinstance(config["run_id"], str):
+            raise TypeError("no options in it")
+        return config
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the description of a run: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is there complete or as before."""
+    files.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _description() -> dict[str, Any]:
+    """What is needed beside its options to repeat a run: command, code, packages, machine."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "run_id": uuid.uuid4().hex[:12],
+        "command": sys.argv,
+        "git": _git_revision(),
+        "versions": versions,
+        "machine": {
+            "platform": platform.platform(),
+            "processes": distributed.world_size(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _write_config(folder: Path, config: dict[str, Any], args: dict[str, Any]) -> None:
+    config["args"] = checkpoints.plain(args | {"resume": None})
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise UserError(f"--experiment_name names a folder below {RUNS_DIR}/ and must be plain, not {name!r}")
+
+
+def _git_revision() -> str | None:
+    """Commit of the code, with "+changes" when files differ from it; None outside of a git checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", os.fspath(_PROJECT_DIR), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _new_folder(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1

@@ -1,0 +1,127 @@
+"""Which clips a training step sees, and with which randomness: functions of seed, epoch and step, and of nothing else.
+
+So a run is the same with any number of loader workers, goes on after an interruption as if there had been none, and several
+processes share an epoch as one process would have gone through it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
+
+from datasets.audio import AudioError
+from datasets.images import ImageError
+from helpers.seeding import derive_seed
+from models.errors import UserError
+
+MAX_REPLACEMENTS = 10
+
+logger = logging.getLogger(__name__)
+
+
+class Draw(NamedTuple):
+    """One clip of an epoch."""
+
+    index: int  # in the data set
+    seed: int  # of its cropping and augmentation
+
+
+class SeededClips(Dataset):
+    """A data set asked by `Draw`: whatever is random in `clips[index]` follows from the draw's seed.
+
+    The place of a recording or image that cannot be decoded is taken by another one, also drawn by the seed; the log says so. After
+    `MAX_REPLACEMENTS` in a row the `AudioError` or `ImageError` is raised.
+    """
+
+    def __init__(self, clips: Dataset) -> None:
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(draw.seed)
+            index = draw.index
+            for _ in range(MAX_REPLACEMENTS):
+                try:
+                    return self.clips[index]
+                except (AudioError, ImageError) as error:
+                    logger.warning("another clip takes the place of one: %s", error)
+                    index = int(torch.randint(len(self.clips), ()))
+            return self.clips[index]
+
+
+class TrainingBatches(Sampler[list[Draw]]):
+    """The batches of an epoch, cut into equal parts: `accumulate` parts a step for each of `world_size` processes.
+
+    The epoch's clips are drawn by `sampler`, whose generator is seeded for each epoch. A last batch that is not full is left out.
+    With one product of `accumulate` and `world_size`, clips, order and randomness are the same, whatever the factors.
+    """
+
+    def __init__(
+        self,
+        sampler: RandomSampler | WeightedRandomSampler,
+        batch_size: int,
+        *,
+        seed: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        names: Sequence[str] = (),
+    ) -> None:
+        """`batch_size` is that of one step of the optimizer, over all parts and processes.
+
+        The attribute `fingerprint` tells data sets apart: a hash of the number of clips drawn, of all clips' weights and of
+        their `names`, if given.
+        """
+        parts = accumulate * world_size
+        if batch_size % parts:
+            raise UserError(
+                f"a batch of {batch_size} clips cannot be cut into {parts} equal parts (processes times --accumulate); "
+                f"use a --batch_size that {parts} divides"
+            )
+        self.steps = len(sampler) // batch_size
+        if not self.steps:
+            raise UserError(f"{len(sampler)} clips give no full batch of {batch_size}: use more clips or a smaller --batch_size")
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.seed = seed
+        self.accumulate = accumulate
+        self.rank = rank
+        self.parts = parts
+        weights = getattr(sampler, "weights", torch.empty(0)).numpy()
+        content = b"%d %d " % (len(sampler), batch_size) + weights.tobytes() + "\0".join(names).encode()
+        self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
+        self._epoch = self._first_step = 0
+
+    def start(self, epoch: int, step: int = 0) -> None:
+        """Let the next iteration be the rest of `epoch` from `step` on."""
+        self._epoch, self._first_step = epoch, step
+
+    def __len__(self) -> int:
+        return (self.steps - self._first_step) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self._epoch))
+        self.sampler.generator = generator
+        indices = list(self.sampler)
+        seeds = torch.randint(2**62, (len(indices),), generator=generator).tolist()
+        draws = list(map(Draw, indices, seeds))
+        size = self.batch_size // self.parts
+        for step in range(self._first_step, self.steps):
+            for part in self._own_parts():
+                first = step * self.batch_size + part * size
+                yield draws[first : first + size]
+
+    def seed_part(self, step: int, number: int) -> None:
+        """Seed torch for what is random in the forward pass of the `number`-th part of this process in a step of this epoch."""
+        torch.manual_seed(derive_seed(self.seed, self._epoch, step, self._own_parts()[number]))
+
+    def _own_parts(self) -> range:
+        return range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)

@@ -1,0 +1,255 @@
+"""Exported graphs compute what PyTorch computes, for every head, resolution, batch and length."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import export as script
+from datasets.labels import audioset_labels
+from helpers.export import graph as export
+from helpers.export.runtime import METADATA_KEY, BackendError, OnnxBackend
+from models import checkpoints
+from models.config import HEAD_TYPES, Arch, MelConfig
+from models.MobileNetV3 import get_model
+from models.network import MobileNetV3
+from models.waveform import WaveformModel
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = Arch(num_classes=20, width_mult=0.1)
+RATE = 32000  # Hz
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "golden.json").read_text())
+FILL = runpy.run_path(str(ROOT / "tests" / "golden" / "fill.py"))
+
+
+def network(arch: Arch = SMALL, mel: MelConfig | None = None, **options) -> MobileNetV3:
+    """Random weights, norms and gates that matter, scores of about a half."""
+    torch.manual_seed(0)
+    made = MobileNetV3(arch, mel, **options).eval()
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.8, 2.0)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data.mul_(5)
+    return made
+
+
+def noise(batch: int, seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, (batch, round(seconds * RATE))).astype(np.float32)
+
+
+def backend_of(made: MobileNetV3, folder: Path) -> OnnxBackend:
+    export.write(folder / "made.onnx", export.to_onnx(made, "made"))
+    return OnnxBackend(folder / "made.onnx", threads=1)
+
+
+@torch.inference_mode()
+def assert_equal(backend: OnnxBackend, made: MobileNetV3, waveforms: np.ndarray) -> None:
+    model = WaveformModel(made).eval()
+    logits, embeddings = model(torch.from_numpy(waveforms))
+    as_one_batch = onnxruntime.InferenceSession(backend.path).run(["scores", "embedding"], {"waveform": waveforms})
+    clip_by_clip = (np.stack(parts) for parts in zip(*backend(waveforms), strict=True))
+    for scores, ours in (clip_by_clip, as_one_batch):
+        assert scores.dtype == ours.dtype == np.float32
+        assert scores.shape == tuple(logits.shape) and ours.shape == tuple(embeddings.shape)
+        np.testing.assert_allclose(scores, model.scores(logits).numpy(), atol=1e-4)
+        np.testing.assert_allclose(ours, embeddings.numpy(), atol=1e-4 * max(1.0, float(embeddings.std())))
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+@pytest.mark.parametrize("single_label", [False, True])
+def test_heads(head_type: str, single_label: bool, tmp_path: Path) -> None:
+    made = network(replace(SMALL, head_type=head_type), single_label=single_label)
+    backend = backend_of(made, tmp_path)
+    assert backend.single_label == single_label
+    for batch, seconds in ((1, 2.0), (7, 0.3)):
+        assert_equal(backend, made, noise(batch, seconds))
+
+
+@pytest.mark.parametrize(
+    "mel",
+    [
+        *(MelConfig(hop_size=hop_size) for hop_size in (160, 480, 640, 800)),
+        *(MelConfig(n_mels=n_mels) for n_mels in (40, 64, 256)),
+        MelConfig(sample_rate=16000, win_length=400, hop_size=160, n_fft=512),
+        MelConfig(win_length=1024),  # as long as the frame
+        MelConfig(win_length=400),  # shorter than half of it
+        MelConfig(win_length=800, hop_size=441, n_fft=1000),  # no blocks
+        MelConfig(win_length=401, n_fft=1022),  # not in the middle of the frame
+        MelConfig(fmin=50.0, fmax=8000.0),
+    ],
+    ids=str,
+)
+def test_front_ends(mel: MelConfig, tmp_path: Path) -> None:
+    made = network(replace(SMALL, input_dim_f=mel.n_mels), mel)
+    backend = backend_of(made, tmp_path)
+    assert backend.sample_rate == mel.sample_rate
+    for batch, seconds in ((1, 1.7), (7, 0.3)):
+        assert_equal(backend, made, noise(batch, seconds))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": (2, 2, 2, 1), "head_type": "fully_convolutional"}, {"strides": (2, 2, 1, 1)},
+        {"se_dims": "none"}, {"se_dims": "f"},
+        *({"se_dims": "cf", "se_agg": one} for one in ("max", "avg", "add", "min")), {"reduced_tail": True, "dilated": True},
+        {"num_classes": 1}, {"width_mult": 0.4},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_architectures(options: dict, tmp_path: Path) -> None:
+    made = network(replace(SMALL, **options))
+    assert_equal(backend_of(made, tmp_path), made, noise(3, 1.0))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 513, 514, 515, 799, 800, 801, 1120, 1121])
+def test_the_shortest_clips(samples: int, tmp_path: Path) -> None:
+    made = network()
+    assert_equal(backend_of(made, tmp_path), made, noise(2, samples / RATE))
+
+
+@pytest.mark.parametrize(("batch", "seconds"), [(7, 10.0), (1, 60.0)])
+def test_the_bundled_file_is_the_bundled_checkpoint(batch: int, seconds: float) -> None:
+    backend = OnnxBackend(ROOT / "resources" / "mn04_opensounds.onnx")
+    assert_equal(backend, checkpoints.load_model("mn04_opensounds"), noise(batch, seconds))
+    assert_equal(backend, checkpoints.load_model("mn04_opensounds"), np.zeros((1, RATE), np.float32))
+
+
+@pytest.mark.parametrize("name", [name for name, entry in GOLDEN.items() if "get_model" in entry])
+def test_golden_outputs(name: str, tmp_path: Path) -> None:
+    entry = GOLDEN[name]
+    made = get_model(**entry["get_model"]).eval()
+    made.load_state_dict(FILL["fill_state_dict"](made.state_dict()))
+    export.write(tmp_path / "golden.onnx", export.to_onnx(made, name, network_only=True))
+    session = onnxruntime.InferenceSession(tmp_path / "golden.onnx")
+    scores, embedding = session.run(["scores", "embedding"], {"spectrogram": FILL["spectrogram"](entry["input_shape"]).numpy()})
+    with np.load(ROOT / "tests" / "golden" / "golden.npz") as stored:
+        logits, expected = stored[f"{name}/logits"], stored[f"{name}/embedding"]
+    np.testing.assert_allclose(scores, torch.from_numpy(logits).sigmoid(), atol=1e-4)
+    np.testing.assert_allclose(embedding, expected, atol=1e-4 * expected.std())
+
+
+def test_norms_are_folded_and_the_network_is_left_as_it_was() -> None:
+    made = network()
+    before = {key: tensor.clone() for key, tensor in made.state_dict().items()}
+    model = export.to_onnx(made, "made")
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    assert made.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in made.state_dict().items())
+
+
+def test_channels_come_in_whole_groups() -> None:
+    made = network(replace(SMALL, width_mult=0.4))
+    model = export.to_onnx(made, "made", network_only=True)
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    outputs = [shapes[node.input[1]][0] for node in model.graph.node if node.name.startswith("Conv_")]
+    assert all(channels % 16 == 0 for channels in outputs[:-1])
+    assert outputs[-1] == made.embedding_size
+
+
+def test_network_only(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    assert script.main(["--model_name", str(tiny_checkpoint), "--output", str(path), "--network_only"]) == 0
+    session = onnxruntime.InferenceSession(path)
+    spectrogram = torch.randn(3, 1, 128, 77)
+    scores, embedding = session.run(["scores", "embedding"], {"spectrogram": spectrogram.numpy()})
+    with torch.inference_mode():
+        logits, ours = checkpoints.load_model(tiny_checkpoint)(spectrogram)
+    np.testing.assert_allclose(scores, logits.sigmoid(), atol=1e-4)
+    np.testing.assert_allclose(embedding, ours, atol=1e-4)
+    with pytest.raises(BackendError, match="network_only"):
+        OnnxBackend(path)
+
+
+def test_metadata(tmp_path: Path) -> None:
+    checkpoints.save(
+        tmp_path / "pets.pt", MobileNetV3(Arch(num_classes=2, width_mult=0.1), labels=["cat", "dög"], single_label=True)
+    )
+    script.main(["--model_name", str(tmp_path / "pets.pt"), "--output", str(tmp_path / "out" / "pets.onnx")])
+    backend = OnnxBackend(tmp_path / "out" / "pets.onnx")
+    assert (backend.name, backend.labels, backend.single_label) == ("pets", ("cat", "dög"), True)
+    assert (backend.sample_rate, backend.num_classes, backend.embedding_size) == (32000, 2, 96)
+    [(scores, embedding)] = backend(noise(1, 1.0))
+    assert scores.sum() == pytest.approx(1) and embedding.shape == (96,)
+    stored = {entry.key: entry.value for entry in onnx.load(tmp_path / "out" / "pets.onnx").metadata_props}
+    assert json.loads(stored[METADATA_KEY])["format_version"] == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pets.onnx"]
+
+
+def test_classes_without_names(tmp_path: Path) -> None:
+    assert backend_of(network(), tmp_path).labels[:2] == ("class 0", "class 1")
+    assert backend_of(network(Arch(width_mult=0.1)), tmp_path).labels == audioset_labels()
+
+
+@pytest.mark.parametrize("network_only", [False, True])
+def test_int8_stays_near(network_only: bool, tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    argv = ["--model_name", "mn04_opensounds", "--output", path, "--int8", "--calibration", ROOT / "resources" / "recordings"]
+    assert script.main([*map(str, argv), *["--network_only"] * network_only]) == 0
+    assert path.stat().st_size < 0.9 * (ROOT / "resources" / "mn04_opensounds.onnx").stat().st_size
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
+    if network_only:
+        onnxruntime.InferenceSession(path)
+        return
+    exact, small = OnnxBackend(ROOT / "resources" / "mn04_opensounds.onnx"), OnnxBackend(path)
+    assert small.metadata["int8"] and small.labels == exact.labels
+    waveforms = 0.3 * noise(2, 3.0)
+    for (near, _), (scores, _) in zip(small(waveforms), exact(waveforms), strict=True):
+        np.testing.assert_allclose(near, scores, atol=0.1)
+
+
+def test_squeeze_and_excitation_over_time_is_refused(tmp_path: Path, failing_message: Callable[..., str]) -> None:
+    checkpoints.save(tmp_path / "t.pt", network(replace(SMALL, se_dims="ct")))
+    message = failing_message(script.main, "--model_name", tmp_path / "t.pt", "--output", tmp_path / "t.onnx")
+    assert "over time" in message and not (tmp_path / "t.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["--model_name", "mn11_as", "--output", "x.onnx"], "mn10_as"),
+        (["--model_name", "nowhere.pt", "--output", "x.onnx"], "nowhere.pt"),
+        (["--model_name", "mn04_opensounds", "--output", "x.pt"], ".onnx"),
+        (["--model_name", "mn04_opensounds", "--output", "folder.onnx"], "folder"),
+        (["--model_name", "mn04_opensounds", "--output", "x.onnx", "--int8"], "--calibration"),
+        (["--model_name", "mn04_opensounds", "--output", "x.onnx", "--calibration", "folder.onnx"], "--int8"),
+        (["--model_name", "mn04_opensounds", "--output", "x.onnx", "--int8", "--calibration", "folder.onnx"], "no recordings"),
+        (["--model_name", "mn04_opensounds", "--output", "x.onnx", "--int8", "--calibration", "gone.wav"], "gone.wav"),
+        (["--model_name", "mn04_opensounds", "--output", "text/x.onnx"], "text"),
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_one_line(
+    argv: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "text").write_text("a file")
+    assert part in failing_message(script.main, *argv)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.onnx", "text"]
+
+
+def test_the_example_in_the_docstring_works_without_this_project(tmp_path: Path) -> None:
+    lines = [line[4:] for line in script.__doc__.splitlines() if line.startswith("    ")]
+    code = "\n".join(lines[next(i for i, line in enumerate(lines) if line.startswith("import")) :])
+    code = code.replace("mn10_as.onnx", str(ROOT / "resources" / "mn04_opensounds.onnx"))
+    code = code.replace("recording.wav", str(ROOT / "resources" / "recordings" / "speech.ogg"))
+    assert len([line for line in code.splitlines() if line]) <= 10
+    code += "\nimport sys\nassert not {'torch', 'models', 'helpers'} & set(sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 10 and "Speech" in result.stdout.splitlines()[0]

@@ -1,0 +1,161 @@
+"""The ONNX backend: without torch, from the cache, with clear errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from helpers.export import cache as model_cache
+from helpers.export.cache import METADATA_KEY, ExportError
+from helpers.export.runtime import BackendError, OnnxBackend, load_backend
+from models import checkpoints
+from models.assets import BUNDLED_DIR
+from models.config import Arch
+from models.network import MobileNetV3
+
+BUNDLED_FILE = BUNDLED_DIR / "mn04_opensounds.onnx"
+
+
+def make_checkpoint(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    checkpoints.save(path, MobileNetV3(Arch(num_classes=3, width_mult=0.1)))
+    return path
+
+
+@pytest.fixture
+def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for downloads and exports; the release is out of reach."""
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "release").as_uri())
+    return tmp_path / "resources"
+
+
+@pytest.fixture
+def counted_exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Exports in this process instead of another one, with the names that were exported."""
+    import export as script
+
+    names = []
+
+    def run(name: str, path: Path) -> None:
+        model_cache._require_exporter(name)
+        script.main(["--model_name", name, "--output", str(path)])
+        names.append(name)
+
+    monkeypatch.setattr(model_cache, "_export", run)
+    return names
+
+
+def test_the_bundled_model_works_without_torch() -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["torch", "onnx", "sklearn", "h5py", "matplotlib"]))  # importing any of them fails
+import numpy as np
+from datasets import audio
+from helpers.export.runtime import load_backend
+backend = load_backend("mn04_opensounds")
+[(scores, embedding)] = backend([audio.load({str(BUNDLED_DIR / "recordings" / "speech.ogg")!r}, backend.sample_rate)])
+print(backend.labels[scores.argmax()], scores.shape, embedding.shape)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=BUNDLED_DIR.parent, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "Speech (527,) (384,)\n"
+
+
+def test_a_changed_checkpoint_is_exported_anew(resources: Path, tmp_path: Path, counted_exports: list[str]) -> None:
+    path = make_checkpoint(tmp_path / "own.pt", seed=0)
+    clip = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 8000)).astype(np.float32)
+    first = load_backend(path)(clip)[0][1]
+    np.testing.assert_array_equal(load_backend(path)(clip)[0][1], first)
+    assert len(counted_exports) == 1
+    make_checkpoint(path, seed=1)
+    assert not np.allclose(load_backend(path)(clip)[0][1], first, rtol=0.1, atol=0)
+    assert len(counted_exports) == 2 and len(list((resources / "onnx").iterdir())) == 2
+
+
+def test_export_runs_in_a_process_of_its_own(resources: Path, tmp_path: Path) -> None:
+    backend = load_backend(make_checkpoint(tmp_path / "own.pt", seed=0))
+    assert backend.name == "own" and backend.num_classes == 3
+    assert [path.suffix for path in (resources / "onnx").iterdir()] == [".onnx"]
+
+
+def test_a_failing_export_is_one_line(resources: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(ExportError, match=r"could not be exported .*damaged\.pt") as error:
+        load_backend(tmp_path / "damaged.pt")
+    assert "\n" not in str(error.value)
+    assert not list(resources.rglob("*.onnx"))
+
+
+def test_without_torch_and_without_an_export_it_says_what_to_do(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_cache, "NEEDED", ("no_such_package",))
+    with pytest.raises(ExportError, match="requirements.txt.*export.py --model_name mn10_as.*mn04_opensounds") as error:
+        load_backend("mn10_as")
+    assert "\n" not in str(error.value)
+
+
+def test_a_cached_release_needs_neither_torch_nor_checkpoint(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_cache, "NEEDED", ("no_such_package",))
+    (resources / "onnx").mkdir(parents=True)
+    cached = resources / "onnx" / f"mn10_as-{'0' * 16}-v1.onnx"
+    cached.write_bytes(BUNDLED_FILE.read_bytes())
+    assert model_cache.exported("mn10_as") == cached
+
+
+def test_a_release_out_of_reach(resources: Path) -> None:
+    with pytest.raises(ExportError, match="mn10_as_mAP_471.pt"):
+        load_backend("mn10_as")
+    assert not list(resources.rglob("*.onnx"))
+
+
+@pytest.mark.parametrize("name", ["gone.pt", "gone.onnx", "some/where"])
+def test_missing_files(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=name):
+        load_backend(tmp_path / name)
+
+
+def test_an_unknown_name_lists_the_near_ones() -> None:
+    with pytest.raises(ValueError, match="did you mean mn"):
+        load_backend("mn11_as")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", "cut"])
+def test_damaged_files(content: bytes | str, tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(BUNDLED_FILE.read_bytes()[:100_000] if content == "cut" else content)
+    with pytest.raises(BackendError, match="x.onnx") as error:
+        OnnxBackend(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("metadata", ["5", "{}", '{"format_version": 1}', '{"format_version": 1, "input": "waveform"}', "no JSON"])
+def test_other_metadata_is_one_clear_error(metadata: str, tmp_path: Path) -> None:
+    model = onnx.load(BUNDLED_FILE)
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(BackendError, match="x.onnx"):
+        OnnxBackend(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("waveform", [np.zeros((1, 100), np.float32), np.zeros(0, np.float32), np.zeros(100)])
+def test_what_is_no_waveform_is_refused(waveform: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected float32 waveforms"):
+        OnnxBackend(BUNDLED_FILE)([np.zeros(100, np.float32), waveform])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_waveforms_of_many_lengths_keep_their_order(threads: int) -> None:
+    backend = OnnxBackend(BUNDLED_FILE, threads)
+    rng = np.random.default_rng(0)
+    waveforms = [rng.normal(0, 0.1, length).astype(np.float32) for length in (64000, 1, 32000, 64000, 700)]
+    for waveform, (scores, embedding) in zip(waveforms, backend(waveforms), strict=True):
+        [(alone, alone_embedding)] = backend([waveform])
+        np.testing.assert_allclose(scores, alone, atol=1e-6)
+        np.testing.assert_allclose(embedding, alone_embedding, atol=1e-5)
+    assert backend([]) == []

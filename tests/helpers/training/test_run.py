@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.training import tracking
+from helpers.training.run import Run, experiment_folder, parse_arguments
+from models import checkpoints
+from models.MobileNetV3 import get_model
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # nobody is logged in
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--experiment_name", default="test")
+    parser.add_argument("--wandb", default="disabled")
+    parser.add_argument("--max_lr", type=float, default=1e-3)
+    parser.add_argument("--dataset_dir", type=Path)
+    return parser
+
+
+def start(*argv: str) -> Run:
+    return Run(parse_arguments(parser(), argv))
+
+
+def test_a_run_says_what_it_was() -> None:
+    with start("--max_lr", "0.1", "--dataset_dir", "somewhere") as run:
+        logging.getLogger("helpers.anything").warning("something before")
+        run.open()
+        logging.getLogger("helpers.anything").warning("something happened")
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["args"]["max_lr"] == 0.1 and config["args"]["dataset_dir"] == "somewhere"
+    assert config["versions"]["torch"] and config["versions"]["numpy"] and config["versions"]["python"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert head.returncode != 0 or config["git"].startswith(head.stdout.strip())
+    log = (run.folder / "log.txt").read_text()
+    assert log.count("something before") == log.count("something happened") == 1
+
+
+def test_an_error_is_in_the_log() -> None:
+    with pytest.raises(ZeroDivisionError), start() as run:
+        run.open()
+        run.save(get_model(width_mult=0.1), None, {}, {})
+        1 / 0  # noqa: B018
+    assert "ZeroDivisionError" in (run.folder / "log.txt").read_text()
+    assert not any(handler.__class__ is logging.FileHandler for handler in logging.getLogger().handlers)
+
+
+def test_a_run_that_fails_before_it_trains_leaves_nothing() -> None:
+    with pytest.raises(ValueError), start():
+        raise ValueError("a wrong option")
+    assert not Path("runs").exists()
+    with pytest.raises(ValueError), start() as run:
+        run.open()
+        raise ValueError("out of memory")
+    assert not run.folder.exists()
+
+
+def test_a_resumed_run_takes_over_its_options() -> None:
+    with start("--max_lr", "0.1", "--dataset_dir", "here") as run:
+        run.open()
+    args = parse_arguments(parser(), ["--resume", "runs/test", "--dataset_dir", "there"])
+    assert (args.max_lr, args.dataset_dir, args.resume) == (0.1, Path("there"), Path("runs/test"))
+    assert parse_arguments(parser(), ["--resume", "runs/test", "--max_lr", "0.1"]).max_lr == 0.1
+    with pytest.raises(ValueError, match="--max_lr"):
+        parse_arguments(parser(), ["--resume", "runs/test", "--max_lr", "0.2"])
+
+
+def test_an_experiment_that_goes_on_keeps_what_was_changed_last() -> None:
+    folder = experiment_folder(parse_arguments(parser(), ["--dataset_dir", "here"]))
+    for argv in (["--dataset_dir", "moved"], []):  # the second time it is not said again
+        args = parse_arguments(parser(), ["--resume", str(folder), *argv])
+        assert args.dataset_dir == Path("moved")
+        assert experiment_folder(args) == folder
+
+
+def test_what_cannot_be_resumed_is_said() -> None:
+    with pytest.raises(FileNotFoundError):
+        start("--resume", "runs/none")
+    Path("runs/other").mkdir(parents=True)
+    for content in ("{", "[]", '{"args": 3, "run_id": "a"}'):
+        Path("runs/other/config.json").write_text(content)
+        with pytest.raises(ValueError):
+            start("--resume", "runs/other")
+    Path("runs/other/config.json").write_text('{"args": {"fold": 3}, "run_id": "a"}')
+    with pytest.raises(ValueError, match="fold"):
+        start("--resume", "runs/other")
+    with start() as run:
+        run.open()
+        checkpoints.save(run.folder / "last.pt", get_model(width_mult=0.1))
+    with pytest.raises(checkpoints.CheckpointError):
+        start("--resume", str(run.folder))
+
+
+def test_wandb_is_offline_without_a_login_and_its_run_can_be_read_back() -> None:
+    assert tracking.resolve_mode("auto") == "offline"
+    with start("--wandb", "auto") as run:
+        run.open()
+        for epoch in range(2):
+            run.log(epoch, {"train_loss": 0.5, "mAP": 0.25 + epoch})
+            run.save_if_best(get_model(width_mult=0.1), epoch, {"mAP": 0.25 + epoch}, "mAP")
+    (path,) = run.folder.glob("wandb/offline-run-*/run-*.wandb")
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    output = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in output.splitlines()]
+    history = [record["history"] for record in records if record["type"] == "history"]
+    assert len(history) == 2 and "1.25" in json.dumps(history[1])
+    config = next(record["run"] for record in records if record["type"] == "run")["config"]
+    assert "max_lr" in json.dumps(config)
+    (weights,) = path.parent.glob("files/*.pt")
+    assert checkpoints.load(weights).epoch == 1
+    with open(run.folder / "metrics.csv", newline="") as file:
+        assert [float(row["mAP"]) for row in csv.DictReader(file)] == [0.25, 1.25]
+
+
+def test_wandb_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.resolve_mode("disabled") == "disabled" and tracking.resolve_mode("offline") == "offline"
+    with pytest.raises(ValueError):
+        tracking.resolve_mode("online")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert tracking.resolve_mode("auto") == "disabled"
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(ValueError):
+        tracking.resolve_mode("auto")
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert tracking.resolve_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert tracking.resolve_mode("auto") == "disabled"
+    monkeypatch.delenv("WANDB_DISABLED")
+    monkeypatch.setattr("wandb.login", lambda **options: True)
+    monkeypatch.delenv("WANDB_MODE")
+    assert tracking.resolve_mode("auto") == tracking.resolve_mode("online") == "online"
+
+
+def test_what_fails_in_wandb_ends_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = tracking.Tracker("offline", "name", tmp_path, {}, "abc")
+    run, tracker._run = tracker._run, type("Dead", (), {"log": lambda *_, **__: {}["connection"]})()
+    tracker.log(0, {"mAP": 0.5})
+    tracker.finish(failed=False)
+    assert "connection" in caplog.text and tracker.folder is None
+    run.finish()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error() -> None:
+    Path("runs").symlink_to("nowhere/at/all")
+    with pytest.raises(OSError), start() as run:
+        run.open()
+
+
+def test_a_server_that_cannot_be_reached_ends_no_training(tmp_path: Path) -> None:
+    """In a process of its own, since W&B remembers who is logged in."""
+    code = (
+        "from pathlib import Path; from helpers.training import tracking; tracking.INIT_TIMEOUT_S = 2.0\n"
+        "tracker = tracking.Tracker(tracking.resolve_mode('auto'), 'name', Path('.'), {}, 'abc')\n"
+        "tracker.log(0, {'mAP': 0.5}); tracker.finish(False)"
+    )
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}  # not this process's service
+    environment = inherited | {
+        "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.glob("wandb/offline-run-*/run-abc.wandb")), result.stderr

@@ -1,0 +1,128 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+
+from datasets.audio import AudioError
+from helpers.seeding import derive_seed
+from helpers.training.sampling import Draw, SeededClips, TrainingBatches
+
+
+class Noise(Dataset):
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.cat([torch.tensor([float(index)]), torch.rand(2)])
+
+
+def batches(**options) -> TrainingBatches:
+    return TrainingBatches(RandomSampler(range(40)), 8, **({"seed": 3} | options))
+
+
+def drawn(epoch: int = 0, step: int = 0, **options) -> list[list[Draw]]:
+    sampler = batches(**options)
+    sampler.start(epoch, step)
+    return list(sampler)
+
+
+def test_an_epoch_is_a_function_of_its_seed_and_number() -> None:
+    assert drawn(epoch=2) == drawn(epoch=2)
+    assert drawn(epoch=2) != drawn(epoch=1) and drawn(epoch=2) != drawn(epoch=2, seed=4)
+    draws = sum(drawn(), [])
+    assert sorted(draw.index for draw in draws) == list(range(40))
+    assert len({draw.seed for draw in draws}) == 40
+
+
+def test_an_epoch_goes_on_where_it_stopped() -> None:
+    assert drawn(step=2) == drawn()[2:]
+    sampler = batches(accumulate=2)
+    sampler.start(0, step=2)
+    assert len(sampler) == len(list(sampler)) == 6
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1), (4, 2)])
+def test_processes_and_parts_share_an_epoch_without_repeats(world_size: int, accumulate: int) -> None:
+    shares = [drawn(epoch=1, rank=rank, world_size=world_size, accumulate=accumulate) for rank in range(world_size)]
+    steps = []
+    for step in range(5):
+        parts = [part for share in shares for part in share[step * accumulate : (step + 1) * accumulate]]
+        assert {len(part) for part in parts} == {8 // (world_size * accumulate)}
+        steps.append(sum(parts, []))
+    assert steps == drawn(epoch=1)
+
+
+def test_the_forward_pass_has_the_randomness_of_its_part_whatever_process_it_is_on() -> None:
+    def forward(step: int, number: int, **options) -> float:
+        sampler = batches(**options)
+        sampler.start(1)
+        sampler.seed_part(step, number)
+        return torch.rand(()).item()
+
+    assert forward(3, 1, accumulate=2) == forward(3, 0, world_size=2, rank=1)
+    assert len({forward(step, number, accumulate=2) for step in (0, 1) for number in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_augmentation_does_not_depend_on_the_workers_and_leaves_torchs_state_alone(workers: int) -> None:
+    def loaded(num_workers: int) -> torch.Tensor:
+        return torch.cat(list(DataLoader(SeededClips(Noise()), batch_sampler=batches(), num_workers=num_workers)))
+
+    state = torch.random.get_rng_state()
+    SeededClips(Noise())[Draw(0, 1)]
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(loaded(0), loaded(workers))
+    assert not torch.equal(SeededClips(Noise())[Draw(0, 1)], SeededClips(Noise())[Draw(0, 2)])
+
+
+def test_weighted_sampling_without_replacement_follows_its_weights() -> None:
+    weights = torch.tensor([4.0] * 10 + [1.0] * 30)
+    sampler = TrainingBatches(WeightedRandomSampler(weights, 8, replacement=False), 8, seed=0)
+    counts = torch.zeros(40)
+    for epoch in range(2000):
+        sampler.start(epoch)
+        indices = [draw.index for part in sampler for draw in part]
+        assert len(set(indices)) == 8
+        counts[indices] += 1
+    # Independent: draws one by one, each in proportion to the weights that are left.
+    generator = torch.Generator().manual_seed(1)
+    expected = torch.zeros(40)
+    for _ in range(2000):
+        left = weights.clone()
+        for _ in range(8):
+            index = torch.searchsorted(left.cumsum(0), torch.rand((), generator=generator) * left.sum())
+            expected[index] += 1
+            left[index] = 0
+    assert counts[:10].mean().item() == pytest.approx(expected[:10].mean().item(), rel=0.05)
+    assert counts[:10].mean() > 2 * counts[10:].mean()
+
+
+@pytest.mark.parametrize(("options", "size"), [({"accumulate": 3}, 8), ({"world_size": 16}, 8), ({}, 41)])
+def test_batches_that_cannot_be_cut_or_filled_are_refused(options: dict, size: int) -> None:
+    with pytest.raises(ValueError):
+        TrainingBatches(RandomSampler(range(40)), size, seed=0, **options)
+
+
+class Partly(Noise):
+    """Every other recording cannot be decoded."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index % 2:
+            raise AudioError(f"clip {index} is damaged")
+        return super().__getitem__(index)
+
+
+def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(caplog: pytest.LogCaptureFixture) -> None:
+    clips = SeededClips(Partly())
+    first, again, other = (clips[Draw(7, seed)] for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first[0] % 2 == 0 and "clip 7" in caplog.text
+
+
+def test_when_nothing_can_be_decoded_that_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Noise, "__getitem__", lambda self, index: Partly()[1])
+    with pytest.raises(AudioError):
+        SeededClips(Noise())[Draw(0, 0)]
+
+
+def test_seeds_differ() -> None:
+    assert len({derive_seed(a, b) for a in range(30) for b in range(30)}) == 900

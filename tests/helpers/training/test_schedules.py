@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from helpers.training.optimization import exp_warmup_linear_down, linear_warmup_cosine_down
+
+
+@pytest.mark.parametrize(
+    ("epoch", "factor"),
+    [  # computed by hand from the recipe: warm-up 8, constant to 80, down over 95 epochs to 0.01
+        (0, 0.0123446),
+        (7, 0.9248485),
+        (8, 1.0),
+        (80, 1.0),
+        (81, 0.9895789),
+        (128, 0.4997895),
+        (175, 0.01),
+        (199, 0.01),
+    ],
+)
+def test_factors_of_the_published_recipe(epoch: int, factor: float) -> None:
+    assert exp_warmup_linear_down(epoch, 8, 80, 95, 0.01) == pytest.approx(factor, rel=1e-4)
+
+
+def test_no_warm_up_starts_at_the_peak() -> None:
+    assert exp_warmup_linear_down(0, warm_up_len=0, ramp_down_start=6, ramp_down_len=9) == 1.0
+
+
+def test_no_ramp_drops_at_once() -> None:
+    assert exp_warmup_linear_down(5, warm_up_len=0, ramp_down_start=5, ramp_down_len=0, last_value=0.1) == 1.0
+    assert exp_warmup_linear_down(6, warm_up_len=0, ramp_down_start=5, ramp_down_len=0, last_value=0.1) == 0.1
+
+
+def test_cosine_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    for epoch in range(3, 15):
+        assert linear_warmup_cosine_down(epoch, 15, 3) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert [linear_warmup_cosine_down(epoch, 15, 3) for epoch in range(3)] == [0.25, 0.5, 0.75]
+    assert linear_warmup_cosine_down(0, 1, 0) == 1.0
+    assert linear_warmup_cosine_down(2, 2, 5) == 0.5  # a ramp up that is longer than the training
