@@ -94,6 +94,8 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
         last = layer.block[-1] if isinstance(layer, InvertedResidual) else layer
         sizes[f"block{number}"] = times * last[0].out_channels
     sizes["embedding"] = network.embedding_size
+    if network.arch.num_classes == 0:
+        return sizes
     if network.arch.head_type == "mlp":
         sizes["hidden"] = network.classifier[2].out_features
     return sizes | {"logits": network.arch.num_classes}
