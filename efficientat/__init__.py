@@ -1,7 +1,7 @@
 """Efficient pre-trained CNNs for audio tagging: the project as one package.
 
-Installed (`pip install .`), it holds `efficientat.models`, `efficientat.datasets`, `efficientat.helpers` and the scripts. In a checkout
-the same names are the folders next to this one, read with their imports rewritten, see `efficientat._imports`.
+Installed with pip, it holds `efficientat.models`, `efficientat.datasets`, `efficientat.helpers` and the scripts. In a checkout the
+same names are the folders next to this one, imported with their own imports rewritten, see `efficientat._imports`.
 """
 
 from __future__ import annotations

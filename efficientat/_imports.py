@@ -58,7 +58,7 @@ def _imports(alias: ast.alias) -> list[str]:
 
 
 class _RewritingLoader(SourceFileLoader):
-    """Compiles a file of the checkout with rewritten imports. Caches of bytecode belong to the files as they are, so none is used."""
+    """Compiles a file of the checkout with rewritten imports; never uses __pycache__, which belongs to the file as it is."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
@@ -88,5 +88,5 @@ class _CheckoutFinder(MetaPathFinder):
 
 
 def install(root: Path) -> None:
-    """Let `efficientat.models` and its like be imported from the checkout `root`; neither `sys.path` nor their own names are used."""
+    """Let `efficientat.models` and its like be imported from the checkout `root`, with no need of `sys.path`."""
     sys.meta_path.insert(0, _CheckoutFinder(root))

@@ -32,7 +32,7 @@ class AssetError(RuntimeError):
 
 
 def resources_dir() -> Path:
-    """Return the folder of downloads: EFFICIENTAT_RESOURCES, else a checkout's resources/, else efficientat/ in the user's cache."""
+    """Return the folder of downloads: EFFICIENTAT_RESOURCES, else resources/ of the checkout, else ~/.cache/efficientat."""
     if folder := os.environ.get("EFFICIENTAT_RESOURCES"):
         return Path(folder)
     if IS_CHECKOUT:
