@@ -13,7 +13,6 @@ chosen for rare labels first; all other training recordings are unbalanced train
 
 import argparse
 import base64
-import csv
 import hashlib
 import os
 import random
@@ -34,6 +33,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.audio import AudioError, encode_mp3
+from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels
 from datasets.prepare.opensounds import sources
@@ -241,8 +241,8 @@ def write_corpus(output_dir: Path, splits: dict[str, list[Clip]], harvests: Sequ
             if result.copyright:
                 (building / "copyright" / f"{result.package.name}.txt").write_bytes(result.copyright)
         rejected = [line for result in harvests for line in result.rejected]
-        write_table(building / "rejected.tsv", [("package", "source", "reason"), *rejected])
-        write_table(building / "clips.csv", clip_table(splits), delimiter=",")
+        write_table(building / "rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
+        write_table(building / "clips.csv", clip_table(splits))
         for split, clips in splits.items():
             with Mp3Writer(hdf5_path(building, split), num_classes=len(index)) as writer:
                 for clip in clips:
@@ -263,12 +263,6 @@ def clip_table(splits: dict[str, list[Clip]]) -> Iterator[Sequence[object]]:
         for clip in clips:
             labels = ";".join(clip.labels), ";".join(with_ancestors(clip.labels))
             yield (clip.name, split, *labels, *(getattr(clip, column) for column in columns))
-
-
-def write_table(path: Path, rows: Iterable[Sequence[object]], delimiter: str = "\t") -> None:
-    """Write rows, the first of them the header."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
 
 
 def covered_labels(train: Iterable[Clip], evaluation: Iterable[Clip]) -> list[str]:
