@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--per_class and --per_class_figure belong to an evaluation and name a file in a folder that exists")
     if args.train and args.kd_lambda == 1 and (args.teacher_preds or args.fname_to_index):
         parser.error("--kd_lambda 1 trains on labels alone; give a smaller one, or leave the teacher out")
-    args.dataset_dir = audioset.resolve_dir(args.dataset_dir).absolute()  # before anything is downloaded or built
+    args.dataset_dir = audioset.LOCATION.resolve(args.dataset_dir).absolute()  # before anything is downloaded or built
     with distributed.group(args.cuda) as device:
         args.precision = args.precision or default_precision(device)
         if args.train:
