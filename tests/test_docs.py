@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in GUIDES}
 PAGES = TEXTS | {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.glob("resources/**/*.md")}
-CONSOLE_SCRIPTS = dict(re.findall(r'^(efficientat-\S+) = "efficientat\.([\w.]+):', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+CONSOLE_SCRIPTS = dict(re.findall(r'^(efficientat-\S+) = "efficientat\._commands:(\w+)"', (ROOT / "pyproject.toml").read_text(), re.M))
 FOREIGN = "apt-get arecord cd dpkg-deb export git mkdir pip ruff sox source .venv/bin/pip .venv/bin/pytest .venv/bin/ruff".split()
 
 
@@ -110,6 +112,21 @@ def test_the_tour_of_the_tagger_runs(capsys: pytest.CaptureFixture[str], monkeyp
     assert len(stated) == 6
     for expression, value in stated:
         assert eval(expression, names) == approximate(ast.literal_eval(value)), expression
+
+
+def test_the_quickstart_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own folder, with no other way to the project than the one that its first cell makes."""
+    cells = json.loads((ROOT / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert len(cells) <= 10
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if Path(folder or ".").resolve() != ROOT])
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["tags"][0].label == "Speech"
+    assert names["picture"].ndim == 3 and names["windows"].shape == (9, 384)
 
 
 def approximate(value: object) -> object:
