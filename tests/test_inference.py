@@ -192,14 +192,12 @@ def test_standard_input_is_a_recording(
         run(capsys, *options, "-")
 
 
-def test_a_stream_is_told_as_events(
-    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_events_of_a_stream(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pcm = (NOISE * 32767).astype("<i2").tobytes()
     options = ["--model_name", tiny_checkpoint, "--stream", "--rate", 16000, "--window", 0.3, "--hop", 0.1]
     monkeypatch.setattr(sys, "stdin", Pipe(pcm))
     code, out, err = run(capsys, *options, "--threshold", 0.1, "--off_threshold", 0, "--labels", "Speech", "Music")
-    assert code == 0 and "0.1 to 0.2 s later" in err
+    assert code == 0 and "latency is 0.1 to 0.2 s" in err
     lines = [line.split() for line in out.splitlines()]
     assert [line[0] for line in lines] == ["begin", "begin", "end", "end"] and {line[2] for line in lines} == {"Speech", "Music"}
     assert {line[1] for line in lines} == {"0.00", "1.00"}
@@ -236,6 +234,10 @@ def test_a_figure_of_the_time_line(tiny_checkpoint: Path, tmp_path: Path, capsys
         ["--stream", "--embed", "x.npy"],
         ["--audio_path", "x.wav", "--layers", "mel"],
         ["--audio_path", "x.wav", "--embed", "x.npy", "--pooling", "median"],
+        ["--audio_path", "x.wav", "--rate", "16000"],
+        ["--audio_path", "x.wav", "--off_threshold", "0.1"],
+        ["--audio_path", "x.wav", "--window", "10", "--whole"],
+        ["--audio_path", "x.wav", "--batch_size", "0"],
     ],
 )
 def test_contradicting_options_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

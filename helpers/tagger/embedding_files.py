@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers.tagger.results import Embedding, checked_path
+from helpers.tagger.results import Embedding
+from helpers.tagger.rows import checked_path
 from models.errors import UserError
 from models.files import replacing
 
