@@ -50,7 +50,7 @@ class Sound:
         return resampled(self.blocks, self.rate, rate, self.name)
 
 
-def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str | None = None) -> Sound:
+def open_sound(source: AudioSource, sample_rate: float | None = None, *, name: str | None = None) -> Sound:
     """Open a recording.
 
     `source` is a path, the content of a file as bytes, a binary file object (read from its position to its end), or samples: a
@@ -120,7 +120,7 @@ def _from_torch(tensor: Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def _array_sound(samples: np.ndarray, rate: int | None, name: str) -> Sound:
+def _array_sound(samples: np.ndarray, rate: float | None, name: str) -> Sound:
     """Check shape, type and rate of samples, and cut them into blocks."""
     if rate is None:
         raise UserError("samples need their sample_rate in Hz")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -16,8 +14,9 @@ from datasets.audio import crop_or_pad
 from datasets.labels import default_labels
 from datasets.sound import open_sound
 from helpers.devices import available_cores
+from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.reading import UNUSABLE, Recording, describe, read_ahead, with_rates
-from helpers.tagger.results import Embedding, Failure, Tag, Tagging, Timeline, top_tags
+from helpers.tagger.results import Embedding, Failure, Tagging, Timeline, top_tags
 from helpers.tagger.windows import cut_windows, to_samples
 from models.config import POOLINGS
 from models.errors import UserError
@@ -121,11 +120,11 @@ class AudioTagger:
         `threshold` leaves out lower scores, `labels` all but these classes. `name` is what result and errors call the recording.
         """
         select = self._selection(top_k, threshold, labels)
-        return self._pooled_one(audio, sample_rate, name).tagging(select)
+        return select(self._average_one(audio, sample_rate, name))
 
     def scores(self, audio: AudioSource, sample_rate: float | None = None) -> np.ndarray:
         """Return the scores (K,) float32 of all classes, in the order of `labels`, for a whole recording."""
-        return self._pooled_one(audio, sample_rate, None).scores
+        return self._average_one(audio, sample_rate, None).scores
 
     def embed(
         self,
@@ -141,7 +140,7 @@ class AudioTagger:
         `embed_files` also gives the times.
         """
         if window is None:
-            return self._pooled_one(audio, sample_rate, name).embedding
+            return self._average_one(audio, sample_rate, name).embedding
         return np.stack([embedding for *_, embedding in self._windows(self._open(audio, sample_rate, name), window, hop)])
 
     def tag_windows(
@@ -195,8 +194,7 @@ class AudioTagger:
         `workers` threads (None: one for each core, 8 at most) decode while the network computes. They take `batch_size` + `workers`
         of `sources`, which may be endless, in advance, of each at most a minute.
         """
-        select = self._selection(top_k, threshold, labels)
-        return self._each_pooled(sources, sample_rate, lambda pooled: pooled.tagging(select), workers)
+        return self._average_each(sources, sample_rate, workers, self._selection(top_k, threshold, labels))
 
     def embed_files(
         self,
@@ -214,8 +212,8 @@ class AudioTagger:
         recordings) are those of `tag_files`.
         """
         if window is None:
-            return self._each_pooled(
-                sources, sample_rate, lambda pooled: Embedding(pooled.name, 0.0, pooled.seconds, pooled.embedding), workers
+            return self._average_each(
+                sources, sample_rate, workers, lambda whole: Embedding(whole.name, 0.0, whole.seconds, whole.embedding)
             )
         to_samples(window, hop, self.sample_rate)  # impossible ones are one error, not one for each recording
         return self._embed_windows(with_rates(sources, sample_rate), window, hop)
@@ -250,15 +248,18 @@ class AudioTagger:
             for (start, waveform), (scores, embedding) in zip(batch, results, strict=True):
                 yield start / self.sample_rate, (start + len(waveform)) / self.sample_rate, scores, embedding
 
-    def _selection(
-        self, top_k: int | None, threshold: float, labels: Sequence[str] | None
-    ) -> Callable[[np.ndarray], tuple[Tag, ...]]:
-        """Check which tags are asked for; return what picks them from scores (K,)."""
+    def _selection(self, top_k: int | None, threshold: float, labels: Sequence[str] | None) -> Callable[[Average], Tagging]:
+        """Check which tags are asked for; return what picks them."""
         if top_k is not None and top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be 1 or more, or None for all classes")
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold is {threshold}; it must be from 0 to 1")
-        return partial(top_tags, self.labels, top_k=top_k, threshold=threshold, classes=self.classes(labels))
+        classes = self.classes(labels)
+
+        def select(whole: Average) -> Tagging:
+            return Tagging(whole.name, 0.0, whole.seconds, top_tags(self.labels, whole.scores, top_k, threshold, classes))
+
+        return select
 
     def _open(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Recording:
         recording = Recording(open_sound(audio, sample_rate, name=name), self.sample_rate)
@@ -286,113 +287,32 @@ class AudioTagger:
             except UNUSABLE as error:
                 yield Failure(name, error)
 
-    def _pooled_one(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> _Pooled:
+    def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Average:
         """Scores and embedding of a whole recording."""
-        [result] = self._pooled([self._open(audio, sample_rate, name)])
+        [result] = self._averages([self._open(audio, sample_rate, name)])
         if isinstance(result, Failure):
             raise result.error
         return result
 
-    def _each_pooled(
-        self, sources: Iterable[Source] | Source, sample_rate: float | None, make: Callable[[_Pooled], T], workers: int | None
+    def _average_each(
+        self, sources: Iterable[Source] | Source, sample_rate: float | None, workers: int | None, make: Callable[[Average], T]
     ) -> Iterator[T | Failure]:
         """Yield make(scores and embedding) of each whole recording, decoded by threads."""
         workers = min(8, available_cores()) if workers is None else workers
         if workers < 1:
             raise UserError(f"workers is {workers}; it must be 1 or more")
         recordings = read_ahead(with_rates(sources, sample_rate), self.sample_rate, workers, self.batch_size + workers)
-        return (result if isinstance(result, Failure) else make(result) for result in self._pooled(recordings))
+        return (result if isinstance(result, Failure) else make(result) for result in self._averages(recordings))
 
-    def _pooled(self, recordings: Iterable[Recording | Failure]) -> Iterator[_Pooled | Failure]:
-        """Scores and embedding of each whole recording, in their order."""
-        waiting: list[_Piece | Failure] = []
-        samples = 0
-        for piece in chain.from_iterable(map(self._pieces, recordings)):
-            waiting.append(piece)
-            samples += len(piece.waveform) if isinstance(piece, _Piece) else 0
-            if len(waiting) >= self.batch_size or samples >= self.batch_size * WINDOW_SECONDS * self.sample_rate:
-                yield from self._pool(waiting)
-                waiting, samples = [], 0
-        yield from self._pool(waiting)
-
-    def _pieces(self, recording: Recording | Failure) -> Iterator[_Piece | Failure]:
-        """Cut a recording into the windows that its mean is taken of."""
-        if isinstance(recording, Failure):
-            yield recording
-            return
-        mean = _Mean(recording)
+    def _averages(self, recordings: Iterable[Recording | Failure]) -> Iterator[Average | Failure]:
         window = round(max(WINDOW_SECONDS, self.min_seconds) * self.sample_rate)
-        try:
-            if self.whole:
-                yield _Piece(mean, 0, np.concatenate(list(recording.blocks)), is_last=True)
-                return
-            last = None
-            for start, waveform in cut_windows(recording.blocks, window, window):
-                if last:
-                    yield last
-                last = _Piece(mean, start, waveform)
-        except UNUSABLE as error:
-            yield Failure(recording.name, error)
-        else:
-            yield replace(last, is_last=True)
-
-    def _pool(self, pieces: Sequence[_Piece | Failure]) -> Iterator[_Pooled | Failure]:
-        """Compute a batch of pieces; yield the recordings that end in it."""
-        computed = iter(self._batched([piece.waveform for piece in pieces if isinstance(piece, _Piece)]))
-        for piece in pieces:
-            if isinstance(piece, Failure):
-                yield piece
-                continue
-            piece.mean.add(piece.start + len(piece.waveform), *next(computed))
-            if piece.is_last:
-                yield piece.mean.result()
+        return average_windows(recordings, self._batched, None if self.whole else window, self.batch_size, self.batch_size * window)
 
     def _batched(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Scores (K,) and embedding (C,) of each waveform, padded where it is too short."""
         shortest = round(self.min_seconds * self.sample_rate)
         padded = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
         return self.backend(padded) if padded else []
-
-
-@dataclass(frozen=True)
-class _Pooled:
-    """A whole recording, computed."""
-
-    name: str
-    seconds: float
-    scores: np.ndarray  # (K,) float32
-    embedding: np.ndarray  # (C,) float32
-
-    def tagging(self, select: Callable[[np.ndarray], tuple[Tag, ...]]) -> Tagging:
-        return Tagging(self.name, 0.0, self.seconds, select(self.scores))
-
-
-class _Mean:
-    """The mean over the windows of a recording, each weighted with the time it adds to those before."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._recording = recording
-        self._end = 0  # in samples, of the windows so far
-        self._totals: list[np.ndarray | float] = [0.0, 0.0]  # of scores and embeddings, float64
-
-    def add(self, end: int, *values: np.ndarray) -> None:
-        """Add scores and embedding of the window that ends at sample `end`."""
-        added, self._end = end - self._end, end
-        self._totals = [total + added * value.astype(np.float64) for total, value in zip(self._totals, values, strict=True)]
-
-    def result(self) -> _Pooled:
-        means = [(total / self._end).astype(np.float32) for total in self._totals]
-        return _Pooled(self._recording.name, self._recording.seconds, *means)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A window of a recording on its way to the network."""
-
-    mean: _Mean  # that it becomes part of
-    start: int  # sample
-    waveform: np.ndarray
-    is_last: bool = False
 
 
 def _load_backend(

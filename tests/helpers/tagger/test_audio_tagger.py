@@ -279,7 +279,7 @@ def test_scores_of_classes_that_exclude_each_other_add_up_to_one(tmp_path: Path)
     checkpoints.save(tmp_path / "exclusive.pt", model)
     export.write(tmp_path / "exclusive.onnx", export.to_onnx(model, "exclusive"))
     for backend, name in (("torch", "exclusive.pt"), ("onnx", "exclusive.onnx")):
-        tags = AudioTagger(tmp_path / name, backend=backend).tag(NOISE, 8000)
+        tags = AudioTagger(tmp_path / name, backend=backend).tag(NOISE[:8000], 8000)
         assert sum(tag.score for tag in tags) == pytest.approx(1, abs=1e-5)
 
 
