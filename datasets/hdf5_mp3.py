@@ -35,7 +35,7 @@ _WRITING = "writing"  # attribute of a .part: True while a commit is under way
 logger = logging.getLogger(__name__)
 
 
-class Hdf5Error(ValueError):
+class Hdf5Error(UserError):
     """A file is not of this layout, does not fit the classes asked for, or an entry does not fit the layout."""
 
 
