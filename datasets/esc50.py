@@ -5,7 +5,8 @@ The folder is that of the original download: meta/esc50.csv and audio/ (44.1 kHz
 
 from pathlib import Path
 
-from datasets.layout import find_dir, read_table
+from datasets.csv_table import read_table
+from datasets.layout import find_dir
 from datasets.recordings import Recordings, one_hot
 from models.errors import UserError
 

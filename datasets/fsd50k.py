@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from datasets.csv_table import read_table
 from datasets.hdf5_mp3 import Mp3Dataset
-from datasets.layout import find_dir, read_table
+from datasets.layout import find_dir
 from models.errors import UserError
 
 NUM_CLASSES = 200
