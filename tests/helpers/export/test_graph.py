@@ -18,7 +18,8 @@ import torch
 
 import export as script
 from datasets.labels import audioset_labels
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
+from helpers.export.onnx_writer import write
 from helpers.export.runtime import METADATA_KEY, BackendError, OnnxBackend
 from models import checkpoints
 from models.config import HEAD_TYPES, Arch, MelConfig
@@ -53,7 +54,7 @@ def noise(batch: int, seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def backend_of(made: MobileNetV3, folder: Path) -> OnnxBackend:
-    export.write(folder / "made.onnx", export.to_onnx(made, "made"))
+    write(folder / "made.onnx", to_onnx(made, "made"))
     return OnnxBackend(folder / "made.onnx", threads=1)
 
 
@@ -135,7 +136,7 @@ def test_golden_outputs(name: str, tmp_path: Path) -> None:
     entry = GOLDEN[name]
     made = get_model(**entry["get_model"]).eval()
     made.load_state_dict(FILL["fill_state_dict"](made.state_dict()))
-    export.write(tmp_path / "golden.onnx", export.to_onnx(made, name, network_only=True))
+    write(tmp_path / "golden.onnx", to_onnx(made, name, network_only=True))
     session = onnxruntime.InferenceSession(tmp_path / "golden.onnx")
     scores, embedding = session.run(["scores", "embedding"], {"spectrogram": FILL["spectrogram"](entry["input_shape"]).numpy()})
     with np.load(ROOT / "tests" / "golden" / "golden.npz") as stored:
@@ -147,7 +148,7 @@ def test_golden_outputs(name: str, tmp_path: Path) -> None:
 def test_norms_are_folded_and_the_network_is_left_as_it_was() -> None:
     made = network()
     before = {key: tensor.clone() for key, tensor in made.state_dict().items()}
-    model = export.to_onnx(made, "made")
+    model = to_onnx(made, "made")
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     assert made.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in made.state_dict().items())
@@ -155,7 +156,7 @@ def test_norms_are_folded_and_the_network_is_left_as_it_was() -> None:
 
 def test_channels_come_in_whole_groups() -> None:
     made = network(replace(SMALL, width_mult=0.4))
-    model = export.to_onnx(made, "made", network_only=True)
+    model = to_onnx(made, "made", network_only=True)
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     outputs = [shapes[node.input[1]][0] for node in model.graph.node if node.name.startswith("Conv_")]
     assert all(channels % 16 == 0 for channels in outputs[:-1])
