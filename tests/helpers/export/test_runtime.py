@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +70,7 @@ print(backend.labels[scores.argmax()], scores.shape, embedding.shape)
     assert result.stdout == "Speech (527,) (384,)\n"
 
 
-def test_a_changed_checkpoint_is_exported_anew(resources: Path, tmp_path: Path, counted_exports: list[str]) -> None:
+def test_a_changed_checkpoint_is_exported_again(resources: Path, tmp_path: Path, counted_exports: list[str]) -> None:
     path = make_checkpoint(tmp_path / "own.pt", seed=0)
     clip = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 8000)).astype(np.float32)
     first = load_backend(path)(clip)[0][1]
@@ -79,7 +81,7 @@ def test_a_changed_checkpoint_is_exported_anew(resources: Path, tmp_path: Path, 
     assert len(counted_exports) == 2 and len(list((resources / "onnx").iterdir())) == 2
 
 
-def test_export_runs_in_a_process_of_its_own(resources: Path, tmp_path: Path) -> None:
+def test_export_runs_in_another_process(resources: Path, tmp_path: Path) -> None:
     backend = load_backend(make_checkpoint(tmp_path / "own.pt", seed=0))
     assert backend.name == "own" and backend.num_classes == 3
     assert [path.suffix for path in (resources / "onnx").iterdir()] == [".onnx"]
@@ -94,14 +96,14 @@ def test_a_failing_export_is_one_line(resources: Path, tmp_path: Path) -> None:
 
 
 def test_without_torch_and_without_an_export_it_says_what_to_do(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_cache, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
     with pytest.raises(ExportError, match="requirements.txt.*export.py --model_name mn10_as.*mn04_opensounds") as error:
         load_backend("mn10_as")
     assert "\n" not in str(error.value)
 
 
 def test_a_cached_release_needs_neither_torch_nor_checkpoint(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_cache, "NEEDED", ("no_such_package",))
+    monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
     (resources / "onnx").mkdir(parents=True)
     cached = resources / "onnx" / f"mn10_as-{'0' * 16}-v1.onnx"
     cached.write_bytes(BUNDLED_FILE.read_bytes())
@@ -144,7 +146,7 @@ def test_other_metadata_is_one_clear_error(metadata: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("waveform", [np.zeros((1, 100), np.float32), np.zeros(0, np.float32), np.zeros(100)])
-def test_what_is_no_waveform_is_refused(waveform: np.ndarray) -> None:
+def test_what_is_not_a_waveform_is_refused(waveform: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected float32 waveforms"):
         OnnxBackend(BUNDLED_FILE)([np.zeros(100, np.float32), waveform])
 
@@ -159,3 +161,42 @@ def test_waveforms_of_many_lengths_keep_their_order(threads: int) -> None:
         np.testing.assert_allclose(scores, alone, atol=1e-6)
         np.testing.assert_allclose(embedding, alone_embedding, atol=1e-5)
     assert backend([]) == []
+
+
+CLIPS = [np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32) for length in (8000, 4000, 8000)]
+
+
+@pytest.mark.parametrize("clips", [CLIPS[:1], CLIPS], ids=len)
+def test_a_forked_process_computes_the_same(clips: list[np.ndarray]) -> None:
+    backend = OnnxBackend(BUNDLED_FILE, threads=2)
+    expected = [embedding.tolist() for _, embedding in backend(clips)]
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def compute() -> None:
+        sender.send([embedding.tolist() for _, embedding in backend(clips)])
+
+    child = context.Process(target=compute)
+    child.start()
+    try:
+        assert receiver.poll(30), "the child hangs"
+        assert receiver.recv() == expected
+        child.join(30)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+    assert [embedding.tolist() for _, embedding in backend(clips)] == expected  # the parent is as it was
+
+
+def test_an_unpickled_backend_computes_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(BUNDLED_FILE.read_bytes())
+    backend = OnnxBackend(path, threads=2)
+    pickled = pickle.dumps(backend)
+    copy = pickle.loads(pickled)
+    assert (copy.name, copy.labels, copy.metadata) == (backend.name, backend.labels, backend.metadata)
+    for (scores, embedding), (ours, our_embedding) in zip(copy(CLIPS), backend(CLIPS), strict=True):
+        assert np.array_equal(scores, ours) and np.array_equal(embedding, our_embedding)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="x.onnx"):
+        pickle.loads(pickled)
