@@ -112,7 +112,7 @@ def test_tasks_are_read_and_their_labels_are_those_of_the_clips(corpus_dir, fold
     assert [task.labels for task in found.values()] == [tuple(sorted(task.labels)) for task in found.values()]
     assert set(found["instruments"].labels) == {*FAMILIES, "Cymbal", "Drum"} and set(found["speech"].labels) == set(SPEAKERS)
     for task in found.values():
-        assert not task.is_multi_label and task.metrics == ("top1_acc",) and task.split_mode == "new_split_kfold"
+        assert task.single_label and task.metrics == ("top1_acc",) and task.split_mode == "new_split_kfold"
         assert (task.clip_seconds, task.sample_rates, len(task.splits)) == (3.0, (32000,), 5)
         for split in task.splits:
             recordings = task.recordings(split)
