@@ -22,7 +22,7 @@ _ADVICE = "give the folder of one HEAR task, and fetch or prepare it again if it
 
 @dataclass(frozen=True)
 class HearTask:
-    """A task with one embedding for each recording ("scene"): what its metadata and its vocabulary say."""
+    """A task with one embedding for each recording ("scene"): its metadata and its vocabulary."""
 
     name: str
     path: Path
@@ -38,7 +38,7 @@ class HearTask:
         """Open a split at `sample_rate`, in Hz: from files of that rate, or else those of the highest rate, resampled.
 
         Names are file names, sorted. Waveforms have `clip_seconds`; `cache_dir` is that of `Recordings`. Raises FileNotFoundError
-        for what is missing, ValueError for a split that the task has not got, and for files or labels that do not fit the task.
+        for what is missing, ValueError for a split that the task does not have, and for files or labels that do not fit the task.
         """
         if split not in self.splits:
             raise UserError(f"{self.path}: there is no split {split!r}; there are {', '.join(self.splits)}")
@@ -52,9 +52,9 @@ class HearTask:
         for row, name in enumerate(names):
             labels = files[name]
             if not _is_plain(name):
-                raise UserError(f"{path}: {name!r} is no plain file name")
+                raise UserError(f"{path}: {name!r} is not a plain file name")
             if not isinstance(labels, list):
-                raise UserError(f"{path}: {name} has not a list of labels but {labels!r}")
+                raise UserError(f"{path}: {name} has no list of labels but {labels!r}")
             unknown = [label for label in map(str, labels) if label not in index]
             if unknown:
                 raise UserError(f"{path}: {name} has the label {unknown[0]!r}, which is not in labelvocabulary.csv")

@@ -29,7 +29,7 @@ _BATCH = 64  # recordings under conversion at a time; bounds the memory, whateve
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording that is to become an entry of an HDF5 file."""
+    """A recording to be written to an HDF5 file."""
 
     name: str  # key of the entry, up to 20 bytes
     path: str | Path | downloads.Entry | None  # audio file of any format, rate and number of channels; None when there is none
@@ -38,10 +38,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the recordings: counts, and the ones that are not in the file."""
+    """How many recordings were written, and which were not."""
 
     written: int
-    already_there: int  # from an earlier run that was broken off
+    already_there: int  # from an earlier run
     missing: tuple[str, ...]  # names
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
 
@@ -54,7 +54,7 @@ class Report:
 def write_recordings(recordings: Sequence[Recording], output: str | Path, num_classes: int, *, num_workers: int = 2) -> Report:
     """Convert recordings to mono 32 kHz mp3 in `num_workers` threads and write them to an HDF5 file, in order.
 
-    Mono 32 kHz mp3s are stored byte for byte. A run that was broken off is continued by calling this again. What is
+    Mono 32 kHz mp3s are stored byte for byte. Calling this again resumes an interrupted run. What is
     missing or unreadable is left out and reported. Raises ValueError when nothing at all could be written, and the
     errors of `Mp3Writer`.
     """
@@ -87,7 +87,7 @@ def write_report(report: Report, path: str | Path) -> None:
 
 
 def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tuple[Recording, bytes | Exception]]:
-    """Each recording with its mp3, or with the reason why there is none."""
+    """Yield each recording with its mp3, or with the reason why there is none."""
     with ThreadPoolExecutor(num_workers) as pool:  # threads do: decoding, resampling and encoding release the GIL
         for start in range(0, len(recordings), _BATCH):
             batch = recordings[start : start + _BATCH]
@@ -121,8 +121,8 @@ def write_wavs(
 ) -> Report:
     """Write recordings, by the file names they are to have, as mono 16-bit wavs to a folder, in `num_workers` processes.
 
-    `sample_rate` is in Hz; None copies the files as they are, if they can be decoded. Files that are there are kept: a run that was
-    broken off is continued by calling this again. Raises OSError when a file cannot be written, as on a full disk.
+    `sample_rate` is in Hz; None copies the files as they are, if they can be decoded. Files that are there are kept: calling
+    this again resumes an interrupted run. Raises OSError when a file cannot be written, as on a full disk.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     for leftover in output_dir.glob(".*.part"):  # of workers that an interrupt ended

@@ -2,8 +2,8 @@ r"""Turn the download of ESC-50 into 32 kHz recordings, which are read faster th
 
     python -m datasets.prepare.esc50 --source ESC-50-master.zip --output_dir data/esc50
 
-The download is the zip of https://github.com/karolpiczak/ESC-50, or the folder that it holds. A run that was broken off goes on
-where it stopped. What is missing or unreadable is listed in <output_dir>/report.tsv.
+The download is the zip of https://github.com/karolpiczak/ESC-50, or the folder that it holds. An interrupted run resumes where
+it stopped. What is missing or unreadable is listed in <output_dir>/report.tsv.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB (default: %(default)s)"
     )
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes (default: %(default)s)")
     return parser
 
 

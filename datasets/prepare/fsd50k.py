@@ -3,7 +3,7 @@ r"""Turn the download of FSD50K into the three HDF5 files of mp3s that training 
     python -m datasets.prepare.fsd50k --source downloads --output_dir data/fsd50k
 
 The download is the folder of the zips that https://zenodo.org/record/4060432 gives, or of what they hold. The recordings come in
-split archives (.z01, .z02, ..., .zip), which must be joined or extracted first. A run that was broken off goes on where it
+split archives (.z01, .z02, ..., .zip), which must be joined or extracted first. An interrupted run resumes where it
 stopped. What is missing or unreadable is listed in <output_dir>/FSD50K.{train,val,eval}_mp3.hdf.report.tsv.
 """
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
     parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write (default: %(default)s)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads (default: %(default)s)")
     return parser
 
 

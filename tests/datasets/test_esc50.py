@@ -49,7 +49,7 @@ def master(tmp_path_factory):
 
 @pytest.fixture
 def changed_table(master, tmp_path):
-    """A function that writes a copy of the table, changed, beside the recordings; returns the folder."""
+    """A function that writes a copy of the table, changed, next to the recordings; returns the folder."""
     (tmp_path / "meta").mkdir()
     (tmp_path / "audio").symlink_to(master / "audio")
 

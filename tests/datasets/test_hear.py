@@ -187,12 +187,12 @@ def test_an_absolute_path_and_an_unknown_split(task_dir):
         one_line(error, split)
 
 
-@pytest.mark.parametrize("lacking", ["task_metadata.json", "labelvocabulary.csv", "fold00.json", "44100/fold00/b.wav"])
-def test_what_is_missing(task_dir, lacking):
-    (task_dir / lacking).unlink()
+@pytest.mark.parametrize("missing", ["task_metadata.json", "labelvocabulary.csv", "fold00.json", "44100/fold00/b.wav"])
+def test_what_is_missing(task_dir, missing):
+    (task_dir / missing).unlink()
     with pytest.raises(FileNotFoundError) as error:
         hear.read_task(task_dir).recordings("fold00")
-    one_line(error, str(task_dir / lacking))
+    one_line(error, str(task_dir / missing))
     with pytest.raises(FileNotFoundError):
         hear.read_task(task_dir / "nowhere")
 

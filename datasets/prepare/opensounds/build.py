@@ -131,7 +131,7 @@ def missing_tools(chosen: Iterable[Package], debs_dir: Path) -> list[str]:
 
 
 def fetch_all(chosen: Iterable[Package], debs_dir: Path) -> tuple[list[tuple[Package, Path | None]], list[str]]:
-    """Packages with their files (None: needs none), and one line for each that cannot be had."""
+    """Packages with their files (None: needs none), and one line for each that cannot be fetched."""
     fetched, failures = [], []
     for package in tqdm(chosen, desc="fetching", unit="package", disable=None):
         try:
@@ -149,7 +149,7 @@ def harvest_all(fetched: Sequence[tuple[Package, Path | None]], num_workers: int
 
 
 def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_workers: int) -> list[str]:
-    """Build the corpus and print its summary; returns one line for each package that is missing in it."""
+    """Build the corpus and print its summary; returns one line for each package that it lacks."""
     for split in SPLITS:
         if hdf5_path(output_dir, split).exists():
             raise FileExistsError(f"{hdf5_path(output_dir, split)} exists; remove it or choose another --output_dir")
@@ -189,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build the corpus; returns 1 if it lacks packages that cannot be had or read, else 0. What was downloaded is kept."""
+    """Build the corpus; returns 1 if packages are missing that cannot be fetched or read, else 0. Downloads are kept."""
     args = build_parser().parse_args(argv)
     try:
         chosen = [package for package in packages() if re.search(args.packages, package.name)]
