@@ -18,7 +18,8 @@ from pathlib import Path
 from datasets import audio
 from datasets.audioset import NUM_CLASSES
 from datasets.labels import audioset_mids
-from datasets.prepare import Recording, positive_int, write_recordings, write_report
+from datasets.prepare.command_line import command_parser, positive_int
+from datasets.prepare.conversion import Recording, write_recordings, write_report
 from models.command import run
 from models.errors import UserError
 
@@ -103,11 +104,7 @@ def to_recordings(segments: Sequence[Segment], files: dict[str, str]) -> list[Re
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.audioset",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("audioset", __doc__)
     parser.add_argument("--csv", required=True, type=Path, help="AudioSet's list, such as balanced_train_segments.csv")
     parser.add_argument("--audio_dir", required=True, type=Path, help="folder of the recordings; subfolders count")
     parser.add_argument(

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.images import PARTS
+from datasets.prepare.command_line import command_parser
 from models.command import run
 from models.errors import UserError
 from models.files import replacing_folder
@@ -116,9 +117,7 @@ def _hashed(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.characters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("characters", __doc__)
     parser.add_argument("data_set", choices=("digits", "letters"), help="which set")
     parser.add_argument("--fonts_dir", type=Path, help="folder of the fonts that letters are drawn with")
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write")

@@ -151,7 +151,7 @@ def make_folder(corpus_dir: Path, output_dir: Path, title: str, about: str, writ
     empty, and the errors of `Corpus` and of `write`; then nothing is left behind.
     """
     readme, output_dir = output_dir / "README.txt", output_dir.resolve()
-    if readme.is_file() and readme.read_text(encoding="utf-8").startswith(title):
+    if readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(title):
         return None
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"{output_dir} exists and holds something else; remove it or choose another --output_dir")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets import dcase20
-from datasets.prepare import check_count, positive_int, write_bytes, write_report, write_wavs
+from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.conversion import write_bytes, write_report, write_wavs
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
@@ -55,9 +56,7 @@ def _check_rate(output_dir: Path, sample_rate: int | None) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.dcase20", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("dcase20", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
     parser.add_argument("--output_dir", type=Path, default=dcase20.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--sample_rate", type=positive_int, help="rate in Hz to resample to (default: the files as they are)")

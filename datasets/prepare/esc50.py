@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import esc50
-from datasets.prepare import check_count, positive_int, write_bytes, write_report, write_wavs
+from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.conversion import write_bytes, write_report, write_wavs
 from datasets.prepare.downloads import Download
 from models.command import run
 
@@ -38,9 +39,7 @@ def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.esc50", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("esc50", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="ESC-50-master.zip, or the extracted folder")
     parser.add_argument(
         "--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB (default: %(default)s)"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from datasets import fsd50k
 from datasets.csv_table import read_table
-from datasets.prepare import Recording, check_count, positive_int, write_bytes, write_recordings, write_report
+from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.conversion import Recording, write_bytes, write_recordings, write_report
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
@@ -55,9 +56,7 @@ def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.fsd50k", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("fsd50k", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
     parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads (default: %(default)s)")

@@ -38,6 +38,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.csv_table import write_table
 from datasets.location import data_dir
+from datasets.prepare.command_line import command_parser
 from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
 from models.command import run
 from models.errors import UserError
@@ -167,9 +168,7 @@ def prepare(corpus_dir: Path, output_dir: Path) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.hear_tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("hear_tasks", __doc__)
     for option, default, text in (
         ("--corpus_dir", data_dir("opensounds"), "folder of the open corpus"),
         ("--output_dir", data_dir("opensounds_hear"), "folder to write"),

@@ -30,7 +30,7 @@ from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.location import data_dir
-from datasets.prepare import positive_int
+from datasets.prepare.command_line import command_parser, positive_int
 from datasets.prepare.corpus import (
     Corpus,
     CorpusClip,
@@ -199,9 +199,7 @@ def prepare(data_set: str, write: Callable[[Corpus, Path], str], corpus_dir: Pat
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.stand_ins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("stand_ins", __doc__)
     commands = parser.add_subparsers(dest="data_set", required=True)
     for data_set, published in PUBLISHED.items():
         show_defaults = argparse.ArgumentDefaultsHelpFormatter

@@ -27,7 +27,8 @@ from tqdm import tqdm
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels
-from datasets.prepare import positive_int, worker_processes
+from datasets.prepare.command_line import command_parser, positive_int
+from datasets.prepare.conversion import worker_processes
 from datasets.prepare.opensounds import debian
 from datasets.prepare.opensounds.clips import EncodedClip, recordings_by_label, without_duplicates
 from datasets.prepare.opensounds.debian import PackageError
@@ -178,9 +179,7 @@ def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_work
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.opensounds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("opensounds", __doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the corpus, about 220 MB")
     parser.add_argument("--cache_dir", type=Path, help="folder for downloads, about 1.5 GB (default: OUTPUT_DIR/cache)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages (default: 2)")
