@@ -21,18 +21,23 @@ from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
 logger = logging.getLogger(__name__)
 
 BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
+IS_CHECKOUT = (BUNDLED_DIR.parent / "pyproject.toml").is_file()  # else installed, where nothing is written next to the code
 ATTEMPTS = 3  # a cut connection is taken up again where it broke
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
 
 
-class AssetError(RuntimeError):
+class AssetError(UserError):
     """A file that cannot be downloaded, or is not what it should be."""
 
 
 def resources_dir() -> Path:
-    """Return the folder that holds downloads: EFFICIENTAT_RESOURCES, else resources/ beside the code."""
-    return Path(os.environ.get("EFFICIENTAT_RESOURCES") or BUNDLED_DIR)
+    """Return the folder of downloads: EFFICIENTAT_RESOURCES, else resources/ of the checkout, else ~/.cache/efficientat."""
+    if folder := os.environ.get("EFFICIENTAT_RESOURCES"):
+        return Path(folder)
+    if IS_CHECKOUT:
+        return BUNDLED_DIR
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientat"
 
 
 def release_url() -> str:

@@ -78,6 +78,31 @@ def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
     torch.testing.assert_close(embedding, torch.cat([one for _, one in expected], dim=1))
 
 
+def test_an_ensemble_with_one_front_end_takes_its_spectrograms():
+    parts = [member(), member(width_mult=0.3, head_type="fully_convolutional")]
+    ensemble, waveform = EnsembleModel(parts).eval(), torch.randn(2, 9000) * 0.1
+    with torch.no_grad():
+        of_spectrogram = ensemble(parts[0].front_end(waveform)[:, None])
+        for result, expected in zip(of_spectrogram, ensemble(waveform), strict=True):
+            assert torch.equal(result, expected)
+        with pytest.raises(ValueError, match="different front ends.*waveforms"):
+            EnsembleModel(members()).eval()(torch.zeros(1, 1, 128, 60))
+
+
+def test_each_distinct_front_end_computes_once_except_in_training():
+    parts = [member(), member(width_mult=0.3), member(mel=MelConfig(hop_size=800)), member()]
+    calls = []
+    for number, part in enumerate(parts):
+        part.front_end.register_forward_hook(lambda *_, number=number: calls.append(number))
+    ensemble = EnsembleModel(parts).eval()
+    with torch.no_grad():
+        ensemble(torch.randn(2, 9000))
+        assert calls == [0, 2]
+        calls.clear()
+        ensemble.train()(torch.randn(2, 9000))  # each draws its own augmentation
+    assert calls == [0, 1, 2, 3]
+
+
 def test_batch_axis_stays_with_one_class_one_example_one_member():
     logits, embedding = EnsembleModel([member(1)]).eval()(torch.randn(1, 5000))
     assert logits.shape == (1, 1) and embedding.shape == (1, 96)
