@@ -27,7 +27,7 @@ CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
 
 
-class AssetError(RuntimeError):
+class AssetError(UserError):
     """A file that cannot be downloaded, or is not what it should be."""
 
 

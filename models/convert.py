@@ -157,7 +157,7 @@ def read(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
     else:
-        state = checkpoints.read_plain(path)
+        state = checkpoints.read_checkpoint_file(path)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{path} holds no bare state dict, which is what this command takes")
     return state

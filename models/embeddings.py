@@ -18,7 +18,7 @@ is `PUBLISHED_BEST`, the means of four blocks and of mel.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -94,6 +94,8 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
         last = layer.block[-1] if isinstance(layer, InvertedResidual) else layer
         sizes[f"block{number}"] = times * last[0].out_channels
     sizes["embedding"] = network.embedding_size
+    if network.arch.num_classes == 0:
+        return sizes
     if network.arch.head_type == "mlp":
         sizes["hidden"] = network.classifier[2].out_features
     return sizes | {"logits": network.arch.num_classes}
@@ -153,14 +155,14 @@ class EmbeddingModel(WaveformModel):
     def embedding_size(self) -> int:
         return max(columns.stop for columns in self.columns.values())
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, samples) -> logits (B, K) and the embedding (B, embedding_size)."""
-        found = self._layers(waveform, dict.fromkeys([*self.columns, "logits"]))
+    def forward_spectrogram(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, n_mels, frames) from the front end -> logits (B, K) and the embedding (B, embedding_size)."""
+        found = self._layers(spectrogram, dict.fromkeys([*self.columns, "logits"]))
         return found["logits"], self._side_by_side(found)
 
     def embed(self, waveform: Tensor) -> Tensor:
         """(B, samples) -> (B, embedding_size) float32; layers behind the last one that is needed are not computed."""
-        return self._side_by_side(self._layers(waveform, self.columns))
+        return self._side_by_side(self._layers(self.front_end(waveform).unsqueeze(1), self.columns))
 
     @torch.no_grad()
     def scenes(self, waveform: Tensor, window: float = SCENE_WINDOW, hop: float = SCENE_HOP) -> Tensor:
@@ -199,8 +201,8 @@ class EmbeddingModel(WaveformModel):
         rows = [self.embed(torch.stack(batch)) for batch in _batches(windows, size)]
         return torch.cat(rows).view(len(waveform), len(starts), -1)
 
-    def _layers(self, waveform: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        return forward_layers(self.network, self.front_end(waveform).unsqueeze(1), list(layers), self.config.pooling)
+    def _layers(self, spectrogram: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        return forward_layers(self.network, spectrogram, list(layers), self.config.pooling)
 
     def _side_by_side(self, found: dict[str, Tensor]) -> Tensor:
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)

