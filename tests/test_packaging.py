@@ -138,10 +138,12 @@ def command(name, *words):
     except SystemExit as end:
         assert not end.code
 checkpoint, recording = sys.argv[1:]
+assert "mn04_opensounds" in efficientat.list_models("*_opensounds")
 assert "torch" not in sys.modules
 command("inference", "--model_name", "mn04_opensounds", "--audio_path", recording)
 command("complexity", "--model_name", "mn04_opensounds")
 model = efficientat.get_model(pretrained_name="mn04_opensounds")
+assert callable(efficientat.get_ensemble_model)
 assert type(model).__module__ == "efficientat.models.network"
 tagger = efficientat.AudioTagger(checkpoint, backend="onnx")  # exported first, in a process of its own
 assert tagger.embed(recording).shape == (96,)
