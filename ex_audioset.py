@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from datasets import audioset
-from datasets.clip import Clip, TaughtClip
+from datasets.clip import Clip, DistillationClip
 from datasets.labels import audioset_labels
 from helpers import cli, network_options
-from helpers.distillation.soft_targets import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
+from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
 from helpers.metrics import TaggingMetrics, tagging_metrics
 from helpers.seeding import seed_everything
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("--per_class and --per_class_figure belong to an evaluation and name a file in a folder that exists")
     if args.train and args.kd_lambda == 1 and (args.teacher_preds or args.fname_to_index):
         parser.error("--kd_lambda 1 trains on labels alone; give a smaller one, or leave the teacher out")
-    args.dataset_dir = audioset.resolve_dir(args.dataset_dir).absolute()  # before anything is downloaded or built
+    args.dataset_dir = audioset.LOCATION.resolve(args.dataset_dir).absolute()  # before anything is downloaded or built
     with distributed.group(args.cuda) as device:
         args.precision = args.precision or default_precision(device)
         if args.train:
@@ -99,17 +99,18 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             with distributed.local_main_first():
                 teacher = load_teacher(args, clips.names, audioset.NUM_CLASSES)
             run.require_same("teacher logits", fingerprint(teacher, clips.names), "--teacher_preds")
-            clips = Taught(clips, teacher, args.temperature)
+            clips = SoftTargetDataset(clips, teacher, args.temperature)
         loader = make_training_loader(augmented(clips, args), sampler, args)
         test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **form), args)
 
-        def training_loss(network: nn.Module, clips: Clip | TaughtClip) -> dict[str, Tensor]:
+        def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
             spectrogram, mix = mixup(model.front_end(clips.waveform), args.mixup_alpha)
             logits, _ = network(spectrogram.unsqueeze(1))  # (B, 527)
             label_loss = mixed_loss(bce_per_clip, logits, mix, clips.target).mean()
             if args.kd_lambda == 1:
                 return {"loss": label_loss}
-            distillation_loss = mixed_loss(taught_bce_per_clip, logits, mix, clips.teacher, clips.teacher_weight).mean()
+            soft_targets = clips.soft_target, clips.soft_target_weight
+            distillation_loss = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
             loss = args.kd_lambda * label_loss + (1.0 - args.kd_lambda) * distillation_loss
             return {"loss": loss, "label_loss": label_loss, "distillation_loss": distillation_loss}
 

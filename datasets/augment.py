@@ -1,12 +1,12 @@
 """Augmentation of waveforms: circular shift, gain, and mixing of two clips.
 
-All randomness comes from torch generators (the default one where none is given): whoever seeds torch decides about it.
+All random numbers come from torch generators (the default one where none is given), so torch.manual_seed determines them.
 """
 
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clip import Clip, TaughtClip
+from datasets.clip import Clip, DistillationClip
 from models.errors import UserError
 
 WAVMIX_RATE = 0.5  # share of the clips that are mixed with another one
@@ -31,12 +31,12 @@ class Augmented(Dataset):
     1. `gain_db`: every clip, also one that is mixed in, by up to +-`gain_db` dB.
     2. `wavmix`: half of the clips become lam * clip + (1 - lam) * another, drawn uniformly. Both are made zero-mean.
        lam is l or 1 - l, whichever is larger, with l from Beta(2, 2): the clip that was asked for, whose name and index
-       are kept, stays the louder one. Targets, and what a teacher says, are mixed with the same lam. All clips must have one
+       are kept, stays the louder one. Targets and soft targets are mixed with the same lam. All clips must have one
        length.
     3. `roll`: a circular shift by up to +-`roll` samples.
     """
 
-    def __init__(self, clips: Dataset[Clip | TaughtClip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
+    def __init__(self, clips: Dataset[Clip | DistillationClip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
         """Wrap any data set of `Clip`; zero and False switch an augmentation off. ValueError for negative options."""
         if roll < 0 or gain_db < 0:
             raise UserError(f"roll is {roll} samples and gain_db {gain_db} dB; both must be 0 (off) or more")
@@ -61,7 +61,7 @@ class Augmented(Dataset):
         return clip._replace(waveform=gain(clip.waveform, self.gain_db)) if self.gain_db else clip
 
 
-def _mix(clip: Clip | TaughtClip, other: Clip | TaughtClip) -> Clip | TaughtClip:
+def _mix(clip: Clip | DistillationClip, other: Clip | DistillationClip) -> Clip | DistillationClip:
     if clip.waveform.shape != other.waveform.shape:
         raise UserError(
             f"wavmix needs clips of one length; {clip.name} has {len(clip.waveform)} samples, {other.name} "
@@ -72,11 +72,11 @@ def _mix(clip: Clip | TaughtClip, other: Clip | TaughtClip) -> Clip | TaughtClip
     waveform = torch.lerp(other.waveform, clip.waveform, lam)
     waveform -= waveform.mean()  # as if both had been made zero-mean before
     mixed = clip._replace(waveform=waveform, target=torch.lerp(other.target, clip.target, lam))
-    if not isinstance(clip, TaughtClip):
+    if not isinstance(clip, DistillationClip):
         return mixed
-    # The mean of both teachers' losses, in which a silent teacher counts as 0, is the loss on this mean of what is said, times the
-    # weight: binary cross entropy is affine in its target.
-    shares = torch.stack([lam * clip.teacher_weight, (1 - lam) * other.teacher_weight])
+    # Binary cross entropy is affine in its target. So the mean of both clips' distillation losses, 0 for a clip without teacher
+    # logits, is the loss on the weighted mean of the soft targets, times the sum of the weights.
+    shares = torch.stack([lam * clip.soft_target_weight, (1 - lam) * other.soft_target_weight])
     weight = shares.sum()
-    said = (shares[0] * clip.teacher + shares[1] * other.teacher) / weight.clamp(min=1e-12)
-    return mixed._replace(teacher=said, teacher_weight=weight)
+    soft_target = (shares[0] * clip.soft_target + shares[1] * other.soft_target) / weight.clamp(min=1e-12)
+    return mixed._replace(soft_target=soft_target, soft_target_weight=weight)

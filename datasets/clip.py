@@ -1,4 +1,4 @@
-"""The one thing every data set yields, the same with a teacher's opinion, and what all data sets do alike."""
+"""`Clip`, the item of every data set, `DistillationClip`, the same with a soft target, and the base class of data sets."""
 
 import operator
 from typing import NamedTuple
@@ -24,24 +24,24 @@ class Clip(NamedTuple):
     index: int  # position in the data set that yielded it
 
 
-class TaughtClip(NamedTuple):
-    """A clip and what a teacher says of it; the first four fields are those of `Clip`."""
+class DistillationClip(NamedTuple):
+    """A clip and its soft target; the first four fields are those of `Clip`."""
 
     waveform: torch.Tensor
     target: torch.Tensor
     name: str
     index: int
-    teacher: torch.Tensor  # (K,) float32 in [0, 1], the teacher's probabilities; zeros where it says nothing
-    teacher_weight: torch.Tensor  # () float32: 1, or 0 where the teacher says nothing; between them after mixing
+    soft_target: torch.Tensor  # (K,) float32 in [0, 1], the teacher's probabilities; zeros without teacher logits
+    soft_target_weight: torch.Tensor  # () float32: 1, or 0 without teacher logits; between them after mixing
 
 
 class ClipDataset(Dataset[Clip]):
-    """What data sets of `Clip` do alike: the length of waveforms, and indices that count from either end."""
+    """Base class of data sets of `Clip`: the length of waveforms, and indices that count from either end."""
 
     def __init__(self, sample_rate: int, clip_seconds: float | None, random_crop: bool) -> None:
         """`clip_seconds` is the length of every waveform, padded with zeros at the end; None keeps each one's own.
 
-        `random_crop` takes longer clips from a place drawn from torch's generator; otherwise they keep their beginning.
+        `random_crop` crops longer clips at a position drawn from torch's generator; otherwise they keep their beginning.
         """
         if clip_seconds is not None and round(clip_seconds * sample_rate) < 1:
             raise UserError(f"clip_seconds is {clip_seconds}; it must give at least one sample, or be None")
@@ -61,7 +61,7 @@ class ClipDataset(Dataset[Clip]):
         raise NotImplementedError
 
     def lengths(self) -> np.ndarray:
-        """Samples of each whole recording at `sample_rate`, (N,) int64, from their headers.
+        """Samples of each full-length recording at `sample_rate`, (N,) int64, from their headers.
 
         Upper bounds: resampling rounds, and an mp3's header may announce up to 2304 samples too many.
         """

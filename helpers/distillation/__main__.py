@@ -1,10 +1,10 @@
-"""Write the logits of a teacher, to distil from.
+"""Write teacher logits to distil from.
 
 python -m helpers.distillation --models mn40_as_ext mn40_as --dataset_dir data/audioset --output teacher.npy --cuda
 python -m helpers.distillation --models runs/audioset/best.pt --hdf balanced_train_segments_mp3.hdf --output teacher.npy
 
-writes such logits: the mean over the models, (N, K) float16, in teacher.npy; the clips' names, one a line in the order of the
-rows, in teacher.txt; how they came about in teacher.json. A run that was interrupted goes on where it stopped.
+writes teacher.npy, the mean of the models' logits, (N, K) float16; teacher.txt, the clips' names, one a line in the order of the
+rows; and teacher.json, the settings. An interrupted run resumes where it stopped when its command is repeated.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--hdf", nargs="+", type=Path, metavar="FILE", help="HDF5 files of mp3s")
     data.add_argument("--dataset_dir", type=Path, help="folder in AudioSet's format, for its training files")
-    parser.add_argument("--output", type=Path, required=True, metavar="NPY", help="file to write; a .txt and a .json go beside it")
+    parser.add_argument("--output", type=Path, required=True, metavar="NPY", help="file to write; a .txt and a .json go next to it")
     parser.add_argument(
         "--clip_seconds", type=cli.positive_float, default=10.0,
-        help="length of what the models hear at a time; the logits of longer clips are the mean over such windows",
+        help="length of a window; the logits of a longer clip are the mean over its windows",
     )  # fmt: skip
     workers = min(12, os.cpu_count() or 1)
     parser.add_argument("--batch_size", type=cli.positive_int, default=32, help="windows in a batch")
     parser.add_argument(
-        "--num_workers", type=cli.non_negative_int, default=workers, help="processes that decode; 0: the command's own"
+        "--num_workers", type=cli.non_negative_int, default=workers, help="processes that decode; 0: the main process"
     )
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
     return parser

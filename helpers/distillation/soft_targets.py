@@ -1,4 +1,4 @@
-"""Soft targets: a teacher's stored logits for each clip, found by the clip's name."""
+"""Soft targets: the probabilities that a teacher's stored logits give a clip, found by the clip's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.clip import Clip, TaughtClip
+from datasets.clip import Clip, DistillationClip
 from helpers import cli
 from helpers.distillation.teacher_logits import TeacherLogits, check_preds, read_pickle
 from helpers.training.objectives import bce_per_clip
@@ -27,10 +27,10 @@ PREDS_ASSET = "passt_enemble_logits_mAP_495.npy"  # the release's spelling
 INDEX_ASSET = "fname_to_index.pkl"
 
 
-class Taught(Dataset):
-    """A data set of `Clip` that yields `TaughtClip`: with sigmoid(logits / temperature) and weight 1 where the teacher has logits.
+class SoftTargetDataset(Dataset):
+    """A data set of `Clip` that yields `DistillationClip`.
 
-    Elsewhere both are 0.
+    The soft target is sigmoid(logits / temperature), its weight 1. Both are 0 for a clip without teacher logits.
     """
 
     def __init__(self, clips: Dataset[Clip], teacher: TeacherLogits, temperature: float = 1.0) -> None:
@@ -44,40 +44,39 @@ class Taught(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> TaughtClip:
+    def __getitem__(self, index: int) -> DistillationClip:
         clip = self.clips[index]
         logits = self.teacher.row(clip.name)
         if logits is None:
-            return TaughtClip(*clip, teacher=torch.zeros(self.teacher.num_classes), teacher_weight=torch.tensor(0.0))
-        said = torch.sigmoid(torch.from_numpy(logits) / self.temperature)
-        return TaughtClip(*clip, teacher=said, teacher_weight=torch.tensor(1.0))
+            return DistillationClip(*clip, torch.zeros(self.teacher.num_classes), torch.tensor(0.0))
+        return DistillationClip(*clip, torch.sigmoid(torch.from_numpy(logits) / self.temperature), torch.tensor(1.0))
 
 
-def taught_bce_per_clip(logits: Tensor, teacher: Tensor, teacher_weight: Tensor) -> Tensor:
-    """Binary cross entropy against a teacher: logits (B, K), teacher (B, K) in [0, 1], teacher_weight (B,) -> (B,)."""
-    return teacher_weight * bce_per_clip(logits, teacher)
+def soft_target_bce_per_clip(logits: Tensor, soft_target: Tensor, soft_target_weight: Tensor) -> Tensor:
+    """Weighted binary cross entropy: logits (B, K), soft_target (B, K) in [0, 1], soft_target_weight (B,) -> (B,)."""
+    return soft_target_weight * bce_per_clip(logits, soft_target)
 
 
 def add_distillation_options(parser: argparse.ArgumentParser) -> None:
-    """Options of a teacher's stored logits and of what they count for."""
+    """Options of the teacher's stored logits and of their share in the loss."""
     group = parser.add_argument_group("distillation")
     group.add_argument(
-        "--teacher_preds", type=Path, metavar="NPY", help=f"the teacher's logits, (clips, classes) (the release's {PREDS_ASSET})"
+        "--teacher_preds", type=Path, metavar="NPY", help=f"teacher logits, (clips, classes) (the release's {PREDS_ASSET})"
     )
     group.add_argument(
         "--fname_to_index", type=Path, metavar="FILE",
-        help="names of their rows: a .txt, one name a line in their order, or a .pkl of a dict from name to row (the .txt beside "
+        help="names of their rows: a .txt, one name a line in their order, or a .pkl of a dict from name to row (the .txt next to "
         f"--teacher_preds if there is one, else the release's {INDEX_ASSET})",
     )  # fmt: skip
     group.add_argument(
         "--kd_lambda", type=cli.unit_interval, default=0.1,
-        help="share of the labels in the loss, 0 to 1; the rest is the teacher's. 1 trains on labels alone and needs no teacher",
+        help="share of the labels in the loss, 0 to 1; the soft targets have the rest. 1 trains on labels alone, without a teacher",
     )  # fmt: skip
-    group.add_argument("--temperature", type=cli.positive_float, default=1.0, help="what the teacher's logits are divided by")
+    group.add_argument("--temperature", type=cli.positive_float, default=1.0, help="divisor of the teacher logits")
 
 
 def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: int) -> TeacherLogits:
-    """Open the teacher that the options name, or the release's, for a data set's clips; logs how many of them it knows.
+    """Open the teacher logits that the options name, or the release's, for a data set's clips; log how many of them have a row.
 
     Raises FileNotFoundError for a given path that is not there, AssetError where a download fails, and ValueError.
     """
@@ -87,13 +86,13 @@ def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: in
             raise FileNotFoundError(f"{option} {path} not found; correct it, or leave it out to use the release's")
     if preds is not None and index is None and preds.with_suffix(".txt").is_file():
         index = preds.with_suffix(".txt")
-    index = index or _fetch(INDEX_ASSET, lambda path: all(True for _ in read_pickle(path)))
+    index = index or _fetch(INDEX_ASSET, read_pickle)
     preds = preds or _fetch(PREDS_ASSET, lambda path: check_preds(path, num_classes))
     teacher = TeacherLogits(preds, index, names, num_classes)
     logger.info("teacher: %d of %d clips have a row in %s", teacher.covered, teacher.clips, preds.name)
     if not teacher.covered:
         logger.warning(
-            "THE TEACHER KNOWS NONE OF THE CLIPS, so nothing is distilled: the data set has names like %r, %s like %r",
+            "NO CLIP HAS TEACHER LOGITS, so nothing is distilled: the data set has names like %r, %s like %r",
             teacher.examples[0], index, teacher.examples[1],
         )  # fmt: skip
     return teacher

@@ -1,9 +1,8 @@
-"""Write a teacher's logits."""
+"""Write teacher logits."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -23,10 +22,10 @@ from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset
 from models.ensemble import EnsembleModel
 from models.errors import UserError
+from models.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_HEADER_BYTES = 128  # of the .npy that is written; numpy leaves room in it for the number of rows to grow
 _FLOAT16_MAX = 65504
 
 
@@ -43,7 +42,7 @@ def windows(waveform: Tensor, length: int) -> Tensor:
 
 
 class Windowed(Dataset):
-    """A data set of whole clips that yields a name and the clip's windows, (n, length), or the error of decoding it."""
+    """A data set of full-length clips that yields a clip's name and its windows, (n, length), or the error of decoding it."""
 
     def __init__(self, clips: Dataset[Clip], length: int) -> None:
         self.clips = clips
@@ -72,8 +71,8 @@ class Windowed(Dataset):
 def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, args: argparse.Namespace) -> int:
     """Append the logits of all clips, each the mean over its windows, and return the number of clips of a name seen before.
 
-    Clips are worked through in groups of `args.batch_size`, and an interrupted run goes on with a whole group: so its batches,
-    on which the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged.
+    Clips are processed in groups of `args.batch_size`, and an interrupted run resumes with a whole group: so its batches, on which
+    the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged.
     """
     names = clips.names
     if any("\n" in name or "\r" in name for name in names):
@@ -82,7 +81,7 @@ def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, 
     place = {names[index]: position for position, index in enumerate(order)}
     done = [place.get(name, -1) for name in writer.names]
     if -1 in done or done != sorted(set(done)):
-        raise UserError(f"{writer.parts[1]} names other clips than the data set has; remove the .part files to start anew")
+        raise UserError(f"{writer.parts[1]} names other clips than the data set has; remove the .part files to restart")
     start = (done[-1] + 1) // args.batch_size * args.batch_size if done else 0
     writer.truncate(bisect_left(done, start))
     windowed = Windowed(clips, round(args.clip_seconds * model.sample_rate))
@@ -97,49 +96,49 @@ def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, 
             for error in errors:
                 logger.warning("left out: %s", error)
             if group:
-                logits = torch.cat([model(part.to(model.device))[0].float().cpu() for part in waveforms.split(args.batch_size)])
+                logits = torch.cat([model(batch.to(model.device))[0].float().cpu() for batch in waveforms.split(args.batch_size)])
                 writer.append(group, torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy())
             progress.update(len(group) + len(errors))
     return len(names) - len(order)
 
 
 class LogitsWriter:
-    """Write teacher.npy, teacher.txt and teacher.json so that the .npy appears under its name last, when all is complete.
+    """Write teacher.json, teacher.txt and, when all is complete, teacher.npy.
 
-    Until then they are `.part` files beside it, which the next writer with the same settings goes on with: after a kill or a
-    full disk the rows that were written whole are kept.
+    Until then they are `.part` files, the rows without the header of a .npy. The next writer with the same settings resumes with
+    them: after a kill or a full disk the rows that were written whole are kept.
     """
 
     def __init__(self, output: Path, num_classes: int, settings: dict[str, Any]) -> None:
         """`settings`, plain data, becomes the .json. Raises FileExistsError, and ValueError for parts with other settings."""
-        self.paths = _outputs(output)
-        self.parts = [_part(path) for path in self.paths]
+        self.output = output
+        self.parts = about, names, rows = _parts(output)
         self.num_classes = num_classes
         refuse_existing(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        for path, part in zip(self.paths, self.parts, strict=True):
-            if path.exists():
-                os.replace(path, part)
-        about, names, rows = self.parts
-        if not about.exists() and not names.exists() and not rows.exists():
-            about.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        else:
+        for part in (about, names):  # a writer was killed while it finished
+            if part.with_suffix("").exists():
+                os.replace(part.with_suffix(""), part)
+        if any(part.exists() for part in self.parts):
             _check_settings(about, settings)
-        for part in (names, rows):
-            part.touch()
+        else:
+            about.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        names.touch()
+        rows.touch()
         lines = names.read_bytes().split(b"\n")[:-1]  # what follows the last end of line is not whole
-        num_rows = max(rows.stat().st_size - _HEADER_BYTES, 0) // (2 * num_classes)
-        self.names = [line.decode() for line in lines[:num_rows]]  # of the rows that are there
+        self.names = [line.decode() for line in lines[: rows.stat().st_size // self._row_bytes]]  # of the rows that are there
         self.truncate(len(self.names))
+
+    @property
+    def _row_bytes(self) -> int:
+        return 2 * self.num_classes
 
     def truncate(self, num_rows: int) -> None:
         """Keep the first `num_rows` rows."""
         self.names = self.names[:num_rows]
         _, names, rows = self.parts
         os.truncate(names, sum(len(name.encode()) + 1 for name in self.names))
-        with open(rows, "r+b") as file:
-            file.write(_header(num_rows, self.num_classes))
-            file.truncate(_HEADER_BYTES + num_rows * 2 * self.num_classes)
+        os.truncate(rows, num_rows * self._row_bytes)
 
     def append(self, names: Sequence[str], logits: np.ndarray) -> None:
         """Append rows, (n, K); what is beyond float16 is cut to its range. ValueError if they are not finite."""
@@ -153,36 +152,37 @@ class LogitsWriter:
         self.names += names
 
     def finish(self) -> None:
-        """Give the files their names, or, with no row in them, remove them and raise ValueError."""
+        """Give the files their names, the .npy last, or, with no row in them, remove them and raise ValueError."""
+        about, names, rows = self.parts
         if not self.names:
             for part in self.parts:
                 part.unlink()
-            raise UserError(f"none of the clips could be decoded, so {self.paths[2]} was not written")
-        self.truncate(len(self.names))  # which puts the number of rows into the header
-        for part in self.parts:
+            raise UserError(f"none of the clips could be decoded, so {self.output} was not written")
+        self.truncate(len(self.names))
+        for part in (about, names):
             with open(part, "r+b") as file:
                 os.fsync(file.fileno())
-        for part, path in zip(self.parts, self.paths, strict=True):
-            os.replace(part, path)
+            os.replace(part, part.with_suffix(""))
+        logits = np.memmap(rows, "<f2", "r", shape=(len(self.names), self.num_classes))
+        write_atomically(self.output, lambda file: np.save(file, logits))
+        rows.unlink()
 
 
 def refuse_existing(output: Path) -> None:
     """Raise FileExistsError if an output is there that no interrupted writer left, ValueError if it is not called .npy."""
     if output.suffix != ".npy":
         raise UserError(f"--output {output} must end in .npy")
-    is_resumed = _part(output).exists()
-    for path in reversed(_outputs(output)):
-        if path.exists() and (not is_resumed or _part(path).exists()):  # else a writer was killed between two renames
+    about, names, rows = _parts(output)
+    # A writer that was killed while it finished leaves rows, and a .json and a .txt that are no longer parts.
+    left = [part.with_suffix("") for part in (about, names) if rows.exists() and not part.exists()]
+    for path in (output, names.with_suffix(""), about.with_suffix("")):
+        if path.exists() and path not in left:
             raise FileExistsError(f"{path} exists; remove it or write to another --output")
 
 
-def _outputs(output: Path) -> list[Path]:
-    """Return what is written for an --output, in the order in which the files get their names."""
-    return [output.with_suffix(".json"), output.with_suffix(".txt"), output]
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
+def _parts(output: Path) -> tuple[Path, Path, Path]:
+    """Return what is written for an --output until all is complete: settings, names and rows."""
+    return output.with_suffix(".json.part"), output.with_suffix(".txt.part"), output.with_suffix(".rows.part")
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -194,14 +194,6 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     differing = sorted(key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key))
     if differing:
         raise UserError(
-            f"{path} was begun with other settings ({', '.join(differing)}); repeat that command to go on, or remove the "
-            ".part files beside it to start anew"
+            f"{path} was written with other settings ({', '.join(differing)}); repeat that command to resume, or remove the "
+            ".part files next to it to restart"
         )
-
-
-def _header(num_rows: int, num_classes: int) -> bytes:
-    """Return the .npy header of (num_rows, num_classes) float16, `_HEADER_BYTES` long."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": (num_rows, num_classes)})
-    assert header.tell() == _HEADER_BYTES
-    return header.getvalue()

@@ -95,7 +95,8 @@ def _export(name: str, path: Path) -> None:
     """Run export.py in a process of its own, so that this one stays small."""
     _require_exporter(name)
     logger.info("exporting %s for ONNX Runtime, this once, to %s", name, path)
-    command = [sys.executable, str(_SCRIPT), "--model_name", name, "--output", str(path)]
+    exporter = [str(_SCRIPT)] if assets.IS_CHECKOUT else ["-m", "efficientat.export"]
+    command = [sys.executable, *exporter, "--model_name", name, "--output", str(path)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"export.py ended with code {result.returncode}"]

@@ -96,6 +96,9 @@ class ParallelGraph:
         alone = self._alone  # loaded here, once, and not in each of the threads
         return list(self._pool.map(lambda clip: self._run(alone, clip), clips))
 
+    def __reduce__(self) -> tuple[type[ParallelGraph], tuple[Path | bytes, int]]:
+        return ParallelGraph, (self._model, self._threads)  # sessions cannot be pickled
+
     def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})
         return scores[0], embeddings[0]

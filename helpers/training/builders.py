@@ -32,15 +32,13 @@ def build_training_model(
     Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
     weights); network options may not.
     """
-    given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
+    given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
     if run.resumed:
         network = checkpoints.build(run.resumed[0])
         mel = network.mel
     elif args.pretrained_name:
         with distributed.local_main_first():
             network = get_model(num_classes, args.pretrained_name, **given)
-        if args.se_dims not in (None, network.arch.se_dims):  # "c" reaches get_model as its default
-            raise UserError(f"--se_dims {args.se_dims} contradicts {args.pretrained_name}, which has {network.arch.se_dims}")
         mel = network_options.front_end(args, network.mel)
         if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
             raise UserError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")

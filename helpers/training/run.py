@@ -222,7 +222,7 @@ def parse_as_trained(
     stored = checkpoints.load(checkpoint).args
     parser.set_defaults(**{name: stored[name] for name in names if name in stored})
     args = parser.parse_args(argv)
-    given = checkpoints.plain(vars(args))
+    given = checkpoints.to_plain_data(vars(args))
     for name in names:
         if given[name] != stored.get(name, given[name]):
             logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
@@ -231,7 +231,7 @@ def parse_as_trained(
 
 def _refuse_changes(folder: Path, stored: dict[str, Any], args: dict[str, Any]) -> None:
     """Raise UserError where options that would make another training differ from those a run was started with."""
-    given = checkpoints.plain(args)
+    given = checkpoints.to_plain_data(args)
     changed = [name for name in stored if given.get(name) != stored[name] and name not in MAY_CHANGE]
     if changed:
         differences = ", ".join(f"--{name} {given.get(name)} (was {stored[name]})" for name in changed)
@@ -280,7 +280,7 @@ def _description() -> dict[str, Any]:
 
 
 def _write_config(folder: Path, config: dict[str, Any], args: dict[str, Any]) -> None:
-    config["args"] = checkpoints.plain(args | {"resume": None})
+    config["args"] = checkpoints.to_plain_data(args | {"resume": None})
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 

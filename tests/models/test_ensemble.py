@@ -8,6 +8,7 @@ import torch
 from models import checkpoints
 from models.config import Arch, MelConfig
 from models.ensemble import EnsembleModel, get_ensemble_model
+from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
@@ -52,6 +53,15 @@ def test_waveform_model_is_front_end_then_network(batch):
     assert model.sample_rate == 32000 and model.num_classes == 5 and model.device == torch.device("cpu")
 
 
+def test_get_model_with_its_front_end():
+    model = get_model(5, width_mult=0.1, input_dim_f=64, waveform=True).eval()
+    waveform = torch.randn(2, 9000)
+    for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
+        assert torch.equal(result, expected)
+    assert model.front_end.config == MelConfig(n_mels=64) and (model.num_classes, model.sample_rate) == (5, 32000)
+    assert len(repr(model).splitlines()) == 4
+
+
 def test_waveform_model_takes_another_front_end():
     network = member().network
     front_end = AugmentMelSTFT(hopsize=800, freqm=4, timem=4)
@@ -76,6 +86,31 @@ def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
     assert logits.shape == (batch, 5)
     torch.testing.assert_close(logits, sum(one for one, _ in expected) / count)
     torch.testing.assert_close(embedding, torch.cat([one for _, one in expected], dim=1))
+
+
+def test_an_ensemble_with_one_front_end_takes_its_spectrograms():
+    parts = [member(), member(width_mult=0.3, head_type="fully_convolutional")]
+    ensemble, waveform = EnsembleModel(parts).eval(), torch.randn(2, 9000) * 0.1
+    with torch.no_grad():
+        of_spectrogram = ensemble(parts[0].front_end(waveform)[:, None])
+        for result, expected in zip(of_spectrogram, ensemble(waveform), strict=True):
+            assert torch.equal(result, expected)
+        with pytest.raises(ValueError, match="different front ends.*waveforms"):
+            EnsembleModel(members()).eval()(torch.zeros(1, 1, 128, 60))
+
+
+def test_each_distinct_front_end_computes_once_except_in_training():
+    parts = [member(), member(width_mult=0.3), member(mel=MelConfig(hop_size=800)), member()]
+    calls = []
+    for number, part in enumerate(parts):
+        part.front_end.register_forward_hook(lambda *_, number=number: calls.append(number))
+    ensemble = EnsembleModel(parts).eval()
+    with torch.no_grad():
+        ensemble(torch.randn(2, 9000))
+        assert calls == [0, 2]
+        calls.clear()
+        ensemble.train()(torch.randn(2, 9000))  # each draws its own augmentation
+    assert calls == [0, 1, 2, 3]
 
 
 def test_batch_axis_stays_with_one_class_one_example_one_member():

@@ -25,7 +25,7 @@ from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from helpers.distillation import writer
 from helpers.distillation.__main__ import main
-from helpers.distillation.soft_targets import Taught, add_distillation_options, load_teacher, taught_bce_per_clip
+from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
 from helpers.distillation.writer import LogitsWriter, windows
 from helpers.training.mixing import Mix, mixed_loss
@@ -56,17 +56,17 @@ def test_a_copy_in_another_process_reads_the_same(tmp_path, stored):
     names = [f"n{i}" for i in range(6)]
     teacher = TeacherLogits(*stored(tmp_path, ROWS[:6], names), names, 4)
     assert np.array_equal(pickle.loads(pickle.dumps(teacher)).row("n3"), ROWS[:6][3])
-    batch = next(iter(DataLoader(Taught(Clips(names), teacher), batch_size=6, num_workers=1)))
-    assert torch.allclose(batch.teacher, torch.sigmoid(torch.from_numpy(ROWS[:6]).float()))
-    assert batch.teacher_weight.shape == (6,) and batch.teacher_weight.dtype == torch.float32 and list(batch.name) == names
+    batch = next(iter(DataLoader(SoftTargetDataset(Clips(names), teacher), batch_size=6, num_workers=1)))
+    assert torch.allclose(batch.soft_target, torch.sigmoid(torch.from_numpy(ROWS[:6]).float()))
+    assert batch.soft_target_weight.shape == (6,) and batch.soft_target_weight.dtype == torch.float32 and list(batch.name) == names
 
 
 # The loss
 
 
-def bce_by_hand(logits: list[float], said: list[float]) -> float:
+def bce_by_hand(logits: list[float], soft_targets: list[float]) -> float:
     probabilities = [1 / (1 + math.exp(-logit)) for logit in logits]
-    terms = [-y * math.log(p) - (1 - y) * math.log(1 - p) for p, y in zip(probabilities, said, strict=True)]
+    terms = [-y * math.log(p) - (1 - y) * math.log(1 - p) for p, y in zip(probabilities, soft_targets, strict=True)]
     return sum(terms) / len(terms)
 
 
@@ -77,63 +77,68 @@ TARGET = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 1.0, 0], [0, 0, 0, 1.0]])
 
 def published_loss(kd_lambda: float, batch, mix: Mix | None = None) -> Tensor:
     labels = mixed_loss(bce_per_clip, LOGITS, mix, batch.target).mean()
-    taught = mixed_loss(taught_bce_per_clip, LOGITS, mix, batch.teacher, batch.teacher_weight).mean()
-    return kd_lambda * labels + (1 - kd_lambda) * taught
+    distillation = mixed_loss(soft_target_bce_per_clip, LOGITS, mix, batch.soft_target, batch.soft_target_weight).mean()
+    return kd_lambda * labels + (1 - kd_lambda) * distillation
 
 
 @pytest.fixture
-def taught(tmp_path, stored) -> Taught:
-    """Three clips of four classes, of which the teacher does not know the last."""
+def distilled(tmp_path, stored) -> SoftTargetDataset:
+    """Three clips of four classes; the last has no teacher logits."""
     stored_rows = np.array([[1.0, -2.0, 0.5, 3.0], [0.0, 4.0, -1.0, 0.25]], "float32")
-    return Taught(Clips(["a", "b", "c"]), TeacherLogits(*stored(tmp_path, stored_rows, ["a", "b"]), "abc", 4), temperature=2.0)
+    return SoftTargetDataset(
+        Clips(["a", "b", "c"]), TeacherLogits(*stored(tmp_path, stored_rows, ["a", "b"]), "abc", 4), temperature=2.0
+    )
 
 
-def collated(taught: Taught):
-    return next(iter(DataLoader(taught, batch_size=3)))._replace(target=TARGET)
+def collated(distilled: SoftTargetDataset):
+    return next(iter(DataLoader(distilled, batch_size=3)))._replace(target=TARGET)
 
 
-def test_each_end_of_kd_lambda_and_the_middle_by_hand(taught):
-    said = [[1 / (1 + math.exp(-z / 2)) for z in row] for row in ([1.0, -2.0, 0.5, 3.0], [0.0, 4.0, -1.0, 0.25])]
+def test_each_end_of_kd_lambda_and_the_middle_by_hand(distilled):
+    soft_targets = [[1 / (1 + math.exp(-z / 2)) for z in row] for row in ([1.0, -2.0, 0.5, 3.0], [0.0, 4.0, -1.0, 0.25])]
     labels = sum(map(bce_by_hand, LOGITS.tolist(), TARGET.tolist())) / 3
-    teacher = sum(bce_by_hand(LOGITS[i].tolist(), said[i]) for i in range(2)) / 3  # the third counts as 0
-    batch = collated(taught)
+    teacher = sum(bce_by_hand(LOGITS[i].tolist(), soft_targets[i]) for i in range(2)) / 3  # the third counts as 0
+    batch = collated(distilled)
     for kd_lambda in (0.0, 0.1, 1.0):
         assert float(published_loss(kd_lambda, batch)) == pytest.approx(kd_lambda * labels + (1 - kd_lambda) * teacher, rel=1e-5)
 
 
-def test_temperature_divides_the_logits(taught):
-    assert taught[0].teacher.tolist() == pytest.approx([(1 + math.tanh(z / 4)) / 2 for z in (1.0, -2.0, 0.5, 3.0)], rel=1e-5)
-    assert taught[0].teacher.dtype == torch.float32 and taught[0].teacher_weight == 1 and taught[0].teacher_weight.shape == ()
+def test_temperature_divides_the_logits(distilled):
+    soft_target, weight = distilled[0].soft_target, distilled[0].soft_target_weight
+    assert soft_target.tolist() == pytest.approx([(1 + math.tanh(z / 4)) / 2 for z in (1.0, -2.0, 0.5, 3.0)], rel=1e-5)
+    assert soft_target.dtype == torch.float32 and weight == 1 and weight.shape == ()
     for temperature in (0, -1, math.nan):
         with pytest.raises(ValueError, match="temperature"):
-            Taught(taught.clips, taught.teacher, temperature)
+            SoftTargetDataset(distilled.clips, distilled.teacher, temperature)
 
 
-def test_a_clip_without_a_row_weighs_nothing_and_keeps_its_labels(taught):
-    clip = taught[2]
-    assert clip.teacher_weight == 0 and torch.equal(clip.teacher, torch.zeros(4))
-    assert torch.equal(clip.target, torch.eye(4)[2]) and (clip.name, clip.index, len(taught)) == ("c", 2, 3)
-    batch = collated(taught)
-    assert taught_bce_per_clip(LOGITS, batch.teacher, batch.teacher_weight)[2] == 0
+def test_a_clip_without_a_row_weighs_nothing_and_keeps_its_labels(distilled):
+    clip = distilled[2]
+    assert clip.soft_target_weight == 0 and torch.equal(clip.soft_target, torch.zeros(4))
+    assert torch.equal(clip.target, torch.eye(4)[2]) and (clip.name, clip.index, len(distilled)) == ("c", 2, 3)
+    batch = collated(distilled)
+    assert soft_target_bce_per_clip(LOGITS, batch.soft_target, batch.soft_target_weight)[2] == 0
 
 
-def test_mixup_with_weight_1_is_the_plain_loss(taught):
+def test_mixup_with_weight_1_is_the_plain_loss(distilled):
     mix = Mix(torch.tensor([1, 2, 0]), torch.ones(3))
-    assert torch.allclose(published_loss(0.1, collated(taught), mix), published_loss(0.1, collated(taught)))
+    assert torch.allclose(published_loss(0.1, collated(distilled), mix), published_loss(0.1, collated(distilled)))
 
 
-def test_mixup_masks_each_partner_on_its_own(taught):
-    batch, weight = collated(taught), torch.tensor([0.6, 0.7, 0.8])
-    loss = mixed_loss(taught_bce_per_clip, LOGITS, Mix(torch.tensor([1, 2, 0]), weight), batch.teacher, batch.teacher_weight)
-    own = [bce_by_hand(LOGITS[i].tolist(), batch.teacher[i].tolist()) for i in range(2)]
-    partner = {i: bce_by_hand(LOGITS[i].tolist(), batch.teacher[j].tolist()) for i, j in ((0, 1), (2, 0))}
+def test_mixup_masks_each_partner_on_its_own(distilled):
+    batch, weight = collated(distilled), torch.tensor([0.6, 0.7, 0.8])
+    loss = mixed_loss(
+        soft_target_bce_per_clip, LOGITS, Mix(torch.tensor([1, 2, 0]), weight), batch.soft_target, batch.soft_target_weight
+    )
+    own = [bce_by_hand(LOGITS[i].tolist(), batch.soft_target[i].tolist()) for i in range(2)]
+    partner = {i: bce_by_hand(LOGITS[i].tolist(), batch.soft_target[j].tolist()) for i, j in ((0, 1), (2, 0))}
     expected = [0.6 * own[0] + 0.4 * partner[0], 0.7 * own[1], 0.2 * partner[2]]
     assert loss.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_wavmix_weighs_both_teachers_as_it_weighs_the_clips(taught):
+def test_wavmix_weighs_both_soft_targets_as_it_weighs_the_clips(distilled):
     torch.manual_seed(0)
-    mixed, plain = Augmented(taught, wavmix=True), [taught[i] for i in range(3)]
+    mixed, plain = Augmented(distilled, wavmix=True), [distilled[i] for i in range(3)]
     seen = set()
     for _ in range(300):
         for index in range(3):
@@ -143,10 +148,10 @@ def test_wavmix_weighs_both_teachers_as_it_weighs_the_clips(taught):
             if not others.any():
                 continue
             other, lam = int(others.argmax()), clip.target[index]
-            loss = taught_bce_per_clip(LOGITS[:1], clip.teacher[None], clip.teacher_weight[None])
+            loss = soft_target_bce_per_clip(LOGITS[:1], clip.soft_target[None], clip.soft_target_weight[None])
             shares = ((lam, index), (1 - lam, other))
             parts = [
-                share * taught_bce_per_clip(LOGITS[:1], plain[i].teacher[None], plain[i].teacher_weight[None])
+                share * soft_target_bce_per_clip(LOGITS[:1], plain[i].soft_target[None], plain[i].soft_target_weight[None])
                 for share, i in shares
             ]
             assert torch.allclose(loss, sum(parts), atol=1e-6), (index, other)
@@ -175,7 +180,7 @@ def test_options():
     assert "passt_enemble_logits_mAP_495.npy" in help_text and "fname_to_index.pkl" in help_text
 
 
-def test_text_index_beside_the_logits_is_used_and_coverage_logged(tmp_path, caplog, stored):
+def test_text_index_next_to_the_logits_is_used_and_coverage_logged(tmp_path, caplog, stored):
     caplog.set_level(logging.INFO)
     preds, _ = stored(tmp_path, ROWS[:3], ["a", "b", "c"])
     assert load_teacher(options("--teacher_preds", preds), ["a", "c", "x"], 4).covered == 2
@@ -186,7 +191,7 @@ def test_text_index_beside_the_logits_is_used_and_coverage_logged(tmp_path, capl
     assert teacher.covered == 1 and np.array_equal(teacher.row("x"), ROWS[:3][2])
 
 
-def test_a_teacher_that_knows_no_clip_is_a_warning(tmp_path, caplog, stored):
+def test_clips_without_any_teacher_logits_are_a_warning(tmp_path, caplog, stored):
     preds, _ = stored(tmp_path, ROWS[:1], ["theirs.wav"])
     teacher = load_teacher(options("--teacher_preds", preds), ["ours.wav"], 4)
     assert teacher.row("ours.wav") is None
@@ -378,18 +383,18 @@ def interrupt(monkeypatch, when: int, before: bool) -> None:
         (3, False, "both"),
     ],
 )
-def test_an_interrupted_writer_goes_on_to_the_same_bytes(when, before, torn, models, hdfs, tmp_path, same_as, monkeypatch):
+def test_an_interrupted_writer_resumes_to_the_same_bytes(when, before, torn, models, hdfs, tmp_path, same_as, monkeypatch):
     output = tmp_path / "teacher.npy"
     argv = arguments(models[:1], hdfs, output)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, when, before)
         main(argv)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher.json.part", "teacher.npy.part", "teacher.txt.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher.json.part", "teacher.rows.part", "teacher.txt.part"]
     if torn in ("rows", "both"):
-        with open(tmp_path / "teacher.npy.part", "ab") as file:
+        with open(tmp_path / "teacher.rows.part", "ab") as file:
             file.write(b"x" * 1500)  # a row and a part of the next
     if torn == "cut":
-        os.truncate(tmp_path / "teacher.npy.part", (tmp_path / "teacher.npy.part").stat().st_size - 1)
+        os.truncate(tmp_path / "teacher.rows.part", (tmp_path / "teacher.rows.part").stat().st_size - 1)
     if torn == "names":
         names = tmp_path / "teacher.txt.part"
         names.write_bytes(names.read_bytes()[:-1])
@@ -400,7 +405,7 @@ def test_an_interrupted_writer_goes_on_to_the_same_bytes(when, before, torn, mod
     same_as(output)
 
 
-def test_going_on_does_not_repeat_what_is_there(models, hdfs, tmp_path, same_as, monkeypatch):
+def test_resuming_does_not_repeat_what_is_there(models, hdfs, tmp_path, same_as, monkeypatch):
     argv = arguments(models[:1], hdfs, tmp_path / "teacher.npy")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, 2, before=False)
@@ -439,7 +444,7 @@ class FullDisk(io.FileIO):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
 
 
-@pytest.mark.parametrize("full", ["teacher.npy.part", "teacher.txt.part"])
+@pytest.mark.parametrize("full", ["teacher.rows.part", "teacher.txt.part"])
 def test_a_full_disk_is_one_line_and_keeps_what_is_written(full, models, hdfs, tmp_path, same_as, failing_message, monkeypatch):
     argv = arguments(models[:1], hdfs, tmp_path / "teacher.npy")
     opened = []
@@ -452,7 +457,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_written(full, models, hdfs, t
     with monkeypatch.context() as patch:
         patch.setattr(writer, "open", open_on_full_disk, raising=False)
         assert "No space left" in failing_message(main, *argv)
-    assert (tmp_path / "teacher.npy.part").stat().st_size > 128 + 3 * 2 * 527 and not (tmp_path / "teacher.npy").exists()
+    assert (tmp_path / "teacher.rows.part").stat().st_size > 3 * 2 * 527 and not (tmp_path / "teacher.npy").exists()
     assert main(argv) == 0
     same_as(tmp_path / "teacher.npy")
 
@@ -469,7 +474,7 @@ def test_a_machine_that_fails_leaves_no_clip_out(models, hdfs, tmp_path, same_as
     same_as(tmp_path / "teacher.npy")
 
 
-def test_other_settings_do_not_go_on(models, hdfs, tmp_path, failing_message, monkeypatch):
+def test_other_settings_do_not_resume(models, hdfs, tmp_path, failing_message, monkeypatch):
     output = tmp_path / "teacher.npy"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, 2, before=True)
