@@ -71,7 +71,9 @@ class _RewritingLoader(SourceFileLoader):
         return super().source_to_code(rewrite(decode_source(data)), path)
 
 
-class _CheckoutFinder(MetaPathFinder):
+class CheckoutFinder(MetaPathFinder):
+    """Finds `efficientat.NAME` where a checkout has NAME, one of `FOLDERS` and `SCRIPTS`, and what lies in these folders."""
+
     def __init__(self, root: Path) -> None:
         self.root = str(root)
 
@@ -89,4 +91,4 @@ class _CheckoutFinder(MetaPathFinder):
 
 def install(root: Path) -> None:
     """Let `efficientat.models` and its like be imported from the checkout `root`, with no need of `sys.path`."""
-    sys.meta_path.insert(0, _CheckoutFinder(root))
+    sys.meta_path.insert(0, CheckoutFinder(root))

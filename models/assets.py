@@ -21,13 +21,13 @@ from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
 logger = logging.getLogger(__name__)
 
 BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
-IS_CHECKOUT = (BUNDLED_DIR.parent / "efficientat").is_dir()  # else installed with pip, where nothing is written next to the code
+IS_CHECKOUT = (BUNDLED_DIR.parent / "pyproject.toml").is_file()  # else installed, where nothing is written next to the code
 ATTEMPTS = 3  # a cut connection is taken up again where it broke
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
 
 
-class AssetError(RuntimeError):
+class AssetError(UserError):
     """A file that cannot be downloaded, or is not what it should be."""
 
 

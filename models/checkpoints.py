@@ -232,5 +232,7 @@ def _parse(content: Any, name: str) -> Checkpoint:
             name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), args,
             content.get("single_label") is True, clip_seconds,
         )  # fmt: skip
+    except CheckpointError:
+        raise
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{name}: {error}") from error

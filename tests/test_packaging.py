@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
+import py_compile
 import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.util import module_from_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ import pytest
 from efficientat import _imports
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("datasets", "helpers", "models")
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup", "hubconf"}
 
 
 @pytest.mark.parametrize(
@@ -42,8 +46,23 @@ def test_rewriting(line: str, rewritten: str) -> None:
     assert _imports.rewrite(rewritten) == rewritten
 
 
-def test_every_script_is_packaged() -> None:
-    assert {path.stem for path in ROOT.glob("*.py")} - {"setup", "hubconf"} == set(_imports.SCRIPTS)
+def test_modules_are_rewritten_next_to_the_bytecode_of_the_files_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    path = tmp_path / "models" / "x.py"
+    path.write_text("def f():\n    from models import errors\n    return errors.__name__\n")
+    compiled = Path(py_compile.compile(str(path), doraise=True))
+    content = compiled.read_bytes()
+    finder = _imports.CheckoutFinder(tmp_path)
+    spec = finder.find_spec("efficientat.models.x", [str(path.parent)])
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.f() == "efficientat.models.errors"
+    assert compiled.read_bytes() == content
+    assert finder.find_spec("models", None) is None and finder.find_spec("efficientat.hubconf", None) is None
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +100,19 @@ def run(tmp_path: Path, *command: object, **variables: str) -> str:
 
 
 def test_no_module_of_the_package_imports_one_of_the_checkout(package: Path) -> None:
-    names = (*_imports.FOLDERS, *_imports.SCRIPTS)
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imported += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert not [name for name in imported if name.partition(".")[0] in names], f"{path}, line {node.lineno}"
+            assert not [name for name in imported if name.partition(".")[0] in {*FOLDERS, *SCRIPTS}], f"{path}, line {node.lineno}"
 
 
 def test_the_package_holds_the_modules_and_resources_of_the_checkout(package: Path) -> None:
     files = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
     kept = subprocess.run(files, check=True, capture_output=True, text=True).stdout.splitlines()
-    expected = {name for name in kept if name.startswith((*(f"{folder}/" for folder in _imports.FOLDERS), "resources/"))}
+    expected = {name for name in kept if name.startswith((*(f"{folder}/" for folder in FOLDERS), "resources/"))}
     expected = {name for name in expected if not name.startswith("resources/figures/")}
-    expected |= {f"{name}.py" for name in _imports.SCRIPTS}
+    expected |= {f"{name}.py" for name in SCRIPTS}
     expected |= {name.removeprefix("efficientat/") for name in kept if name.startswith("efficientat/")}
     assert {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"} == expected
 
@@ -106,7 +124,7 @@ def test_every_console_script_has_a_parser(installed: Path) -> None:
     for name, value in scripts.items():
         assert (installed / "bin" / name).is_file()
         module, _, script = value.partition(":")
-        assert module == "efficientat._commands" and script in _imports.SCRIPTS
+        assert module == "efficientat._commands" and script in SCRIPTS
 
 
 PROGRAM = """

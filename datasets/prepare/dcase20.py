@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.prepare.dcase20", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=dcase20.DEFAULT_DIR, help="folder to write (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=dcase20.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--sample_rate", type=positive_int, help="rate in Hz to resample to (default: the files as they are)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
     return parser

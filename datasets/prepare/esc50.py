@@ -42,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.prepare.esc50", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="ESC-50-master.zip, or the extracted folder")
-    parser.add_argument("--output_dir", type=Path, default=esc50.DEFAULT_DIR, help="folder to write, 640 MB (default: %(default)s)")
+    parser.add_argument(
+        "--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB (default: %(default)s)"
+    )
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
     return parser
 

@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.prepare.fsd50k", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=fsd50k.DEFAULT_DIR, help="folder to write (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
     return parser
 

@@ -35,8 +35,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets import audio, audioset
+from datasets import audio
 from datasets.csv_table import write_table
+from datasets.location import data_dir
 from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
 from models.command import run
 from models.errors import UserError
@@ -169,10 +170,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.prepare.hear_tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    data_dir = audioset.DEFAULT_DIR.parent
     for option, default, text in (
-        ("--corpus_dir", data_dir / "opensounds", "folder of the open corpus"),
-        ("--output_dir", data_dir / "opensounds_hear", "folder to write"),
+        ("--corpus_dir", data_dir("opensounds"), "folder of the open corpus"),
+        ("--output_dir", data_dir("opensounds_hear"), "folder to write"),
     ):
         parser.add_argument(option, type=Path, default=default, help=f"{text} (default: {default})")
     return parser

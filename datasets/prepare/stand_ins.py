@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets import audio, audioset, dcase20, esc50, fsd50k
+from datasets import audio, dcase20, esc50, fsd50k
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
+from datasets.location import data_dir
 from datasets.prepare import positive_int
 from datasets.prepare.corpus import (
     Corpus,
@@ -201,13 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.prepare.stand_ins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    data_dir = audioset.DEFAULT_DIR.parent
     commands = parser.add_subparsers(dest="data_set", required=True)
     for data_set, published in PUBLISHED.items():
         show_defaults = argparse.ArgumentDefaultsHelpFormatter
         command = commands.add_parser(data_set, help=f"stand-in for {published}", formatter_class=show_defaults)
-        command.add_argument("--corpus_dir", type=Path, default=data_dir / "opensounds", help="folder of the open corpus")
-        command.add_argument("--output_dir", type=Path, default=data_dir / f"opensounds_{data_set}", help="folder to write")
+        command.add_argument("--corpus_dir", type=Path, default=data_dir("opensounds"), help="folder of the open corpus")
+        command.add_argument("--output_dir", type=Path, default=data_dir(f"opensounds_{data_set}"), help="folder to write")
         if data_set == "dcase20":
             command.add_argument("--train_clips", type=positive_int, default=30, help="clips of a scene to train on, at most")
             command.add_argument("--test_clips", type=positive_int, default=15, help="clips of a scene to test on, at most")

@@ -58,6 +58,8 @@ class OnnxBackend:
             self.single_label: bool = metadata["single_label"]
             self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
             self.labels: tuple[str, ...] = tuple(metadata["labels"])
+        except BackendError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
 
@@ -93,6 +95,9 @@ class ParallelGraph:
             return [self._run(self._together, clips[0])]
         alone = self._alone  # loaded here, once, and not in each of the threads
         return list(self._pool.map(lambda clip: self._run(alone, clip), clips))
+
+    def __reduce__(self) -> tuple[type[ParallelGraph], tuple[Path | bytes, int]]:
+        return ParallelGraph, (self._model, self._threads)  # sessions cannot be pickled
 
     def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})

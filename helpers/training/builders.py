@@ -27,7 +27,7 @@ from models.waveform import WaveformModel
 def build_training_model(
     args: argparse.Namespace, run: Run, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
 ) -> WaveformModel:
-    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or as a run that goes on has them.
+    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or those of the resumed run.
 
     Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
     weights); network options may not.
@@ -37,7 +37,7 @@ def build_training_model(
         network = checkpoints.build(run.resumed[0])
         mel = network.mel
     elif args.pretrained_name:
-        with distributed.main_first():
+        with distributed.local_main_first():
             network = get_model(num_classes, args.pretrained_name, **given)
         mel = network_options.front_end(args, network.mel)
         if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
@@ -62,7 +62,7 @@ def augmented(clips: Dataset, args: argparse.Namespace) -> Dataset:
 
 
 def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
-    """Batch a data set for evaluation; of several processes, each gets its own share of the clips.
+    """Batch a data set for evaluation; of several ranks, each gets its own share of the clips.
 
     Clips that keep their own length come in batches of one length, see `FullLengthClips`; others in their order.
     """
@@ -77,9 +77,9 @@ def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
 def make_training_loader(
     clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace, names: Sequence[str] = ()
 ) -> DataLoader:
-    """Load what `sampler` draws from a data set, in the parts of batches that this process trains on.
+    """Load what `sampler` draws from a data set, in the micro-batches that this rank trains on.
 
-    A run that goes on refuses clips of other `names` than it began with.
+    A resumed run refuses clips of other `names` than it was started with.
     """
     batches = TrainingBatches(
         sampler,

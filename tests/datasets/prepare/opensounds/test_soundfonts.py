@@ -34,9 +34,7 @@ def test_phrases_fit_their_slots():
     for preset in presets():
         if preset.style == "drum":
             continue
-        for phrase in soundfonts._instrument_phrases(
-            preset, Package("font", "train", "CC0", "permissive", "soundfont", segments=2, amount=8)
-        ):
+        for phrase in soundfonts._instrument_phrases(preset, package):
             assert phrase.notes
             for note in phrase.notes:
                 assert 0 < note.seconds and note.start + note.seconds <= 3.0
