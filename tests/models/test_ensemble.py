@@ -8,6 +8,7 @@ import torch
 from models import checkpoints
 from models.config import Arch, MelConfig
 from models.ensemble import EnsembleModel, get_ensemble_model
+from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
@@ -50,6 +51,15 @@ def test_waveform_model_is_front_end_then_network(batch):
         for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
             assert torch.equal(result, expected)
     assert model.sample_rate == 32000 and model.num_classes == 5 and model.device == torch.device("cpu")
+
+
+def test_get_model_with_its_front_end():
+    model = get_model(5, width_mult=0.1, input_dim_f=64, waveform=True).eval()
+    waveform = torch.randn(2, 9000)
+    for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
+        assert torch.equal(result, expected)
+    assert model.front_end.config == MelConfig(n_mels=64) and (model.num_classes, model.sample_rate) == (5, 32000)
+    assert len(repr(model).splitlines()) == 4
 
 
 def test_waveform_model_takes_another_front_end():
