@@ -1,4 +1,4 @@
-"""The four fine-tuning scripts on small folders of the published layouts: they train, evaluate, go on, and name what is wrong."""
+"""The four fine-tuning scripts on small folders of the published layouts: they train, evaluate, resume, and name what is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from models.waveform import WaveformModel
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "resources" / "recordings"
 RATE = 8000
-FRONT_END = ("--resample_rate", RATE, "--n_mels", 64, "--hop_size", 400, "--window_size", 400, "--n_fft", 512)
+FRONT_END = ("--sample_rate", RATE, "--n_mels", 64, "--hop_size", 400, "--win_length", 400, "--n_fft", 512)
 ALWAYS = ("--wandb", "disabled", "--num_workers", 0)
 PRETRAINED = ("--pretrained_name", "mn04_opensounds", *FRONT_END)
 TINY = ("--model_width", 0.1, *FRONT_END, "--n_epochs", 1)  # random weights
@@ -242,10 +242,10 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_run_that_goes_on_is_the_run_without_interruption(
+def test_a_resumed_run_is_the_run_without_interruption(
     name: str, trained: Callable, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command that goes on gives no options but the epochs: the recipe and the data's folder are the run's own."""
+    """The command that resumes gives no options but the epochs: the recipe and the data's folder are the run's own."""
     script = SCRIPTS[name]
     whole, printed = trained(name, capsys)
     data = data_argument(script.module, request.getfixturevalue(script.data))
@@ -469,7 +469,7 @@ def test_options_that_cannot_work(argv: tuple, named: str, dcase20_dir: Path, fa
     assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
-def test_a_run_of_other_classes_does_not_go_on(
+def test_a_run_does_not_resume_with_other_classes(
     folder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], failing_message: Callable[..., str]
 ) -> None:
     """A class that was renamed, one that is new, and recordings that are new."""
@@ -651,7 +651,7 @@ def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 2 and "DATA" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_moved_folder_goes_on(folder_dir: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_a_moved_folder(folder_dir: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(folder_dir, tmp_path / "moved"))
     whole = ("--experiment_name", "whole", "--n_epochs", 2)
     for argv in ((*OWN, *SCHEDULE, *whole), (*OWN, *SCHEDULE)):

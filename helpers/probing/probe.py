@@ -38,7 +38,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "pitch_acc": accuracy,
     "mAP": mean_average_precision,
     "d_prime": lambda targets, scores: tagging_metrics(targets, scores).mean_d_prime,
-    "aucroc": lambda targets, scores: tagging_metrics(targets, scores).ROC,
+    "aucroc": lambda targets, scores: tagging_metrics(targets, scores).mean_roc_auc,
 }
 INITIALISATIONS = {"xavier_uniform": nn.init.xavier_uniform_, "xavier_normal": nn.init.xavier_normal_}
 
