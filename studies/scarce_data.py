@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def open_data(args: argparse.Namespace) -> tuple[folder.FolderData, np.ndarray, np.ndarray]:
     """The recordings, and which of them to train and to test on: the same for all trainings."""
     data = folder.scan(args.data_dir)
-    if data.is_multi_label:
+    if not data.single_label:
         raise UserError(f"{args.data_dir} has recordings of several classes; this study needs one folder a class")
     training, test, _ = folder.split(data, args.test_share, seed=0)
     return data, training, test

@@ -1,6 +1,6 @@
 """Downloads as they come: a folder, a zip, or a folder of zips. Files are found by name and read one by one; nothing is extracted.
 
-So it does not matter what an archive's entries are called: only those asked for are read, and where they go is not theirs to say.
+So an archive's entry names do no harm: only the entries asked for are read, and the caller decides where they go.
 """
 
 import glob

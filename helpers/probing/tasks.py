@@ -100,7 +100,7 @@ def _hear(path: Path, sample_rate: int) -> ProbeTask:
         task.name,
         parts,
         folds=task.split_mode in hear.K_FOLDS,
-        is_multi_label=task.is_multi_label,
+        is_multi_label=not task.single_label,
         metric=task.metrics[0],
     )
 
@@ -124,19 +124,19 @@ def _folder(path: Path, whole: dict, seed: int) -> ProbeTask:
     else:
         splits = _drawn_folds(data, seed)
     clips = data.clips(range(len(data.paths)), **whole)
-    metric = "mAP" if data.is_multi_label else "top1_acc"
-    return ProbeTask(path.stem, (clips,), np.asarray(splits), folds, data.is_multi_label, metric)
+    metric = "top1_acc" if data.single_label else "mAP"
+    return ProbeTask(path.stem, (clips,), np.asarray(splits), folds, not data.single_label, metric)
 
 
 def _drawn_folds(data: folder.FolderData, seed: int) -> np.ndarray:
     """Draw folds in which each class is as frequent as elsewhere and whose groups are whole."""
     groups = np.asarray(data.groups or data.names)
     count = min(DRAWN_FOLDS, len(np.unique(groups)))
-    if not data.is_multi_label:
+    if data.single_label:
         count = min(count, int(data.targets.sum(0).max()))
     if count < 3:
         raise UserError(f"{len(groups)} recordings cannot be divided into three folds, to train, validate and test; add some")
-    splitter = (GroupKFold if data.is_multi_label else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
+    splitter = (StratifiedGroupKFold if data.single_label else GroupKFold)(count, shuffle=True, random_state=seed)
     folds = np.empty(len(groups), "U5")
     with warnings.catch_warnings():  # classes with fewer recordings than folds are no mistake
         warnings.simplefilter("ignore")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets import esc50, prepare
+from datasets import esc50
+from datasets.prepare import conversion
 from datasets.prepare import esc50 as prepare_esc50
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
@@ -49,7 +50,7 @@ def master(tmp_path_factory):
 
 @pytest.fixture
 def changed_table(master, tmp_path):
-    """A function that writes a copy of the table, changed, beside the recordings; returns the folder."""
+    """A function that writes a copy of the table, changed, next to the recordings; returns the folder."""
     (tmp_path / "meta").mkdir()
     (tmp_path / "audio").symlink_to(master / "audio")
 
@@ -204,8 +205,8 @@ def test_user_mistakes_and_full_disks_are_one_line(master, tmp_path, monkeypatch
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(prepare, "write_bytes", full)
-    monkeypatch.setattr(prepare, "ProcessPoolExecutor", lambda *_, **__: prepare.ThreadPoolExecutor(1))
+    monkeypatch.setattr(conversion, "write_bytes", full)
+    monkeypatch.setattr(conversion, "ProcessPoolExecutor", lambda *_, **__: conversion.ThreadPoolExecutor(1))
     assert "No space left" in failing_message(prepare_esc50.main, *arguments(master, tmp_path / "out"))
     with pytest.raises(SystemExit):
         run(master, tmp_path / "out", "--num_workers", "0")
