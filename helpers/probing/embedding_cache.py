@@ -1,7 +1,7 @@
 """Embeddings of data sets, computed once for each model, choice of layers and state of the data.
 
-The cache is a folder for each of these. It holds info.json, which tells the choice, and arrays of `CHUNK_CLIPS` rows that appear
-one after the other: an interrupted run goes on where it was.
+The cache has a folder for each of these. It holds info.json, which describes them, and arrays of `CHUNK_CLIPS` rows that are
+written one after the other: an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StoredClips:
 
 
 def embed_clips(model: EmbeddingModel, clips: ClipDataset, cache_dir: str | Path, num_workers: int = 0) -> StoredClips:
-    """Compute `model.scenes` of all clips, as far as they are not in the cache.
+    """Compute `model.scenes` of all clips that are not in the cache.
 
     Raises AudioError for a recording that cannot be used.
     """
