@@ -1,7 +1,7 @@
-"""Where exported models lie: beside the code, or in a cache that is filled on first use. Nothing here imports torch.
+"""Where exported models are: next to the code, or in a cache that is filled on first use. Nothing here imports torch.
 
 An exported model's name in the cache holds the hash of the checkpoint it was made from, so another checkpoint of the same name is
-exported anew and never confused with the first.
+exported again and never confused with the first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.registry import BUNDLED, PRETRAINED
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # of exported files; another number, and those in caches are made anew
+FORMAT_VERSION = 1  # of exported files; another number, and models in caches are exported again
 METADATA_KEY = "efficientat"
 NEEDED = ("torch", "onnx")  # for exporting
 _SCRIPT = Path(__file__).resolve().parents[2] / "export.py"
