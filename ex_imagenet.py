@@ -125,7 +125,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def build_network(args: argparse.Namespace, run: Run, class_names: Sequence[str]) -> MobileNetV3:
-    """The network, fresh or as a run that goes on has it."""
+    """The network, fresh or that of the resumed run."""
     if run.resumed:
         return checkpoints.build(run.resumed[0])
     network = get_model(len(class_names), width_mult=args.model_width, head_type=args.head_type, se_dims=args.se_dims)

@@ -1,4 +1,4 @@
-"""What there is to compute with: processors and GPUs."""
+"""Processors and GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def available_cores() -> int:
 
 
 def pick_device(cuda: bool) -> torch.device:
-    """Return the device to compute on; `--cuda` on a machine without CUDA says so and means the CPU."""
+    """Return the device to compute on; on a machine without CUDA, `--cuda` is the CPU, with a warning."""
     import torch
 
     if cuda and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Metrics of tagging (average precision and area under the ROC curve, by class and on average) and of classification (accuracy)."""
+"""Metrics of tagging (average precision and ROC-AUC, by class and on average) and of classification (accuracy)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class TaggingMetrics:
         return _mean_of_defined(self.average_precision)
 
     @property
-    def ROC(self) -> float:  # noqa: N802
+    def mean_roc_auc(self) -> float:
         """Mean area under the ROC curve over the classes with both positive and negative clips."""
         return _mean_of_defined(self.roc_auc)
 
     @property
     def d_prime(self) -> float:
-        """Separation of positive from negative clips, sqrt(2) * inverse normal CDF of `ROC`; infinite for 0 and 1, NaN for NaN.
+        """Separation of positive from negative clips, sqrt(2) * inverse normal CDF of `mean_roc_auc`.
 
-        Taken from the mean area, not averaged over classes, as in Hershey et al., CNN Architectures for Large-Scale Audio
-        Classification, ICASSP 2017.
+        Infinite for 0 and 1, NaN for NaN. Taken from the mean area, not averaged over classes, as in Hershey et al., CNN
+        Architectures for Large-Scale Audio Classification, ICASSP 2017.
         """
-        return _d_prime(self.ROC)
+        return _d_prime(self.mean_roc_auc)
 
     @property
     def mean_d_prime(self) -> float:
@@ -56,7 +56,7 @@ class TaggingMetrics:
 def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
     """Compare multi-hot targets (N, K) with scores (N, K), in which only the order within a class counts.
 
-    Raises `ValueError` for scores that are not finite.
+    Raises UserError for scores that are not finite.
     """
     if targets.shape != scores.shape or targets.ndim != 2:
         raise UserError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")

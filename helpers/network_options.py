@@ -12,6 +12,7 @@ from models.errors import UserError
 NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an Arch -> option, of a script that has it
     field: field for field in ("head_type", "se_dims", "strides", "reduced_tail", "dilated", "num_classes")
 }
+FRONT_END_OPTIONS = ("sample_rate", "win_length", "hop_size", "n_fft", "n_mels", "fmin", "fmax")  # fields of a MelConfig
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +41,8 @@ def add_architecture_options(parser: argparse.ArgumentParser) -> None:
 def add_front_end_options(parser: argparse.ArgumentParser) -> None:
     """Options of the log-mel front end in evaluation mode; unset ones are None and follow the checkpoint or the defaults."""
     group = parser.add_argument_group("front end (a checkpoint brings its own)")
-    group.add_argument("--resample_rate", type=cli.positive_int, help="sample rate in Hz (32000)")
-    group.add_argument("--window_size", type=cli.positive_int, help="STFT window in samples (800)")
+    group.add_argument("--sample_rate", "--resample_rate", type=cli.positive_int, help="sample rate in Hz (32000)")
+    group.add_argument("--win_length", "--window_size", type=cli.positive_int, help="STFT window in samples (800)")
     group.add_argument("--hop_size", type=cli.positive_int, help="STFT hop in samples (320)")
     group.add_argument("--n_fft", type=cli.positive_int, help="length of the Fourier transform in samples (1024)")
     group.add_argument("--n_mels", type=cli.positive_int, help="number of mel bands (128)")
@@ -51,16 +52,7 @@ def add_front_end_options(parser: argparse.ArgumentParser) -> None:
 
 def front_end(args: argparse.Namespace, base: MelConfig | None = None) -> MelConfig:
     """Return `base` (default: the standard front end) with what the options set explicitly."""
-    options = {
-        "sample_rate": args.resample_rate,
-        "win_length": args.window_size,
-        "hop_size": args.hop_size,
-        "n_fft": args.n_fft,
-        "n_mels": args.n_mels,
-        "fmin": args.fmin,
-        "fmax": args.fmax,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name in FRONT_END_OPTIONS if (value := getattr(args, name)) is not None}
     base = base or MelConfig()
     if given.get("sample_rate", base.sample_rate) != base.sample_rate:
         given.setdefault("fmax", None)  # follows the rate
@@ -71,7 +63,7 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, M
     """Return architecture and front end of a named model or, without a name, of the options; nothing is downloaded.
 
     A network given by options is sized for clips of 10 seconds where squeeze-and-excitation over time needs a size.
-    An option that contradicts the named model is a `ValueError`.
+    An option that contradicts the named model is a UserError.
     """
     from models import checkpoints
 

@@ -1,7 +1,7 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
-An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; beside
-them "single_label" (True: classes exclude each other), "clip_seconds" and, where a training can go on from it, "training".
+An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}, and
+"single_label" (True: classes exclude each other), "clip_seconds" (s) and, where a run can resume from it, "training".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CheckpointError(AssetError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with everything needed to use them rightly; `metrics` and `args` tell where they come from."""
+    """Weights with everything needed to use them; `metrics` and `args` record where they come from."""
 
     name: str
     state: dict[str, Tensor]
@@ -72,10 +72,11 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
-    """Return the network's architecture and front end without the weights: nothing is downloaded. Errors as `load`."""
+    """Return the network's architecture and front end; nothing is downloaded and no weights are read. Errors as `load`."""
     if name in PRETRAINED:
         return PRETRAINED[name].arch, PRETRAINED[name].mel
-    checkpoint = load(name)
+    name = os.fspath(name)
+    checkpoint = _parse(read_checkpoint_file(assets.checkpoint_path(name), mmap=True), name)
     return checkpoint.arch, checkpoint.mel
 
 
@@ -125,7 +126,7 @@ def save(
 ) -> None:
     """Write an own checkpoint: complete under its name or, after any failure, not at all.
 
-    `training` is what a training needs to go on: tensors and plain data, such as the state of an optimizer.
+    `training` is what a run needs to resume: tensors and plain data, such as the state of an optimizer.
     """
     content = {
         "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
@@ -148,7 +149,7 @@ def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     content = read_checkpoint_file(path)
     checkpoint = _parse(content, os.fspath(path))
     if not isinstance(content.get("training"), dict):
-        raise CheckpointError(f"{path} holds a model alone; a training goes on from the last.pt of its run")
+        raise CheckpointError(f"{path} holds a model alone; a run resumes from its last.pt")
     return checkpoint, content["training"]
 
 
@@ -225,7 +226,7 @@ def _parse(content: Any, name: str) -> Checkpoint:
         if labels is not None and len(labels) != arch.num_classes:
             raise UserError(f"{len(labels)} labels for {arch.num_classes} classes")
         args = dict(content["args"])
-        clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files tell it in their options
+        clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files have it among their options
         if clip_seconds is not None and not 0 < clip_seconds < math.inf:
             raise UserError(f"clip_seconds is {clip_seconds}; it must be above 0")
         return Checkpoint(

@@ -1,4 +1,4 @@
-"""What a checkpoint needs to be used rightly: the network's architecture and the front end it was trained with."""
+"""What it takes to use a checkpoint: the network's architecture and the front end it was trained with."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def to_plain(config: Arch | MelConfig) -> dict[str, Any]:
 
 
 def from_plain(cls: type[Arch] | type[MelConfig], values: dict[str, Any]) -> Arch | MelConfig:
-    """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `ValueError`."""
+    """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `UserError`."""
     names = {field.name for field in fields(cls)}
     if set(values) != names:
         raise UserError(f"{cls.__name__} needs the fields {sorted(names)}, not {sorted(values)}")

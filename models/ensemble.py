@@ -25,7 +25,7 @@ class EnsembleModel(nn.Module):
         if not members:
             raise UserError("an ensemble needs at least one member")
         for property_name in ("sample_rate", "num_classes", "labels", "single_label"):
-            values = {getattr(member, property_name) for member in members} - {None}  # released models do not name their labels
+            values = {getattr(member, property_name) for member in members} - {None}  # released models have no labels
             if len(values) > 1:
                 raise UserError(f"the members of an ensemble must have the same {property_name}")
         self.members = nn.ModuleList(members)
@@ -36,7 +36,7 @@ class EnsembleModel(nn.Module):
 
     @property
     def clip_seconds(self) -> float | None:
-        """The shortest that a member tells: silence that a member never met costs more than silence that it misses."""
+        """The shortest of the members': unknown silence harms a member more than missing silence."""
         return min((member.clip_seconds for member in self.members if member.clip_seconds is not None), default=None)
 
     @property

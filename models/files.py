@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name next to `path`; a file written there gets the name `path` at the end, and after an error none.
+    """Yield a temporary name next to `path`; a file written there is renamed to `path` at the end, and removed after an error.
 
     The folder is made, and the file flushed to the disk before it is renamed. An OSError that names no file, as of a full
     disk, gets `path`. Any number of processes may write to the same path.

@@ -16,10 +16,10 @@ from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, ml
 class MobileNetV3(nn.Module):
     """MobileNetV3-Large over one-channel log-mel spectrograms (Schmid et al., ICASSP 2023).
 
-    `arch`, `mel`, `labels`, `single_label` and `clip_seconds` travel with the weights: the front end the network expects
-    (`AugmentMelSTFT.from_config(model.mel)`), the name of each class, or None where the classes have no names, whether a clip
-    has exactly one class, so that scores are the softmax of the logits and not their sigmoid, and the length of the clips it was
-    trained with, to which shorter ones were padded with zeros, or None where that is not known.
+    These attributes are stored with the weights: `arch`; `mel`, the front end that the network expects
+    (`AugmentMelSTFT.from_config(model.mel)`); `labels`, the name of each class, or None; `single_label`, whether each clip has
+    exactly one class, so that scores are the softmax of the logits and not their sigmoid; `clip_seconds`, the length of the clips
+    in training, to which shorter ones were padded with zeros, or None where it is unknown.
     """
 
     def __init__(

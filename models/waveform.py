@@ -1,4 +1,4 @@
-"""Front end and network as one module, so that weights never meet a foreign front end."""
+"""Front end and network as one module, so that weights are used with the front end they were trained with."""
 
 from __future__ import annotations
 

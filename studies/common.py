@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURES = ("mAP", "ROC", "d_prime", "val_loss")
+MEASURES = ("mAP", "ROC_AUC", "d_prime", "val_loss")
 
 Epochs = list[dict[str, float]]  # the metrics of each epoch of a training
 Results = dict[str, list[Epochs]]  # the trainings of each arm, by seed

@@ -111,7 +111,7 @@ def evaluate_teacher(args: argparse.Namespace) -> dict[str, float]:
     loader = make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=args.cuda))
     predictions = predict(model, loader, default_precision(device))
     scores = tagging_metrics(predictions.targets, predictions.logits)
-    return {"mAP": scores.mAP, "ROC": scores.ROC, "d_prime": scores.d_prime}
+    return {"mAP": scores.mAP, "ROC_AUC": scores.mean_roc_auc, "d_prime": scores.d_prime}
 
 
 def draw(path: Path, results: common.Results, teacher_map: float, members: int) -> None:

@@ -101,7 +101,7 @@ def test_every_option_of_the_recipe_has_its_effect(few_digits: Path, tmp_path: P
     assert len(losses) == len(variants)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted after the first step of the second epoch, with random crops, RandAugment, mixup and an average of the weights."""
     monkeypatch.chdir(tmp_path)
     options = (*TINY, "--n_epochs", 2, "--save_minutes", 0)  # two steps each

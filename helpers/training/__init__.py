@@ -2,5 +2,6 @@
 
 from helpers.training.evaluation import Predictions, predict
 from helpers.training.loop import fit
+from helpers.training.run import Run
 
-__all__ = ["Predictions", "fit", "predict"]
+__all__ = ["Predictions", "Run", "fit", "predict"]

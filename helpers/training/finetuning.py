@@ -36,7 +36,7 @@ TUNED_AUGMENTATION = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_au
 
 @dataclass(frozen=True)
 class Task:
-    """A data set to fine-tune on; its parts are opened by the sample rate in Hz at which the model wants them.
+    """A data set to fine-tune on; its splits are opened at the sample rate in Hz that the model takes.
 
     A validation or test set that keeps each clip's own length (`clip_seconds` None) is evaluated in batches of one length.
     """
@@ -119,9 +119,9 @@ def parse(
     recipes: Mapping[str, Recipe] | None = None,
     as_trained: Sequence[str] = (),
 ) -> argparse.Namespace:
-    """Parse a command line; options that are not given follow the chosen recipe, or, with `--resume`, the run that goes on.
+    """Parse a command line; options that are not given follow the chosen recipe, or, with `--resume`, the resumed run.
 
-    With `--evaluate`, the options `as_trained` say what the model was not trained on, see `parse_as_trained`.
+    With `--evaluate`, the options `as_trained` default to those of the training, see `parse_as_trained`.
     """
     if recipes:
         chooser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
@@ -129,7 +129,7 @@ def parse(
         try:
             recipe = chooser.parse_known_args(argv)[0].recipe
         except argparse.ArgumentError:
-            recipe = next(iter(recipes))  # the parser itself will say what is wrong
+            recipe = next(iter(recipes))  # the parser itself reports what is wrong
         parser.set_defaults(**recipes[recipe])
     args = parse_arguments(parser, argv)
     if args.evaluate and (args.train or args.resume):
@@ -144,7 +144,7 @@ def parse(
 def finetune(
     args: argparse.Namespace, device: torch.device, task: Task, folder: Path | None = None
 ) -> tuple[dict[str, float], Path | None]:
-    """Train on a task and return the last epoch's metrics and, in the main process, the run's folder (see `Run`)."""
+    """Train on a task and return the last epoch's metrics and, on the main rank, the run's folder (see `Run`)."""
     args.precision = args.precision or default_precision(device)
     seed_everything(args.seed)
     with Run(args, folder) as run:
@@ -188,16 +188,16 @@ def evaluate(args: argparse.Namespace, device: torch.device, task: Task, checkpo
 
 
 def print_scores(title: str, scores: Mapping[str, float]) -> None:
-    """Print the scores of an evaluation, each on a line, in the main process alone; what else a training measures is left out."""
+    """Print the scores of an evaluation, each on a line, on the main rank alone; losses and d' are left out."""
     if distributed.is_main():
         print(title)
         for name, value in scores.items():
             if name.startswith(("accuracy", "mAP", "ROC")):
-                print(f"  {name.replace('_', ' ')}: {value:.3f}")
+                print(f"  {name.removesuffix('_AUC').replace('_', ' ')}: {value:.3f}")
 
 
 def _check_classes(name: str, num_classes: int, labels: Sequence[str] | None, task: Task) -> None:
-    """Raise ValueError unless a model's classes are the task's."""
+    """Raise UserError unless a model's classes are the task's."""
     if num_classes != task.num_classes:
         raise UserError(f"{name} has {num_classes} classes, the data {task.num_classes}; give a model that was fine-tuned on them")
     if labels is not None and task.labels is not None and tuple(labels) != tuple(task.labels):

@@ -74,8 +74,9 @@ class _Stepper:
         self.model = model
         self.average = average
         self.parameters = list(model.network.parameters())
-        self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
-        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+        # Statistics and counters of batch norms, which a bad batch would spoil for good; by type, as foreach operations are fast.
+        self.buffers = [[b for b in model.network.buffers() if b.is_floating_point() == floats] for floats in (True, False)]
+        self.good_buffers = [[buffer.clone() for buffer in buffers] for buffers in self.buffers]
 
     def __call__(self, micro_batches: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
         """Return the step's losses, means over the whole batch, and whether they and the gradients were finite.
@@ -104,12 +105,13 @@ class _Stepper:
         self.scaler.update()
         if finite and self.average is not None:
             self.average.update_parameters(self.model.network)
-        for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
-            if finite:
-                good.copy_(buffer)
-            else:
-                buffer.copy_(good)
+        self._copy_buffers(back=not finite)
         return means, finite
+
+    def _copy_buffers(self, *, back: bool = False) -> None:
+        """Remember the buffers as they are, or set them back to what was remembered."""
+        for buffers, good in zip(self.buffers, self.good_buffers, strict=True):
+            torch._foreach_copy_(*(buffers, good) if back else (good, buffers))
 
     @property
     def result(self) -> MobileNetV3:
@@ -129,7 +131,7 @@ class _Stepper:
         if self.average is not None:
             self.model.network.load_state_dict(state["network"])
             self.average.n_averaged.fill_(state["averaged"])
-        self.good_buffers = [buffer.clone() for buffer in self.buffers]
+        self._copy_buffers()
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -138,13 +140,10 @@ class _Stepper:
     def average_statistics(self) -> None:
         """Give every rank the mean of all ranks' batch-norm statistics."""
         if distributed.world_size() > 1:
-            for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
-                if buffer.is_floating_point():
-                    buffer.copy_(distributed.mean(buffer))
-                    good.copy_(buffer)
-            if self.average is not None:
-                for buffer in filter(torch.is_floating_point, self.average.module.buffers()):
-                    buffer.copy_(distributed.mean(buffer))
+            averaged = self.average.module.buffers() if self.average is not None else ()
+            for buffer in (*self.buffers[0], *filter(torch.is_floating_point, averaged)):
+                buffer.copy_(distributed.mean(buffer))
+            self._copy_buffers()
 
 
 def fit(

@@ -34,8 +34,8 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
 def freq_mixstyle(x: Tensor, probability: float, alpha: float) -> Tensor:
     """With `probability`, give spectrograms x (B, F, T) statistics between their own and those of another one, else return x.
 
-    MixStyle (Zhou et al., ICLR 2021) with the mean and standard deviation over time of each frequency band, which tell devices
-    apart; the share of the own statistics is drawn from Beta(alpha, alpha) for each example.
+    MixStyle (Zhou et al., ICLR 2021) with the mean and standard deviation over time of each frequency band, which differ between
+    devices; the share of the own statistics is drawn from Beta(alpha, alpha) for each example.
     """
     if probability == 0 or torch.rand(()) >= probability:
         return x

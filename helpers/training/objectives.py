@@ -38,10 +38,10 @@ class Objective:
 
 
 def tagging_scores(predictions: Predictions) -> dict[str, float]:
-    """mAP, ROC, d' and loss of clips that have any number of classes."""
+    """mAP, mean ROC-AUC, d' and loss of clips that have any number of classes."""
     scores = tagging_metrics(predictions.targets, predictions.logits)
     loss = _mean_loss(bce_per_clip, predictions)
-    return {"mAP": scores.mAP, "ROC": scores.ROC, "d_prime": scores.d_prime, "val_loss": loss}
+    return {"mAP": scores.mAP, "ROC_AUC": scores.mean_roc_auc, "d_prime": scores.d_prime, "val_loss": loss}
 
 
 def classification_scores(predictions: Predictions) -> dict[str, float]:

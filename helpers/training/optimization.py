@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -71,10 +72,11 @@ def moving_average(network: MobileNetV3, decay: float) -> AveragedModel:
     (as TensorFlow's ExponentialMovingAverage with `num_updates` does).
     """
 
-    def update(average: Tensor, current: Tensor, steps: Tensor) -> Tensor:
-        return average + (current - average) * (9.0 / (steps + 10.0)).clamp(min=1.0 - decay)
+    def update(averages: list[Tensor], currents: list[Tensor], steps: Tensor) -> None:
+        changes = torch._foreach_mul(torch._foreach_sub(currents, averages), (9.0 / (steps + 10.0)).clamp(min=1.0 - decay))
+        torch._foreach_copy_(averages, torch._foreach_add(averages, changes))
 
-    return AveragedModel(network, avg_fn=update, use_buffers=True)
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def set_batch_norm_momentum(network: MobileNetV3, momentum: float) -> None:

@@ -15,7 +15,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, batch_size: int) -> None
     workers = min(12, os.cpu_count() or 1)
     group = parser.add_argument_group("computation")
     group.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
-    group.add_argument("--batch_size", type=cli.positive_int, default=batch_size, help="clips in a batch of all processes")
+    group.add_argument("--batch_size", type=cli.positive_int, default=batch_size, help="clips in a batch, over all ranks")
     group.add_argument("--num_workers", type=cli.non_negative_int, default=workers, help="worker processes that decode; 0: none")
     group.add_argument(
         "--precision", choices=("fp32", "fp16", "bf16"), help="of the network's forward pass (fp16 on CUDA, fp32 on the CPU)"
@@ -23,15 +23,15 @@ def add_run_options(parser: argparse.ArgumentParser, *, batch_size: int) -> None
 
 
 def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: str) -> None:
-    """Options of every training: its folder, its seed, how a step is computed, how it goes on."""
+    """Options of every training: its folder, its seed, how a step is computed, how it resumes."""
     group = parser.add_argument_group("training run")
     group.add_argument("--experiment_name", default=experiment_name, help="name of the run's folder below runs/")
-    group.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder, with its options")
-    group.add_argument("--save_minutes", type=cli.non_negative_float, default=10.0, help="minutes between savings within an epoch")
+    group.add_argument("--resume", type=Path, metavar="FOLDER", help="resume the run in this folder, with its options")
+    group.add_argument("--save_minutes", type=cli.non_negative_float, default=10.0, help="minutes between checkpoints in an epoch")
     group.add_argument("--seed", type=cli.seed, default=0, help="seed of initialisation, sampling and augmentation")
     group.add_argument(
-        "--accumulate", type=cli.positive_int, default=1, metavar="PARTS",
-        help="parts that a process cuts its batch into, one after the other, to save memory",
+        "--accumulate", type=cli.positive_int, default=1, metavar="MICRO_BATCHES",
+        help="micro-batches that a rank cuts its share of a batch into, to save memory",
     )  # fmt: skip
     group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
     group.add_argument(
@@ -82,13 +82,13 @@ def add_augmentation_options(parser: argparse.ArgumentParser, *, mixup_alpha: fl
         nargs="?",
         const=10000,
         default=0,
-        help="roll waveforms by up to so many samples; 0: off",
+        help="roll waveforms by up to this many samples; 0: off",
     )
     group.add_argument(
         "--wavmix", action=argparse.BooleanOptionalAction, default=False, help="mix half of the waveforms with another one"
     )
-    group.add_argument("--gain_augment", type=cli.non_negative_float, default=0.0, help="random gain of up to so many dB; 0: off")
-    group.add_argument("--freqm", type=cli.non_negative_int, default=0, help="mask up to so many mel bands; 0: off")
-    group.add_argument("--timem", type=cli.non_negative_int, default=0, help="mask up to so many frames; 0: off")
-    group.add_argument("--fmin_aug_range", type=cli.positive_int, default=10, help="fmin is raised by up to so many Hz")
-    group.add_argument("--fmax_aug_range", type=cli.positive_int, default=2000, help="fmax moves within a range of so many Hz")
+    group.add_argument("--gain_augment", type=cli.non_negative_float, default=0.0, help="random gain of up to this many dB; 0: off")
+    group.add_argument("--freqm", type=cli.non_negative_int, default=0, help="mask up to this many mel bands; 0: off")
+    group.add_argument("--timem", type=cli.non_negative_int, default=0, help="mask up to this many frames; 0: off")
+    group.add_argument("--fmin_aug_range", type=cli.positive_int, default=10, help="fmin is raised by up to this many Hz")
+    group.add_argument("--fmax_aug_range", type=cli.positive_int, default=2000, help="fmax moves within a range of this many Hz")

@@ -17,11 +17,11 @@ from models.files import write_atomically
 def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | Path, count: int = 15) -> None:
     """Draw the average precision of the `count` best and the `count` worst classes into a file of any format matplotlib writes.
 
-    Each bar is lettered with its value and the number of positive clips; the stroke on it is what random scores would reach, the
+    Each bar is annotated with its value and the number of positive clips; the stroke on it is what random scores would reach, the
     share of positive clips. Classes without a positive clip are left out. Fewer than 2 * `count` classes are divided between the
     two panels. The file appears under its name when it is complete, and replaces one that is there.
 
-    Raises `ValueError` for an unknown suffix, a `count` below 1, a number of labels other than K, and where no class has a
+    Raises UserError for an unknown suffix, a `count` below 1, a number of labels other than K, and where no class has a
     positive clip.
     """
     path = Path(path)
@@ -70,6 +70,6 @@ def _draw_classes(panel: Axes, names: Sequence[str], classes: np.ndarray, scores
         panel.annotate(text, (end, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
     panel.set_yticks(rows, names, fontsize="small", parse_math=False)
     panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_xlim(0, 1.25 * reach.max())  # room for what is lettered behind the longest bar
+    panel.set_xlim(0, 1.25 * reach.max())  # room for the text after the longest bar
     panel.locator_params("x", nbins=6)
     panel.spines[["top", "right"]].set_visible(False)

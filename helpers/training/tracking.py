@@ -1,4 +1,4 @@
-"""Weights & Biases, if wanted: metrics and latest weights of a run, without ever asking a question."""
+"""Optional tracking by Weights & Biases: metrics and latest weights of a run. It never prompts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def resolve_mode(mode: str) -> str:
     """Return "online", "offline" or "disabled" for one of `MODES`.
 
-    "auto" is what WANDB_MODE says, else online where an API key is stored (`wandb login`, WANDB_API_KEY), else offline. "online"
-    without a key is a `ValueError`. Without the package wandb, "auto" is "disabled".
+    "auto" is WANDB_MODE if set, else online where an API key is stored (`wandb login`, WANDB_API_KEY), else offline; without the
+    package wandb it is "disabled". "online" without a key is a UserError.
     """
     if mode == "auto":
         if find_spec("wandb") is None:
@@ -60,10 +60,10 @@ class Tracker:
         import wandb
 
         settings = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, init_timeout=INIT_TIMEOUT_S)
-        options = {"project": PROJECT, "name": name, "id": run_id, "resume": "allow", "dir": folder.absolute(), "config": config}
+        about = {"project": PROJECT, "name": name, "id": run_id, "resume": "allow", "dir": folder.absolute(), "config": config}
         for attempt in dict.fromkeys((mode, "offline")):
             try:
-                self._run = wandb.init(mode=attempt, settings=settings, **options)
+                self._run = wandb.init(mode=attempt, settings=settings, **about)
                 logger.info("W&B run (%s): %s", attempt, Path(self._run.dir).parent)
                 return
             except Exception as error:  # of many kinds, and none of them is worth a training

@@ -73,7 +73,7 @@ def test_classes_without_positives_are_left_out_and_counted() -> None:
     targets = np.array([[1, 0, 1], [0, 0, 1]], np.float32)
     metrics = tagging_metrics(targets, np.array([[2.0, 9.0, 1.0], [1.0, 9.0, 0.0]]))
     assert metrics.mAP == 1.0 and metrics.unscored_classes == 1
-    assert metrics.ROC == 1.0 and np.isnan(metrics.roc_auc[2])  # no negatives: no ROC curve
+    assert metrics.mean_roc_auc == 1.0 and np.isnan(metrics.roc_auc[2])  # no negatives: no ROC curve
 
 
 def test_bad_input() -> None:

@@ -251,7 +251,7 @@ def test_a_released_checkpoint_of_527_classes_gets_a_new_last_layer(tiny_checkpo
         assert key.startswith("classifier.5.") or torch.equal(start.state[key], last.state[key]), key
 
 
-def test_what_was_learnt_is_learnt_again_from_a_fine_tuned_model() -> None:
+def test_a_fine_tuned_model_can_be_fine_tuned_for_another_task() -> None:
     """From a single-label model to a tagger: the scores follow the new task, not the checkpoint."""
     first = train(options("--model_width", 0.1))
     assert checkpoints.load_model(first / "last.pt").single_label

@@ -105,16 +105,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_accumulated_parts_have_the_gradient_of_the_whole_batch() -> None:
-    """With batch norms in evaluation mode, whose statistics would differ, parts make no difference but rounding."""
+def test_micro_batches_have_the_gradient_of_the_whole_batch() -> None:
+    """With batch norms in evaluation mode, whose statistics would differ, micro-batches make no difference but rounding."""
 
     def frozen(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
         network.eval()
         return plain_loss(network, model.eval(), batch)
 
-    whole, parts = (weights(train([0.0] * 2, loss=frozen, options={"accumulate": n})[0]) for n in (1, 4))
-    torch.testing.assert_close(whole, parts, atol=1e-6, rtol=1e-4)
-    assert not torch.equal(parts, weights(new_model()))
+    whole, cut = (weights(train([0.0] * 2, loss=frozen, options={"accumulate": n})[0]) for n in (1, 4))
+    torch.testing.assert_close(whole, cut, atol=1e-6, rtol=1e-4)
+    assert not torch.equal(cut, weights(new_model()))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -250,7 +250,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(("steps_done", "options"), [(1, dict), (2, dict), (3, dict), (5, dict), (2, averaging), (5, averaging)])
-def test_an_interrupted_run_goes_on_to_the_same_weights(steps_done: int, options: Callable[[], dict]) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights(steps_done: int, options: Callable[[], dict]) -> None:
     """Killed in the middle of an epoch, at its end, and before an epoch's end saved anything; with an average and without."""
     whole, _, whole_folder = train([0.1, 0.3, 0.2], **options())
     done = 0
@@ -285,13 +285,13 @@ def _columns(folder: Path, names: list[str]) -> list[list[str]]:
         return [[row[name] for name in ["epoch", *names]] for row in csv.DictReader(file)]
 
 
-def test_a_run_that_goes_on_needs_the_clips_it_began_with() -> None:
+def test_a_resumed_run_needs_the_same_clips() -> None:
     _, _, folder = train([0.1])
     with pytest.raises(ValueError, match="dataset_dir"):
         train([0.1, 0.2], done=1, options={"resume": folder}, number=12)
 
 
-def test_a_run_can_go_on_in_another_precision_and_for_longer() -> None:
+def test_a_run_can_resume_in_another_precision_and_for_longer() -> None:
     _, _, folder = train([0.1])
     _, metrics, _ = train([0.1, 0.2], done=1, options={"resume": folder, "n_epochs": 2}, precision="fp16")
     assert metrics["score"] == 0.2

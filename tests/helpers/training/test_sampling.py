@@ -33,7 +33,7 @@ def test_an_epoch_is_a_function_of_its_seed_and_number() -> None:
     assert len({draw.seed for draw in draws}) == 40
 
 
-def test_an_epoch_goes_on_where_it_stopped() -> None:
+def test_an_epoch_resumes_where_it_stopped() -> None:
     assert drawn(step=2) == drawn()[2:]
     sampler = batches(accumulate=2)
     sampler.start(0, step=2)
@@ -41,17 +41,17 @@ def test_an_epoch_goes_on_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1), (4, 2)])
-def test_processes_and_parts_share_an_epoch_without_repeats(world_size: int, accumulate: int) -> None:
+def test_ranks_and_micro_batches_share_an_epoch_without_repeats(world_size: int, accumulate: int) -> None:
     shares = [drawn(epoch=1, rank=rank, world_size=world_size, accumulate=accumulate) for rank in range(world_size)]
     steps = []
     for step in range(5):
-        parts = [part for share in shares for part in share[step * accumulate : (step + 1) * accumulate]]
-        assert {len(part) for part in parts} == {8 // (world_size * accumulate)}
-        steps.append(sum(parts, []))
+        micro_batches = [batch for share in shares for batch in share[step * accumulate : (step + 1) * accumulate]]
+        assert {len(batch) for batch in micro_batches} == {8 // (world_size * accumulate)}
+        steps.append(sum(micro_batches, []))
     assert steps == drawn(epoch=1)
 
 
-def test_the_forward_pass_has_the_randomness_of_its_part_whatever_process_it_is_on() -> None:
+def test_the_forward_pass_has_the_randomness_of_its_micro_batch_on_any_rank() -> None:
     def forward(step: int, number: int, **options) -> float:
         sampler = batches(**options)
         sampler.start(1)
@@ -111,7 +111,7 @@ class Partly(Noise):
         return super().__getitem__(index)
 
 
-def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_clip_replaces_one_that_cannot_be_decoded(caplog: pytest.LogCaptureFixture) -> None:
     clips = SeededClips(Partly())
     first, again, other = (clips[ClipDraw(7, seed)] for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)

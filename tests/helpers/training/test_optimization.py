@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from helpers.training.optimization import exp_warmup_linear_down, linear_warmup_cosine_down
+from helpers.training.optimization import exp_warmup_linear_down, linear_warmup_cosine_down, moving_average
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,23 @@ def test_cosine_is_that_of_torch() -> None:
     assert [linear_warmup_cosine_down(epoch, 15, 3) for epoch in range(3)] == [0.25, 0.5, 0.75]
     assert linear_warmup_cosine_down(0, 1, 0) == 1.0
     assert linear_warmup_cosine_down(2, 2, 5) == 0.5  # a ramp up that is longer than the training
+
+
+def test_the_moving_average_is_bitwise_that_of_single_tensors() -> None:
+    """Counters of batches included, which are whole numbers."""
+
+    def update(average: torch.Tensor, current: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        return average + (current - average) * (9.0 / (steps + 10.0)).clamp(min=0.1)
+
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+    average, expected = moving_average(network, 0.9), AveragedModel(network, avg_fn=update, use_buffers=True)
+    for _ in range(120):
+        with torch.no_grad():
+            network(torch.randn(2, 1, 8, 8))
+            for parameter in network.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        for averaged in (average, expected):
+            averaged.update_parameters(network)
+    for name, tensor in expected.module.state_dict().items():
+        assert torch.equal(tensor, average.module.state_dict()[name]), name
+    assert average.module[1].num_batches_tracked not in (0, 120)
