@@ -194,15 +194,19 @@ def test_a_training_learns_and_its_checkpoint_scores_the_same(
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_resumed_run_is_the_run_without_interruption(
-    name: str, trained: Callable, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    name: str, trained: Callable, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command that resumes gives no options but the epochs: the recipe and the data's folder are the run's own."""
+    """The command that resumes gives no options but the epochs: the recipe and the data's folder are the run's own.
+
+    Own recordings are moved in between.
+    """
     script = SCRIPTS[name]
     whole, printed = trained(name, capsys)
     data = data_argument(script.module, request.getfixturevalue(script.data))
     run(script.module, *data, *ALWAYS, *script.options, *SCHEDULE, "--n_epochs", 1)
     capsys.readouterr()
-    run(script.module, "--resume", f"runs/{name}", "--n_epochs", 2)
+    moved = (shutil.copytree(data[0], tmp_path / "moved"),) if name == "folder" else ()
+    run(script.module, *moved, "--resume", f"runs/{name}", "--n_epochs", 2)
     assert [path.name for path in Path("runs").iterdir()] == [name]
     assert_same_run(whole, Path("runs") / name)
     lines = capsys.readouterr().out.splitlines()
@@ -242,7 +246,7 @@ def test_a_fine_tuned_checkpoint_tags(name: str, trained: Callable, tmp_path: Pa
 
 
 def test_five_folds_one_after_the_other(esc50_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = (*PRETRAINED, "--linear_probe", "--batch_size", 8, "--lr", 0.02, *SCHEDULE, "--n_epochs", 1)
+    options = (*PRETRAINED, "--linear_probe", "--batch_size", 16, "--lr", 0.04, *SCHEDULE, "--n_epochs", 1)
     run(ex_esc50, *ALWAYS, "--dataset_dir", esc50_dir, "--fold", "all", *options)
     folder = Path("runs/esc50")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", *(f"fold_{k}" for k in range(1, 6))]
