@@ -3,11 +3,11 @@
 python ex_embeddings.py --data recordings --layers embedding block5+block11+block13+block15+mel
 python ex_embeddings.py --model_name mn04_opensounds --data data/opensounds_hear/tasks/* --random_network --jobs 2
 
-Embeds the clips of each task once and keeps what comes out, trains probes on every choice of layers, prints the test scores, and
-writes them to scores.csv and layers.png. A task is a folder in the layout of a HEAR task, of ESC-50, FSD50K or AudioSet, a folder
-with one folder a class, or a CSV beside recordings. By default each layer is probed alone, and the published best combination.
+Embeds the clips of each task once, trains probes on every choice of layers, prints the test scores, and writes them to scores.csv
+and layers.png. A task is a folder in the layout of a HEAR task, of ESC-50, FSD50K or AudioSet, a folder with one folder per class,
+or a CSV next to recordings. By default each layer is probed alone, and the published best combination.
 
-Interrupted, the same command goes on where it was.
+After an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from helpers.devices import pick_device
 from helpers.probing.embedding_cache import embed_clips
 from helpers.probing.layer_figure import draw_layers
 from helpers.probing.probe import HEAR
-from helpers.probing.runs import Request, run_probes
+from helpers.probing.runs import ProbeRequest, run_probes
 from helpers.probing.tasks import ProbeTask, open_task
 from models import checkpoints
 from models.config import POOLINGS
@@ -48,7 +48,7 @@ NORM_CLIPS = 16  # of each data set, from which the batch norms of the random ne
 
 
 class Job(NamedTuple):
-    """A probe that is to be trained."""
+    """A probe to train."""
 
     network: str  # the model's name, or RANDOM
     layers: str
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=cli.positive_int, default=1, help="probes of each kind, seeds 0, 1, ...")
     parser.add_argument("--jobs", type=cli.positive_int, default=1, help="probes that are trained at a time, on one thread each")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/embeddings"), help="folder of results and of the cache")
-    parser.add_argument("--num_workers", type=cli.non_negative_int, default=0, help="processes that decode; 0: the script's own")
+    parser.add_argument("--num_workers", type=cli.non_negative_int, default=0, help="processes that decode; 0: the main process")
     parser.add_argument("--cuda", action="store_true", help="embed on a CUDA device if there is one")
     return parser
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.random_network:
         networks[RANDOM] = random_network(network, tasks.values())
     jobs = [Job(*names) for names in product(networks, choices, tasks, range(args.seeds))]
-    jobs = [job for job in jobs if job[:2] != (RANDOM, "mel")]  # which has nothing to do with weights
+    jobs = [job for job in jobs if job[:2] != (RANDOM, "mel")]  # which does not depend on the weights
 
     needed = {layer for choice in layers.values() for layer in choice}
     config = EmbeddingConfig([layer for layer in sizes if layer in needed], args.pooling)
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     protocol = replace(HEAR, grid_points=args.grid_points)
     requests = {
-        job: Request(stored[job.network, job.task], layers[job.layers], tasks[job.task], job.seed, protocol) for job in jobs
+        job: ProbeRequest(stored[job.network, job.task], layers[job.layers], tasks[job.task], job.seed, protocol) for job in jobs
     }
     results = run_probes(requests, args.output_dir / "probes.jsonl", args.jobs)
 

@@ -105,7 +105,7 @@ def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.S
         return data.clips(indices, sample_rate=rate, clip_seconds=eval_seconds, cache_dir=args.cache_path)
 
     return Task(
-        objective=TAGGING if data.is_multi_label else CLASSIFICATION,
+        objective=CLASSIFICATION if data.single_label else TAGGING,
         num_classes=len(data.class_names),
         labels=data.class_names,
         clip_seconds=args.clip_seconds,

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's description, turns, processes with the memory they took, and bars."""
+"""What the benchmarks share: the machine's description, interleaved runs, processes with the memory they took, and bars."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from helpers.costs.tables import table
 from helpers.devices import available_cores
 from models.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "resources" / "recordings"
@@ -25,11 +30,13 @@ LAUNCHER = Path(__file__).resolve().parent / "launch.py"
 MB = 1e6  # bytes
 
 T = TypeVar("T")
+Key = TypeVar("Key", bound=Hashable)
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One process."""
+class ProcessRun:
+    """One process from its start to its end."""
 
     seconds: float
     peak: int  # bytes of its resident set, at most
@@ -51,7 +58,7 @@ def machine(*packages: str) -> str:
     return ", ".join([*parts, f"Python {platform.python_version()}", *versions])
 
 
-def in_turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+def interleaved(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
     """Yield each item once a round, with the round's number: 0 is to warm up, 1 to `rounds` count.
 
     Each round has an order of its own: what ran before decides what is in the cache, and how much memory is mapped.
@@ -64,7 +71,35 @@ def in_turns(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
             yield number, item
 
 
-def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path = ROOT) -> Run:
+def wall_seconds(work: Callable[[], object]) -> float:
+    """Return the elapsed time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure_interleaved(
+    works: Mapping[Key, Callable[[], object]],
+    rounds: int,
+    measure: Callable[[Callable[[], object]], Measured] = wall_seconds,
+    before: Callable[[Key], object] = lambda key: None,
+) -> dict[Key, list[Measured]]:
+    """Return what `measure` reports of each of `works` in each round, without the warm-up; `before` runs first, unmeasured."""
+    results: dict[Key, list[Measured]] = {key: [] for key in works}
+    for number, key in interleaved(list(works), rounds):
+        before(key)
+        result = measure(works[key])
+        if number:
+            results[key].append(result)
+    return results
+
+
+def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Divide round by round: other work on the machine slows down both."""
+    return [value / other for value, other in zip(values, others, strict=True)]
+
+
+def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path = ROOT) -> ProcessRun:
     """Run Python with `arguments`; look at its memory every `interval` seconds (0: never).
 
     Raises `ValueError` with the last line of its errors if it fails.
@@ -78,26 +113,36 @@ def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             what = " ".join(str(part) for part in arguments if "\n" not in str(part))
             raise UserError(f"python {what} failed: {reason.removeprefix('error: ')}")
-        took = json.loads(report.read_text())
-    return Run(took["seconds"], took["peak"], [(seconds, size) for seconds, size in took["samples"]], result.stdout)
+        measured = json.loads(report.read_text())
+    samples = [(seconds, size) for seconds, size in measured["samples"]]
+    return ProcessRun(measured["seconds"], measured["peak"], samples, result.stdout)
 
 
 def draw_bars(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:
-    """Draw a panel for each quantity: a lettered bar as long as the median of each way's values, and the values as dots."""
+    """Draw a panel for each quantity: a bar as long as the median of each variant's values, annotated, and the values as dots."""
     from matplotlib.figure import Figure
 
-    rows = max(len(ways) for ways in panels.values())
+    rows = max(len(variants) for variants in panels.values())
     figure = Figure(figsize=(9, 1.2 + 0.5 * rows), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    for axes, (quantity, ways) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True):
-        for place, values in enumerate(ways.values()):
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (quantity, variants) in zip(all_axes, panels.items(), strict=True):
+        for place, values in enumerate(variants.values()):
             axes.barh(place, median(values), color=f"C{place}", alpha=0.7)
             axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
             axes.text(1, place, f"{median(values):.3g}", transform=axes.get_yaxis_transform(), ha="right", va="center")
-        axes.set_yticks(range(len(ways)), list(ways))
-        axes.set_ylim(len(ways) - 0.4, -0.6)
-        axes.set_xlim(0, 1.2 * max(max(values) for values in ways.values()))
+        axes.set_yticks(range(len(variants)), list(variants))
+        axes.set_ylim(len(variants) - 0.4, -0.6)
+        axes.set_xlim(0, 1.2 * max(max(values) for values in variants.values()))
         axes.set_xlabel(quantity)
         axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    print(f"\n{title}\n{table([dict(zip(header, row, strict=True)) for row in rows])}", flush=True)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=120)
     print(f"\nfigure: {path}")

@@ -1,10 +1,10 @@
-"""Performance against cost: the released models beside others from the literature, and the time of ours on this CPU.
+"""Performance against cost: the released models next to others from the literature, and the time of ours on this CPU.
 
     python -m benchmarks.costs --figure costs.png
 
 Draws the published mAP on AudioSet against parameters, multiply-accumulates (MACs), peak memory of activations at 16 bits each, and
 the time for the spectrogram of a clip of 10 seconds: of plain eager PyTorch and of the exported network in ONNX Runtime. What our
-models cost is counted (helpers/costs.py), the time is measured here with random weights, all models in turns; what is known of
+models cost is analytic (helpers/costs/), the time is measured here with random weights, all models interleaved; what is known of
 other models, with its sources, is in resources/published_models.tsv.
 """
 
@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import common, speed
-from benchmarks.speed import Work
+from benchmarks.speed import TimedVariant
 from helpers import cli
 from helpers.costs.macs import spectrogram_shape
 from helpers.costs.released import model_costs, published_models
@@ -27,27 +27,28 @@ from helpers.costs.tables import table
 from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
-WAYS = {"PyTorch": speed.eager, "ONNX Runtime": speed.onnx}
+VARIANTS = {"PyTorch": speed.eager, "ONNX Runtime": speed.onnx}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     names = [name for name, entry in PRETRAINED.items() if entry.reported_map is not None]
-    parser.add_argument("--models", nargs="+", choices=names, default=distinct(names), metavar="NAME", help="released models")
+    parser.add_argument("--model_name", nargs="+", choices=names, default=distinct(names), metavar="NAME", help="released models")
     parser.add_argument("--threads", type=cli.positive_int, default=1, help="threads of PyTorch and of ONNX Runtime")
-    parser.add_argument("--rounds", type=cli.positive_int, default=10, help="turns to take")
+    parser.add_argument("--rounds", type=cli.positive_int, default=10, help="timed runs of each variant")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the weights")
-    parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file, beside other models")
+    parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file, next to other models")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    print(common.machine("torch", "onnxruntime"), f"\n{args.threads} threads, batch 1, median of {args.rounds} turns")
+    print(common.machine("torch", "onnxruntime"), f"\n{args.threads} threads, batch 1, median of {args.rounds} interleaved runs")
     torch.manual_seed(args.seed)
-    costs = [model_costs(name, (entry := PRETRAINED[name]).arch, entry.mel, entry.reported_map) for name in args.models]
-    seconds = measure(args.models, args.threads, args.rounds)
-    print(table([{**row.rounded(), **{f"{way}, ms": f"{1000 * seconds[row.name, way]:.1f}" for way in WAYS}} for row in costs]))
+    costs = [model_costs(name, (entry := PRETRAINED[name]).arch, entry.mel, entry.reported_map) for name in args.model_name]
+    seconds = measure(args.model_name, args.threads, args.rounds)
+    times = [{f"{variant}, ms": f"{1000 * seconds[row.name, variant]:.1f}" for variant in VARIANTS} for row in costs]
+    print(table([row.rounded() | of_row for row, of_row in zip(costs, times, strict=True)]))
     if args.figure:
         from helpers.costs.figures import cost_figure
 
@@ -68,18 +69,18 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def measure(names: Sequence[str], threads: int, rounds: int) -> dict[tuple[str, str], float]:
-    """Return the median time in seconds of each model in each of `WAYS`."""
+    """Return the median time in seconds of each model in each of `VARIANTS`."""
     torch.set_num_threads(threads)
-    works = []
+    variants: list[TimedVariant] = []
     with torch.inference_mode():
         for name in tqdm(names, desc="building", unit="model", disable=None):
             network = MobileNetV3(PRETRAINED[name].arch, PRETRAINED[name].mel).eval()
             spectrogram = torch.randn(spectrogram_shape(network))
-            runs = {way: partial(build(network, threads), spectrogram) for way, build in WAYS.items()}
+            runs = {variant: partial(build(network, threads), spectrogram) for variant, build in VARIANTS.items()}
             speed.check(runs)
-            works += [Work(name, way, 0, run) for way, run in runs.items()]
-        times = speed.measure_in_turns(works, rounds)
-    return {(work.part, work.way): median(seconds) for work, seconds in times.items()}
+            variants += [TimedVariant(name, variant, 0, run) for variant, run in runs.items()]
+        times = speed.measure(variants, rounds)
+    return {(timed.part, timed.name): median(seconds) for timed, seconds in times.items()}
 
 
 if __name__ == "__main__":

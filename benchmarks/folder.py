@@ -3,10 +3,10 @@
     python -m benchmarks.folder --audio_path data/klettres --clips 1000 --figure folder.png
 
 The plain loop reads a file with librosa, computes the plain front end (see benchmarks/speed.py) and the eager network, and takes
-the likeliest classes; then comes the next file. Beside it `AudioTagger.tag_files` does the same with each backend. All have the
-same weights, which are loaded before, and all cores. The files, drawn at random, are cut into groups on which all ways take turns,
-so that other work on the machine meets all of them; figures are medians over the groups, after a first one that is repeated.
-First each file is decoded once: what fails is told and left out, and so is what is so short or long that it is treated otherwise.
+the top-k tags; then comes the next file. `AudioTagger.tag_files` does the same with each backend. All have the same weights, which
+are loaded before, and all cores. The files, drawn at random, are cut into groups; on each the variants run one after the other, in
+random order, so that other work on the machine slows down all of them. Figures are medians over the groups, after a first one that
+is repeated. First each file is decoded once. Files that fail, and those too short or long, are reported and left out.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from models.network import MobileNetV3
 SHORTEST, LONGEST = 0.1, 60.0  # seconds
 TOP_K = 10
 PLAIN = "plain loop"
-Way = Callable[[Sequence[Path]], list[str]]  # recordings -> the likeliest class of each
+Variant = Callable[[Sequence[Path]], list[str]]  # recordings -> the top tag of each
 
 
 @dataclass
-class Took:
-    """What was measured of one way."""
+class VariantResult:
+    """What was measured of one variant."""
 
     seconds: list[float] = field(default_factory=list)  # of each group
     classes: list[str] = field(default_factory=list)  # of each recording, in the order of the groups
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=cli.positive_int, default=1000, help="recordings to take, at most")
     parser.add_argument("--model_name", default="mn04_opensounds", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--rounds", type=cli.positive_int, default=10, help="groups to cut them into")
-    parser.add_argument("--threads", type=cli.positive_int, default=common.available_cores(), help="threads of the torch ways")
+    parser.add_argument("--threads", type=cli.positive_int, default=common.available_cores(), help="threads of the torch variants")
     parser.add_argument("--seed", type=int, default=0, help="seed of which recordings are taken")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")
     return parser
@@ -74,14 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
-        took = measure_in_turns(ways(args.model_name), groups)
+        results = measure(variants(args.model_name), groups)
     finally:
         torch.set_num_threads(threads)
-    print_table(title, took, [len(group) for group in groups], lengths)
+    print_table(title, results, [len(group) for group in groups], lengths)
     if args.figure:
-        speeds = {way: each_over(lengths, one.seconds) for way, one in took.items()}
-        ratios = {way: each_over(took[PLAIN].seconds, one.seconds) for way, one in took.items()}
-        common.draw_bars({"seconds of sound in a second": speeds, "times as fast as the plain loop": ratios}, title, args.figure)
+        speeds = {variant: common.ratios(lengths, result.seconds) for variant, result in results.items()}
+        faster = {variant: common.ratios(results[PLAIN].seconds, result.seconds) for variant, result in results.items()}
+        common.draw_bars({"seconds of sound in a second": speeds, "times as fast as the plain loop": faster}, title, args.figure)
     return 0
 
 
@@ -114,7 +114,7 @@ def cut(paths: Sequence[Path], rounds: int) -> list[Sequence[Path]]:
     return [paths[start:end] for start, end in zip(edges, edges[1:], strict=False)]
 
 
-def ways(model_name: str) -> dict[str, Way]:
+def variants(model_name: str) -> dict[str, Variant]:
     """What is compared, the plain loop first."""
     taggers = {backend: AudioTagger(model_name, "cpu", backend, min_seconds=0.0, whole=True) for backend in BACKENDS}
     plain = partial(tag_plainly, load_model(model_name).eval(), taggers["torch"].labels)
@@ -127,8 +127,8 @@ def tag_plainly(network: MobileNetV3, labels: Sequence[str], paths: Sequence[Pat
         waveform = torch.from_numpy(read_plainly(path, network.mel.sample_rate))[None]
         with torch.no_grad():
             logits, _ = network(plain_log_mel(network.mel, waveform)[:, None])
-        scores, likeliest = torch.sigmoid(logits[0]).topk(min(TOP_K, len(labels)))
-        tags = [(labels[k], score) for k, score in zip(likeliest.tolist(), scores.tolist(), strict=True)]
+        scores, classes_of_scores = torch.sigmoid(logits[0]).topk(min(TOP_K, len(labels)))
+        tags = [(labels[k], score) for k, score in zip(classes_of_scores.tolist(), scores.tolist(), strict=True)]
         classes.append(tags[0][0])
     return classes
 
@@ -148,30 +148,26 @@ def tag_files(tagger: AudioTagger, paths: Sequence[Path]) -> list[str]:
     return classes
 
 
-def measure_in_turns(ways: Mapping[str, Way], groups: Sequence[Sequence[Path]]) -> dict[str, Took]:
-    """Let each way work on each group, the first one twice: once to warm up."""
-    took = {way: Took() for way in ways}
-    for number, way in common.in_turns(list(ways), len(groups)):
+def measure(variants: Mapping[str, Variant], groups: Sequence[Sequence[Path]]) -> dict[str, VariantResult]:
+    """Run each variant on each group, on the first one twice: once to warm up."""
+    results = {variant: VariantResult() for variant in variants}
+    for number, variant in common.interleaved(list(variants), len(groups)):
         start = time.perf_counter()
-        classes = ways[way](groups[max(0, number - 1)])
+        classes = variants[variant](groups[max(0, number - 1)])
         if number:
-            took[way].seconds.append(time.perf_counter() - start)
-            took[way].classes += classes
-    return took
+            results[variant].seconds.append(time.perf_counter() - start)
+            results[variant].classes += classes
+    return results
 
 
-def each_over(amounts: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(amounts, others, strict=True)]
-
-
-def print_table(title: str, took: Mapping[str, Took], counts: Sequence[int], lengths: Sequence[float]) -> None:
+def print_table(title: str, results: Mapping[str, VariantResult], counts: Sequence[int], lengths: Sequence[float]) -> None:
     """`counts` are the recordings in each group, `lengths` their seconds of sound."""
-    print(f"\n{title}\n{'':<20} {'files/s':>9} {'sound s/s':>10} {'times as fast':>14} {'same class':>12}")
-    plain = took[PLAIN]
-    for way, one in took.items():
-        files, sound, ratio = (median(each_over(amounts, one.seconds)) for amounts in (counts, lengths, plain.seconds))
-        same = sum(a == b for a, b in zip(plain.classes, one.classes, strict=True)) / sum(counts)
-        print(f"{way:<20} {files:9.1f} {sound:10.0f} {ratio:14.2f} {same:12.1%}")
+    plain, rows = results[PLAIN], []
+    for variant, result in results.items():
+        files, sound, ratio = (median(common.ratios(amounts, result.seconds)) for amounts in (counts, lengths, plain.seconds))
+        same = sum(a == b for a, b in zip(plain.classes, result.classes, strict=True)) / sum(counts)
+        rows.append((variant, f"{files:.1f}", f"{sound:.0f}", f"{ratio:.2f}", f"{same:.1%}"))
+    common.print_table(title, ("variant", "files/s", "sound s/s", "times as fast", "same class"), rows)
 
 
 if __name__ == "__main__":

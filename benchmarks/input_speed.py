@@ -2,9 +2,9 @@
 
     python -m benchmarks.input_speed
 
-Makes mp3s from the bundled recordings and prints four tables: what the stages of one clip take, decoding beside PyAV, loaders
-beside training steps of mn10 on the same cores, and the metrics of an evaluation. What is compared is measured in turns, so
-that other work on the machine meets both; ratios are medians over the turns. "cpu" is processor time, "wall" is elapsed time.
+Makes mp3s from the bundled recordings and prints four tables: the stages of one clip, decoding next to PyAV, loaders next to
+training steps of mn10 on the same cores, and the metrics of an evaluation. Runs of what is compared are interleaved, so that other
+work on the machine slows down both; ratios are medians over the rounds. "cpu" is processor time, "wall" is elapsed time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
-from benchmarks.common import RECORDINGS, available_cores, in_turns, machine, version
+from benchmarks.common import RECORDINGS, available_cores, machine, measure_interleaved, print_table, ratios, version
 from datasets import audio
 from datasets.augment import Augmented
 from datasets.clip import Clip
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=cli.positive_int, default=32, help="mp3s to make")
     parser.add_argument("--seconds", type=cli.positive_float, default=10.0, help="length of each")
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="turns to take")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="timed runs of each variant")
     parser.add_argument("--metric_clips", type=cli.positive_int, default=20_000, help="clips of the evaluation")
     parser.add_argument("--seed", type=int, default=0, help="seed of the clips, crops, augmentation, weights and scores")
     return parser
@@ -77,22 +77,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_clips(path, args.clips, args.seconds, args.seed)
             torch.set_num_threads(1)  # as in a loader's worker
             with h5py.File(path, locking=False) as file:  # as the data set opens it
-                print_stages(measure_in_turns(stages(file, args.seconds, args.batch_size), args.rounds), args.clips)
+                print_stages(measure_interleaved(stages(file, args.seconds, args.batch_size), args.rounds, measure), args.clips)
             if version("av") == "missing":
                 print("\nPyAV is missing, so decoding is not compared with it; pip install av")
             else:
                 print_decoding(compare_decoders(path, DECODINGS * args.rounds))
             for count in sorted({1, cores}):
-                print_feeding(feed_in_turns(path, args.seconds, args.batch_size, count, args.rounds), count)
-            took = measure(evaluation(args.metric_clips, args.seed))
-            print(f"\nmetrics of {args.metric_clips} x {NUM_CLASSES} scores: {took.wall:.2f} s wall, {took.cpu:.2f} s cpu")
+                print_feeding(measure_feeding(path, args.seconds, args.batch_size, count, args.rounds), count)
+            seconds = measure(evaluation(args.metric_clips, args.seed))
+            print(f"\nmetrics of {args.metric_clips} x {NUM_CLASSES} scores: {seconds.wall:.2f} s wall, {seconds.cpu:.2f} s cpu")
     finally:
         torch.set_num_threads(threads)
     return 0
 
 
 def bundled_waveforms(seconds: float, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Bundled recordings in turn, each from a place and at a level of its own, repeated to `seconds`; keys are their names."""
+    """Bundled recordings one after the other, each shifted and scaled, repeated to `seconds`; keys are their names."""
     generator = np.random.default_rng(seed)
     recordings = {path.stem: audio.load(path, RATE) for path in sorted(RECORDINGS.glob("*.ogg"))}
     waveforms = {}
@@ -126,19 +126,9 @@ def measure(work: Callable[[], object]) -> Seconds:
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def measure_in_turns(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Seconds]]:
-    """Time each of `works` once a round, after a round that does not count."""
-    times: dict[str, list[Seconds]] = {name: [] for name in works}
-    for number, name in in_turns(list(works), rounds):
-        took = measure(works[name])
-        if number:
-            times[name].append(took)
-    return times
-
-
 def ratio(times: Sequence[Seconds], others: Sequence[Seconds], clock: str) -> float:
     """Median over the rounds of the first's time over the second's, by the "wall" or the "cpu" clock."""
-    return median(getattr(a, clock) / getattr(b, clock) for a, b in zip(times, others, strict=True))
+    return median(ratios(*([getattr(one, clock) for one in of_one] for of_one in (times, others))))
 
 
 def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callable[[], None]]:
@@ -186,10 +176,10 @@ def encode_stereo_mp3(waveform: np.ndarray, rate: int) -> bytes:
 
 
 def print_stages(times: Mapping[str, Sequence[Seconds]], clips: int) -> None:
-    print(f"\n{'microseconds a clip':<48} {'cpu':>8} {'wall':>8}")
+    rows = []
     for name, rounds in times.items():
-        cpu, wall = (median(getattr(one, clock) for one in rounds) / clips * 1e6 for clock in ("cpu", "wall"))
-        print(f"{name:<48} {cpu:8.0f} {wall:8.0f}")
+        rows.append((name, *(f"{median(getattr(one, clock) for one in rounds) / clips * 1e6:.0f}" for clock in ("cpu", "wall"))))
+    print_table("microseconds per clip", ("stage", "cpu", "wall"), rows)
 
 
 def decode_with_pyav(mp3: bytes) -> np.ndarray:
@@ -216,7 +206,7 @@ def compare_decoders(path: Path, rounds: int) -> dict[str, dict[str, list[Second
         first = min(len(file["mp3"]), len(list(RECORDINGS.glob("*.ogg"))))
         entries = {file["audio_name"][row].decode(): file["mp3"][row].tobytes() for row in range(first)}
     return {
-        f"{name}, {len(mp3) / 1000:.0f} kB": measure_in_turns(
+        f"{name}, {len(mp3) / 1000:.0f} kB": measure_interleaved(
             {
                 "here": partial(audio.decode, mp3),
                 "PyAV": partial(decode_with_pyav, mp3),
@@ -224,22 +214,23 @@ def compare_decoders(path: Path, rounds: int) -> dict[str, dict[str, list[Second
                 "PyAV, as an entry": partial(load_with_pyav, mp3),
             },
             rounds,
+            measure,
         )
         for name, mp3 in entries.items()
     }
 
 
 def print_decoding(times: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> None:
-    """Print what decoding a mono 32 kHz mp3 takes, without and with what makes any other mp3 mono and 32 kHz."""
+    """Print the time to decode a mono 32 kHz mp3, without and with what makes any other mp3 mono and 32 kHz."""
     names = list(next(iter(times.values())))
-    print(f"\n{'cpu ms for one mp3':<20} {' '.join(f'{name:>17}' for name in names)} {'bare ratio':>11} {'entry ratio':>11}")
-    ratios = []
+    rows = []
     for mp3, decoders in times.items():
         cpu = [1e3 * median(one.cpu for one in decoders[name]) for name in names]
-        ratios.append([ratio(decoders[names[i]], decoders[names[i + 1]], "cpu") for i in (0, 2)])
-        print(f"{mp3:<20} {' '.join(f'{value:17.2f}' for value in cpu)} {ratios[-1][0]:11.2f} {ratios[-1][1]:11.2f}")
-    bare, entry = np.mean(ratios, axis=0)
-    print(f"{'mean':<20} {'':71} {bare:11.2f} {entry:11.2f}")
+        compared = [ratio(decoders[names[i]], decoders[names[i + 1]], "cpu") for i in (0, 2)]
+        rows.append([mp3, *(f"{value:.2f}" for value in (*cpu, *compared))])
+    means = [f"{np.mean([float(row[column]) for row in rows]):.2f}" for column in (-2, -1)]
+    rows.append(["mean", *[None] * len(names), *means])
+    print_table("cpu milliseconds for one mp3", ("mp3", *names, "bare ratio", "entry ratio"), rows)
 
 
 def training_step(seconds: float, batch_size: int) -> Callable[[], None]:
@@ -282,7 +273,7 @@ def load_batches(path: Path, seconds: float, batch_size: int, workers: int, batc
     return Seconds(wall / (batches * workers * batch_size), cpu / number)
 
 
-def feed_in_turns(path: Path, seconds: float, batch_size: int, cores: int, rounds: int) -> dict[str, list[Seconds]]:
+def measure_feeding(path: Path, seconds: float, batch_size: int, cores: int, rounds: int) -> dict[str, list[Seconds]]:
     """Time of one clip in a loader with as many workers, and in a training step with as many threads, as `cores`."""
     torch.set_num_threads(cores)
     step = training_step(seconds, batch_size)
@@ -290,19 +281,19 @@ def feed_in_turns(path: Path, seconds: float, batch_size: int, cores: int, round
     times: dict[str, list[Seconds]] = {"loader": [], "training step": []}
     for _ in range(rounds):
         times["loader"].append(load_batches(path, seconds, batch_size, cores, batches=4))
-        took = measure(step)
-        times["training step"].append(Seconds(took.wall / batch_size, took.cpu / batch_size))
+        of_batch = measure(step)
+        times["training step"].append(Seconds(of_batch.wall / batch_size, of_batch.cpu / batch_size))
     return times
 
 
 def print_feeding(times: Mapping[str, Sequence[Seconds]], cores: int) -> None:
-    title = f"on {cores} core{'s' if cores > 1 else ''}"
-    print(f"\n{title:<24} {'clips/s (wall)':>16} {'cpu ms a clip':>16}")
-    for name, rounds in times.items():
-        rate, cpu = 1 / median(one.wall for one in rounds), 1e3 * median(one.cpu for one in rounds)
-        print(f"{name:<24} {rate:16.1f} {cpu:16.2f}")
+    rows = [
+        (name, f"{1 / median(one.wall for one in rounds):.1f}", f"{1e3 * median(one.cpu for one in rounds):.2f}")
+        for name, rounds in times.items()
+    ]
     step, loader = times["training step"], times["loader"]
-    print(f"{'the loader is faster by':<24} {ratio(step, loader, 'wall'):16.1f} {ratio(step, loader, 'cpu'):16.1f}")
+    rows.append(("the loader is faster by", *(f"{ratio(step, loader, clock):.1f}" for clock in ("wall", "cpu"))))
+    print_table(f"on {cores} core{'s' if cores > 1 else ''}", ("", "clips/s (wall)", "cpu ms per clip"), rows)
 
 
 def evaluation(clips: int, seed: int) -> Callable[[], object]:

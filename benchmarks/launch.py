@@ -1,4 +1,4 @@
-"""Run a command, and write what it took into a file: a small process between a benchmark and what it measures.
+"""Run a command, and write its time and memory into a file: a small process between a benchmark and what it measures.
 
     python -I -S benchmarks/launch.py REPORT INTERVAL COMMAND...
 

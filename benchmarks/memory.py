@@ -3,8 +3,8 @@
     python -m benchmarks.memory --figure memory.png
 
 Repeats a bundled recording into FLAC files of 3 hours, a 6th and a 60th of it, and runs `inference.py` on each: on the whole
-recording (`--audio_path`), and for a time line of overlapping windows (`--window 10`). The resident set of the process is looked at
-20 times in a second; the table shows its peak. In constant memory, it does not grow with the recording. For Linux.
+recording (`--audio_path`), and for a timeline of overlapping windows (`--window 10`). The resident set of the process is read 20
+times in a second; the table shows its peak. In constant memory, it does not grow with the recording. For Linux.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from pathlib import Path
 import soundfile
 
 from benchmarks import common
-from benchmarks.common import Run
+from benchmarks.common import ProcessRun
 from helpers import cli
 from helpers.export import cache as model_cache
 from helpers.tagger.audio_tagger import BACKENDS
 
 SHARES = (1 / 60, 1 / 6, 1)  # of the longest recording
-OPTIONS = {"whole": [], "time line": ["--window", 10]}
-INTERVAL = 0.05  # seconds from one look at the memory to the next
+OPTIONS = {"whole": [], "timeline": ["--window", 10]}
+INTERVAL = 0.05  # seconds from one reading of the memory to the next
 
 
 @dataclass(frozen=True)
-class Tagged:
+class TaggingRun:
     """One run of inference.py."""
 
     backend: str
     what: str  # of OPTIONS
     length: float  # seconds of sound
-    run: Run
+    run: ProcessRun
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for what, options in OPTIONS.items():
                     command = ["inference.py", "--backend", backend, "--model_name", args.model_name, "--audio_path", path]
                     run = common.run_process([*command, *options], interval=INTERVAL)
-                    tagged.append(Tagged(backend, what, length, run))
+                    tagged.append(TaggingRun(backend, what, length, run))
     tagged.sort(key=lambda one: (one.backend, one.what, one.length))
     print_table(f"{args.recording.name}, repeated, with {args.model_name}", tagged)
     if args.figure:
@@ -85,14 +85,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / size:.3g} {unit}"
 
 
-def print_table(title: str, tagged: Sequence[Tagged]) -> None:
-    print(f"\n{title:<40} {'length':>8} {'seconds':>9} {'times real time':>16} {'peak MB':>9}")
-    for one in tagged:
-        speed, peak = one.length / one.run.seconds, one.run.peak / common.MB
-        print(f"{f'{one.what}, {one.backend}':<40} {duration(one.length):>8} {one.run.seconds:9.1f} {speed:16.0f} {peak:9.1f}")
+def print_table(title: str, tagged: Sequence[TaggingRun]) -> None:
+    rows = [
+        (f"{one.what}, {one.backend}", duration(one.length), f"{one.run.seconds:.1f}",
+         f"{one.length / one.run.seconds:.0f}", f"{one.run.peak / common.MB:.1f}")
+        for one in tagged
+    ]  # fmt: skip
+    common.print_table(title, ("result, backend", "length", "seconds", "times real time", "peak MB"), rows)
 
 
-def draw(tagged: Sequence[Tagged], path: Path) -> None:
+def draw(tagged: Sequence[TaggingRun], path: Path) -> None:
     """Draw a panel for each backend and kind of result: a line for each length, with time on a logarithmic axis."""
     from matplotlib.figure import Figure
 
@@ -113,8 +115,7 @@ def draw(tagged: Sequence[Tagged], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("memory, MB")
-    figure.savefig(path, dpi=120)
-    print(f"\nfigure: {path}")
+    common.save_figure(figure, path)
 
 
 if __name__ == "__main__":

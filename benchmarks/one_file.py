@@ -1,22 +1,23 @@
-"""One recording from the command line: what the ONNX backend takes beside PyTorch.
+"""One recording from the command line: seconds and memory of the ONNX backend and of PyTorch.
 
     python -m benchmarks.one_file --figure one_file.png
 
-Runs `inference.py` as it is typed, with each backend in turns, so that other work on the machine meets both; figures are medians
-over the turns, after one that fills the disk cache. Time is that of the whole process, from its start to its end; memory is the
-peak of its resident set, as `/usr/bin/time -v` tells it (with PyTorch it is reached at the end, when its libraries are unloaded).
-The exported model is made before. For Linux.
+Runs `inference.py` as it is typed, with the backends interleaved, so that other work on the machine slows down both. Figures are
+medians over the rounds, after one that fills the disk cache. Time is that of the whole process, from its start to its end. Memory
+is the peak of its resident set, as `/usr/bin/time -v` reports it (with PyTorch at the end, when its libraries are unloaded). The
+exported model is made before. For Linux.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks import common
-from benchmarks.common import Run
+from benchmarks.common import ProcessRun, ratios
 from helpers import cli
 from helpers.export import cache as model_cache
 from helpers.tagger.audio_tagger import BACKENDS
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", default="mn04_opensounds", help="a name, or the path of a checkpoint")
     parser.add_argument("--audio_path", type=Path, default=common.RECORDINGS / "scene.ogg", help="a recording")
-    parser.add_argument("--rounds", type=cli.positive_int, default=9, help="turns to take")
+    parser.add_argument("--rounds", type=cli.positive_int, default=9, help="runs of each backend")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")
     return parser
 
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     print(common.machine("torch", "onnxruntime", "numpy"))
-    runs = run_in_turns(args.model_name, args.audio_path, args.rounds)
+    runs = run_interleaved(args.model_name, args.audio_path, args.rounds)
     title = f"{args.audio_path.name} with {args.model_name}"
     print_runs(title, runs)
     if args.figure:
@@ -44,26 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_in_turns(model_name: str, audio_path: Path, rounds: int) -> dict[str, list[Run]]:
+def run_interleaved(model_name: str, audio_path: Path, rounds: int) -> dict[str, list[ProcessRun]]:
     """Run the command with each backend once a round."""
     model_cache.exported(model_name)
-    runs: dict[str, list[Run]] = {backend: [] for backend in BACKENDS}
-    for number, backend in common.in_turns(BACKENDS, rounds):
-        options = ["--backend", backend, "--model_name", model_name, "--audio_path", audio_path.absolute()]
-        run = common.run_process(["inference.py", *options])
-        if number:
-            runs[backend].append(run)
-    return runs
+    options = ["--model_name", model_name, "--audio_path", audio_path.absolute()]
+    runs = {backend: partial(common.run_process, ["inference.py", "--backend", backend, *options]) for backend in BACKENDS}
+    return common.measure_interleaved(runs, rounds, measure=lambda run: run())
 
 
-def print_runs(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
-    print(f"\n{title:<44} {'seconds':>9} {'peak MB':>9}")
-    for backend, of_one in runs.items():
-        print(f"{backend:<44} {median(run.seconds for run in of_one):9.2f} {median(run.peak for run in of_one) / common.MB:9.0f}")
-    pairs = list(zip(runs["torch"], runs["onnx"], strict=True))
-    faster, smaller = median(a.seconds / b.seconds for a, b in pairs), median(a.peak / b.peak for a, b in pairs)
-    print(f"{'torch takes times as much as onnx':<44} {faster:9.2f} {smaller:9.2f}")
-    print(f"{'both print the same':<44} {'yes' if all(a.printed == b.printed for a, b in pairs) else 'no':>9}")
+def print_runs(title: str, runs: Mapping[str, Sequence[ProcessRun]]) -> None:
+    seconds, peaks = ({key: [getattr(run, name) for run in of_one] for key, of_one in runs.items()} for name in ("seconds", "peak"))
+    rows = [(backend, f"{median(seconds[backend]):.2f}", f"{median(peaks[backend]) / common.MB:.0f}") for backend in runs]
+    times = [f"{median(ratios(values['torch'], values['onnx'])):.2f}" for values in (seconds, peaks)]
+    common.print_table(title, ("backend", "seconds", "peak MB"), [*rows, ("torch / onnx", *times)])
+    same = all(a.printed == b.printed for a, b in zip(runs["torch"], runs["onnx"], strict=True))
+    print(f"both print the same: {'yes' if same else 'no'}")
 
 
 if __name__ == "__main__":

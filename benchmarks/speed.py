@@ -1,14 +1,14 @@
-"""Speed of the network and of the front end on the CPU, beside plain PyTorch and beside what the processor can do at most.
+"""Speed of the network and of the front end on the CPU, next to plain PyTorch and to the processor's limit.
 
     python -m benchmarks.speed --figure speed.png
 
-The network's reference is the eager network, the front end's is the plain way: `torch.stft`, power, and a dense product with a
-filterbank that each call builds anew. For each part, number of threads and batch, all ways and a matrix product that stands for
-the processor's limit take turns in a process of their own, so that other work on the machine meets all of them. Times and ratios
-are medians over the turns. As in use, each run of the front end follows one of an eager network of the first width, which leaves
-other things in the caches and has given memory back. The share of the limit is arithmetic for arithmetic: for the network the
-multiply-accumulates of its convolutions and linear layers, 2 operations each; for the front end what a fast Fourier transform and
-a product with the bank's weights above 0 need. Each way's results are compared with the reference's first.
+The network's reference is the eager network. The front end's is plain: `torch.stft`, power, and a dense product with a filterbank
+that each call builds again. For each part, number of threads and batch size, a process of its own interleaves the runs of all
+variants and of a matrix product that stands for the processor's limit, so that other work on the machine slows down all of them.
+Times and ratios are medians over the rounds. As in use, each run of the front end follows one of an eager network of the first
+width, which leaves other things in the caches and has given memory back. The share of the limit is arithmetic for arithmetic: for
+the network the multiply-accumulates of its convolutions and linear layers, 2 operations each; for the front end what a fast
+Fourier transform and a product with the bank's weights above 0 need. Results of all variants are compared with the reference's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks import common
 from helpers import cli
 from helpers.costs.macs import count_macs
 from helpers.devices import available_cores
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
 from helpers.export.runtime import ParallelGraph, new_session
 from models.blocks import ConvNormActivation
 from models.config import MelConfig
@@ -52,18 +52,18 @@ Scores = Callable[[Tensor], tuple[Tensor, Tensor]]  # spectrograms (B, 1, n_mels
 
 
 def keep_busy() -> None:
-    """Keep one core at work for `PAUSE`, as decoding does before a network runs, while other threads go to sleep."""
+    """Keep one core busy for `PAUSE`, as decoding does before a network runs, while other threads go to sleep."""
     end = time.perf_counter() + PAUSE
     while time.perf_counter() < end:
         pass
 
 
 @dataclass(frozen=True)
-class Work:
-    """One way of computing something: `part` is what, `way` is how, `operations` is the arithmetic of a call."""
+class TimedVariant:
+    """One variant of a part of the computation; `operations` is the arithmetic of a call."""
 
     part: str
-    way: str
+    name: str
     operations: float
     run: Callable[[], tuple[Tensor, ...] | Tensor]
     before: Callable[[], object] = keep_busy
@@ -71,10 +71,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a way: median time, how many times as fast as the reference, and share of the processor's limit."""
+    """What was measured of a variant: median time, how many times as fast as the reference, and share of the processor's limit."""
 
     part: str
-    way: str
+    variant: str
     seconds: float
     times_as_fast: float
     share: float
@@ -111,7 +111,7 @@ def onnx(network: MobileNetV3, threads: int) -> Scores:
 
 
 def _graph(network: MobileNetV3) -> bytes:
-    return export.to_onnx(network, "network", network_only=True).SerializeToString()
+    return to_onnx(network, "network", network_only=True).SerializeToString()
 
 
 def _tensors(arrays: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ def _tensors(arrays: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
     return scores, embedding
 
 
-WAYS: dict[str, Callable[[MobileNetV3, int], Scores]] = {
+VARIANTS: dict[str, Callable[[MobileNetV3, int], Scores]] = {
     "eager": eager, "folded": folded, "onnx_batched": onnx_batched, "onnx": onnx,
 }  # fmt: skip
 
@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_sizes", type=cli.positive_int, nargs="+", default=[1, 8], help="clips in a batch")
     parser.add_argument("--threads", type=cli.positive_int, nargs="+", default=sorted({1, available_cores()}), help="threads")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length of the clips")
-    parser.add_argument("--rounds", type=cli.positive_int, default=20, help="turns to take")
+    parser.add_argument("--rounds", type=cli.positive_int, default=20, help="timed runs of each variant")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the weights and the sound")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")
     return parser
@@ -144,10 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = {}
     for threads, batch in product(args.threads, args.batch_sizes):
         rows, limits = [], []
-        for works in [partial(front_ends, args.widths[0]), *(partial(networks, width) for width in args.widths)]:
+        for variants in [partial(front_ends, args.widths[0]), *(partial(networks, width) for width in args.widths)]:
             # a fresh process each: what others left mapped of memory, and their threads, have no say
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                task = process.submit(measure, works, threads, batch, args.clip_seconds, args.rounds, args.seed)
+                task = process.submit(measure_part, variants, threads, batch, args.clip_seconds, args.rounds, args.seed)
                 more, limit = task.result()
             rows += more
             limits.append(limit)
@@ -160,40 +160,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(
-    works: Callable[[int, Tensor], list[Work]], threads: int, batch: int, clip_seconds: float, rounds: int, seed: int
+def measure_part(
+    variants: Callable[[int, Tensor], list[TimedVariant]], threads: int, batch: int, clip_seconds: float, rounds: int, seed: int
 ) -> tuple[list[Row], float]:
-    """Return what was measured of `works(threads, waveforms)`, and the limit in operations a second."""
+    """Return what was measured of `variants(threads, waveforms)`, and the limit in operations a second."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     matrix = torch.randn(MATRIX, MATRIX)
-    limit_work = Work(LIMIT, "", 2 * MATRIX**3, partial(torch.mm, matrix, matrix, out=torch.empty_like(matrix)))
+    product = TimedVariant(LIMIT, "", 2 * MATRIX**3, partial(torch.mm, matrix, matrix, out=torch.empty_like(matrix)))
     with torch.inference_mode():
         waveforms = 0.1 * torch.randn(batch, round(clip_seconds * MelConfig().sample_rate))
-        times = measure_in_turns([limit_work, *works(threads, waveforms)], rounds)
-    limit = limit_work.operations / median(times[limit_work])
+        times = measure([product, *variants(threads, waveforms)], rounds)
+    limit = product.operations / median(times[product])
     return evaluate(times, limit), limit
 
 
-def front_ends(width: float, threads: int, waveforms: Tensor) -> list[Work]:
-    """Ways of computing log-mel spectrograms, each behind an eager network of this width; the reference first."""
+def front_ends(width: float, threads: int, waveforms: Tensor) -> list[TimedVariant]:
+    """Variants of computing log-mel spectrograms, each after a run of an eager network of this width; the reference first."""
     mel = MelConfig()
     front_end = AugmentMelSTFT.from_config(mel).eval()
     runs = {"plain": partial(plain_log_mel, mel, waveforms), "AugmentMelSTFT": partial(front_end, waveforms)}
     check(runs)
     network = partial(get_model(width_mult=width).eval(), front_end(waveforms)[:, None])
     operations = len(waveforms) * front_end_operations(mel, waveforms.shape[1])
-    return [Work("front end", way, operations, run, before=network) for way, run in runs.items()]
+    return [TimedVariant("front end", name, operations, run, before=network) for name, run in runs.items()]
 
 
-def networks(width: float, threads: int, waveforms: Tensor) -> list[Work]:
-    """Ways of running a network of this width; the reference first."""
+def networks(width: float, threads: int, waveforms: Tensor) -> list[TimedVariant]:
+    """Variants of running a network of this width; the reference first."""
     network = get_model(width_mult=width).eval()
     spectrograms = AugmentMelSTFT.from_config(network.mel).eval()(waveforms)[:, None]
-    runs = {way: partial(build(network, threads), spectrograms) for way, build in WAYS.items()}
+    runs = {name: partial(build(network, threads), spectrograms) for name, build in VARIANTS.items()}
     check(runs)
     operations = len(waveforms) * 2 * count_macs(network, spectrograms[:1].shape).macs
-    return [Work(f"mn{round(10 * width):02d}", way, operations, run) for way, run in runs.items()]
+    return [TimedVariant(f"mn{round(10 * width):02d}", name, operations, run) for name, run in runs.items()]
 
 
 def plain_log_mel(config: MelConfig, waveform: Tensor) -> Tensor:
@@ -217,47 +217,38 @@ def front_end_operations(config: MelConfig, samples: int) -> float:
 
 
 def check(runs: Mapping[str, Callable[[], tuple[Tensor, ...] | Tensor]]) -> None:
-    """Raise `ValueError` where a way's results are not the first's."""
-    (_, reference), *others = ((way, run()) for way, run in runs.items())
-    for way, result in others:
+    """Raise `ValueError` where a variant's results are not the first's."""
+    (_, reference), *others = ((name, run()) for name, run in runs.items())
+    for name, result in others:
         for one, other in zip(*((x,) if isinstance(x, Tensor) else x for x in (result, reference)), strict=True):
             if not (one - other).abs().max() <= TOLERANCE * other.abs().max():
-                raise UserError(f"{way} computes something else: {(one - other).abs().max():g} of {other.abs().max():g}")
+                raise UserError(f"{name} computes something else: {(one - other).abs().max():g} of {other.abs().max():g}")
 
 
-def measure_in_turns(works: Sequence[Work], rounds: int) -> dict[Work, list[float]]:
-    """Time each of `works`, in seconds, once a round, after a round that does not count."""
-    times: dict[Work, list[float]] = {work: [] for work in works}
-    for number, work in common.in_turns(works, rounds):
-        work.before()
-        start = time.perf_counter()
-        work.run()
-        if number:
-            times[work].append(time.perf_counter() - start)
-    return times
+def measure(variants: Sequence[TimedVariant], rounds: int) -> dict[TimedVariant, list[float]]:
+    """Return the seconds of each variant in each round."""
+    return common.measure_interleaved({variant: variant.run for variant in variants}, rounds, before=lambda one: one.before())
 
 
-def evaluate(times: Mapping[Work, Sequence[float]], limit: float) -> list[Row]:
-    """Compare each way with the first of its part; `limit` is in operations a second."""
+def evaluate(times: Mapping[TimedVariant, Sequence[float]], limit: float) -> list[Row]:
+    """Compare each variant with the first of its part; `limit` is in operations a second."""
     rows = []
     reference: dict[str, Sequence[float]] = {}
-    for work, seconds in times.items():
-        if work.part == LIMIT:
-            continue
-        plain = reference.setdefault(work.part, seconds)
-        ratio = median(a / b for a, b in zip(plain, seconds, strict=True))
-        rows.append(Row(work.part, work.way, median(seconds), ratio, work.operations / median(seconds) / limit))
+    for variant, seconds in times.items():
+        if variant.part != LIMIT:
+            ratio = median(common.ratios(reference.setdefault(variant.part, seconds), seconds))
+            share = variant.operations / median(seconds) / limit
+            rows.append(Row(variant.part, variant.name, median(seconds), ratio, share))
     return rows
 
 
 def print_table(title: str, rows: Sequence[Row]) -> None:
-    print(f"\n{title}\n{'part':<10} {'way':<16} {'ms':>8} {'times as fast':>14} {'share of the limit':>19}")
-    for row in rows:
-        print(f"{row.part:<10} {row.way:<16} {1e3 * row.seconds:8.2f} {row.times_as_fast:14.2f} {row.share:19.1%}", flush=True)
+    cells = [(row.part, row.variant, f"{1e3 * row.seconds:.2f}", f"{row.times_as_fast:.2f}", f"{row.share:.1%}") for row in rows]
+    common.print_table(title, ("part", "variant", "ms", "times as fast", "share of the limit"), cells)
 
 
 def draw(results: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Draw a panel for each table, two in a row: bars as long as a way is times as fast as its reference."""
+    """Draw a panel for each table, two in a row: bars as long as a variant is times as fast as its reference."""
     from matplotlib.figure import Figure
 
     columns = min(2, len(results))
@@ -268,18 +259,17 @@ def draw(results: Mapping[str, Sequence[Row]], path: Path) -> None:
     for axes, (title, rows) in zip(panels, results.items(), strict=False):
         parts = list(dict.fromkeys(row.part for row in rows))
         for place, row in enumerate(rows):
-            plain = row.way in ("plain", "eager")
+            plain = row.variant in ("plain", "eager")
             axes.barh(place, row.times_as_fast, color="0.75" if plain else f"C{parts.index(row.part) % 10}")
             note = f" {1e3 * row.seconds:.3g} ms, {row.share:.0%} of the limit"
             axes.text(row.times_as_fast, place, note, va="center", fontsize=8)
-        axes.set_yticks(range(len(rows)), [f"{row.part}, {row.way}" for row in rows], fontsize=8)
+        axes.set_yticks(range(len(rows)), [f"{row.part}, {row.variant}" for row in rows], fontsize=8)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.6 * longest)
         axes.set_xlabel("times as fast as plain PyTorch")
         axes.set_title(title, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    print(f"\nfigure: {path}")
+    common.save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ TRAIN = r"""
 import pickle, re, sys
 import numpy as np
 import ex_audioset
-folder, way = sys.argv[1:3]
-held = (np.load(f"{folder}/teacher.npy"), pickle.load(open(f"{folder}/teacher.pkl", "rb"))) if way == "loaded whole" else None
+folder, variant = sys.argv[1:3]
+held = (np.load(f"{folder}/teacher.npy"), pickle.load(open(f"{folder}/teacher.pkl", "rb"))) if variant == "loaded whole" else None
 ex_audioset.main(sys.argv[3:])
 print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1024)  # before the libraries are unloaded
 """
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         write_clips(folder, args.clips)
         write_teacher(folder, args.rows, args.clips)
-        peaks = {way: train(folder, way) for way in ("no teacher", "mapped", "loaded whole")}
+        peaks = {variant: train(folder, variant) for variant in ("no teacher", "mapped", "loaded whole")}
     print(f"{args.rows} x {NUM_CLASSES} float16: {2 * args.rows * NUM_CLASSES / 2**20:.0f} MiB")
-    for way, peak in peaks.items():
-        print(f"{way:>12}: peak {peak:6.0f} MiB, {peak - peaks['no teacher']:+6.0f} MiB")
+    for variant, peak in peaks.items():
+        print(f"{variant:>12}: peak {peak:6.0f} MiB, {peak - peaks['no teacher']:+6.0f} MiB")
     return 0
 
 
@@ -83,13 +83,13 @@ def clip_name(number: int) -> str:
     return f"Y{youtube_id(number)}.mp3"
 
 
-def train(folder: Path, way: str) -> float:
+def train(folder: Path, variant: str) -> float:
     """Return the peak of the resident memory of an epoch of training, in MiB."""
     teacher = ["--teacher_preds", folder / "teacher.npy", "--fname_to_index", folder / "teacher.pkl"]
-    options = ["--kd_lambda", 1] if way == "no teacher" else teacher
+    options = ["--kd_lambda", 1] if variant == "no teacher" else teacher
     arguments = [
-        "-c", TRAIN, folder, way, "--train", "--dataset_dir", folder, "--clip_seconds", 1, "--model_width", 0.1, "--batch_size", 16,
-        "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled", "--experiment_name", "memory", *options,
+        "-c", TRAIN, folder, variant, "--train", "--dataset_dir", folder, "--clip_seconds", 1, "--model_width", 0.1,
+        "--batch_size", 16, "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled", "--experiment_name", "memory", *options,
     ]  # fmt: skip
     return float(run_process(arguments, cwd=folder).printed.splitlines()[-1])
 

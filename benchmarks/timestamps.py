@@ -1,16 +1,16 @@
-"""Embeddings at time stamps, all windows together, beside a loop over windows.
+"""Embeddings at time stamps: all windows together, next to a loop over windows.
 
     python -m benchmarks.timestamps --width 0.4 1 --threads 2
 
-The loop takes a window of 160 ms every 50 ms and sends one after the other through front end and network, both as they are. Beside
-it `EmbeddingModel.timestamps` does the same. Both have the same weights, which are random, and the same layers; they take turns.
+The loop takes a window of 160 ms every 50 ms and sends one after the other through front end and network, both as they are.
+`EmbeddingModel.timestamps` computes the same. Both have the same random weights and the same layers; their runs are interleaved.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 
 import torch
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=cli.positive_float, nargs="+", default=[0.4, 1.0], help="width multipliers")
     parser.add_argument("--layers", default=str(EmbeddingConfig()), help="what the embedding consists of")
     parser.add_argument("--seconds", type=cli.positive_float, default=5.0, help="length of the sound")
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="how often each way is timed")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="timed runs of each variant")
     parser.add_argument("--threads", type=cli.positive_int, default=common.available_cores(), help="threads")
     return parser
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     print(common.machine("torch"))
-    print(f"{'width':<6} {'windows':>8} {'loop, ms a window':>18} {'together':>9} {'times as fast':>14} {'difference':>11}")
+    rows = []
     for width in args.width:
         models = {}
         for name, module in (("loop", OneByOne), ("together", EmbeddingModel)):
@@ -76,17 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         if not difference <= TOLERANCE:
-            raise UserError(f"the two ways differ by {difference:g} of a layer's largest value")
-        times: dict[str, list[float]] = {name: [] for name in models}
-        for number, name in common.in_turns(list(models), args.rounds):
-            start = time.perf_counter()
-            models[name].timestamps(sound)
-            if number:
-                times[name].append(time.perf_counter() - start)
+            raise UserError(f"the two variants differ by {difference:g} of a layer's largest value")
+        times = common.measure_interleaved({name: partial(model.timestamps, sound) for name, model in models.items()}, args.rounds)
         windows = results["loop"].shape[1]
-        loop, together = (1e3 * median(seconds) / windows for seconds in times.values())
-        ratio = median(a / b for a, b in zip(times["loop"], times["together"], strict=True))
-        print(f"{width:<6g} {windows:8d} {loop:18.2f} {together:9.2f} {ratio:14.1f} {difference:11.1e}", flush=True)
+        loop, together = (f"{1e3 * median(seconds) / windows:.2f}" for seconds in times.values())
+        ratio = median(common.ratios(times["loop"], times["together"]))
+        rows.append((width, windows, loop, together, f"{ratio:.1f}", f"{difference:.1e}"))
+    header = ("width", "windows", "loop, ms", "together, ms", "times as fast", "difference")
+    common.print_table("milliseconds are of a window", header, rows)
     return 0
 
 

@@ -27,7 +27,7 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 # libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
-MP3_SLACK = 2 * 1152  # samples; an mp3's announced length is good to a frame or two
+MP3_SLACK = 2 * 1152  # samples; an mp3's announced length is exact to a frame or two
 _HEAD_BYTES = 4096  # hold the first frame of an mp3, of at most 1441 bytes
 _BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
@@ -37,12 +37,12 @@ class AudioError(UserError):
     """A recording cannot be decoded or encoded; the message names it in one line."""
 
 
-def _describe(source: str | Path | bytes) -> str:
+def _source_name(source: str | Path | bytes) -> str:
     return f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
 class _UnannouncedMp3(io.BytesIO):
-    """An mp3 that does not tell its length, which then must be decoded to its end.
+    """An mp3 without a frame count, which must be decoded to its end to know its length.
 
     libsndfile estimates the length from the file's size and the first frame's bit rate, and stops there: early if the rate
     varies. So the size it asks for is answered with more than any change of rate (8 to 320 kbit/s) can make up for.
@@ -59,9 +59,9 @@ class _UnannouncedMp3(io.BytesIO):
 
 
 def _mended(source: str | Path | bytes) -> str | Path | bytes | _UnannouncedMp3:
-    """Return an mp3 that libsndfile would misread as something that it reads rightly; all other files as they are.
+    """Return an mp3 that libsndfile would misread in a form that it reads correctly; all other files as they are.
 
-    It takes a leading ID3v2 tag (id3.org, 2.4.0, section 3.1) for sound when it estimates a length, and trusts its estimate.
+    It takes a leading ID3v2 tag (id3.org, 2.4.0, section 3.1) for audio when it estimates a length, and trusts its estimate.
     """
     if isinstance(source, bytes):
         head = source[:_HEAD_BYTES]
@@ -71,11 +71,11 @@ def _mended(source: str | Path | bytes) -> str | Path | bytes | _UnannouncedMp3:
     start = 0
     if head[:3] == b"ID3" and len(head) >= 10:
         start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    elif not _is_mp3(head) or _tells_length(head):
+    elif not _is_mp3(head) or _has_frame_count(head):
         return source
     content = (source if isinstance(source, bytes) else Path(source).read_bytes())[start:]
     head = content[:_HEAD_BYTES]  # other formats can carry a tag as well
-    return _UnannouncedMp3(content) if _is_mp3(head) and not _tells_length(head) else content
+    return _UnannouncedMp3(content) if _is_mp3(head) and not _has_frame_count(head) else content
 
 
 def _is_mp3(head: bytes) -> bool:
@@ -83,8 +83,8 @@ def _is_mp3(head: bytes) -> bool:
     return head[:1] == b"\xff" and head[1:2] >= b"\xe0"
 
 
-def _tells_length(head: bytes) -> bool:
-    """Whether the first frame is one of those that encoders write to tell the number of frames."""
+def _has_frame_count(head: bytes) -> bool:
+    """Whether the first frame holds the number of frames, as encoders write it."""
     return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
 
 
@@ -107,18 +107,18 @@ def _readable(source: str | Path | bytes | io.BytesIO) -> Iterator[str | bytes |
         yield io.BytesIO(source)
 
 
-def _read(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
-    """Read up to `wanted` samples, (samples, channels) float32, without trusting that there are so many."""
+def _read(file: soundfile.SoundFile, count: int) -> np.ndarray:
+    """Read up to `count` samples, (samples, channels) float32; fewer where the file ends before."""
     blocks = [file.read(0, dtype="float32", always_2d=True)]
-    while wanted and len(block := file.read(min(wanted, _BLOCK), dtype="float32", always_2d=True)):
+    while count and len(block := file.read(min(count, _BLOCK), dtype="float32", always_2d=True)):
         blocks.append(block)
-        wanted -= len(block)
+        count -= len(block)
     return blocks[-1] if len(blocks) <= 2 else np.concatenate(blocks)
 
 
 @contextmanager
 def opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.SoundFile, bool]]:
-    """Yield a recording opened by libsndfile, and whether it tells its length; errors, also of reading it, as in `decode`."""
+    """Yield a recording opened by libsndfile, and whether its header has its length; errors, also of reading it, as in `decode`."""
     if isinstance(source, (str, Path)):
         path = Path(source)
         if not path.exists():
@@ -138,7 +138,7 @@ def opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.So
     # TypeError is soundfile's answer to a path that ends in .raw; an absurd length in a header is a MemoryError.
     except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
         reason = getattr(error, "error_string", None) or str(error)
-        raise AudioError(f"{name} cannot be decoded ({reason.strip()}); needed: whole wav, flac, ogg or mp3") from error
+        raise AudioError(f"{name} cannot be decoded ({reason.strip()}); needed: a complete wav, flac, ogg or mp3") from error
     if short_chunk:
         announced, present = map(int, short_chunk.groups())
         if announced < _STREAMED and announced - present > 1:  # a forgotten padding byte does no harm
@@ -146,27 +146,27 @@ def opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.So
 
 
 def find(folder: str | Path) -> list[Path]:
-    """Return the recordings in a folder, in any depth, told by their suffix, in the order of their paths."""
+    """Return the recordings in a folder and its subfolders, recognised by their suffix, in the order of their paths."""
     return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def decode(source: str | Path | bytes, *, seconds: float | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
     """Read a recording as (samples,) float32 at its own rate, and that rate in Hz. All channels are averaged.
 
-    `source` is a path, or the bytes of a whole file. `seconds` stops early: no more than about that much is read.
+    `source` is a path, or the bytes of a complete file. `seconds` stops early: no more than about that much is read.
     `name` is what errors call the recording; a path is its own name.
-    Truncation is noticed in wav, aiff, flac and mp3; an ogg or an mp3 that does not tell its length is just shorter.
+    Truncation is noticed in wav, aiff, flac and mp3; an ogg, or an mp3 without a frame count, is just shorter.
 
     Raises FileNotFoundError, and AudioError for whatever else keeps the source from being used: a folder, an empty
     file, a format that is not audio, damage, no samples, or samples that are NaN or infinite.
     """
-    name = name or _describe(source)
-    with opened(source, name) as (file, tells_length):
+    name = name or _source_name(source)
+    with opened(source, name) as (file, has_length):
         rate = file.samplerate
-        wanted = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
-        samples = _read(file, wanted)  # (samples, channels)
-    if len(samples) + MP3_SLACK < wanted and tells_length:
-        raise AudioError(f"{name} is truncated: {len(samples)} of {wanted} samples are there; fetch it again")
+        announced = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
+        samples = _read(file, announced)  # (samples, channels)
+    if len(samples) + MP3_SLACK < announced and has_length:
+        raise AudioError(f"{name} is truncated: {len(samples)} of {announced} samples are there; fetch it again")
     if len(samples) == 0:
         raise AudioError(f"{name} holds no samples; leave it out")
     waveform = samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
@@ -178,17 +178,17 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
 def measure(source: str | Path | bytes, *, check_end: bool = False, name: str | None = None) -> tuple[int, int]:
     """Read from a recording's header how many samples `decode` gives at most (mp3: up to 2304 less), and its rate in Hz.
 
-    Only an mp3 that does not tell its length is decoded for that. `check_end` reads the last samples as well, which notices
+    Only an mp3 without a frame count is decoded for that. `check_end` reads the last samples as well, which notices
     truncation without decoding the rest: in about 2 ms for a minute of mp3. Errors are those of `decode`, as far as they show.
     """
-    name = name or _describe(source)
-    with opened(source, name) as (file, tells_length):
+    name = name or _source_name(source)
+    with opened(source, name) as (file, has_length):
         samples, rate = file.frames, file.samplerate
-        if check_end and samples and tells_length:
+        if check_end and samples and has_length:
             file.seek(max(0, samples - MP3_SLACK - 1))
             if len(file.read(MP3_SLACK)) == 0:
-                raise AudioError(f"{name} is truncated: its end is not there; fetch it again")
-    if not tells_length:
+                raise AudioError(f"{name} is truncated: its end is missing; fetch it again")
+    if not has_length:
         samples = len(decode(source, name=name)[0])
     if samples == 0:
         raise AudioError(f"{name} holds no samples; leave it out")
@@ -215,14 +215,14 @@ def load(source: str | Path | bytes, sample_rate: int, *, seconds: float | None 
     waveform, rate = decode(source, seconds=seconds, name=name)
     waveform = resample(waveform, rate, sample_rate)
     if len(waveform) == 0:
-        raise AudioError(f"{name or _describe(source)} is shorter than one sample at {sample_rate} Hz; leave it out")
+        raise AudioError(f"{name or _source_name(source)} is shorter than one sample at {sample_rate} Hz; leave it out")
     return waveform
 
 
 def crop_or_pad(waveform: np.ndarray, length: int, start: int = 0) -> np.ndarray:
-    """Take `length` samples of (samples,) from sample `start` on, with zeros after the end where there are too few.
+    """Take `length` samples of (samples,) from sample `start` on; zeros follow where there are too few.
 
-    A crop is a view of the input, not a copy. Raises ValueError for a negative length or start.
+    A crop is a view of the input, not a copy. Raises UserError for a negative length or start.
     """
     if length < 0 or start < 0:
         raise UserError(f"length is {length} and start {start}; both must be 0 samples or more")
@@ -231,7 +231,7 @@ def crop_or_pad(waveform: np.ndarray, length: int, start: int = 0) -> np.ndarray
 
 
 def encode_mp3(waveform: np.ndarray, sample_rate: int, *, compression: float = 0.0) -> bytes:
-    """Encode (samples,) float32 in [-1, 1] at `sample_rate` Hz as one whole mp3 file.
+    """Encode (samples,) float32 in [-1, 1] at `sample_rate` Hz as one complete mp3 file.
 
     Variable bit rate: `compression` 0 is the best quality, about 96 kbit/s for full-band mono at 32 kHz, flat to
     14 kHz; towards 1 files shrink. (LAME's constant 128 kbit/s is larger and 0.4 dB quieter, so not used.)
@@ -248,7 +248,7 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int, *, compression: float = 0
 
 
 def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
-    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is that already is returned byte for byte.
+    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is in this form already is returned byte for byte.
 
     The source is decoded in either case, so what comes back can be decoded. Errors are those of `decode`.
     """
@@ -259,4 +259,4 @@ def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | 
     try:
         return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
     except AudioError as error:
-        raise AudioError(f"{name or _describe(source)}: {error}") from error
+        raise AudioError(f"{name or _source_name(source)}: {error}") from error

@@ -28,7 +28,7 @@ def training_set(
 ) -> Mp3Dataset:
     """Balanced and unbalanced training clips, in this order; longer ones are cropped at random.
 
-    One of the two files is enough; that the other lacks is logged. FileNotFoundError when both lack.
+    One of the two files is enough; a missing one is logged. Raises FileNotFoundError when both are missing.
     """
     folder = LOCATION.resolve(dataset_dir)
     found = {part: _find(folder, part) for part in ("balanced_train", "unbalanced_train")}
@@ -50,7 +50,7 @@ def training_set(
 def evaluation_set(
     dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
 ) -> Mp3Dataset:
-    """Evaluation clips, each from its beginning. FileNotFoundError when the file lacks."""
+    """Evaluation clips, each from its beginning. Raises FileNotFoundError when the file is missing."""
     folder = LOCATION.resolve(dataset_dir)
     path = _find(folder, "eval")
     if path is None:
@@ -74,7 +74,7 @@ def class_balanced_weights(dataset: Mp3Dataset) -> torch.Tensor:
 def balanced_sampler(dataset: Mp3Dataset, epoch_len: int, generator: torch.Generator | None = None) -> WeightedRandomSampler:
     """Sampler of `epoch_len` different clips an epoch, drawn with `class_balanced_weights`.
 
-    There are never more than the clips with a label; a longer `epoch_len` is cut to their number, which is logged.
+    `epoch_len` is cut to the number of clips with a label, which is logged.
     """
     weights = class_balanced_weights(dataset)
     available = int((weights > 0).sum())

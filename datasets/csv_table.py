@@ -12,9 +12,9 @@ from models.files import write_atomically
 def read_table(
     path: str | Path, columns: Sequence[str], *, delimiter: str = ",", header: bool = True, advice: str = ""
 ) -> list[dict[str, str]]:
-    """Rows of a CSV file as dictionaries. `columns` must be there, others may; without a header they are all columns, in order.
+    """Read a CSV file's rows as dictionaries. `columns` must be there, others may; without a header they are all columns, in order.
 
-    Raises FileNotFoundError, with the advice, and ValueError, with the line, for a file or a row of another form.
+    Raises FileNotFoundError, with the advice, and UserError, with the line, for a file or a row of another form.
     """
     path = Path(path)
     if not path.is_file():
@@ -23,13 +23,13 @@ def read_table(
         reader = csv.DictReader(file, None if header else columns, delimiter=delimiter, strict=True)
         try:
             found = reader.fieldnames or ()
-            lacking = [column for column in columns if column not in found]
-            if lacking:
-                raise UserError(f"column {', '.join(lacking)} is missing; there are {', '.join(found) or 'none'}")
+            missing = [column for column in columns if column not in found]
+            if missing:
+                raise UserError(f"column {', '.join(missing)} is missing; there are {', '.join(found) or 'none'}")
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise UserError(f"this row has not the {len(found)} columns {', '.join(found)}")
+                    raise UserError(f"this row does not have the {len(found)} columns {', '.join(found)}")
                 rows.append(row)
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not text in UTF-8; save it as CSV in UTF-8") from error

@@ -21,14 +21,14 @@ def training_set(
 def validation_set(
     dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
 ) -> Mp3Dataset:
-    """The 4,170 clips of the development set's split "val", each from its beginning; `clip_seconds` None gives whole clips."""
+    """The 4,170 clips of the development set's split "val", each from its beginning; `clip_seconds=None` keeps full lengths."""
     return _open(dataset_dir, "val", sample_rate, clip_seconds)
 
 
 def evaluation_set(
     dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
 ) -> Mp3Dataset:
-    """The 10,231 clips of the evaluation set, each from its beginning; None as `clip_seconds` gives whole clips."""
+    """The 10,231 clips of the evaluation set, each from its beginning; `clip_seconds=None` keeps full lengths."""
     return _open(dataset_dir, "eval", sample_rate, clip_seconds)
 
 
@@ -39,7 +39,7 @@ def class_names(dataset_dir: str | Path | None = None) -> tuple[str, ...] | None
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The 200 labels of a vocabulary.csv (index, label, MID; no header). Raises FileNotFoundError and ValueError."""
+    """The 200 labels of a vocabulary.csv (index, label, MID; no header). Raises FileNotFoundError and UserError."""
     rows = read_table(path, ("index", "label", "mid"), header=False)
     labels = tuple(row["label"] for row in rows)
     if [row["index"] for row in rows] != [str(index) for index in range(NUM_CLASSES)] or len(set(labels)) != NUM_CLASSES:

@@ -1,4 +1,4 @@
-"""Whole clips of different lengths, in batches of one length, so that a clip's scores do not depend on its batch."""
+"""Clips of full length, in batches of one length each, so that a clip's scores do not depend on its batch."""
 
 import math
 
@@ -16,16 +16,16 @@ ROUND_SECONDS = 0.01  # one hop of the usual front end, which so sees as many fr
 class FullLengthClips(Dataset[Clip]):
     """A data set's recordings at their own length, rounded up to a multiple of `round_seconds` by zeros at the end.
 
-    How long a clip becomes follows from the header of its recording and from nothing else, and a batch of `batches` holds clips
-    of one length: a network says of each clip what it says of the clip alone. What is left is the rounding: over 48 pieces of the
-    bundled recordings, mn04_opensounds' largest of 527 probabilities to move moves by 0.002 on average and 0.025 at most; by 0.02
-    and 0.19 if rounded to 0.1 s, by 0.58 and 0.93 if padded to 10 s, as batches of mixed lengths would be.
+    The header of its recording alone determines a clip's length, and a batch of `batches` holds clips of one length: a network
+    gives each clip the scores that it gives the clip alone. Only the rounding changes them: over 48 pieces of the bundled
+    recordings, the largest change of mn04_opensounds' 527 probabilities is 0.002 on average and 0.025 at most; 0.02 and 0.19 if
+    rounded to 0.1 s, 0.58 and 0.93 if padded to 10 s, as in batches of mixed lengths.
     """
 
     def __init__(self, clips: ClipDataset, round_seconds: float = ROUND_SECONDS) -> None:
         """`clips` must keep each clip's own length (`clip_seconds=None`). All headers are read, which is a pass over the files."""
         if clips.clip_seconds is not None:
-            raise UserError(f"clips are cut to {clips.clip_seconds} s; for whole clips, open the data set with clip_seconds=None")
+            raise UserError(f"clips are cut to {clips.clip_seconds} s; for full length, open the data set with clip_seconds=None")
         multiple = round(round_seconds * clips.sample_rate)
         if multiple < 1:
             raise UserError(f"round_seconds is {round_seconds}; it must be at least one sample")
@@ -43,7 +43,7 @@ class FullLengthClips(Dataset[Clip]):
     def batches(self, batch_size: int) -> list[list[int]]:
         """Indices of all clips, in batches of one length each, the longest first: a `batch_sampler` for a DataLoader.
 
-        Several processes take every n-th of them.
+        Each of n ranks takes every n-th of them.
         """
         order = np.argsort(-self.lengths, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1)

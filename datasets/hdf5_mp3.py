@@ -1,6 +1,6 @@
 """The mp3-in-HDF5 layout of PaSST: its schema, a resumable writer and a lazy reader.
 
-A file holds three data sets of N entries: `audio_name` (N,) 'S20'; `mp3` (N,) variable-length uint8, one whole mp3 file
+A file holds three data sets of N entries: `audio_name` (N,) 'S20'; `mp3` (N,) variable-length uint8, one complete mp3 file
 each; `target` (N, ceil(K / 8)) uint8, the K-hot labels packed by numpy.packbits (class 0 is the highest bit of byte 0).
 Files written here also carry the attribute `num_classes`; the reader does not need it.
 """
@@ -43,12 +43,12 @@ class Hdf5Error(UserError):
 class Mp3Writer:
     """Write an mp3-in-HDF5 file so that it appears under its name only when it is complete.
 
-    Entries go to `<name>.part` beside the destination. Leaving the `with` block without an error renames it; leaving
-    with one keeps it, and the next writer for the same destination goes on from there: `names` says what is there.
+    Entries go to `<name>.part` next to the destination. Leaving the `with` block without an error renames it; leaving
+    with one keeps it, and the next writer for the same destination resumes from there: `names` lists its entries.
 
     Entries are committed in groups (256 entries or 32 MiB). A commit marks the .part, writes, flushes, and takes the
     mark off again. So a killed process loses the last group at most; if it died within a commit, the mark is found
-    and the .part is started anew, with a warning. Nothing is synchronised to the disk before the end: after a power
+    and the .part is written again from the start, with a warning. Nothing is synchronised to the disk before the end: after a power
     cut remove the .part.
     """
 
@@ -67,7 +67,7 @@ class Mp3Writer:
 
     @property
     def names(self) -> Set[str]:
-        """Names of the entries that are there, in order, those of an earlier run that is continued included."""
+        """Names of the entries that are there, in order, including those of the run that is resumed."""
         return self._names.keys()
 
     def __enter__(self) -> "Mp3Writer":
@@ -91,7 +91,7 @@ class Mp3Writer:
             self.part.unlink()
 
     def add(self, name: str, mp3: bytes, target: npt.ArrayLike) -> None:
-        """Append one entry: a name of up to 20 bytes, a whole mp3 file, and its (K,) labels, each 0 or 1.
+        """Append one entry: a name of up to 20 bytes, a complete mp3 file, and its (K,) labels, each 0 or 1.
 
         Raises Hdf5Error for a name that is too long or there already, an empty mp3, or a target that is not K-hot, and
         OSError when the disk is full (what was committed before stays usable).
@@ -125,7 +125,7 @@ class Mp3Writer:
         self._set_writing(False)
 
     def _resume(self) -> bool:
-        """Open the .part of an earlier run; False when it was damaged, and is removed."""
+        """Open the .part of an earlier run; False when it was damaged and has been removed."""
         try:
             self._file = h5py.File(self.part, "r+")
             if self._file.attrs[_WRITING]:
@@ -135,14 +135,14 @@ class Mp3Writer:
         except BlockingIOError as error:
             raise Hdf5Error(f"{self.part} is being written by another process; wait for it or stop it") from error
         except (OSError, KeyError, RuntimeError, ValueError) as error:
-            logger.warning("%s is damaged (%s); starting anew", self.part, error)
+            logger.warning("%s is damaged (%s); restarting", self.part, error)
             if self._file is not None:
                 self._file.close()
             self.part.unlink()
             return False
         if num_classes != self.num_classes:
             self._file.close()
-            raise Hdf5Error(f"{self.part} has {num_classes} classes, not {self.num_classes}; remove it to start anew")
+            raise Hdf5Error(f"{self.part} has {num_classes} classes, not {self.num_classes}; remove it to restart")
         self._names = dict.fromkeys(names)
         self._committed = len(names)
         return True
@@ -223,7 +223,7 @@ class Mp3Dataset(ClipDataset):
             mp3 = file[_MP3S][row].tobytes()
             target = np.unpackbits(file[_TARGETS][row], count=self.num_classes)
         except (OSError, RuntimeError, ValueError) as error:  # what h5py raises for a damaged file
-            raise AudioError(f"{where} cannot be read ({error}); is the file whole?") from error
+            raise AudioError(f"{where} cannot be read ({error}); is the file complete?") from error
         waveform = self._cut(audio.load(mp3, self.sample_rate, seconds=self._head_seconds, name=where))
         return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
 
@@ -288,9 +288,9 @@ def _check_layout(path: Path, num_classes: int) -> int:
         raise FileNotFoundError(f"{path} not found (or not a file); build it with a script of datasets.prepare")
     try:
         with _open_to_read(path) as file:
-            lacking = [key for key in (_NAMES, _MP3S, _TARGETS) if not isinstance(file.get(key), h5py.Dataset)]
-            if lacking:
-                raise Hdf5Error(f"{path} lacks {', '.join(lacking)}; it holds {', '.join(file) or 'nothing'}")
+            missing = [key for key in (_NAMES, _MP3S, _TARGETS) if not isinstance(file.get(key), h5py.Dataset)]
+            if missing:
+                raise Hdf5Error(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
             names, mp3s, targets = file[_NAMES], file[_MP3S], file[_TARGETS]
             width = -(-num_classes // 8)
             mp3_dtype = h5py.check_vlen_dtype(mp3s.dtype)

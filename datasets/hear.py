@@ -22,12 +22,12 @@ _ADVICE = "give the folder of one HEAR task, and fetch or prepare it again if it
 
 @dataclass(frozen=True)
 class HearTask:
-    """A task with one embedding for each recording ("scene"): what its metadata and its vocabulary say."""
+    """A task with one embedding for each recording ("scene"): its metadata and its vocabulary."""
 
     name: str
     path: Path
     labels: tuple[str, ...]  # by class index
-    is_multi_label: bool  # any number of labels for each file; otherwise exactly one
+    single_label: bool  # exactly one label for each file; otherwise any number
     split_mode: str  # TRAIN_VALID_TEST or one of K_FOLDS
     splits: tuple[str, ...]  # train, valid and test, or the folds
     metrics: tuple[str, ...]  # by HEAR's names ("top1_acc", "mAP", ...); the first one chooses and ranks
@@ -38,7 +38,7 @@ class HearTask:
         """Open a split at `sample_rate`, in Hz: from files of that rate, or else those of the highest rate, resampled.
 
         Names are file names, sorted. Waveforms have `clip_seconds`; `cache_dir` is that of `Recordings`. Raises FileNotFoundError
-        for what is missing, ValueError for a split that the task has not got, and for files or labels that do not fit the task.
+        for what is missing, UserError for a split that the task does not have, and for files or labels that do not fit the task.
         """
         if split not in self.splits:
             raise UserError(f"{self.path}: there is no split {split!r}; there are {', '.join(self.splits)}")
@@ -52,13 +52,13 @@ class HearTask:
         for row, name in enumerate(names):
             labels = files[name]
             if not _is_plain(name):
-                raise UserError(f"{path}: {name!r} is no plain file name")
+                raise UserError(f"{path}: {name!r} is not a plain file name")
             if not isinstance(labels, list):
-                raise UserError(f"{path}: {name} has not a list of labels but {labels!r}")
+                raise UserError(f"{path}: {name} has no list of labels but {labels!r}")
             unknown = [label for label in map(str, labels) if label not in index]
             if unknown:
                 raise UserError(f"{path}: {name} has the label {unknown[0]!r}, which is not in labelvocabulary.csv")
-            if not self.is_multi_label and len(labels) != 1:
+            if self.single_label and len(labels) != 1:
                 raise UserError(f"{path}: {name} has {len(labels)} labels; files of a multiclass task have exactly one")
             targets[row, [index[str(label)] for label in labels]] = 1
         folder = self.path / str(sample_rate if sample_rate in self.sample_rates else self.sample_rates[-1]) / split
@@ -75,7 +75,7 @@ class HearTask:
 def read_task(path: str | Path) -> HearTask:
     """Read the folder of a task, but not its splits.
 
-    Raises FileNotFoundError for what is missing, ValueError for what is damaged and for tasks with an embedding for each moment
+    Raises FileNotFoundError for what is missing, UserError for what is damaged and for tasks with an embedding for each moment
     ("event").
     """
     path = Path(path).expanduser()
@@ -99,7 +99,7 @@ def read_task(path: str | Path) -> HearTask:
         raise UserError(
             f"{path} is an event task, which needs timestamp embeddings: evaluate it with the heareval kit, or give a scene task"
         )
-    is_multi_label = value("prediction_type", ("multiclass", "multilabel")) == "multilabel"
+    single_label = value("prediction_type", ("multiclass", "multilabel")) == "multiclass"
     split_mode = value("split_mode", (TRAIN_VALID_TEST, *K_FOLDS))
     splits = ("train", "valid", "test") if split_mode == TRAIN_VALID_TEST else names("splits", 3)
     seconds = metadata.get("sample_duration")
@@ -110,7 +110,7 @@ def read_task(path: str | Path) -> HearTask:
     if not sample_rates or sample_rates[0] < 1:
         raise FileNotFoundError(f"{path} has no folder of recordings that is named by its sample rate, such as 48000; {_ADVICE}")
     labels = _read_vocabulary(path / "labelvocabulary.csv")
-    return HearTask(name, path, labels, is_multi_label, split_mode, splits, metrics, seconds, tuple(sample_rates))
+    return HearTask(name, path, labels, single_label, split_mode, splits, metrics, seconds, tuple(sample_rates))
 
 
 def _read_vocabulary(path: Path) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def _read_json(path: Path) -> dict[str, object]:
-    """The object that a file holds; FileNotFoundError, and ValueError for anything else."""
+    """The object that a file holds; FileNotFoundError, and UserError for anything else."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found; {_ADVICE}")
     try:

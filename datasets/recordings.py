@@ -30,9 +30,9 @@ class WaveformCache:
 
     What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a rate
     and a version of this code: when one of them changes, it is not found any more (and stays until the folder is removed). Files
-    appear whole, by renaming, so any number of processes may share the folder; two that meet do the same work twice. What is cut
-    off or overwritten is written anew. When the folder cannot be written to, that is said once, and all loader workers of a data
-    set go on without writing.
+    appear when they are complete, so any number of processes may share the folder; two that meet do the same work twice. A damaged
+    file is written again. When the folder cannot be written to, this is logged once, and all loader workers of a data set continue
+    without writing.
     """
 
     def __init__(self, folder: str | Path, sample_rate: int) -> None:
@@ -68,7 +68,7 @@ class WaveformCache:
     def _give_up(self, error: OSError) -> None:
         if not self._broken:
             self._broken[:] = True
-            logger.warning("the cache %s cannot be written (%s); going on without", self.folder, error.strerror or error)
+            logger.warning("the cache %s cannot be written (%s); continuing without it", self.folder, error.strerror or error)
 
 
 def _header(samples: int) -> bytes:
@@ -110,7 +110,7 @@ class Recordings(ClipDataset):
     ) -> None:
         """`targets` is (N, K) of 0 and 1, `clip_seconds` and `random_crop` are those of `ClipDataset`.
 
-        `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises ValueError, and FileNotFoundError that counts
+        `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises UserError, and FileNotFoundError that counts
         the files that are missing and names the first.
         """
         super().__init__(sample_rate, clip_seconds, random_crop)

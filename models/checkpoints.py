@@ -63,7 +63,7 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     entry = PRETRAINED[name]
 
     def check(path: Path) -> None:
-        _check_state(read_checkpoint_file(path, checksums=True), entry.arch, name)
+        _check_state(read_checkpoint_file(path, mmap=True, checksums=True), entry.arch, name)
 
     path = assets.fetch(entry.asset, check)
     state = read_checkpoint_file(path, mmap=True)
@@ -72,10 +72,11 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
-    """Return the network's architecture and front end without the weights: nothing is downloaded. Errors as `load`."""
+    """Return the network's architecture and front end; nothing is downloaded and no weights are read. Errors as `load`."""
     if name in PRETRAINED:
         return PRETRAINED[name].arch, PRETRAINED[name].mel
-    checkpoint = load(name)
+    name = os.fspath(name)
+    checkpoint = _parse(read_checkpoint_file(assets.checkpoint_path(name), mmap=True), name)
     return checkpoint.arch, checkpoint.mel
 
 

@@ -3,15 +3,15 @@
 python -m studies.int8 --model_name mn04_opensounds --dataset_dir data/opensounds --clip_seconds 3
 
 Training clips show the ranges of values (`export.py --int8`), evaluation clips are scored. Speed is that of a clip of 10 s alone
-and of 8 of them, taken in turns; medians.
+and of 8 of them, interleaved runs; medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +23,8 @@ from benchmarks import common
 from datasets import audioset
 from datasets.clip import ClipDataset
 from helpers import cli
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
+from helpers.export.quantization import to_int8
 from helpers.export.runtime import ParallelGraph
 from helpers.metrics import tagging_metrics
 from models import checkpoints
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_dir", type=Path, help="folder of the HDF5 files")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--calibration_clips", type=cli.positive_int, default=200, help="training clips that show the ranges")
-    parser.add_argument("--rounds", type=cli.positive_int, default=20, help="turns of the timing")
+    parser.add_argument("--rounds", type=cli.positive_int, default=20, help="timed runs of each export")
     return parser
 
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     training, evaluation = (part(args.dataset_dir, **options) for part in (audioset.training_set, audioset.evaluation_set))
     shown = np.linspace(0, len(training) - 1, min(args.calibration_clips, len(training)), dtype=int)
     clips = [training[int(index)].waveform.numpy() for index in shown]
-    exports = {"float": export.to_onnx(network, "float"), "int8": export.to_int8(network, "int8", clips)}
+    exports = {"float": to_onnx(network, "float"), "int8": to_int8(network, "int8", clips)}
     print(common.machine("onnxruntime"))
     for row in compare(exports, evaluation, network.mel.sample_rate, args.rounds):
         times = ", ".join(f"batch {b}: {ms:.1f} ms" for b, ms in zip(BATCHES, row.milliseconds, strict=True))
@@ -78,18 +79,14 @@ def compare(exports: dict[str, onnx.ModelProto], clips: ClipDataset, sample_rate
         waveform = clips[i].waveform.numpy()
         for name, graph in graphs.items():
             scores[name].append(graph([waveform])[0][0])
-    times: dict[str, list[list[float]]] = {name: [[] for _ in BATCHES] for name in graphs}
     noise = np.random.default_rng(0).normal(0, 0.1, (max(BATCHES), 10 * sample_rate)).astype(np.float32)
-    for number, (name, place) in common.in_turns([(name, place) for name in graphs for place in range(len(BATCHES))], rounds):
-        start = time.perf_counter()
-        graphs[name](noise[: BATCHES[place]])
-        if number:
-            times[name][place].append(1e3 * (time.perf_counter() - start))
-    targets = clips.targets()
-    return [
-        Row(name, tagging_metrics(targets, np.stack(scores[name])).mAP, len(contents[name]) / 1e6, tuple(map(median, times[name])))
-        for name in exports
-    ]
+    works = {(name, size): partial(graph, noise[:size]) for name, graph in graphs.items() for size in BATCHES}
+    times = common.measure_interleaved(works, rounds)
+    targets, rows = clips.targets(), []
+    for name in exports:
+        milliseconds = tuple(1e3 * median(times[name, size]) for size in BATCHES)
+        rows.append(Row(name, tagging_metrics(targets, np.stack(scores[name])).mAP, len(contents[name]) / 1e6, milliseconds))
+    return rows
 
 
 if __name__ == "__main__":

@@ -17,17 +17,17 @@ import logging
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 
-import ex_folder
 from datasets import folder
+from datasets.recordings import Recordings
 from helpers import cli
-from helpers.training.finetuning import finetune
+from helpers.training.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, finetune, parse
+from helpers.training.objectives import CLASSIFICATION
 from models import checkpoints
 from models.errors import UserError
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def open_data(args: argparse.Namespace) -> tuple[folder.FolderData, np.ndarray, np.ndarray]:
     """The recordings, and which of them to train and to test on: the same for all trainings."""
     data = folder.scan(args.data_dir)
-    if data.is_multi_label:
+    if not data.single_label:
         raise UserError(f"{args.data_dir} has recordings of several classes; this study needs one folder a class")
     training, test, _ = folder.split(data, args.test_share, seed=0)
     return data, training, test
@@ -88,7 +88,7 @@ def train(args: argparse.Namespace, job: Job) -> dict[str, float]:
     data, training, test = open_data(args)
     chosen = choose(data.targets, training, clips, seed)
     options = [
-        args.data_dir, "--clip_seconds", args.clip_seconds, "--batch_size", 16, "--n_epochs", args.n_epochs, "--num_workers", 0,
+        "--clip_seconds", args.clip_seconds, "--batch_size", 16, "--n_epochs", args.n_epochs, "--num_workers", 0,
         "--warm_up_len", 1, "--ramp_down_start", 1, "--ramp_down_len", args.n_epochs - 1, "--seed", seed, "--wandb", "disabled",
         "--experiment_name", f"{arm}_{clips or 'all'}_{seed}", "--cache_path", args.output_dir / "cache",
     ]  # fmt: skip
@@ -97,12 +97,36 @@ def train(args: argparse.Namespace, job: Job) -> dict[str, float]:
     else:
         arch, _ = checkpoints.architecture(args.pretrained_name)
         network = ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims]
-        options += ["--from_scratch", "--max_lr", args.scratch_lr, *network]
-    run_args = ex_folder.parse_options([str(option) for option in options])
-    split = folder.Split(np.resize(chosen, max(EPOCH_CLIPS, len(chosen))), test, test[:0])
-    task = replace(ex_folder.make_task(run_args, data, split), epoch_clips=EPOCH_CLIPS)
+        options += ["--max_lr", args.scratch_lr, *network]
+    run_args = parse(training_parser(), [str(option) for option in options])
+    task = make_task(run_args, data, np.resize(chosen, max(EPOCH_CLIPS, len(chosen))), test)
     scores, _ = finetune(run_args, torch.device("cpu"), task, args.output_dir / "runs" / run_args.experiment_name)
     return scores
+
+
+def training_parser() -> argparse.ArgumentParser:
+    """Options of one training, with the defaults of ex_folder.py."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clip_seconds", type=cli.positive_float)
+    add_options(parser, experiment_name="scarce_data")
+    add_cache_option(parser)
+    parser.set_defaults(batch_norm_momentum=0.1, **TUNED_AUGMENTATION)
+    return parser
+
+
+def make_task(run_args: argparse.Namespace, data: folder.FolderData, training: np.ndarray, test: np.ndarray) -> Task:
+    """Training clips, in epochs of `EPOCH_CLIPS`, are cropped at random, those tested on from their beginning."""
+
+    seconds, cache = run_args.clip_seconds, run_args.cache_path
+
+    def test_set(rate: int) -> Recordings:
+        return data.clips(test, sample_rate=rate, clip_seconds=seconds, cache_dir=cache)
+
+    def training_set(rate: int) -> Recordings:
+        return data.clips(training, sample_rate=rate, clip_seconds=seconds, random_crop=True, cache_dir=cache)
+
+    labels = data.class_names
+    return Task(CLASSIFICATION, len(labels), labels, seconds, training_set, test_set, test_set, EPOCH_CLIPS)
 
 
 def choose(targets: np.ndarray, training: np.ndarray, clips: int | None, seed: int) -> np.ndarray:

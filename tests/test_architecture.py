@@ -7,17 +7,30 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("models", "datasets", "helpers")
+# What each package may import; of a dotted name that module alone.
 MAY_IMPORT = {
     "models": {"models"},
-    "datasets": {"datasets", "models"},  # of models only what has no torch: errors and files
+    "datasets": {"datasets", "models.errors", "models.files", "models.command"},
     "helpers": {"models", "datasets", "helpers"},
+    "benchmarks": {"models", "datasets", "helpers", "benchmarks"},
+    "studies": {"models", "datasets", "helpers", "benchmarks", "studies"},
 }
+# Which other packages of helpers each of them may import; modules directly in helpers serve all of them and import none.
+HELPERS = {
+    "training": set(),
+    "export": set(),
+    "probing": set(),
+    "costs": set(),
+    "distillation": {"training"},
+    "tagger": {"export"},
+}
+WITHOUT_TORCH = ("helpers.tagger", "helpers.export", "helpers.export.runtime", "helpers.costs.tables")
 
 
 def module_name(path: Path) -> str:
@@ -25,12 +38,13 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+FILES = {module_name(path): path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))}
 SCRIPTS = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
 MODULES = FILES | SCRIPTS
 
 
-def imports(name: str, path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(name: str, path: Path) -> list[tuple[str, bool]]:
     """Every name that a file imports, "package.module" or "package.module.attribute", and whether at import time.
 
     Imports inside functions and under `if TYPE_CHECKING` are not at import time.
@@ -53,7 +67,7 @@ def imports(name: str, path: Path) -> Iterator[tuple[str, bool]]:
                 )
                 yield from walk(child, at_import and not later)
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
+    return list(walk(ast.parse(path.read_text(encoding="utf-8")), True))
 
 
 def project_module(imported: str) -> str | None:
@@ -66,7 +80,10 @@ def project_module(imported: str) -> str | None:
 
 
 def test_there_is_something_to_check():
-    assert {"models", "models.network", "datasets", "helpers"} <= set(FILES)
+    assert {"models", "models.network", "datasets", "helpers", "benchmarks.speed", "studies.common"} <= set(FILES)
+    assert {name.split(".")[1] for name in FILES if name.startswith("helpers.") and FILES[name].name == "__init__.py"} == set(
+        HELPERS
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -74,17 +91,27 @@ def test_packages_import_only_what_they_may(name):
     package = name.split(".")[0]
     for imported, _ in imports(name, FILES[name]):
         top = imported.split(".")[0]
-        assert top not in SCRIPTS, f"{name} imports the script {top}"
         assert top != "tests", f"{name} imports {imported}"
-        if top in PACKAGES:
-            assert top in MAY_IMPORT[package], f"{name} imports {imported}"
+        if top in MAY_IMPORT:
+            assert {top, project_module(imported)} & MAY_IMPORT[package], f"{name} imports {imported}"
             assert project_module(imported) in FILES, f"{name} imports {imported}, which is not there"
 
 
+def test_packages_of_helpers_depend_in_one_direction():
+    for name in FILES:
+        top, _, rest = name.partition(".")
+        own = rest.split(".")[0]
+        for imported, _ in imports(name, FILES[name]) if top == "helpers" else ():
+            first, _, rest = imported.partition(".")
+            other = rest.split(".")[0]
+            if first == "helpers" and other in HELPERS and other != own:
+                assert other in HELPERS.get(own, ()), f"{name} imports {imported}"
+
+
 def test_nobody_imports_a_script():
-    for name, path in SCRIPTS.items():
+    for name, path in MODULES.items():
         for imported, _ in imports(name, path):
-            assert imported.split(".")[0] not in SCRIPTS, f"{name} imports {imported}"
+            assert imported.split(".")[0] not in SCRIPTS, f"{name} imports the script {imported}"
 
 
 def test_no_cycles():
@@ -114,13 +141,15 @@ def test_every_package_has_an_init():
 
 CHECK = """
 import importlib, importlib.util, os, pathlib, sys, threading
-root, modules, scripts = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
+root, without_torch, modules = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
 sys.argv[1:] = ["--no-such-option", "no-such-argument"]
 before, threads = os.getcwd(), threading.active_count()
-for name in modules + scripts:
-    if name:
-        module = importlib.import_module(name)
-        assert pathlib.Path(module.__file__).is_relative_to(root), (name, module.__file__)
+for name in without_torch:
+    importlib.import_module(name)
+    assert "torch" not in sys.modules, f"{name} imports torch"
+for name in modules:
+    module = importlib.import_module(name)
+    assert pathlib.Path(module.__file__).is_relative_to(root), (name, module.__file__)
 assert os.getcwd() == before and threading.active_count() == threads
 assert not os.listdir("."), os.listdir(".")
 """
@@ -128,7 +157,7 @@ assert not os.listdir("."), os.listdir(".")
 
 def test_importing_prints_nothing_reads_no_arguments_and_works_from_anywhere(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", CHECK, str(ROOT), ",".join(FILES), ",".join(SCRIPTS)]
+    command = [sys.executable, "-c", CHECK, str(ROOT), ",".join(WITHOUT_TORCH), ",".join(MODULES)]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert (result.stdout, result.stderr) == ("", "")

@@ -25,7 +25,7 @@ SMALL = Protocol(grid_points=1, hidden_size=16, lrs=(3e-3,), hidden_layers=(1,),
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 10 recordings that a spectrum tells apart."""
+    """Two classes of 10 recordings with different spectra."""
     folder = tmp_path_factory.mktemp("data") / "tones"
     rng = np.random.default_rng(0)
     time = np.arange(6400) / 32000
@@ -42,12 +42,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Train in threads of this process with a small protocol; return the layers of each probe that is trained."""
     layers = []
 
-    def train(request: probe_runs.Request) -> dict:
+    def train(request: probe_runs.ProbeRequest) -> dict:
         layers.append(request.layers)
         return original(request)
 
-    original = probe_runs.train
-    monkeypatch.setattr(probe_runs, "train", train)
+    original = probe_runs.train_probe
+    monkeypatch.setattr(probe_runs, "train_probe", train)
     monkeypatch.setattr(probe_runs, "ProcessPoolExecutor", lambda processes, _: ThreadPoolExecutor(processes))
     monkeypatch.setattr(ex_embeddings, "HEAR", SMALL)
     return layers
@@ -121,15 +121,15 @@ def test_signals_live_in_the_random_network(tones: Path, tiny_checkpoint: Path) 
 def test_an_interruption_keeps_what_is_trained(
     tones: Path, tiny_checkpoint: Path, tmp_path: Path, trained: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = probe_runs.train
+    train = probe_runs.train_probe
 
-    def killed(request: probe_runs.Request) -> dict:
+    def killed(request: probe_runs.ProbeRequest) -> dict:
         if len(trained) == 2:
             raise KeyboardInterrupt
         return train(request)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(probe_runs, "train", killed)
+        patch.setattr(probe_runs, "train_probe", killed)
         run(tones, tiny_checkpoint, tmp_path, "--layers", "mel", "block5", "block11")
     assert len(trained) == 2
     assert run(tones, tiny_checkpoint, tmp_path, "--layers", "mel", "block5", "block11") == 0
@@ -163,7 +163,7 @@ def test_mistakes_end_in_one_line(
     assert "names" in twice
 
 
-def test_the_figure_tells_what_it_shows(tmp_path: Path) -> None:
+def test_the_figure_shows_each_layer(tmp_path: Path) -> None:
     from matplotlib import figure
 
     layers = ["mel", "block0", "se4", "block4", "embedding", "logits"]

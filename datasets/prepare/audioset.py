@@ -4,7 +4,7 @@ r"""Turn a folder of AudioSet recordings and AudioSet's CSV into the HDF5 file t
         --output data/audioset/eval_segments_mp3.hdf
 
 The recordings are the 10 s segments, one file each, named by YouTube id with or without a leading 'Y', in any format
-libsndfile reads, also in subfolders. A run that was broken off goes on where it stopped. What is missing or unreadable
+libsndfile reads, also in subfolders. An interrupted run resumes where it stopped. What is missing or unreadable
 is listed in <output>.report.tsv.
 """
 
@@ -18,7 +18,8 @@ from pathlib import Path
 from datasets import audio
 from datasets.audioset import NUM_CLASSES
 from datasets.labels import audioset_mids
-from datasets.prepare import Recording, positive_int, write_recordings, write_report
+from datasets.prepare.command_line import command_parser, positive_int
+from datasets.prepare.conversion import Recording, write_recordings, write_report
 from models.command import run
 from models.errors import UserError
 
@@ -40,7 +41,7 @@ class Segment:
 def read_segments(path: str | Path) -> list[Segment]:
     """Read an AudioSet CSV: comment lines begin with '#', others are `id, start, end, "mid,mid,..."`.
 
-    Raises FileNotFoundError, and ValueError, with the line, for a row of another form, an unknown MID or a repeated id.
+    Raises FileNotFoundError, and UserError, with the line, for a row of another form, an unknown MID or a repeated id.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,7 +54,7 @@ def read_segments(path: str | Path) -> list[Segment]:
                 if row and not row[0].startswith("#"):
                     segment = _parse_row(row, known)
                     if segment.youtube_id in segments:
-                        raise UserError(f"id {segment.youtube_id} is there for the second time")
+                        raise UserError(f"id {segment.youtube_id} is there twice")
                     segments[segment.youtube_id] = segment
         except (ValueError, csv.Error) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
@@ -68,7 +69,7 @@ def _parse_row(row: Sequence[str], known_mids: Container[str]) -> Segment:
         raise UserError(f'{row} is not `id, start, end, "mid,mid,..."` as in AudioSet\'s CSV files') from error
     unknown = [mid for mid in segment.mids if mid not in known_mids]
     if unknown:
-        raise UserError(f"{', '.join(unknown)} is none of AudioSet's {NUM_CLASSES} class identifiers (MIDs)")
+        raise UserError(f"{', '.join(unknown)} is not among AudioSet's {NUM_CLASSES} class identifiers (MIDs)")
     return segment
 
 
@@ -103,11 +104,7 @@ def to_recordings(segments: Sequence[Segment], files: dict[str, str]) -> list[Re
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.audioset",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("audioset", __doc__)
     parser.add_argument("--csv", required=True, type=Path, help="AudioSet's list, such as balanced_train_segments.csv")
     parser.add_argument("--audio_dir", required=True, type=Path, help="folder of the recordings; subfolders count")
     parser.add_argument(
@@ -116,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="HDF5 file to write: {balanced_train,unbalanced_train,eval}_segments_mp3.hdf, in the data set's folder",
     )
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads (default: %(default)s)")
     return parser
 
 

@@ -7,7 +7,7 @@ digits: the 1797 handwritten digits, 8 x 8 pixels, that scikit-learn ships (E. A
 one writer after the other, and the last fifth is validated on, so that its writers are probably new.
 
 letters: 26 letters, upper and lower case in one class, and ten digits, drawn in white on black with the fonts (.ttf, .otf) below
---fonts_dir; Debian's package fonts-aenigma has 465 very different ones. Whole families, one in five, are validated on.
+--fonts_dir; Debian's package fonts-aenigma has 465 very different ones. One font family in five is validated on.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.images import PARTS
+from datasets.prepare.command_line import command_parser
 from models.command import run
 from models.errors import UserError
 from models.files import replacing_folder
@@ -36,7 +37,7 @@ VALIDATION_SHARE = 5  # one in so many
 
 
 def prepare(data_set: str, fonts_dir: Path | None, output_dir: Path) -> None:
-    """Write the images. Raises OSError, and ValueError where a folder holds something already, or no fonts."""
+    """Write the images. Raises OSError, and UserError where a folder holds something already, or no fonts."""
     if output_dir.exists() and any(output_dir.iterdir()):
         raise UserError(f"{output_dir} is not empty; remove it, or give another --output_dir")
     images = digits() if data_set == "digits" else letters(fonts_dir)
@@ -72,7 +73,7 @@ def letters(fonts_dir: Path) -> Iterator[tuple[str, str, str, np.ndarray]]:
         try:
             font = ImageFont.truetype(path, FONT_SIZE)
         except OSError as error:
-            raise UserError(f"{path} is no font that can be read: {error}") from error
+            raise UserError(f"{path} is not a readable font: {error}") from error
         part = PARTS[_hashed(family(font.getname()[0] or path.stem)) % VALIDATION_SHARE == 0]
         for character in string.ascii_letters + string.digits:
             pixels = drawn(font, character)
@@ -116,9 +117,7 @@ def _hashed(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.characters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("characters", __doc__)
     parser.add_argument("data_set", choices=("digits", "letters"), help="which set")
     parser.add_argument("--fonts_dir", type=Path, help="folder of the fonts that letters are drawn with")
     parser.add_argument("--output_dir", required=True, type=Path, help="folder to write")

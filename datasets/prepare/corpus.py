@@ -1,4 +1,4 @@
-"""The corpus of datasets.prepare.opensounds as raw material: its clips, ways to choose among them, and folders made of them."""
+"""The corpus of datasets.prepare.opensounds as raw material: its clips, selections of them, and folders made of them."""
 
 import hashlib
 import io
@@ -48,7 +48,7 @@ class Corpus:
     """The clips of a folder that datasets.prepare.opensounds built, and their mp3s."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises FileNotFoundError, and ValueError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
+        """Raises FileNotFoundError, and UserError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
         advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
         columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
         self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]
@@ -57,10 +57,10 @@ class Corpus:
             names = Mp3Dataset(path, num_classes=audioset.NUM_CLASSES).names  # also checks the file
             mp3s = h5py.File(path, "r", locking=False)["mp3"]
             self._places |= {name: (mp3s, row) for row, name in enumerate(names)}
-        lacking = [clip.name for clip in self.clips if clip.name not in self._places]
+        missing = [clip.name for clip in self.clips if clip.name not in self._places]
         unknown = {label for clip in self.clips for label in clip.all_labels}.difference(audioset_labels())
-        if lacking or unknown or not self.clips:
-            damage = f"{len(lacking)} of {len(self.clips)} clips are in no HDF5 file, {len(unknown)} labels are not AudioSet's"
+        if missing or unknown or not self.clips:
+            damage = f"{len(missing)} of {len(self.clips)} clips are in no HDF5 file, {len(unknown)} labels are not AudioSet's"
             raise UserError(f"{folder / 'clips.csv'}: {damage}; {advice}")
 
     def mp3(self, clip: CorpusClip) -> bytes:
@@ -95,7 +95,7 @@ def by_class(clips: Sequence[CorpusClip]) -> dict[str, list[CorpusClip]]:
 def choose_classes(splits: Sequence[dict[str, list[CorpusClip]]], count: int) -> list[str]:
     """The `count` classes with the most recordings, sorted by name; each has `ENOUGH_RECORDINGS` in every one of the splits.
 
-    A class that another one implies (Cymbal beside Hi-hat) is left out: its clips may sound like those of the other.
+    A class that another one implies (Cymbal next to Hi-hat) is left out: its clips may sound like those of the other.
     """
     recordings = [{label: {clip.recording for clip in clips} for label, clips in split.items()} for split in splits]
     enough = [label for label in recordings[0] if all(len(split.get(label, ())) >= ENOUGH_RECORDINGS for split in recordings)]
@@ -145,16 +145,16 @@ def write_origins(folder: Path, origins: Iterable[tuple[str, CorpusClip]]) -> No
 
 
 def make_folder(corpus_dir: Path, output_dir: Path, title: str, about: str, write: Callable[[Corpus, Path], str]) -> str | None:
-    """Let `write` fill a temporary folder beside `output_dir`, add README.txt, then rename it; returns the summary of `write`.
+    """Let `write` fill a temporary folder next to `output_dir`, add README.txt, then rename it; returns the summary of `write`.
 
     A folder with this title that is there is left as it is, and None returned. Raises FileExistsError for another one that is not
     empty, and the errors of `Corpus` and of `write`; then nothing is left behind.
     """
     readme, output_dir = output_dir / "README.txt", output_dir.resolve()
-    if readme.is_file() and readme.read_text(encoding="utf-8").startswith(title):
+    if readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(title):
         return None
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} exists and is something else; remove it or choose another --output_dir")
+        raise FileExistsError(f"{output_dir} exists and holds something else; remove it or choose another --output_dir")
     corpus = Corpus(corpus_dir)
     with replacing_folder(output_dir) as folder:
         summary = write(corpus, folder)

@@ -3,8 +3,8 @@ r"""Turn the download of TAU Urban Acoustic Scenes 2020 Mobile, development, int
     python -m datasets.prepare.dcase20 --source downloads --output_dir data/dcase20
 
 The download is the folder of the zips that https://zenodo.org/record/3670167 gives, or of what they hold: that one can also be
-read as it is. Recordings are copied as they are, 44.1 kHz in 24 bits, or resampled (--sample_rate 32000) to mono in 16 bits. A run
-that was broken off goes on where it stopped. What is missing or unreadable is listed in <output_dir>/report.tsv.
+read as it is. Recordings are copied as they are, 44.1 kHz in 24 bits, or resampled (--sample_rate 32000) to mono in 16 bits. An
+interrupted run resumes where it stopped. What is missing or unreadable is listed in <output_dir>/report.tsv.
 """
 
 import argparse
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets import dcase20
-from datasets.prepare import check_count, positive_int, write_bytes, write_report, write_wavs
+from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.conversion import write_bytes, write_report, write_wavs
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
@@ -23,7 +24,7 @@ TABLES = ("meta.csv", *(f"evaluation_setup/fold1_{part}.csv" for part in ("train
 def prepare(source: Path, output_dir: Path, sample_rate: int | None, num_workers: int) -> None:
     """Write meta.csv, evaluation_setup/ and audio/, the recordings of the fold only (the official fold leaves some out).
 
-    Raises OSError and ValueError, warns of counts that are not the published ones.
+    Raises OSError and UserError, warns of counts that are not the published ones.
     """
     if source.resolve() == output_dir.resolve():
         raise UserError(f"{source} is --output_dir as well; it can be read as it is, or give another --output_dir")
@@ -46,22 +47,20 @@ def prepare(source: Path, output_dir: Path, sample_rate: int | None, num_workers
 
 
 def _check_rate(output_dir: Path, sample_rate: int | None) -> None:
-    """Refuse to go on at another rate than the run before."""
+    """Refuse to resume at another rate than that of the run before."""
     note, rate = output_dir / "audio_rate.txt", str(sample_rate or "as downloaded")
-    begun_at = note.read_text(encoding="utf-8") if note.is_file() else rate
-    if begun_at != rate:
-        raise UserError(f"{output_dir} was begun at another rate ({begun_at}); remove it or give another --output_dir")
+    rate_before = note.read_text(encoding="utf-8") if note.is_file() else rate
+    if rate_before != rate:
+        raise UserError(f"{output_dir} has recordings at another rate ({rate_before}); remove it or give another --output_dir")
     write_bytes(note, rate.encode())
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.dcase20", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("dcase20", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
     parser.add_argument("--output_dir", type=Path, default=dcase20.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--sample_rate", type=positive_int, help="rate in Hz to resample to (default: the files as they are)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes (default: %(default)s)")
     return parser
 
 

@@ -2,8 +2,8 @@ r"""Turn the download of ESC-50 into 32 kHz recordings, which are read faster th
 
     python -m datasets.prepare.esc50 --source ESC-50-master.zip --output_dir data/esc50
 
-The download is the zip of https://github.com/karolpiczak/ESC-50, or the folder that it holds. A run that was broken off goes on
-where it stopped. What is missing or unreadable is listed in <output_dir>/report.tsv.
+The download is the zip of https://github.com/karolpiczak/ESC-50, or the folder that it holds. An interrupted run resumes where
+it stopped. What is missing or unreadable is listed in <output_dir>/report.tsv.
 """
 
 import argparse
@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import esc50
-from datasets.prepare import check_count, positive_int, write_bytes, write_report, write_wavs
+from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.conversion import write_bytes, write_report, write_wavs
 from datasets.prepare.downloads import Download
 from models.command import run
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
-    """Write audio_32k/, then meta/esc50.csv. Raises OSError and ValueError, warns of counts that are not the published ones."""
+    """Write audio_32k/, then meta/esc50.csv. Raises OSError and UserError, warns of counts that are not the published ones."""
     download = Download(source)
     meta = output_dir / "meta" / "esc50.csv"
     write_bytes(meta, download.read_required("meta/esc50.csv"))
@@ -38,14 +39,12 @@ def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.esc50", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("esc50", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="ESC-50-master.zip, or the extracted folder")
     parser.add_argument(
         "--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB (default: %(default)s)"
     )
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes (default: %(default)s)")
     return parser
 
 

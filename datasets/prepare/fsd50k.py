@@ -3,7 +3,7 @@ r"""Turn the download of FSD50K into the three HDF5 files of mp3s that training 
     python -m datasets.prepare.fsd50k --source downloads --output_dir data/fsd50k
 
 The download is the folder of the zips that https://zenodo.org/record/4060432 gives, or of what they hold. The recordings come in
-split archives (.z01, .z02, ..., .zip), which must be joined or extracted first. A run that was broken off goes on where it
+split archives (.z01, .z02, ..., .zip), which must be joined or extracted first. An interrupted run resumes where it
 stopped. What is missing or unreadable is listed in <output_dir>/FSD50K.{train,val,eval}_mp3.hdf.report.tsv.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from datasets import fsd50k
 from datasets.csv_table import read_table
-from datasets.prepare import Recording, check_count, positive_int, write_bytes, write_recordings, write_report
+from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.conversion import Recording, write_bytes, write_recordings, write_report
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
@@ -23,7 +24,7 @@ _TRUTH = "FSD50K.ground_truth"
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
-    """Write the ground truth and three files. Raises OSError and ValueError, warns of counts that are not as published."""
+    """Write the ground truth and three files. Raises OSError and UserError, warns of counts that are not as published."""
     download = Download(source)
     for table in ("vocabulary.csv", "dev.csv", "eval.csv"):
         write_bytes(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
@@ -41,7 +42,7 @@ def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
 
 
 def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> dict[str, list[Recording]]:
-    """Recordings of each part, named <fname>.mp3. Raises ValueError, with the file, for unknown labels, splits and file names."""
+    """Recordings of each part, named <fname>.mp3. Raises UserError, with the file, for unknown labels, splits and file names."""
     parts: dict[str, list[Recording]] = {part: [] for part in PUBLISHED}
     for half, columns in (("dev", ("fname", "labels", "mids", "split")), ("eval", ("fname", "labels", "mids"))):
         for row in read_table(truth / f"{half}.csv", columns):
@@ -55,12 +56,10 @@ def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.fsd50k", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("fsd50k", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
     parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write (default: %(default)s)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads (default: %(default)s)")
     return parser
 
 

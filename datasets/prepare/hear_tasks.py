@@ -3,19 +3,19 @@
     python -m datasets.prepare.hear_tasks --corpus_dir data/opensounds --output_dir data/opensounds_hear
 
 They are not tasks of HEAR, and no figure measured on them can be compared with one of HEAR's. tasks/ holds a folder for each with
-wavs of 3 s at 32 kHz, README.txt says what they are, and origins.csv which clip of the corpus each file was made of. A file has one
-of the task's labels, which are AudioSet's; the score is the accuracy.
+wavs of 3 s at 32 kHz, README.txt describes them, and origins.csv names the clip of the corpus that each file was made of. A file
+has one of the task's labels, which are AudioSet's; the score is the accuracy.
 
 All clips are of the corpus's evaluation split, in five folds. The bundled mn04_opensounds was trained on the other splits (and
-chosen by its score on this one). There are more clips in those, but what a network was trained on, its last layers know by heart:
-probes that learn from it would tell that, and not what the layers are good for. Folds share no source:
+selected by its score on this one). Those have more clips, but the last layers of a network have memorised its training data:
+probes on it would measure that, and not how useful the layers are. Folds share no source:
 
 instruments: eight families. A source is an instrument of the soundfont with all its phrases, a drum of it in all its kits, or a
-recording, so those that are tested were not heard in training. Single instruments as classes would not allow that: most have one
+recording, so those that are tested are not in training. Single instruments as classes would not allow that: most have one
 source.
 
 speech: the kinds of speaker that there are; children are missing. A source is a speaker, of ten people and four synthetic voices.
-Who of them speaks would make more classes, but each had another microphone: mean spectra are enough to tell.
+Who of them speaks would make more classes, but each had another microphone: mean spectra are enough to tell them apart.
 
 animals: six labels with at least 5 recordings. vehicles: six labels with at least 3, so few clips that one is 3 % of the accuracy.
 Here a source is a recording, and numbered ones of one package (carhorn1, carhorn2) may be of one car, as may those of
@@ -38,6 +38,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.csv_table import write_table
 from datasets.location import data_dir
+from datasets.prepare.command_line import command_parser
 from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
 from models.command import run
 from models.errors import UserError
@@ -84,17 +85,17 @@ TITLE = "Four tasks in the layout of HEAR 2021's. These are NOT tasks of HEAR."
 ABOUT = """\
 Other recordings and other labels in the same file layout, to compare embeddings on real sound. No figure measured here can be
 compared with one of HEAR. Made from the evaluation split of the corpus of datasets.prepare.opensounds by
-python -m datasets.prepare.hear_tasks; with --help, it tells what the tasks are and why."""
+python -m datasets.prepare.hear_tasks; --help explains the tasks."""
 
 
 def source_of(recording: str) -> str:
-    """What a recording has in common with others that sound alike (see `SOURCES`)."""
+    """What a recording shares with others that sound alike (see `SOURCES`)."""
     found = next(filter(None, (re.search(pattern, recording) for pattern in SOURCES)), None)
     return "/".join(found.groups()) if found else recording
 
 
 def choose_clips(clips: Sequence[CorpusClip], labels: Sequence[str]) -> dict[str, list[CorpusClip]]:
-    """Clips of each label, out of those that have one of the labels alone; ValueError if the sources are too few for folds."""
+    """Clips of each label, out of those that have one of the labels alone; UserError if the sources are too few for folds."""
     classes: dict[str, list[CorpusClip]] = {label: [] for label in labels}
     for clip in clips:
         own = [label for label in labels if label in clip.all_labels]
@@ -167,9 +168,7 @@ def prepare(corpus_dir: Path, output_dir: Path) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.hear_tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("hear_tasks", __doc__)
     for option, default, text in (
         ("--corpus_dir", data_dir("opensounds"), "folder of the open corpus"),
         ("--output_dir", data_dir("opensounds_hear"), "folder to write"),

@@ -6,10 +6,10 @@ r"""Build stand-ins for ESC-50, FSD50K and TAU Urban Acoustic Scenes 2020 Mobile
 
 They are there to try ex_esc50.py, ex_fsd50k.py and ex_dcase20.py on real sound where the published data sets cannot be had. They
 have the published layouts, but other recordings and other classes: no figure measured on them can be compared with one of the
-published sets. README.txt in each folder says so too, and origins.csv which clip of the corpus each file was made of.
+published sets. README.txt in each folder repeats this, and origins.csv names the clip of the corpus that each file was made of.
 
-esc50: 50 classes and five folds from the corpus's evaluation split alone: the bundled mn04_opensounds was not trained on it, though
-chosen by it. Folds share no recording, but other notes of one instrument. fsd50k: the 200 most frequent labels, the mp3s of the
+esc50: 50 classes and five folds from the corpus's evaluation split alone: the bundled mn04_opensounds was not trained on it, but
+selected by it. Folds share no recording, but other notes of one instrument. fsd50k: the 200 most frequent labels, the mp3s of the
 corpus unchanged. dcase20: ten classes of sound stand for the scenes, the packages that the recordings come from for cities, fixed
 filters for the devices other than a; short clips are repeated to fill 10 s.
 """
@@ -30,7 +30,7 @@ from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.location import data_dir
-from datasets.prepare import positive_int
+from datasets.prepare.command_line import command_parser, positive_int
 from datasets.prepare.corpus import (
     Corpus,
     CorpusClip,
@@ -133,7 +133,7 @@ def write_fsd50k(corpus: Corpus, folder: Path) -> str:
 
 
 def device_sound(waveform: np.ndarray, device: str) -> np.ndarray:
-    """What a made-up device makes of (samples,) at `WAV_RATE`: a smooth gain over frequency; "a" records what there is."""
+    """Filter (samples,) at `WAV_RATE` by a made-up device: a smooth gain over frequency; device "a" changes nothing."""
     if device == "a":
         return waveform
     gains = np.random.default_rng(dcase20.DEVICES.index(device)).normal(0, 5, 8)  # dB at eight frequencies
@@ -144,7 +144,7 @@ def device_sound(waveform: np.ndarray, device: str) -> np.ndarray:
 
 
 def assign_cities(clips: Iterable[CorpusClip]) -> dict[str, str]:
-    """City of each package. The two largest packages of the evaluation split are in cities that training has not got."""
+    """City of each package. The two largest packages of the evaluation split are in cities without training clips."""
     sizes = Counter((clip.is_eval, clip.package) for clip in clips)
     packages = sorted(sizes, key=lambda key: (-sizes[key], key))
     train = [package for is_eval, package in packages if not is_eval]
@@ -199,9 +199,7 @@ def prepare(data_set: str, write: Callable[[Corpus, Path], str], corpus_dir: Pat
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.stand_ins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("stand_ins", __doc__)
     commands = parser.add_subparsers(dest="data_set", required=True)
     for data_set, published in PUBLISHED.items():
         show_defaults = argparse.ArgumentDefaultsHelpFormatter

@@ -1,7 +1,7 @@
 """Embeddings of data sets, computed once for each model, choice of layers and state of the data.
 
-The cache is a folder for each of these. It holds info.json, which tells the choice, and arrays of `CHUNK_CLIPS` rows that appear
-one after the other: an interrupted run goes on where it was.
+The cache has a folder for each of these. It holds info.json, which describes them, and arrays of `CHUNK_CLIPS` rows that are
+written one after the other: an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StoredClips:
     """The embeddings of a data set in the cache."""
 
     folder: Path
-    info: dict[str, Any]  # all that they depend on, see `describe`
+    info: dict[str, Any]  # all that they depend on, see `cache_info`
     columns: dict[str, slice]  # of each layer
 
     def read(self, layers: Sequence[str]) -> np.ndarray:
@@ -44,11 +44,11 @@ class StoredClips:
 
 
 def embed_clips(model: EmbeddingModel, clips: ClipDataset, cache_dir: str | Path, num_workers: int = 0) -> StoredClips:
-    """Compute `model.scenes` of all clips, as far as they are not in the cache.
+    """Compute `model.scenes` of all clips that are not in the cache.
 
     Raises AudioError for a recording that cannot be used.
     """
-    info = describe(model, clips)
+    info = cache_info(model, clips)
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(info).encode()).hexdigest()[:32]
     write_atomically(folder / "info.json", lambda file: file.write(json.dumps(info, indent=1).encode()))
     with tqdm(total=len(clips), desc="embedding", unit="clip", disable=None, leave=False) as bar:
@@ -63,7 +63,7 @@ def embed_clips(model: EmbeddingModel, clips: ClipDataset, cache_dir: str | Path
     return StoredClips(folder, info, model.columns)
 
 
-def describe(model: EmbeddingModel, clips: ClipDataset) -> dict[str, Any]:
+def cache_info(model: EmbeddingModel, clips: ClipDataset) -> dict[str, Any]:
     """Return all that embeddings depend on."""
     weights = hashlib.sha256()
     for name, tensor in model.network.state_dict().items():

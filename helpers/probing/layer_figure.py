@@ -1,4 +1,4 @@
-"""The figure of a layer study: scores of probes against the layer that they are trained on."""
+"""The figure of a layer study: scores of probes over the layer that they are trained on."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ HEAR = Protocol()
 
 @dataclass(frozen=True)
 class FoldResult:
-    """The score of a test split and how the network that was tested on it came about."""
+    """The score of a test split, and how the tested network was chosen."""
 
     test_split: str
     score: float  # of the test split
@@ -95,7 +95,7 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What `probe` found: the best configuration of the grid and, with it, a result for each fold (one without folds)."""
+    """The best configuration of the grid and its result for each fold (one without folds)."""
 
     configuration: Configuration
     folds: tuple[FoldResult, ...]
@@ -116,7 +116,7 @@ def probe(
     targets: np.ndarray,
     splits: Sequence[str] | np.ndarray,
     *,
-    is_multi_label: bool,
+    single_label: bool,
     metric: str,
     folds: bool,
     seed: int = 0,
@@ -125,11 +125,11 @@ def probe(
     """Train a grid of shallow networks on embeddings (N, D) with targets (N, K) of 0 and 1; return the scores of the best one.
 
     `splits` (N,) names the split of each recording. With `folds`, each of at least 3 splits in turn is the test split, the next one
-    (in sorted order) validates, the others train; the grid is searched on the first fold, and what was best there is trained anew
-    on the others. Without, the splits are "train", "valid" and "test".
+    (in sorted order) validates, the others train; the grid is searched on the first fold, and the best configuration is trained
+    again on the others. Without, the splits are "train", "valid" and "test".
 
-    The networks see the embeddings as they are, without normalisation. `is_multi_label` chooses binary cross-entropy, and otherwise
-    each row has exactly one class and the loss is cross-entropy. `metric` is one of `METRICS`. Computes on the CPU with torch's
+    The networks see the embeddings as they are, without normalisation. With `single_label` each row has exactly one
+    class and the loss is cross-entropy, else binary cross-entropy. `metric` is one of `METRICS`. Computes on the CPU with torch's
     current number of threads; the same seed and threads give the same result to the bit. Torch's own generator stays as it is.
 
     Raises `ValueError` for shapes that do not fit, embeddings that are not finite, missing splits, targets that no network could
@@ -137,7 +137,7 @@ def probe(
     """
     if metric not in METRICS:
         raise UserError(f"unknown metric {metric!r}; use one of {', '.join(METRICS)}")
-    task = _Task(np.array(embeddings, np.float32), np.asarray(targets), is_multi_label, METRICS[metric], protocol)
+    task = _Task(np.array(embeddings, np.float32), np.asarray(targets), single_label, METRICS[metric], protocol)
     names = np.asarray(splits)
     if names.shape != (len(task.targets),):
         raise UserError(f"{len(task.targets)} embeddings need as many names of splits, got an array of shape {names.shape}")
@@ -197,7 +197,7 @@ class _Task:
         self,
         embeddings: np.ndarray,
         targets: np.ndarray,
-        is_multi_label: bool,
+        single_label: bool,
         metric: Callable[[np.ndarray, np.ndarray], float],
         protocol: Protocol,
     ) -> None:
@@ -208,16 +208,16 @@ class _Task:
             raise UserError(f"{len(damaged)} of {len(embeddings)} embeddings are not finite, the first in row {damaged[0]}")
         if not np.isin(targets, (0, 1)).all():
             raise UserError("targets must be 0 or 1")
-        if not is_multi_label and (targets.sum(1) != 1).any():
+        if single_label and (targets.sum(1) != 1).any():
             row = np.flatnonzero(targets.sum(1) != 1)[0]
             raise UserError(f"row {row} has {targets[row].sum()} classes, not exactly one; such tasks are multi-label")
         if (targets == targets[:1]).all():
             raise UserError("all targets are the same, so there is nothing to learn; at least two classes need recordings")
         self.embeddings = torch.from_numpy(embeddings)
         self.targets = targets.astype(np.uint8)
-        self.loss = functional.binary_cross_entropy_with_logits if is_multi_label else functional.cross_entropy
+        self.loss = functional.cross_entropy if single_label else functional.binary_cross_entropy_with_logits
         self.loss_targets = torch.from_numpy(targets.astype(np.float32))  # of classes, (N, K), or probabilities
-        self.is_multi_label = is_multi_label
+        self.single_label = single_label
         self.metric = metric
         self.protocol = protocol
 
@@ -242,7 +242,7 @@ class _Task:
         network.eval()
         logits = torch.cat([network(self.embeddings[batch]) for batch in rows.split(self.protocol.batch_size)])
         # Logarithms order the clips of a class as the probabilities do that the kit ranks, but do not saturate.
-        scores = logits if self.is_multi_label else logits.log_softmax(1)
+        scores = logits.log_softmax(1) if self.single_label else logits
         return self.metric(self.targets[rows.numpy()], scores.numpy())
 
     def train(self, parts: _Parts, configuration: Configuration, seed: int) -> FoldResult:
@@ -269,7 +269,7 @@ class _Task:
                 if weights is None or score > best:
                     best, best_epoch, weights = score, epoch, copy.deepcopy(network.state_dict())
                 if best == highest or epoch - best_epoch >= protocol.patience * protocol.check_every:
-                    break  # nothing beats a perfect score: going on would change nothing
+                    break  # nothing beats a perfect score
         network.load_state_dict(weights)
         return FoldResult(parts.test_split, self.score(network, parts.test), best, best_epoch)
 

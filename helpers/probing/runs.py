@@ -1,4 +1,4 @@
-"""Many probes on stored embeddings: side by side, and none of them twice."""
+"""Many probes on stored embeddings: several at a time, and none of them twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Request:
+class ProbeRequest:
     """What a probe is trained on, and how."""
 
     clips: list[StoredClips]  # of the task's data sets
@@ -35,14 +35,14 @@ class Request:
     seed: int
     protocol: Protocol
 
-    def text(self) -> str:
-        """Return a text that is the same where the result is."""
+    def fingerprint(self) -> str:
+        """Return a hash of all that the result depends on."""
         embeddings = [stored.info | {"layers": self.layers} for stored in self.clips]
         content = json.dumps([embeddings, self.task.fingerprint, self.seed, asdict(self.protocol)])
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def train(request: Request) -> dict[str, Any]:
+def train_probe(request: ProbeRequest) -> dict[str, Any]:
     """Train a probe on one thread; return its score, those of the folds, and the configuration that was best."""
     torch.set_num_threads(1)
     task = request.task
@@ -50,7 +50,7 @@ def train(request: Request) -> dict[str, Any]:
         np.concatenate([stored.read(request.layers) for stored in request.clips]),
         task.targets,
         task.splits,
-        is_multi_label=task.is_multi_label,
+        single_label=task.single_label,
         metric=task.metric,
         folds=task.folds,
         seed=request.seed,
@@ -60,11 +60,10 @@ def train(request: Request) -> dict[str, Any]:
     return {"score": result.score, "folds": folds, "configuration": asdict(result.configuration)}
 
 
-def run_probes(requests: Mapping[Key, Request], path: Path, processes: int) -> dict[Key, dict[str, Any]]:
-    """Return what `train` makes of each request.
+def run_probes(requests: Mapping[Key, ProbeRequest], path: Path, processes: int) -> dict[Key, dict[str, Any]]:
+    """Return the result of `train_probe` for each request.
 
-    Results are read from a file of JSON lines as far as they are there, and added to it as they come, so that after an interruption
-    nothing is trained again.
+    Results are appended to a file of JSON lines. Those already in it are not computed again, so a restart resumes.
     """
     known = {}
     if path.is_file():
@@ -72,25 +71,27 @@ def run_probes(requests: Mapping[Key, Request], path: Path, processes: int) -> d
             with contextlib.suppress(ValueError):  # the last line of a killed run
                 entry = json.loads(line)
                 known[entry["request"]] = entry["result"]
-    texts = {key: request.text() for key, request in requests.items()}
-    missing = [key for key in requests if texts[key] not in known]
+    fingerprints = {key: request.fingerprint() for key, request in requests.items()}
+    missing = [key for key in requests if fingerprints[key] not in known]
     bar = tqdm(total=len(requests), initial=len(requests) - len(missing), desc="probes", unit="probe", disable=None)
     with bar, open(path, "a", encoding="utf-8") as file, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         waiting = iter(missing)
         running = {
-            pool.submit(train, requests[key]): key for key in islice(waiting, processes)
+            pool.submit(train_probe, requests[key]): key for key in islice(waiting, processes)
         }  # no more, so that Ctrl-C ends soon
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                text = texts[running.pop(future)]
+                fingerprint = fingerprints[running.pop(future)]
                 try:
-                    known[text] = future.result()
+                    known[fingerprint] = future.result()
                 except BrokenProcessPool as error:
                     raise OSError(
                         "a process that trained a probe was killed, perhaps for lack of memory; use fewer jobs"
                     ) from error
-                file.write("\n" + json.dumps({"request": text, "result": known[text]}))  # a new line, also after a torn one
+                file.write(
+                    "\n" + json.dumps({"request": fingerprint, "result": known[fingerprint]})
+                )  # a new line, also after a torn one
                 file.flush()
                 bar.update()
-                running |= {pool.submit(train, requests[key]): key for key in islice(waiting, 1)}
-    return {key: known[texts[key]] for key in requests}
+                running |= {pool.submit(train_probe, requests[key]): key for key in islice(waiting, 1)}
+    return {key: known[fingerprints[key]] for key in requests}

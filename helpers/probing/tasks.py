@@ -1,4 +1,4 @@
-"""Data sets as tasks for a probe: whole clips, the split or fold of each, and the metric that counts."""
+"""Data sets as tasks for a probe: full-length clips, the split or fold of each, and the metric."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from datasets.clip import ClipDataset
 from helpers.probing.probe import METRICS
 from models.errors import UserError
 
-DRAWN_FOLDS = 5  # of a folder that tells no split
+DRAWN_FOLDS = 5  # of a folder without splits
 VALID_SHARE = 0.1  # of AudioSet's training clips
 
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """N clips, in one data set or several one behind the other, and what a probe needs to know of them."""
+    """N clips, in one data set or several one after the other, with the splits, targets and metric of a probe."""
 
     name: str
     clips: tuple[ClipDataset, ...]
     splits: np.ndarray  # (N,) names of folds, or train, valid and test
     folds: bool  # each split is tested in turn
-    is_multi_label: bool
+    single_label: bool
     metric: str  # by HEAR's names, see helpers.probing.probe.METRICS
 
     @property
@@ -47,12 +47,12 @@ class ProbeTask:
     def fingerprint(self) -> str:
         """A text that is the same where labels, splits and metric are."""
         content = hashlib.sha256(np.ascontiguousarray(self.targets))
-        content.update(json.dumps([self.splits.tolist(), self.folds, self.is_multi_label, self.metric]).encode())
+        content.update(json.dumps([self.splits.tolist(), self.folds, not self.single_label, self.metric]).encode())
         return content.hexdigest()
 
 
 def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> ProbeTask:
-    """Open a data set in the layout that it is found to have, with clips at `sample_rate` in Hz.
+    """Open a data set in whichever of these layouts it has, with clips at `sample_rate` in Hz.
 
     | path | splits | metric |
     |---|---|---|
@@ -60,25 +60,25 @@ def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> Prob
     | folder of ESC-50 (meta/esc50.csv) | its 5 folds | top1_acc |
     | folder of FSD50K's HDF5 files | train, val, eval | mAP |
     | folder of AudioSet's HDF5 files | train, of which a tenth validates; eval | mAP |
-    | folder with one folder a class, or a CSV beside the recordings, see `datasets.folder` | its folds or splits, else 5 folds | |
+    | folder with one folder per class, or a CSV next to the recordings (`datasets.folder`) | its folds or splits, else 5 folds | |
 
-    The last kind has top1_acc, or mAP where recordings have several labels; folds, and what validates if nothing says so, are drawn
-    by `seed`, and groups stay together. Raises FileNotFoundError and ValueError, as the data sets do.
+    The last kind has top1_acc, or mAP where recordings have several labels. Folds, and a validation split where there is none, are
+    drawn by `seed`; groups stay together. Raises FileNotFoundError and ValueError, as the data sets do.
     """
     path = Path(path).expanduser()
     path = path.resolve()
     if not path.exists():
-        raise FileNotFoundError(f"{path} not found; give the folder of a data set, or the CSV beside its recordings")
+        raise FileNotFoundError(f"{path} not found; give the folder of a data set, or the CSV next to its recordings")
     if (path / "task_metadata.json").is_file():
         return _hear(path, sample_rate)
     if (path / "meta" / "esc50.csv").is_file():
         parts = {f"fold{fold}": esc50.test_set(path, fold, sample_rate=sample_rate) for fold in esc50.FOLDS}
-        return _joined(path.name, parts, folds=True, is_multi_label=False, metric="top1_acc")
+        return _joined(path.name, parts, folds=True, single_label=True, metric="top1_acc")
     whole = {"sample_rate": sample_rate, "clip_seconds": None}
     if any(path.glob("FSD50K.*_mp3.hdf")):
         sets = {"train": fsd50k.training_set, "valid": fsd50k.validation_set, "test": fsd50k.evaluation_set}
         parts = {split: open_set(path, **whole) for split, open_set in sets.items()}
-        return _joined(path.name, parts, folds=False, is_multi_label=True, metric="mAP")
+        return _joined(path.name, parts, folds=False, single_label=False, metric="mAP")
     if any(path.glob("*_mp3.hdf")):
         return _audioset(path, whole, seed)
     if inside := sorted(path.glob("**/task_metadata.json")):
@@ -86,9 +86,9 @@ def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> Prob
     return _folder(path, whole, seed)
 
 
-def _joined(name: str, parts: dict[str, ClipDataset], *, folds: bool, is_multi_label: bool, metric: str) -> ProbeTask:
+def _joined(name: str, parts: dict[str, ClipDataset], *, folds: bool, single_label: bool, metric: str) -> ProbeTask:
     splits = np.repeat(list(parts), [len(clips) for clips in parts.values()])
-    return ProbeTask(name, tuple(parts.values()), splits, folds, is_multi_label, metric)
+    return ProbeTask(name, tuple(parts.values()), splits, folds, single_label, metric)
 
 
 def _hear(path: Path, sample_rate: int) -> ProbeTask:
@@ -100,7 +100,7 @@ def _hear(path: Path, sample_rate: int) -> ProbeTask:
         task.name,
         parts,
         folds=task.split_mode in hear.K_FOLDS,
-        is_multi_label=task.is_multi_label,
+        single_label=task.single_label,
         metric=task.metrics[0],
     )
 
@@ -109,7 +109,7 @@ def _audioset(path: Path, whole: dict, seed: int) -> ProbeTask:
     training, evaluation = audioset.training_set(path, **whole), audioset.evaluation_set(path, **whole)
     validates = np.random.default_rng(seed).random(len(training)) < VALID_SHARE
     splits = np.concatenate([np.where(validates, "valid", "train"), np.repeat("test", len(evaluation))])
-    return ProbeTask(path.name, (training, evaluation), splits, False, True, "mAP")
+    return ProbeTask(path.name, (training, evaluation), splits, False, False, "mAP")
 
 
 def _folder(path: Path, whole: dict, seed: int) -> ProbeTask:
@@ -124,19 +124,19 @@ def _folder(path: Path, whole: dict, seed: int) -> ProbeTask:
     else:
         splits = _drawn_folds(data, seed)
     clips = data.clips(range(len(data.paths)), **whole)
-    metric = "mAP" if data.is_multi_label else "top1_acc"
-    return ProbeTask(path.stem, (clips,), np.asarray(splits), folds, data.is_multi_label, metric)
+    metric = "top1_acc" if data.single_label else "mAP"
+    return ProbeTask(path.stem, (clips,), np.asarray(splits), folds, data.single_label, metric)
 
 
 def _drawn_folds(data: folder.FolderData, seed: int) -> np.ndarray:
-    """Draw folds in which each class is as frequent as elsewhere and whose groups are whole."""
+    """Draw stratified folds; a group is never divided."""
     groups = np.asarray(data.groups or data.names)
     count = min(DRAWN_FOLDS, len(np.unique(groups)))
-    if not data.is_multi_label:
+    if data.single_label:
         count = min(count, int(data.targets.sum(0).max()))
     if count < 3:
         raise UserError(f"{len(groups)} recordings cannot be divided into three folds, to train, validate and test; add some")
-    splitter = (GroupKFold if data.is_multi_label else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
+    splitter = (StratifiedGroupKFold if data.single_label else GroupKFold)(count, shuffle=True, random_state=seed)
     folds = np.empty(len(groups), "U5")
     with warnings.catch_warnings():  # classes with fewer recordings than folds are no mistake
         warnings.simplefilter("ignore")

@@ -1,7 +1,9 @@
-"""Turns, and processes whose memory is their own."""
+"""Interleaved runs, and processes whose memory is their own."""
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +38,28 @@ def test_a_failing_process_is_one_line() -> None:
         common.run_process(["-c", "\nraise SystemExit(3)"])
 
 
-def test_everyone_has_a_turn_in_each_round_and_orders_differ() -> None:
-    turns = list(common.in_turns("abcd", 5))
-    assert [number for number, _ in turns] == [number for number in range(6) for _ in range(4)]
-    rounds = ["".join(item for number, item in turns if number == wanted) for wanted in range(6)]
+def test_every_variant_runs_once_a_round_in_different_orders() -> None:
+    runs = list(common.interleaved("abcd", 5))
+    assert [number for number, _ in runs] == [number for number in range(6) for _ in range(4)]
+    rounds = ["".join(item for _, item in runs[start : start + 4]) for start in range(0, 24, 4)]
     assert all(sorted(order) == list("abcd") for order in rounds) and len(set(rounds)) > 1
-    assert turns == list(common.in_turns("abcd", 5))
+    assert runs == list(common.interleaved("abcd", 5))
+
+
+def test_the_warm_up_and_what_comes_before_a_run_are_not_measured() -> None:
+    calls: list[str] = []
+    works = {name: partial(calls.append, name) for name in "ab"}
+    times = common.measure_interleaved(works, 3, before=lambda name: time.sleep(0.05))
+    assert [sorted(calls[i : i + 2]) for i in range(0, 8, 2)] == [["a", "b"]] * 4
+    assert [len(seconds) for seconds in times.values()] == [3, 3]
+    assert all(0 <= one < 0.05 for seconds in times.values() for one in seconds)
+    assert common.measure_interleaved({"a": lambda: 5}, 2, measure=lambda work: work()) == {"a": [5, 5]}
+
+
+def test_ratios_are_of_each_round() -> None:
+    assert common.ratios([1, 6, 3], [2, 2, 3]) == [0.5, 3, 1]
+    with pytest.raises(ValueError):
+        common.ratios([1, 2], [1])
 
 
 def test_the_machine_is_described() -> None:
@@ -49,7 +67,7 @@ def test_the_machine_is_described() -> None:
     assert f"{common.available_cores()} cores" in text and f"numpy {np.__version__}" in text and "no-such-package missing" in text
 
 
-def test_bars_for_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bars_for_every_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common.draw_bars({"seconds": {"a": [1.0, 2.0], "b": [3.0]}, "MB": {"a": [5.0], "b": [6.0]}}, "title", tmp_path / "bars.svg")
     svg = (tmp_path / "bars.svg").read_text()
     assert all(f"<!-- {text} -->" in svg for text in ("title", "seconds", "MB", "a", "b", "1.5", "3"))

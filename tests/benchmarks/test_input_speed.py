@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import input_speed
+from benchmarks import common, input_speed
 from benchmarks.input_speed import Seconds
 from datasets import audio
 
@@ -51,11 +51,11 @@ def test_targets_are_as_dense_as_asked_for_and_every_class_has_one() -> None:
 
 def test_stages(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(corpus, locking=False) as file:
-        times = input_speed.measure_in_turns(input_speed.stages(file, SECONDS, batch_size=2), 2)
+        times = common.measure_interleaved(input_speed.stages(file, SECONDS, batch_size=2), 2, input_speed.measure)
     for one in times.values():
         assert_times(one, 2)
     input_speed.print_stages(times, CLIPS)
-    assert len(capsys.readouterr().out.strip().splitlines()) == 1 + len(times)
+    assert len(capsys.readouterr().out.strip().splitlines()) == 2 + len(times)
 
 
 def test_pyav_decodes_the_same_samples(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_pyav_decodes_the_same_samples(corpus: Path, capsys: pytest.CaptureFixtu
 def test_loader_and_training_step(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = input_speed.get_model
     monkeypatch.setattr(input_speed, "get_model", lambda num_classes: small(num_classes, width_mult=0.1))
-    times = input_speed.feed_in_turns(corpus, SECONDS, batch_size=2, cores=1, rounds=2)
+    times = input_speed.measure_feeding(corpus, SECONDS, batch_size=2, cores=1, rounds=2)
     for one in times.values():
         assert_times(one, 2)
     input_speed.print_feeding(times, 1)

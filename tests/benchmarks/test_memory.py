@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from benchmarks import common, memory
-from benchmarks.common import Run
-from benchmarks.memory import Tagged
+from benchmarks.common import ProcessRun
+from benchmarks.memory import TaggingRun
 
 
 @pytest.fixture
@@ -29,30 +29,30 @@ def test_a_recording_is_repeated(stereo: Path, tmp_path: Path, seconds: float) -
     np.testing.assert_array_equal(samples, np.tile(once, (6, 1))[: round(seconds * 8000)])
 
 
-def test_every_length_is_tagged_in_both_ways(
+def test_every_length_is_tagged_whole_and_in_windows(
     stereo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands, run_process, figure = [], common.run_process, tmp_path / "memory.svg"
 
-    def watch(command: list[object], interval: float) -> Run:
+    def watch(command: list[object], interval: float) -> ProcessRun:
         commands.append([str(part) for part in command])
         lengths.append(soundfile.info(command[command.index("--audio_path") + 1]).duration)
         return run_process(command, interval=interval)
 
     lengths: list[float] = []
     monkeypatch.setattr(common, "run_process", watch)
-    monkeypatch.setattr(memory, "SHARES", (0.5, 1))
+    monkeypatch.setattr(memory, "SHARES", (0.5,))
     assert memory.main(["--hours", str(4 / 3600), "--recording", str(stereo), "--figure", str(figure)]) == 0
-    assert lengths == [2, 2, 4, 4] and ["--window" in command for command in commands] == [False, True] * 2
+    assert lengths == [2, 2] and ["--window" in command for command in commands] == [False, True]
     assert not Path(commands[0][commands[0].index("--audio_path") + 1]).exists()
-    rows = [line[40:].split() for line in capsys.readouterr().out.splitlines() if line.startswith(("whole", "time line"))]
-    assert [row[:2] for row in rows] == [["2", "s"], ["4", "s"]] * 2
+    rows = [line.split()[2:] for line in capsys.readouterr().out.splitlines() if line.startswith(("whole", "timeline"))]
+    assert [row[:2] for row in rows] == [["2", "s"]] * 2
     assert all(float(seconds) > 0 and 50 < float(peak) < 1000 for *_, seconds, _, peak in rows)
-    assert figure.read_text().count("of sound: peak") == 4
+    assert figure.read_text().count("of sound: peak") == 2
 
 
-def test_speed_and_peak_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    memory.print_table("title", [Tagged("onnx", "whole", 7200.0, Run(20.0, 345_600_000, [], ""))])
+def test_speed_and_peak_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    memory.print_table("title", [TaggingRun("onnx", "whole", 7200.0, ProcessRun(20.0, 345_600_000, [], ""))])
     assert capsys.readouterr().out.splitlines()[-1].split() == ["whole,", "onnx", "2", "h", "20.0", "360", "345.6"]
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of time stamps on a second of sound: it compares two ways that agree, and says so if they do not."""
+"""The benchmark of time stamps on a second of sound: it compares two variants that agree, and says so if they do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import timestamps
 WORDS = ["--width", "0.1", "--seconds", "0.4", "--rounds", "1", "--threads", "1"]
 
 
-def test_both_ways_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_variants_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert timestamps.main(WORDS) == 0
     width, windows, loop, together, ratio, difference = capsys.readouterr().out.splitlines()[-1].split()
     assert (width, windows) == ("0.1", "9") and float(difference) < 1e-4

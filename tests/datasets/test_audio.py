@@ -234,7 +234,7 @@ def test_a_large_id3_tag_is_not_taken_for_sound():
 
 
 @pytest.mark.parametrize("loud_first", [True, False])
-def test_an_mp3_of_varying_rate_that_does_not_tell_its_length_is_read_to_its_end(tmp_path, loud_first):
+def test_an_mp3_of_varying_rate_without_a_frame_count_is_read_to_its_end(tmp_path, loud_first):
     parts = [np.random.default_rng(0).uniform(-0.9, 0.9, 160000), 0.001 * np.sin(np.arange(160000) / 10)]
     mp3 = audio.encode_mp3(np.concatenate(parts if loud_first else parts[::-1]).astype(np.float32), 32000, compression=0.3)
     (tmp_path / "x.mp3").write_bytes(without_length_frame(mp3))
@@ -253,7 +253,7 @@ def test_a_flac_with_an_id3_tag_is_read_and_its_truncation_noticed():
         audio.decode(tag + flac[: len(flac) // 2])
 
 
-def test_measuring_tells_what_decoding_gives_without_decoding(monkeypatch, tmp_path):
+def test_measuring_gives_the_length_of_decoding_without_decoding(monkeypatch, tmp_path):
     expected = {}
     for format, subtype in (*SUBTYPES.items(), ("OGG", "OPUS")):
         data = encoded(sine(440, 48000, 1.5), 48000, format, subtype)
@@ -266,7 +266,7 @@ def test_measuring_tells_what_decoding_gives_without_decoding(monkeypatch, tmp_p
     assert audio.measure(tmp_path / "a") == (72000, 48000)
 
 
-def test_measuring_decodes_an_mp3_that_does_not_tell_its_length():
+def test_measuring_decodes_an_mp3_without_a_frame_count():
     marked = encoded(sine(440, 32000, 3.0), 32000, "MP3")
     unmarked = marked.replace(b"Xing", b"none").replace(b"Info", b"none")
     assert unmarked != marked and audio.measure(unmarked, check_end=True) == (len(audio.decode(unmarked)[0]), 32000)

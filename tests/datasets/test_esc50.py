@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import zipfile
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets import esc50, prepare
+from datasets import audio, esc50
+from datasets.prepare import conversion
 from datasets.prepare import esc50 as prepare_esc50
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
@@ -49,7 +51,7 @@ def master(tmp_path_factory):
 
 @pytest.fixture
 def changed_table(master, tmp_path):
-    """A function that writes a copy of the table, changed, beside the recordings; returns the folder."""
+    """A function that writes a copy of the table, changed, next to the recordings; returns the folder."""
     (tmp_path / "meta").mkdir()
     (tmp_path / "audio").symlink_to(master / "audio")
 
@@ -195,6 +197,19 @@ def test_zip_entries_stay_where_they_belong(master, tmp_path):
     assert len(list((tmp_path / "in" / "out" / "audio_32k").iterdir())) == 300
 
 
+def test_a_killed_worker_is_one_line(master, tmp_path, monkeypatch, failing_message):
+    monkeypatch.setattr(audio, "decode", lambda *_, **__: os._exit(1))  # workers are forked
+    assert "--num_workers" in failing_message(prepare_esc50.main, *arguments(master, tmp_path / "out"))
+
+
+def test_leftovers_of_a_killed_run_are_removed(master, tmp_path):
+    leftover = tmp_path / "out" / "audio_32k" / ".1-1000-A-0.wav.0123abcd.part"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"RIFF")
+    assert run(master, tmp_path / "out") == 0
+    assert not leftover.exists() and len(list(leftover.parent.iterdir())) == 300
+
+
 def test_user_mistakes_and_full_disks_are_one_line(master, tmp_path, monkeypatch, failing_message):
     (tmp_path / "text.zip").write_text("no zip")
     (tmp_path / "empty").mkdir()
@@ -204,8 +219,8 @@ def test_user_mistakes_and_full_disks_are_one_line(master, tmp_path, monkeypatch
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(prepare, "write_bytes", full)
-    monkeypatch.setattr(prepare, "ProcessPoolExecutor", lambda *_, **__: prepare.ThreadPoolExecutor(1))
+    monkeypatch.setattr(conversion, "write_bytes", full)
+    monkeypatch.setattr(conversion, "ProcessPoolExecutor", lambda *_, **__: conversion.ThreadPoolExecutor(1))
     assert "No space left" in failing_message(prepare_esc50.main, *arguments(master, tmp_path / "out"))
     with pytest.raises(SystemExit):
         run(master, tmp_path / "out", "--num_workers", "0")

@@ -128,11 +128,12 @@ def test_targets_of_a_range(files, bounds):
     np.testing.assert_array_equal(targets, everything[slice(*bounds)])
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_loader_workers_give_the_same_clips(files, context):
+@pytest.mark.parametrize("pickled", [False, True])  # as workers that are spawned get it
+def test_loader_workers_give_the_same_clips(files, pickled):
     dataset = Mp3Dataset(files * 4, num_classes=K, clip_seconds=0.5)
     expected = [dataset[index] for index in range(12)]  # the parent has its files open when the workers start
-    loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context=context)
+    dataset = pickle.loads(pickle.dumps(dataset)) if pickled else dataset
+    loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context="fork")
     batches = list(loader)
     assert torch.equal(torch.cat([batch.waveform for batch in batches]), torch.stack([c.waveform for c in expected]))
     assert torch.equal(torch.cat([batch.target for batch in batches]), torch.stack([c.target for c in expected]))
@@ -230,7 +231,7 @@ def test_writer_refuses_what_does_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize("commit_entries", [1, 4, 256])
-def test_an_interrupted_writer_leaves_no_file_and_goes_on(tmp_path, monkeypatch, commit_entries):
+def test_an_interrupted_writer_leaves_no_file_and_resumes(tmp_path, monkeypatch, commit_entries):
     monkeypatch.setattr(hdf5_mp3, "_COMMIT_ENTRIES", commit_entries)
     path = tmp_path / "new_folder" / "a.hdf"
     with pytest.raises(KeyboardInterrupt), Mp3Writer(path, K) as writer:
@@ -252,7 +253,7 @@ def test_an_interrupted_writer_leaves_no_file_and_goes_on(tmp_path, monkeypatch,
     np.testing.assert_array_equal(Mp3Dataset(path, num_classes=K).targets(), np.eye(K, dtype=np.uint8)[:7])
 
 
-def test_a_commit_that_broke_off_is_repeated_whole(tmp_path, monkeypatch):
+def test_an_interrupted_commit_is_repeated(tmp_path, monkeypatch):
     path = tmp_path / "a.hdf"
     stack, calls = np.stack, []
 
@@ -316,7 +317,7 @@ def write_and_die(path, within_a_commit):
 
 
 @pytest.mark.parametrize(("within_a_commit", "kept"), [(False, 8), (True, 0)])
-def test_a_killed_writer_goes_on_or_starts_anew(tmp_path, caplog, within_a_commit, kept):
+def test_a_killed_writer_resumes_or_restarts(tmp_path, caplog, within_a_commit, kept):
     path = tmp_path / "a.hdf"
     killed = FORK.Process(target=write_and_die, args=(path, within_a_commit), daemon=True)
     killed.start()
@@ -333,7 +334,7 @@ def test_a_killed_writer_goes_on_or_starts_anew(tmp_path, caplog, within_a_commi
         assert [mp3.tobytes() for mp3 in file["mp3"]] == [bytes([i + 1]) * 1000 for i in range(10)]
 
 
-def test_a_damaged_part_is_started_anew(tmp_path):
+def test_a_damaged_part_is_restarted(tmp_path):
     (tmp_path / "a.hdf.part").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(3000))
     with Mp3Writer(tmp_path / "a.hdf", K) as writer:
         assert not writer.names

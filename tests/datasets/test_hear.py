@@ -59,7 +59,7 @@ def task_dir(tmp_path):
 
 def test_a_task_of_folds(task_dir):
     task = hear.read_task(str(task_dir))
-    assert (task.name, task.path, task.labels, task.is_multi_label) == ("pets", task_dir, ("3", "dog", "cat, small"), False)
+    assert (task.name, task.path, task.labels, task.single_label) == ("pets", task_dir, ("3", "dog", "cat, small"), True)
     assert (task.split_mode, task.splits) == ("new_split_kfold", ("fold00", "fold01", "fold02"))
     assert (task.metrics, task.clip_seconds, task.sample_rates) == (("top1_acc", "mAP"), 0.5, RATES)
     fold = task.recordings("fold00")
@@ -84,7 +84,7 @@ def test_several_labels_or_none_and_lengths_of_their_own(tmp_path):
     options = {"prediction_type": "multilabel", "split_mode": "trainvaltest", "sample_duration": None, "evaluation": ["mAP"]}
     task = hear.read_task(write_task(tmp_path / "task", splits, **options))
     train = task.recordings("train", sample_rate=16000)
-    assert task.is_multi_label and task.splits == ("train", "valid", "test") and task.clip_seconds is None
+    assert not task.single_label and task.splits == ("train", "valid", "test") and task.clip_seconds is None
     assert train.targets().tolist() == [[1, 1, 0], [0, 0, 0]] and train.clip_seconds is None
     assert [len(train[i].waveform) for i in range(2)] == [6400, 8000]
     assert hear.read_task(write_task(tmp_path / "presplit", split_mode="presplit_kfold")).splits == tuple(FOLDS)
@@ -187,12 +187,12 @@ def test_an_absolute_path_and_an_unknown_split(task_dir):
         one_line(error, split)
 
 
-@pytest.mark.parametrize("lacking", ["task_metadata.json", "labelvocabulary.csv", "fold00.json", "44100/fold00/b.wav"])
-def test_what_is_missing(task_dir, lacking):
-    (task_dir / lacking).unlink()
+@pytest.mark.parametrize("missing", ["task_metadata.json", "labelvocabulary.csv", "fold00.json", "44100/fold00/b.wav"])
+def test_what_is_missing(task_dir, missing):
+    (task_dir / missing).unlink()
     with pytest.raises(FileNotFoundError) as error:
         hear.read_task(task_dir).recordings("fold00")
-    one_line(error, str(task_dir / lacking))
+    one_line(error, str(task_dir / missing))
     with pytest.raises(FileNotFoundError):
         hear.read_task(task_dir / "nowhere")
 

@@ -68,7 +68,7 @@ def test_a_damaged_image_is_named_and_replaced_in_training(folder: Path, caplog:
     assert SeededClips(images)[ClipDraw(1, 3)].name != "train/cat/1.png" and "train/cat/1.png" in caplog.text
 
 
-def test_what_is_missing_is_said(folder: Path) -> None:
+def test_what_is_missing_is_named(folder: Path) -> None:
     with pytest.raises(NotADirectoryError, match="train/<class>/"):
         Images(folder / "train", "val", augmentation())
     (folder / "val/bird").mkdir()

@@ -36,11 +36,11 @@ def by_hand(model: WaveformModel, waveform: torch.Tensor):
     return model.network(spectrogram[:, None])
 
 
-@pytest.mark.parametrize(("told", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
-def test_an_ensemble_tells_the_shortest_training_clips(told, expected):
+@pytest.mark.parametrize(("seconds", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
+def test_clip_seconds_of_an_ensemble_are_the_shortest(seconds, expected):
     models = [member(), member()]
-    for model, seconds in zip(models, told, strict=True):
-        model.network.clip_seconds = seconds
+    for model, value in zip(models, seconds, strict=True):
+        model.network.clip_seconds = value
     assert EnsembleModel(models).clip_seconds == expected
 
 
@@ -77,7 +77,7 @@ def test_waveform_model_in_half_precision():
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
+def test_ensemble_is_the_mean_of_its_members(batch, count):
     parts = members()[:count]
     waveform = torch.randn(batch, 12000) * 0.1
     with torch.no_grad():
@@ -129,11 +129,12 @@ def test_ensemble_answers_for_its_members():
     "make",
     [
         lambda: [],
+        lambda: [member(0), member(0, width_mult=0.3)],
         lambda: [member(5), member(6)],
         lambda: [member(), member(mel=MelConfig(sample_rate=16000))],
         lambda: [member(2, labels=("a", "b")), member(2, labels=("b", "a"))],
     ],
-    ids=["no member", "class count", "sample rate", "label order"],
+    ids=["no member", "no classes", "class count", "sample rate", "label order"],
 )
 def test_members_that_disagree_are_refused(make):
     with pytest.raises(ValueError):

@@ -76,13 +76,13 @@ def test_both_arms_train_on_the_same_recordings(args: argparse.Namespace, monkey
     """With the same steps, batches and schedule, and one architecture; they start elsewhere and learn at their own rates."""
     monkeypatch.setattr(scarce_data, "EPOCH_CLIPS", 32)
     seen: dict[str, list[np.ndarray]] = {}
-    make_task = scarce_data.ex_folder.make_task
+    make_task = scarce_data.make_task
 
-    def spy(run_args, data, split):
-        seen.setdefault("train" if run_args.from_scratch else "finetune", []).extend([split.train, split.val])
-        return make_task(run_args, data, split)
+    def spy(run_args, data, train, test):
+        seen["finetune" if run_args.pretrained_name else "train"] = [train, test]
+        return make_task(run_args, data, train, test)
 
-    monkeypatch.setattr(scarce_data.ex_folder, "make_task", spy)
+    monkeypatch.setattr(scarce_data, "make_task", spy)
     found = {arm: scarce_data.train(args, (arm, 2, 0)) for arm in scarce_data.ARMS}
     for one, other in zip(seen["train"], seen["finetune"], strict=True):
         np.testing.assert_array_equal(one, other)
@@ -98,7 +98,7 @@ def test_both_arms_train_on_the_same_recordings(args: argparse.Namespace, monkey
     assert models["pretrained"].labels == ("rock", "speech")
     options = {arm: json.loads((folder / "config.json").read_text())["args"] for arm, folder in runs.items()}
     differing = {name for name, value in options["scratch"].items() if options["pretrained"][name] != value}
-    named = {"experiment_name", "pretrained_name", "from_scratch", "max_lr", "model_width", "head_type", "se_dims"}
+    named = {"experiment_name", "pretrained_name", "max_lr", "model_width", "head_type", "se_dims"}
     assert differing == named and (options["pretrained"]["max_lr"], options["scratch"]["max_lr"]) == (1e-3, 3e-3)
 
     before = {arm: (folder / "last.pt").stat().st_mtime_ns for arm, folder in runs.items()}

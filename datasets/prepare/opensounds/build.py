@@ -27,7 +27,8 @@ from tqdm import tqdm
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels
-from datasets.prepare import positive_int, worker_processes
+from datasets.prepare.command_line import command_parser, positive_int
+from datasets.prepare.conversion import worker_processes
 from datasets.prepare.opensounds import debian
 from datasets.prepare.opensounds.clips import EncodedClip, recordings_by_label, without_duplicates
 from datasets.prepare.opensounds.debian import PackageError
@@ -131,7 +132,7 @@ def missing_tools(chosen: Iterable[Package], debs_dir: Path) -> list[str]:
 
 
 def fetch_all(chosen: Iterable[Package], debs_dir: Path) -> tuple[list[tuple[Package, Path | None]], list[str]]:
-    """Packages with their files (None: needs none), and one line for each that cannot be had."""
+    """Packages with their files (None: needs none), and one line for each that cannot be fetched."""
     fetched, failures = [], []
     for package in tqdm(chosen, desc="fetching", unit="package", disable=None):
         try:
@@ -149,7 +150,7 @@ def harvest_all(fetched: Sequence[tuple[Package, Path | None]], num_workers: int
 
 
 def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_workers: int) -> list[str]:
-    """Build the corpus and print its summary; returns one line for each package that is missing in it."""
+    """Build the corpus and print its summary; returns one line for each package that it lacks."""
     for split in SPLITS:
         if hdf5_path(output_dir, split).exists():
             raise FileExistsError(f"{hdf5_path(output_dir, split)} exists; remove it or choose another --output_dir")
@@ -178,9 +179,7 @@ def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_work
 
 def build_parser() -> argparse.ArgumentParser:
     """The options of this command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare.opensounds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("opensounds", __doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the corpus, about 220 MB")
     parser.add_argument("--cache_dir", type=Path, help="folder for downloads, about 1.5 GB (default: OUTPUT_DIR/cache)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages (default: 2)")
@@ -189,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build the corpus; returns 1 if it lacks packages that cannot be had or read, else 0. What was downloaded is kept."""
+    """Build the corpus; returns 1 if packages are missing that cannot be fetched or read, else 0. Downloads are kept."""
     args = build_parser().parse_args(argv)
     try:
         chosen = [package for package in packages() if re.search(args.packages, package.name)]

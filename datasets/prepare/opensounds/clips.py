@@ -77,15 +77,15 @@ def fingerprint(waveform: np.ndarray) -> np.ndarray:
 
 def clips_of(sound: LabelledSound, package: Package, version: str, reject: Reject) -> Iterator[EncodedClip]:
     """Trim a sound, cut it into clips of at most 10 s, lift very quiet ones, limit peaks, encode."""
-    whole = trim_silence(sound.waveform - sound.waveform.mean())
-    if len(whole) < SHORTEST_SECONDS * SAMPLE_RATE:
+    trimmed = trim_silence(sound.waveform - sound.waveform.mean())
+    if len(trimmed) < SHORTEST_SECONDS * SAMPLE_RATE:
         reject(sound.source, "too short")
         return
     length = int(CLIP_SECONDS * SAMPLE_RATE)
-    count = 1 if len(whole) <= 1.2 * length else min(package.segments, len(whole) // length)
+    count = 1 if len(trimmed) <= 1.2 * length else min(package.segments, len(trimmed) // length)
     recording = f"{package.name}/{sound.recording or sound.source}"
     for segment in range(count):
-        part = whole[segment * length : (segment + 1) * length]
+        part = trimmed[segment * length : (segment + 1) * length]
         rms = np.sqrt((part**2).mean())
         if rms < SILENT_RMS:
             reject(sound.source, f"segment {segment} is nearly silent")

@@ -140,7 +140,7 @@ def render(font: Path, score: bytes) -> np.ndarray:
         dry = ("-g", "0.5", "-R", "0", "-C", "0", "-o", "synth.dynamic-sample-loading=1", "-r", str(SAMPLE_RATE))
         run_tool("fluidsynth", "-niq", *dry, "-F", wav, "-T", "wav", "-O", "s16", font, midi)
         if not wav.exists():
-            raise PackageError("fluidsynth rendered nothing; is the soundfont whole?")
+            raise PackageError("fluidsynth rendered nothing; is the soundfont complete?")
         return decode(wav)[0]
 
 

@@ -1,8 +1,8 @@
 """What the open corpus is made of: the tables of resources/opensounds as typed rows.
 
-`packages.tsv` names the Debian packages with their split, licence and reader. `rules.tsv` says which files of a package
-carry which AudioSet labels: the first matching pattern wins, and one without labels keeps a file out. `gm_presets.tsv`
-says the same for the General MIDI sounds of a soundfont, `resources/audioset_parents.tsv` which label implies which.
+`packages.tsv` names the Debian packages with their split, licence and reader. `rules.tsv` maps files of a package
+to AudioSet labels: the first matching pattern wins, and one without labels keeps a file out. `gm_presets.tsv`
+does the same for the General MIDI sounds of a soundfont, `resources/audioset_parents.tsv` holds the labels that a label implies.
 """
 
 import csv
@@ -64,7 +64,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Split 'Bleat;Sheep'; ValueError if one is not an AudioSet label."""
+    """Split 'Bleat;Sheep'; UserError if one is not an AudioSet label."""
     labels = tuple(label for label in text.split(";") if label)
     unknown = set(labels) - set(audioset_labels())
     if unknown:

@@ -2,13 +2,14 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from datasets import prepare
+from datasets import audio
 from datasets.audio import encode_mp3
 from datasets.audioset import NUM_CLASSES
 from datasets.hdf5_mp3 import Mp3Dataset
@@ -84,21 +85,21 @@ def test_mono_32_khz_mp3s_are_stored_byte_for_byte(source):
 
 
 def test_an_interrupted_run_resumes(source, monkeypatch, capsys):
-    convert, converted = prepare._convert, []
+    to_mp3, converted = audio.to_mp3, []
 
-    def interrupt_at_the_third(recording):
-        if recording.name.startswith("Y_"):
+    def interrupt_at_the_third(path):
+        if "Y_" in path:
             raise KeyboardInterrupt
-        return convert(recording)
+        return to_mp3(path)
 
-    monkeypatch.setattr(prepare, "_convert", interrupt_at_the_third)
+    monkeypatch.setattr(audio, "to_mp3", interrupt_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(source, "--num_workers", "1")
     assert [path.name for path in (source / "out").iterdir()] == ["eval.hdf.part"]
 
-    monkeypatch.setattr(prepare, "_convert", lambda recording: converted.append(recording.name) or convert(recording))
+    monkeypatch.setattr(audio, "to_mp3", lambda path: converted.append(Path(path).stem) or to_mp3(path))
     assert run(source) == 0
-    assert sorted(converted) == ["Y_cccccccccc.mp3", "Ybroken12345.mp3", "Yddddddddddd.mp3"]
+    assert sorted(converted) == ["Y_cccccccccc", "broken12345", "ddddddddddd"]
     assert len(Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES)) == 4
     assert len(report(source)) == 2
     assert "2 in an earlier run" in capsys.readouterr().out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -84,10 +86,17 @@ def build(corpus_dir: Path, output_dir: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def folder(corpus_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "hear"
-    assert build(corpus_dir, folder) == 0
-    return folder
+def built(corpus_dir, tmp_path_factory):
+    """The folder of the tasks, and what building it prints."""
+    folder, printed = tmp_path_factory.mktemp("data") / "hear", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert build(corpus_dir, folder) == 0
+    return folder, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(built):
+    return built[0]
 
 
 def tasks(folder: Path) -> dict[str, hear.HearTask]:
@@ -112,7 +121,7 @@ def test_tasks_are_read_and_their_labels_are_those_of_the_clips(corpus_dir, fold
     assert [task.labels for task in found.values()] == [tuple(sorted(task.labels)) for task in found.values()]
     assert set(found["instruments"].labels) == {*FAMILIES, "Cymbal", "Drum"} and set(found["speech"].labels) == set(SPEAKERS)
     for task in found.values():
-        assert not task.is_multi_label and task.metrics == ("top1_acc",) and task.split_mode == "new_split_kfold"
+        assert task.single_label and task.metrics == ("top1_acc",) and task.split_mode == "new_split_kfold"
         assert (task.clip_seconds, task.sample_rates, len(task.splits)) == (3.0, (32000,), 5)
         for split in task.splits:
             recordings = task.recordings(split)
@@ -168,18 +177,17 @@ def test_what_the_evaluation_kit_reads(folder):
         ]
 
 
-def test_counts_are_printed_and_kept(corpus_dir, tmp_path, capsys):
-    assert build(corpus_dir, tmp_path / "hear") == 0
-    printed = capsys.readouterr().out
+def test_counts_are_printed_and_kept(built):
+    folder, printed = built
     lines = {line.partition(":")[0]: line for line in printed.splitlines() if ": " in line}
     assert lines.keys() >= {"instruments", "speech", "animals", "vehicles"}
-    for name, task in tasks(tmp_path / "hear").items():
+    for name, task in tasks(folder).items():
         sizes = np.sum([task.recordings(split).targets().sum(axis=0) for split in task.splits], axis=0)
         assert f" {sizes.sum()} clips of " in lines[name] and lines[name].endswith(f" {sizes.max() / sizes.sum():.3f}")
         assert ", ".join(str(len(task.recordings(split))) for split in task.splits) in lines[name]
         assert f" in {len(task.labels)} classes of {sizes.min()} to {sizes.max()} clips" in lines[name]
     assert " 30 clips of 18 recordings and 18 sources " in lines["vehicles"]
-    readme = (tmp_path / "hear" / "README.txt").read_text()
+    readme = (folder / "README.txt").read_text()
     assert "NOT" in readme and lines["speech"] in readme
 
 
@@ -200,8 +208,8 @@ def test_mistakes_are_one_line_and_change_nothing(corpus_dir, write_tiny_corpus,
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
     rows = evaluation()[0]
-    lacking = [row for row in rows if row[0] != ("Train",)] + [(("Train",), "game", "one train")] * 3
-    small = write_tiny_corpus({"balanced_train": rows[:1], "unbalanced_train": rows[:1], "eval": lacking})
+    missing = [row for row in rows if row[0] != ("Train",)] + [(("Train",), "game", "one train")] * 3
+    small = write_tiny_corpus({"balanced_train": rows[:1], "unbalanced_train": rows[:1], "eval": missing})
     for corpus, output_dir in ((tmp_path / "no", tmp_path / "new"), (corpus_dir, tmp_path / "other"), (small, tmp_path / "new")):
         before = sorted(tmp_path.rglob("*"))
         failing_message(hear_tasks.main, *arguments(corpus, output_dir))

@@ -30,7 +30,7 @@ def gaussians(noise: float, num_classes: int = 4, clips: int = 120) -> tuple[np.
 def classify(
     embeddings: np.ndarray, targets: np.ndarray, splits: np.ndarray, seed: int = 0, protocol: Protocol = SMALL
 ) -> ProbeResult:
-    return probe(embeddings, targets, splits, is_multi_label=False, metric="top1_acc", folds=True, seed=seed, protocol=protocol)
+    return probe(embeddings, targets, splits, single_label=True, metric="top1_acc", folds=True, seed=seed, protocol=protocol)
 
 
 def area_under_roc(target: np.ndarray, score: np.ndarray) -> float:
@@ -107,7 +107,7 @@ def test_multi_label_tasks_with_fixed_splits(metric: str, chance: float) -> None
     targets = rng.permuted(np.arange(180)[:, None] % 2 * np.ones((180, 3), np.uint8), axis=0).astype(np.uint8)
     embeddings = (targets @ rng.standard_normal((3, 16)) + 0.3 * rng.standard_normal((180, 16))).astype(np.float32)
     splits = THREE[np.arange(180) % 3]
-    how = {"is_multi_label": True, "metric": metric, "folds": False, "protocol": SMALL}
+    how = {"single_label": False, "metric": metric, "folds": False, "protocol": SMALL}
     result = probe(embeddings, targets, splits, **how)
     assert result.score > (2 if metric == "d_prime" else 0.95)
     assert len(result.folds) == 1 and result.folds[0].test_split == "test" and math.isnan(result.std)
@@ -166,7 +166,7 @@ def probe_scripted(protocol: Protocol) -> ProbeResult:
     embeddings, targets, _ = gaussians(noise=3)
     return probe(
         np.tile(embeddings, (3, 1)), np.tile(targets, (3, 1)), np.repeat(THREE, len(targets)),
-        is_multi_label=False, metric="scripted", folds=False, protocol=protocol,
+        single_label=True, metric="scripted", folds=False, protocol=protocol,
     )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_the_next_fold_validates(scripted: Scripted) -> None:
     embeddings, targets, _ = gaussians(noise=3)
     splits = np.repeat(["d", "a", "b", "c"], [40, 17, 30, 33])
     protocol = Protocol(grid_points=2, hidden_size=8, max_epochs=1, check_every=1)
-    probe(embeddings, targets, splits, is_multi_label=False, metric="scripted", folds=True, protocol=protocol)
+    probe(embeddings, targets, splits, single_label=True, metric="scripted", folds=True, protocol=protocol)
     clips = [len(scores) for scores in calls]  # that validate and that test, in turn
     assert clips == [30, 17, 30, 17, 33, 30, 40, 33, 17, 40]  # a is tested at each of both points, then b, c and d
 
@@ -246,9 +246,9 @@ def damaged(name: str) -> dict[str, object]:
         "class numbers": {"targets": targets.argmax(1)},
         "two classes": {"targets": two_classes},
         "no class": {"targets": no_positives},
-        "probabilities": {"targets": targets * 0.5, "is_multi_label": True},
+        "probabilities": {"targets": targets * 0.5, "single_label": False},
         "one class": {"targets": one_class},
-        "undefined": {"targets": no_positives, "is_multi_label": True, "metric": "mAP"},
+        "undefined": {"targets": no_positives, "single_label": False, "metric": "mAP"},
         "fewer splits": {"splits": splits[1:]},
         "two folds": {"splits": np.where(splits == "f0", "f1", splits)},
         "one training clip": {"splits": np.where(np.arange(120) == 0, "a", np.where(splits == "f0", "b", "c"))},
@@ -266,7 +266,7 @@ def damaged(name: str) -> dict[str, object]:
 )  # fmt: skip
 @pytest.mark.filterwarnings("error", "ignore:overflow encountered in cast")
 def test_bad_input(name: str) -> None:
-    arguments = {"is_multi_label": False, **damaged(name)}
+    arguments = {"single_label": True, **damaged(name)}
     with pytest.raises(ValueError) as error:
         probe(**arguments, protocol=SMALL)
     assert "\n" not in str(error.value)

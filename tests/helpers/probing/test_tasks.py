@@ -45,7 +45,7 @@ def test_a_hear_task_keeps_its_splits_and_its_first_metric(tmp_path: Path) -> No
     folder.joinpath("task_metadata.json").write_text(json.dumps(metadata))
     folder.joinpath("labelvocabulary.csv").write_text("idx,label\n0,cat\n1,dog\n")
     task = open_task(folder)
-    assert (task.name, task.metric, task.folds, task.is_multi_label) == ("pets", "aucroc", False, True)
+    assert (task.name, task.metric, task.folds, task.single_label) == ("pets", "aucroc", False, False)
     assert task.splits.tolist() == ["train", "valid", "test"] and task.targets.tolist() == [[0, 1], [0, 1], [1, 1]]
     assert [len(clips[0].waveform) for clips in task.clips] == [6400] * 3
 
@@ -63,7 +63,7 @@ def test_esc50_has_its_folds(tmp_path: Path) -> None:
         csv.writer(file).writerows([("filename", "fold", "target", "category", "src_file"), *rows])
     task = open_task(tmp_path)
     assert Counter(task.splits) == {f"fold{fold}": 50 for fold in range(1, 6)}
-    assert (task.metric, task.folds, task.is_multi_label) == ("top1_acc", True, False)
+    assert (task.metric, task.folds, task.single_label) == ("top1_acc", True, True)
     assert (task.targets.sum(0) == 5).all() and task.chance() == pytest.approx(1 / 50)
 
 
@@ -79,7 +79,7 @@ def test_fsd50k_and_audioset(tmp_path: Path) -> None:
     assert audioset.splits.tolist()[-4:] == ["test"] * 4 and audioset.targets.shape == (44, 527)
     assert (open_task(tmp_path / "as").splits == audioset.splits).all()
     for task in (fsd50k, audioset):
-        assert (task.metric, task.folds, task.is_multi_label) == ("mAP", False, True)
+        assert (task.metric, task.folds, task.single_label) == ("mAP", False, False)
         assert all(clips.clip_seconds is None and not clips.random_crop for clips in task.clips)
 
 
@@ -88,7 +88,7 @@ def test_a_folder_is_divided_into_folds(tmp_path: Path) -> None:
         for number in range(count):
             write_wav(tmp_path / label / f"{number}.wav", 1000 + 100 * number)
     task = open_task(tmp_path)
-    assert (task.metric, task.folds, task.is_multi_label) == ("top1_acc", True, False) and task.chance() == pytest.approx(2 / 3)
+    assert (task.metric, task.folds, task.single_label) == ("top1_acc", True, True) and task.chance() == pytest.approx(2 / 3)
     for fold in range(5):
         assert task.targets[task.splits == f"fold{fold}"].sum(0).tolist() == [2, 4]
     assert [len(clip.waveform) for clip in task.clips[0]][:2] == [1000, 1100]
@@ -112,7 +112,7 @@ def test_a_table_says_what_belongs_where(tmp_path: Path, column: str, folds: boo
         rows.append(f"{number}.wav,{'dog;cat' if number % 2 else ''},{value}")
     (tmp_path / "table.csv").write_text(f"path,labels,{column}\n" + "\n".join(rows))
     task = open_task(tmp_path / "table.csv")
-    assert (task.metric, task.folds, task.is_multi_label, task.name) == ("mAP", folds, True, "table")
+    assert (task.metric, task.folds, task.single_label, task.name) == ("mAP", folds, False, "table")
     counts = Counter(task.splits)
     if column == "group":
         assert all(len({task.splits[i] for i in range(12) if values[i] == group}) == 1 for group in set(values))

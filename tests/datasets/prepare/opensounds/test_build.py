@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets import prepare
 from datasets.audio import encode_mp3
 from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.labels import audioset_labels
+from datasets.prepare import conversion
 from datasets.prepare.opensounds import audio_files, build, debian, signals, tables
 from datasets.prepare.opensounds.debian import PackageError
 from datasets.prepare.opensounds.sounds import SAMPLE_RATE as RATE
@@ -114,7 +114,7 @@ def made_up(monkeypatch, tmp_path):
     monkeypatch.setattr(debian, "version_of", lambda package, deb: "1")
     monkeypatch.setattr(build, "missing_tools", lambda chosen, debs_dir: [])
     # threads see what is patched here
-    monkeypatch.setattr(prepare, "ProcessPoolExecutor", lambda num_workers, **_: ThreadPoolExecutor(num_workers))
+    monkeypatch.setattr(conversion, "ProcessPoolExecutor", lambda num_workers, **_: ThreadPoolExecutor(num_workers))
     monkeypatch.setattr(signals, "SIGNALS", {"sine": signals.SIGNALS["sine"]})
     return lambda folder="corpus", *options: build.main(arguments(tmp_path / folder, *options))
 

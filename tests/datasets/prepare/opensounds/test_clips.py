@@ -57,7 +57,7 @@ def test_silence_is_trimmed_levels_are_set_and_useless_sounds_rejected():
     assert made_of(burst(3)[:100])[1] == [("a.wav", "too short")]
 
 
-def test_fingerprint_knows_copies():
+def test_copies_have_similar_fingerprints():
     original = clips.fingerprint(burst(1))
     louder = clips.fingerprint(0.2 * burst(1))
     longer = clips.fingerprint(np.concatenate([np.zeros(777, np.float32), burst(1), 0.01 * burst(5)]))

@@ -65,5 +65,5 @@ def test_unknown_labels_are_named():
         tables.parse_labels("Moo;Mooo")
 
 
-def test_there_is_something_to_say():
+def test_there_are_sentences():
     assert len(sentences()) >= 5 and all(sentences())
