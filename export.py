@@ -1,10 +1,10 @@
-"""Write a model as an ONNX file that needs neither this project nor PyTorch: waveform in, scores and embedding out.
+"""Export a model to an ONNX file that runs without this project and PyTorch: waveform in, scores and embedding out.
 
     python export.py --model_name mn10_as --output mn10_as.onnx
     python export.py --model_name mn04_opensounds --output small.onnx --int8 --calibration resources/recordings
 
-The front end is part of the file (--network_only leaves it out), as are labels and sample rate. Any number of clips of any length
-go in; shorter ones than 16 ms are padded. What uses it:
+The file has the front end (unless --network_only), the labels and the sample rate. It takes any number of clips of any length;
+clips shorter than 16 ms are padded. Use it as follows:
 
     import json, numpy as np, onnxruntime, soundfile, soxr
 
@@ -25,7 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import cli
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
+from helpers.export.onnx_writer import write
+from helpers.export.quantization import calibration_clips, to_int8
 from models import checkpoints
 from models.errors import UserError
 
@@ -38,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--int8", action="store_true", help="convolutions in 8-bit integers; the front end stays float")
     parser.add_argument(
         "--calibration", type=Path, nargs="+", default=[], metavar="PATH",
-        help="recordings, or folders of them, that show --int8 the range of values in the network",
+        help="recordings, or folders of them, from which --int8 takes the ranges of values in the network",
     )  # fmt: skip
     return parser
 
@@ -55,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = checkpoints.build(checkpoint).eval()
     name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem
     if args.int8:
-        clips = export.calibration_clips(args.calibration, network.mel.sample_rate)
-        model = export.to_int8(network, name, clips, network_only=args.network_only)
+        clips = calibration_clips(args.calibration, network.mel.sample_rate)
+        model = to_int8(network, name, clips, network_only=args.network_only)
     else:
-        model = export.to_onnx(network, name, network_only=args.network_only)
-    export.write(args.output, model)
+        model = to_onnx(network, name, network_only=args.network_only)
+    write(args.output, model)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
     return 0
 

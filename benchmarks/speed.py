@@ -35,7 +35,7 @@ from benchmarks import common
 from helpers import cli
 from helpers.costs.macs import count_macs
 from helpers.devices import available_cores
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
 from helpers.export.runtime import ParallelGraph, new_session
 from models.blocks import ConvNormActivation
 from models.config import MelConfig
@@ -111,7 +111,7 @@ def onnx(network: MobileNetV3, threads: int) -> Scores:
 
 
 def _graph(network: MobileNetV3) -> bytes:
-    return export.to_onnx(network, "network", network_only=True).SerializeToString()
+    return to_onnx(network, "network", network_only=True).SerializeToString()
 
 
 def _tensors(arrays: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:

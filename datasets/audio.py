@@ -222,7 +222,7 @@ def load(source: str | Path | bytes, sample_rate: int, *, seconds: float | None 
 def crop_or_pad(waveform: np.ndarray, length: int, start: int = 0) -> np.ndarray:
     """Take `length` samples of (samples,) from sample `start` on; zeros follow where there are too few.
 
-    A crop is a view of the input, not a copy. Raises ValueError for a negative length or start.
+    A crop is a view of the input, not a copy. Raises UserError for a negative length or start.
     """
     if length < 0 or start < 0:
         raise UserError(f"length is {length} and start {start}; both must be 0 samples or more")

@@ -14,7 +14,7 @@ def read_table(
 ) -> list[dict[str, str]]:
     """Read a CSV file's rows as dictionaries. `columns` must be there, others may; without a header they are all columns, in order.
 
-    Raises FileNotFoundError, with the advice, and ValueError, with the line, for a file or a row of another form.
+    Raises FileNotFoundError, with the advice, and UserError, with the line, for a file or a row of another form.
     """
     path = Path(path)
     if not path.is_file():

@@ -29,7 +29,7 @@ def training_set(
 ) -> Recordings:
     """The 13,965 clips of fold1_train.csv.
 
-    Raises FileNotFoundError for a missing folder, table or recording, ValueError for a damaged table; likewise `test_set`.
+    Raises FileNotFoundError for a missing folder, table or recording, UserError for a damaged table; likewise `test_set`.
     """
     return _open(dataset_dir, "train", sample_rate, clip_seconds, cache_dir)
 
@@ -55,7 +55,7 @@ def city_by_name(dataset_dir: str | Path | None, part: str) -> dict[str, str]:
 def device_of(filename: str) -> str:
     """Device of a file such as audio/airport-barcelona-0-0-a.wav (scene, city, location, segment, device): here "a".
 
-    Raises ValueError for a name of another form or a device that is none of `DEVICES`.
+    Raises UserError for a name of another form or a device that is none of `DEVICES`.
     """
     parts = PurePosixPath(filename).stem.split("-")
     if len(parts) != 5 or parts[-1] not in DEVICES:
@@ -64,7 +64,7 @@ def device_of(filename: str) -> str:
 
 
 def city_of(identifier: str) -> str:
-    """City of a recording location such as barcelona-203: what is before '-'. ValueError for another form."""
+    """City of a recording location such as barcelona-203: what is before '-'. UserError for another form."""
     city, dash, _ = identifier.partition("-")
     if not (city and dash):
         raise UserError(f"{identifier!r} is not city-location, as meta.csv has it")
@@ -74,7 +74,7 @@ def city_of(identifier: str) -> str:
 def read_list(folder: Path, part: str) -> list[dict[str, str]]:
     """Rows of fold1_<part>.csv ("train" or "evaluate"): filename, scene_label and, from meta.csv, identifier and source_label.
 
-    Raises FileNotFoundError, and ValueError for what contradicts the form of the tables or is not in meta.csv.
+    Raises FileNotFoundError, and UserError for what contradicts the form of the tables or is not in meta.csv.
     """
     meta_columns = ("filename", "scene_label", "identifier", "source_label")
     meta = {row["filename"]: row for row in read_table(folder / "meta.csv", meta_columns, delimiter="\t", advice=LOCATION.remedies)}

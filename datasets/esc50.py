@@ -29,7 +29,7 @@ def training_set(
 ) -> Recordings:
     """Clips of the four folds other than `fold`.
 
-    Raises FileNotFoundError for a missing folder, CSV or recording, ValueError for a damaged CSV; likewise `test_set`.
+    Raises FileNotFoundError for a missing folder, CSV or recording, UserError for a damaged CSV; likewise `test_set`.
     """
     return _open(dataset_dir, fold, False, sample_rate, clip_seconds, cache_dir)
 
@@ -55,7 +55,7 @@ def class_names(dataset_dir: str | Path | None) -> tuple[str, ...]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read meta/esc50.csv. Raises FileNotFoundError, and ValueError for what contradicts its form or itself."""
+    """Read meta/esc50.csv. Raises FileNotFoundError, and UserError for what contradicts its form or itself."""
     rows = read_table(path, COLUMNS, advice=LOCATION.remedies)
     if not rows:
         raise UserError(f"{path} has no rows; fetch it again")

@@ -39,7 +39,7 @@ def class_names(dataset_dir: str | Path | None = None) -> tuple[str, ...] | None
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The 200 labels of a vocabulary.csv (index, label, MID; no header). Raises FileNotFoundError and ValueError."""
+    """The 200 labels of a vocabulary.csv (index, label, MID; no header). Raises FileNotFoundError and UserError."""
     rows = read_table(path, ("index", "label", "mid"), header=False)
     labels = tuple(row["label"] for row in rows)
     if [row["index"] for row in rows] != [str(index) for index in range(NUM_CLASSES)] or len(set(labels)) != NUM_CLASSES:

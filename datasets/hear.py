@@ -38,7 +38,7 @@ class HearTask:
         """Open a split at `sample_rate`, in Hz: from files of that rate, or else those of the highest rate, resampled.
 
         Names are file names, sorted. Waveforms have `clip_seconds`; `cache_dir` is that of `Recordings`. Raises FileNotFoundError
-        for what is missing, ValueError for a split that the task does not have, and for files or labels that do not fit the task.
+        for what is missing, UserError for a split that the task does not have, and for files or labels that do not fit the task.
         """
         if split not in self.splits:
             raise UserError(f"{self.path}: there is no split {split!r}; there are {', '.join(self.splits)}")
@@ -75,7 +75,7 @@ class HearTask:
 def read_task(path: str | Path) -> HearTask:
     """Read the folder of a task, but not its splits.
 
-    Raises FileNotFoundError for what is missing, ValueError for what is damaged and for tasks with an embedding for each moment
+    Raises FileNotFoundError for what is missing, UserError for what is damaged and for tasks with an embedding for each moment
     ("event").
     """
     path = Path(path).expanduser()
@@ -122,7 +122,7 @@ def _read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def _read_json(path: Path) -> dict[str, object]:
-    """The object that a file holds; FileNotFoundError, and ValueError for anything else."""
+    """The object that a file holds; FileNotFoundError, and UserError for anything else."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found; {_ADVICE}")
     try:

@@ -110,7 +110,7 @@ class Recordings(ClipDataset):
     ) -> None:
         """`targets` is (N, K) of 0 and 1, `clip_seconds` and `random_crop` are those of `ClipDataset`.
 
-        `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises ValueError, and FileNotFoundError that counts
+        `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises UserError, and FileNotFoundError that counts
         the files that are missing and names the first.
         """
         super().__init__(sample_rate, clip_seconds, random_crop)

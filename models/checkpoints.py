@@ -72,10 +72,11 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
-    """Return the network's architecture and front end without the weights: nothing is downloaded. Errors as `load`."""
+    """Return the network's architecture and front end; nothing is downloaded and no weights are read. Errors as `load`."""
     if name in PRETRAINED:
         return PRETRAINED[name].arch, PRETRAINED[name].mel
-    checkpoint = load(name)
+    name = os.fspath(name)
+    checkpoint = _parse(read_checkpoint_file(assets.checkpoint_path(name), mmap=True), name)
     return checkpoint.arch, checkpoint.mel
 
 

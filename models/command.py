@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from models.errors import UserError
 
-PROJECT = ("benchmarks", "datasets", "helpers", "models", "studies")  # packages whose absence is our mistake, not the user's
+PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies")  # whose absence is our mistake, not the user's
 DEBUG = "--debug"
 
 

@@ -23,7 +23,8 @@ from benchmarks import common
 from datasets import audioset
 from datasets.clip import ClipDataset
 from helpers import cli
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
+from helpers.export.quantization import to_int8
 from helpers.export.runtime import ParallelGraph
 from helpers.metrics import tagging_metrics
 from models import checkpoints
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     training, evaluation = (part(args.dataset_dir, **options) for part in (audioset.training_set, audioset.evaluation_set))
     shown = np.linspace(0, len(training) - 1, min(args.calibration_clips, len(training)), dtype=int)
     clips = [training[int(index)].waveform.numpy() for index in shown]
-    exports = {"float": export.to_onnx(network, "float"), "int8": export.to_int8(network, "int8", clips)}
+    exports = {"float": to_onnx(network, "float"), "int8": to_int8(network, "int8", clips)}
     print(common.machine("onnxruntime"))
     for row in compare(exports, evaluation, network.mel.sample_rate, args.rounds):
         times = ", ".join(f"batch {b}: {ms:.1f} ms" for b, ms in zip(BATCHES, row.milliseconds, strict=True))

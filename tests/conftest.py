@@ -15,6 +15,7 @@ from datasets.hdf5_mp3 import Mp3Writer
 from helpers import cli
 from models import checkpoints
 from models.MobileNetV3 import get_model
+from tests.finetuning import piece, write
 
 torch.set_num_threads(1)  # two threads wait for each other when the machine is busy
 
@@ -42,6 +43,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "random.pt"
     checkpoints.save(path, get_model(width_mult=0.1).eval())
     return path
+
+
+@pytest.fixture(scope="session")
+def folder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real recordings of three classes, ten pieces of 0.5 s each."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for name in ("rock", "speech", "wind"):
+        for i in range(10):
+            write(folder / name / f"{i}.wav", piece(name, 0.5 * i))
+    return folder
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from sklearn.metrics import average_precision_score
 
@@ -28,14 +27,22 @@ from helpers.training import finetuning
 from models import checkpoints
 from models.MobileNetV3 import get_model
 from models.waveform import WaveformModel
+from tests.finetuning import (
+    ALWAYS,
+    FRONT_END,
+    RATE,
+    RECORDINGS,
+    SCHEDULE,
+    TINY,
+    assert_same_run,
+    run,
+    scores,
+    tone,
+    write,
+    write_table,
+)
 
-RECORDINGS = Path(__file__).resolve().parents[1] / "resources" / "recordings"
-RATE = 8000
-FRONT_END = ("--sample_rate", RATE, "--n_mels", 64, "--hop_size", 400, "--win_length", 400, "--n_fft", 512)
-ALWAYS = ("--wandb", "disabled", "--num_workers", 0)
 PRETRAINED = ("--pretrained_name", "mn04_opensounds", *FRONT_END)
-TINY = ("--model_width", 0.1, *FRONT_END, "--n_epochs", 1)  # random weights
-SCHEDULE = ("--warm_up_len", 0, "--ramp_down_start", 0, "--ramp_down_len", 4)
 
 
 @pytest.fixture(autouse=True)
@@ -46,32 +53,13 @@ def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 # Data
 
 
-def tone(k: int, seconds: float, seed: int) -> np.ndarray:
-    """One of 50 sounds that are easily told apart: ten pitches, interrupted at five rates, with some noise."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    sound = 0.4 * np.sin(2 * np.pi * 150 * 1.42 ** (k % 10) * time) * (time * 2 ** (k // 10 + 1) % 1 < 0.5)
-    return (sound + 0.01 * np.random.default_rng(seed).standard_normal(len(time))).astype(np.float32)
-
-
-def write(path: Path, waveform: np.ndarray, rate: int = RATE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, waveform, rate, format="WAV")
-
-
-def write_table(path: Path, *rows: Sequence[object], delimiter: str = ",") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter=delimiter).writerows(rows)
-    return path
-
-
 @pytest.fixture(scope="module")
 def esc50_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 classes, a clip of each in three of the five folds."""
+    """50 classes, a clip of each in two of the five folds."""
     folder = tmp_path_factory.mktemp("ESC-50-master")
     rows: list[Sequence[object]] = [("filename", "fold", "target", "category", "esc10", "src_file", "take")]
     for fold in range(1, 6):
-        for k in (k for k in range(50) if (k + fold) % 5 < 3):
+        for k in (k for k in range(50) if (k + fold) % 5 < 2):
             source = 1000 * fold + k
             rows.append((f"{fold}-{source}-A-{k}.wav", fold, k, f"sound_{k:02}", k < 10, source, "A"))
             write(folder / "audio" / rows[-1][0], tone(k, 2.0, source))
@@ -123,22 +111,6 @@ def dcase20_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def piece(recording: str, start: float, seconds: float = 0.5) -> np.ndarray:
-    """A piece of a bundled recording, from `start` seconds on, at `RATE`."""
-    waveform = audio.load(RECORDINGS / f"{recording}.ogg", RATE)
-    return waveform[round(start * RATE) :][: round(seconds * RATE)]
-
-
-@pytest.fixture(scope="module")
-def folder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real recordings of three classes, ten pieces of 0.5 s each."""
-    folder = tmp_path_factory.mktemp("recordings")
-    for name in ("rock", "speech", "wind"):
-        for i in range(10):
-            write(folder / name / f"{i}.wav", piece(name, 0.5 * i))
-    return folder
-
-
 @dataclass(frozen=True)
 class Script:
     """A script, how it is run here, and what it is expected to reach."""
@@ -173,10 +145,6 @@ LABELS = {
 }
 
 
-def run(script: ModuleType, *argv: object) -> None:
-    assert script.main([*map(str, argv)]) == 0
-
-
 def data_argument(script: ModuleType, folder: Path) -> tuple[object, ...]:
     return (folder,) if script is ex_folder else ("--dataset_dir", folder)
 
@@ -201,12 +169,6 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return train
 
 
-def scores(lines: Sequence[str]) -> dict[str, float]:
-    """What follows the first line of a result."""
-    found = [re.fullmatch(r"  (\S.*): ([01]\.\d{3})", line) for line in lines]
-    return {match[1]: float(match[2]) for match in found if match}
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_training_learns_and_its_checkpoint_scores_the_same(
     name: str, trained: Callable, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
@@ -228,17 +190,6 @@ def test_a_training_learns_and_its_checkpoint_scores_the_same(
     run(script.module, *data, *ALWAYS, "--evaluate", folder / f"{script.tested}.pt", "--batch_size", 3, *seconds)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == printed[1:] and lines[0].endswith(f"{script.tested}.pt")
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    for name in ("last.pt", "best.pt"):
-        one, two = (checkpoints.load(folder / name) for folder in (first, second))
-        assert one.epoch == two.epoch and one.single_label == two.single_label and one.labels == two.labels
-        assert one.state.keys() == two.state.keys()
-        for key, tensor in one.state.items():
-            assert torch.equal(tensor, two.state[key]), f"{name}: {key}"
-    rows = [[row.rpartition(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()] for folder in (first, second)]
-    assert rows[0] == rows[1] and len(rows[0]) == 3
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -329,9 +280,9 @@ def test_a_fold_is_tested_on_and_the_others_are_trained_on(fold: int, esc50_dir:
     args.dataset_dir = esc50_dir
     task = ex_esc50.make_task(args, fold)
     for part in (task.test_set(RATE), task.validation_set(RATE)):
-        assert len(part) == 30 and {name.split("-")[0] for name in part.names} == {str(fold)}
+        assert len(part) == 20 and {name.split("-")[0] for name in part.names} == {str(fold)}
     training = task.training_set(RATE)
-    assert len(training) == 120 and {name.split("-")[0] for name in training.names} == set("12345") - {str(fold)}
+    assert len(training) == 80 and {name.split("-")[0] for name in training.names} == set("12345") - {str(fold)}
     assert (training.sample_rate, training.clip_seconds) == (RATE, 5.0)
 
 
@@ -492,169 +443,3 @@ def test_a_run_does_not_resume_with_other_classes(
         write(own / "rock" / f"new{k}.wav", tone(1, 1.0, 50 + k))
     assert "training clips" in failing_message(ex_folder.main, *resume)
     assert Path("runs/folder/last.pt").read_bytes() == last
-
-
-# Own recordings
-
-OWN = ("--from_scratch", *TINY)
-
-
-def own_run(caplog: pytest.LogCaptureFixture, *argv: object) -> tuple[int, int, int]:
-    """Train on own recordings; return how many are trained, validated and tested on."""
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        run(ex_folder, *ALWAYS, *OWN, *argv)
-    found = re.search(r"(\d+) clips to train, (\d+) to validate, (\d+) to test on", caplog.text)
-    return tuple(map(int, found.groups()))
-
-
-def test_a_folder_as_people_have_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    root, outside = tmp_path / "mine", tmp_path / "outside.wav"
-    for name, recording in (("Vögel im Grünen", "speech"), ("日本", "rock")):
-        for i in range(4):
-            write(root / name / f"Aufnahme ü {i}.wav", piece(recording, i))
-    write(outside, tone(1, 1.0, 1))
-    (root / "日本" / "outside.wav").symlink_to(outside)
-    (root / "日本" / "broken.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:500])
-    (root / "日本" / "text.mp3").write_text("no sound")
-    (root / "日本" / "notes.txt").write_text("no sound")
-    (root / "empty class").mkdir()
-    assert own_run(caplog, root) == (6, 2, 0)
-    for what in ("outside.wav", "broken.wav", "text.mp3", "empty class", "1 .txt"):
-        assert what in caplog.text
-    assert checkpoints.load("runs/folder/best.pt").labels == ("Vögel im Grünen", "日本")
-    capsys.readouterr()
-    run(inference, "--model_name", "runs/folder/best.pt", "--audio_path", root / "日本" / "Aufnahme ü 1.wav")
-    lines = capsys.readouterr().out.splitlines()[1:-1]
-    assert {line.partition(":")[0] for line in lines} == {"Vögel im Grünen", "日本"}
-    assert sum(float(line.split()[-1]) for line in lines) == pytest.approx(1, abs=2e-3)
-
-
-def pieces(root: Path, count: int) -> list[str]:
-    """Write pieces of rock and speech in turn."""
-    for i in range(count):
-        write(root / f"{i}.wav", piece(("rock", "speech")[i % 2], 0.3 * (i // 2)))
-    return [f"{i}.wav" for i in range(count)]
-
-
-def test_a_table_of_several_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    names = pieces(tmp_path / "mine", 12)
-    rows = [(name, ("a", "b", "a;b", "")[i % 4]) for i, name in enumerate(names)]
-    table = write_table(tmp_path / "labels.csv", ("path", "labels"), *rows)
-    assert own_run(caplog, tmp_path / "mine", "--csv", table)[2] == 0
-    assert set(scores(capsys.readouterr().out.splitlines())) >= {"mAP", "ROC"}
-    last = checkpoints.load("runs/folder/last.pt")
-    assert last.labels == ("a", "b") and not last.single_label
-
-
-def test_a_table_of_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    """There or not: one logit, whose score is its sigmoid."""
-    names = pieces(tmp_path / "mine", 12)
-    table = write_table(
-        tmp_path / "labels.csv", ("path", "labels"), *((name, "rock" if i % 2 else "") for i, name in enumerate(names))
-    )
-    own_run(caplog, tmp_path / "mine", "--csv", table)
-    assert "mAP" in scores(capsys.readouterr().out.splitlines())
-    last = checkpoints.load("runs/folder/best.pt")
-    assert last.labels == ("rock",) and last.arch.num_classes == 1
-    run(inference, "--model_name", "runs/folder/best.pt", "--audio_path", tmp_path / "mine" / "1.wav")
-    (line,) = capsys.readouterr().out.splitlines()[1:-1]
-    assert re.fullmatch(r"rock: 0\.\d{3}", line)
-
-
-def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    names = pieces(tmp_path / "mine", 16)
-    parts = ["train"] * 8 + ["validation"] * 2 + ["test"] * 6
-    rows = [(name, ("rock", "speech")[i % 2], parts[i]) for i, name in enumerate(names)]
-    table = write_table(tmp_path / "labels.csv", ("path", "labels", "split"), *rows)
-    assert own_run(caplog, tmp_path / "mine", "--csv", table) == (8, 2, 6)
-    lines = capsys.readouterr().out.splitlines()
-    args = ex_folder.parse_options([str(tmp_path / "mine"), "--csv", str(table), "--clip_seconds", "1"])
-    data = ex_folder.folder.scan(args.dataset_dir, args.csv)
-    task = ex_folder.make_task(args, data, ex_folder.folder.split(data))
-    assert [part(RATE).names for part in (task.training_set, task.validation_set, task.test_set)] == [
-        names[:8], names[8:10], names[10:],
-    ]  # fmt: skip
-    at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
-    assert "validation" in lines[0] and lines[at].endswith("best.pt")
-    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")  # by the table that it was trained with
-    assert capsys.readouterr().out.splitlines()[1:] == lines[at + 1 :]
-
-
-def test_tables_of_folds_and_of_groups(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = pieces(tmp_path / "mine", 12)
-    rows = [(name, ("rock", "speech")[i % 2], (1, 2, 2, 3, 3, 3)[i // 2]) for i, name in enumerate(names)]
-    table = write_table(tmp_path / "folds.csv", ("path", "labels", "fold"), *rows)
-    argv = (tmp_path / "mine", "--csv", table)
-    assert own_run(caplog, *argv) == (10, 2, 0)
-    assert own_run(caplog, *argv, "--fold", "3", "--experiment_name", "third") == (6, 6, 0)
-    rows = [(name, ("rock", "speech")[i % 2], f"{i % 2}{i // 6}") for i, name in enumerate(names)]  # groups of three clips
-    table = write_table(tmp_path / "groups.csv", ("path", "labels", "group"), *rows)
-    assert own_run(caplog, tmp_path / "mine", "--csv", table, "--experiment_name", "groups") == (6, 6, 0)
-
-
-@pytest.mark.parametrize("counts", [(1, 1), (2,), (1,)])
-def test_too_few_recordings_are_one_line(counts: tuple[int, ...], tmp_path: Path, failing_message: Callable[..., str]) -> None:
-    for k, count in enumerate(counts):
-        for i in range(count):
-            write(tmp_path / "mine" / f"class {k}" / f"{i}.wav", tone(k, 0.5, i))
-    assert failing_message(ex_folder.main, tmp_path / "mine", *ALWAYS, *OWN)
-    assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("counts", [(2, 1), (2, 2), (1, 1, 3)])
-def test_few_recordings_train(counts: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for k, count in enumerate(counts):
-        for i in range(count):
-            write(tmp_path / "mine" / f"class {k}" / f"{i}.wav", tone(k, 0.5, i))
-    assert sum(own_run(caplog, tmp_path / "mine")) == sum(counts)
-    assert checkpoints.load("runs/folder/last.pt").arch.num_classes == len(counts)
-
-
-def test_the_shortest_and_whole_recordings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for i, seconds in enumerate((0.002, 0.01, 0.3, 1.0, 2.0, 0.002, 0.01, 0.3)):
-        write(tmp_path / "mine" / f"class {i % 2}" / f"{i}.wav", tone(i, seconds, i))
-    assert own_run(caplog, tmp_path / "mine", "--variable_eval_length", "--val_share", 0.5) == (4, 4, 0)
-
-
-@pytest.mark.parametrize(
-    ("argv", "named"),
-    [
-        (("--val_share", 0), "val_share"),
-        (("--val_share", 1), "val_share"),
-        (("--fold", "1"), "fold"),
-        (("--csv", "nowhere.csv"), "nowhere.csv"),
-        (("--batch_size", 100), "--batch_size"),
-    ],
-)
-def test_own_mistakes_are_one_line(argv: tuple, named: str, folder_dir: Path, failing_message: Callable[..., str]) -> None:
-    assert named in failing_message(ex_folder.main, folder_dir, *ALWAYS, *OWN, *argv)
-
-
-def test_an_evaluation_on_other_clips_than_those_held_out_warns(folder_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(ex_folder, folder_dir, *ALWAYS, *OWN)
-    for argv, warned in (((), False), (("--seed", 0), False), (("--seed", 1), True), (("--val_share", 0.5), True)):
-        caplog.clear()
-        run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
-        assert any("trained with" in record.message for record in caplog.records) == warned
-
-
-def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_opensounds")
-    assert end.value.code == 2 and "--from_scratch" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(ex_folder, *OWN)
-    assert end.value.code == 2 and "DATA" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_run_resumes_with_a_moved_folder(folder_dir: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(folder_dir, tmp_path / "moved"))
-    whole = ("--experiment_name", "whole", "--n_epochs", 2)
-    for argv in ((*OWN, *SCHEDULE, *whole), (*OWN, *SCHEDULE)):
-        run(ex_folder, folder_dir, *ALWAYS, *argv)
-    run(ex_folder, moved, "--resume", "runs/folder", "--n_epochs", 2)
-    assert_same_run(Path("runs/whole"), Path("runs/folder"))

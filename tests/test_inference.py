@@ -164,6 +164,17 @@ def test_timelines_into_a_table(tiny_checkpoint: Path, tmp_path: Path, capsys: p
     assert code == 0 and [line.split() for line in out.splitlines()[1:3]] == [["0.00", "0.20", "-"], ["0.10", "0.30", "-"]]
 
 
+def test_long_recordings_in_one_piece_if_wished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene, rate = soundfile.read(SCRIPT.parent / "resources" / "recordings" / "scene.ogg", dtype="float32")
+    soundfile.write(tmp_path / "x.wav", np.resize(scene, 12 * rate), rate)
+    options = ["--backend", "onnx", "--model_name", "mn04_opensounds", "--audio_path", tmp_path / "x.wav"]
+    printed = [run(capsys, *options, *words)[1].splitlines()[1] for words in ([], ["--whole"])]
+    for whole in (False, True):
+        [tag] = AudioTagger("mn04_opensounds", backend="onnx", whole=whole).tag(tmp_path / "x.wav", top_k=1)
+        assert printed[whole] == f"{tag.label}: {tag.score:.3f}"
+    assert printed[0] != printed[1]
+
+
 class Pipe(io.BytesIO):
     """Standard input that gives what it likes."""
 

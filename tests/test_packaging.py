@@ -71,16 +71,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     build = folder / "build.cfg"  # where setuptools builds: not in the checkout
     build.write_text(f"[build]\nbuild_base={folder / 'build'}\n[egg_info]\negg_base={folder}\n")
-    pip = [sys.executable, "-m", "pip"]
     local = ["--quiet", "--no-index", "--no-deps"]
-    wheel = [*pip, "wheel", *local, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    wheel = [sys.executable, "-m", "pip", "wheel", *local, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(wheel, check=True, env={**os.environ, "DIST_EXTRA_CONFIG": str(build)})
     venv.create(folder / "venv", symlinks=True)
     [packages] = (folder / "venv" / "lib").glob("*/site-packages")
     (packages / "outer.pth").write_text(sysconfig.get_path("purelib"))
     [path] = folder.glob("*.whl")
-    target = [*pip, "--python", str(folder / "venv" / "bin" / "python"), "install", *local, "--no-compile", str(path)]
-    subprocess.run(target, check=True)
+    install = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", *local, "--ignore-installed", "--no-compile"]
+    subprocess.run([*install, str(path)], check=True)
     return packages.parents[2]
 
 
@@ -138,10 +137,12 @@ def command(name, *words):
     except SystemExit as end:
         assert not end.code
 checkpoint, recording = sys.argv[1:]
+assert "mn04_opensounds" in efficientat.list_models("*_opensounds")
 assert "torch" not in sys.modules
 command("inference", "--model_name", "mn04_opensounds", "--audio_path", recording)
 command("complexity", "--model_name", "mn04_opensounds")
 model = efficientat.get_model(pretrained_name="mn04_opensounds")
+assert callable(efficientat.get_ensemble_model)
 assert type(model).__module__ == "efficientat.models.network"
 tagger = efficientat.AudioTagger(checkpoint, backend="onnx")  # exported first, in a process of its own
 assert tagger.embed(recording).shape == (96,)

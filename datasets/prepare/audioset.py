@@ -41,7 +41,7 @@ class Segment:
 def read_segments(path: str | Path) -> list[Segment]:
     """Read an AudioSet CSV: comment lines begin with '#', others are `id, start, end, "mid,mid,..."`.
 
-    Raises FileNotFoundError, and ValueError, with the line, for a row of another form, an unknown MID or a repeated id.
+    Raises FileNotFoundError, and UserError, with the line, for a row of another form, an unknown MID or a repeated id.
     """
     path = Path(path)
     if not path.is_file():

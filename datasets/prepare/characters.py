@@ -37,7 +37,7 @@ VALIDATION_SHARE = 5  # one in so many
 
 
 def prepare(data_set: str, fonts_dir: Path | None, output_dir: Path) -> None:
-    """Write the images. Raises OSError, and ValueError where a folder holds something already, or no fonts."""
+    """Write the images. Raises OSError, and UserError where a folder holds something already, or no fonts."""
     if output_dir.exists() and any(output_dir.iterdir()):
         raise UserError(f"{output_dir} is not empty; remove it, or give another --output_dir")
     images = digits() if data_set == "digits" else letters(fonts_dir)

@@ -53,7 +53,7 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
     """Convert recordings to mono 32 kHz mp3 in `num_workers` threads and write them to an HDF5 file, in order.
 
     Mono 32 kHz mp3s are stored byte for byte. Calling this again resumes an interrupted run. What is
-    missing or unreadable is left out and reported. Raises ValueError when nothing at all could be written, and the
+    missing or unreadable is left out and reported. Raises UserError when nothing at all could be written, and the
     errors of `Mp3Writer`.
     """
     with Mp3Writer(output, num_classes) as writer:

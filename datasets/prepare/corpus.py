@@ -48,7 +48,7 @@ class Corpus:
     """The clips of a folder that datasets.prepare.opensounds built, and their mp3s."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises FileNotFoundError, and ValueError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
+        """Raises FileNotFoundError, and UserError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
         advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
         columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
         self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]

@@ -24,7 +24,7 @@ TABLES = ("meta.csv", *(f"evaluation_setup/fold1_{part}.csv" for part in ("train
 def prepare(source: Path, output_dir: Path, sample_rate: int | None, num_workers: int) -> None:
     """Write meta.csv, evaluation_setup/ and audio/, the recordings of the fold only (the official fold leaves some out).
 
-    Raises OSError and ValueError, warns of counts that are not the published ones.
+    Raises OSError and UserError, warns of counts that are not the published ones.
     """
     if source.resolve() == output_dir.resolve():
         raise UserError(f"{source} is --output_dir as well; it can be read as it is, or give another --output_dir")

@@ -32,7 +32,7 @@ class Download:
     def __init__(self, source: str | Path) -> None:
         """`source` is a zip, or a folder that holds files, zips or both, also in subfolders; of both, the extracted file is taken.
 
-        Raises FileNotFoundError, and ValueError for a zip that cannot be read.
+        Raises FileNotFoundError, and UserError for a zip that cannot be read.
         """
         source = Path(source).expanduser()
         if not source.exists():
@@ -59,7 +59,7 @@ class Download:
     def find(self, name: str) -> Path | Entry | None:
         """The file whose path ends in `name`, one or two components; of several any one, but always the same.
 
-        Raises ValueError where it is not there, but may be in a split archive.
+        Raises UserError where it is not there, but may be in a split archive.
         """
         file = self._files.get(name)
         if file is None and self._split:
@@ -71,7 +71,7 @@ class Download:
         return file
 
     def read_required(self, name: str) -> bytes:
-        """Content of a file that must be there. Raises FileNotFoundError and ValueError."""
+        """Content of a file that must be there. Raises FileNotFoundError and UserError."""
         file = self.find(name)
         if file is None:
             raise FileNotFoundError(f"{self.source} holds no {name}; is the download complete?")
@@ -84,7 +84,7 @@ class Download:
 
 
 def read(file: Path | Entry) -> bytes:
-    """Content of a file, in an archive or not. Raises OSError, and ValueError for a damaged or encrypted entry."""
+    """Content of a file, in an archive or not. Raises OSError, and UserError for a damaged or encrypted entry."""
     if isinstance(file, Path):
         return file.read_bytes()
     try:
@@ -100,7 +100,7 @@ def _open(archive: Path, process: int, thread: int) -> zipfile.ZipFile:
 
 
 def _names(archive: Path) -> list[str]:
-    """Files of a zip archive. Raises ValueError."""
+    """Files of a zip archive. Raises UserError."""
     try:
         with zipfile.ZipFile(archive) as file:
             return [entry.filename for entry in file.infolist() if not entry.is_dir()]

@@ -19,7 +19,7 @@ from models.command import run
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
-    """Write audio_32k/, then meta/esc50.csv. Raises OSError and ValueError, warns of counts that are not the published ones."""
+    """Write audio_32k/, then meta/esc50.csv. Raises OSError and UserError, warns of counts that are not the published ones."""
     download = Download(source)
     meta = output_dir / "meta" / "esc50.csv"
     write_bytes(meta, download.read_required("meta/esc50.csv"))

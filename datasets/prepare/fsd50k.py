@@ -24,7 +24,7 @@ _TRUTH = "FSD50K.ground_truth"
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
-    """Write the ground truth and three files. Raises OSError and ValueError, warns of counts that are not as published."""
+    """Write the ground truth and three files. Raises OSError and UserError, warns of counts that are not as published."""
     download = Download(source)
     for table in ("vocabulary.csv", "dev.csv", "eval.csv"):
         write_bytes(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
@@ -42,7 +42,7 @@ def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
 
 
 def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> dict[str, list[Recording]]:
-    """Recordings of each part, named <fname>.mp3. Raises ValueError, with the file, for unknown labels, splits and file names."""
+    """Recordings of each part, named <fname>.mp3. Raises UserError, with the file, for unknown labels, splits and file names."""
     parts: dict[str, list[Recording]] = {part: [] for part in PUBLISHED}
     for half, columns in (("dev", ("fname", "labels", "mids", "split")), ("eval", ("fname", "labels", "mids"))):
         for row in read_table(truth / f"{half}.csv", columns):

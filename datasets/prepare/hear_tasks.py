@@ -95,7 +95,7 @@ def source_of(recording: str) -> str:
 
 
 def choose_clips(clips: Sequence[CorpusClip], labels: Sequence[str]) -> dict[str, list[CorpusClip]]:
-    """Clips of each label, out of those that have one of the labels alone; ValueError if the sources are too few for folds."""
+    """Clips of each label, out of those that have one of the labels alone; UserError if the sources are too few for folds."""
     classes: dict[str, list[CorpusClip]] = {label: [] for label in labels}
     for clip in clips:
         own = [label for label in labels if label in clip.all_labels]

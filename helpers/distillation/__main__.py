@@ -76,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     writer.finish()
     print(f"{args.output}: {len(writer.names)} rows of {model.num_classes} logits")
     if undecodable or repeated:
-        print(f"left out: {undecodable} clips that cannot be decoded, {repeated} clips of a name that was there before")
+        print(f"left out: {undecodable} clips that cannot be decoded, {repeated} clips whose name an earlier clip has")
     return 0
 
 
 def _digest(model: torch.nn.Module) -> str:
-    """Return a hash of a model's weights, which tells apart checkpoints of one path."""
+    """Return a hash of a model's weights, to notice another checkpoint under the same path."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.numpy().tobytes())

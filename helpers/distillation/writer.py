@@ -69,7 +69,7 @@ class Windowed(Dataset):
 
 
 def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, args: argparse.Namespace) -> int:
-    """Append the logits of all clips, each the mean over its windows, and return the number of clips of a name seen before.
+    """Append the logits of all clips, each the mean over its windows, and return the number of repeated names, left out.
 
     Clips are processed in groups of `args.batch_size`, and an interrupted run resumes with a whole group: so its batches, on which
     the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged.
@@ -77,7 +77,7 @@ def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, 
     names = clips.names
     if any("\n" in name or "\r" in name for name in names):
         raise UserError("a clip's name holds an end of line, and the index has one name a line; rename the clip")
-    order = np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()  # clips whose name was not there before
+    order = np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()  # the first clip of each name
     place = {names[index]: position for position, index in enumerate(order)}
     done = [place.get(name, -1) for name in writer.names]
     if -1 in done or done != sorted(set(done)):
@@ -141,10 +141,10 @@ class LogitsWriter:
         os.truncate(rows, num_rows * self._row_bytes)
 
     def append(self, names: Sequence[str], logits: np.ndarray) -> None:
-        """Append rows, (n, K); what is beyond float16 is cut to its range. ValueError if they are not finite."""
+        """Append rows, (n, K), clipped to the range of float16. ValueError if they are not finite."""
         for name, row in zip(names, logits, strict=True):
             if not np.isfinite(row).all():
-                raise UserError(f"the logits of {name} are not finite; check the models, and write with others")
+                raise UserError(f"the logits of {name} are not finite; check the models")
         with open(self.parts[2], "ab") as file:
             file.write(np.clip(logits, -_FLOAT16_MAX, _FLOAT16_MAX).astype("<f2").tobytes())
         with open(self.parts[1], "ab") as file:

@@ -1,7 +1,6 @@
-"""Where exported models lie: beside the code, or in a cache that is filled on first use. Nothing here imports torch.
+"""Where exported models are: bundled with the code, or in a cache that is filled on first use. Nothing here imports torch.
 
-An exported model's name in the cache holds the hash of the checkpoint it was made from, so another checkpoint of the same name is
-exported anew and never confused with the first.
+The name of an exported file in the cache has the hash of its checkpoint, so another checkpoint of the same name is exported again.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from models.registry import BUNDLED, PRETRAINED
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # of exported files; another number, and those in caches are made anew
+FORMAT_VERSION = 1  # of exported files; files of another version in the cache are exported again
 METADATA_KEY = "efficientat"
-NEEDED = ("torch", "onnx")  # for exporting
+EXPORT_REQUIREMENTS = ("torch", "onnx")
 _SCRIPT = Path(__file__).resolve().parents[2] / "export.py"
 
 
@@ -32,12 +31,12 @@ class ExportError(AssetError):
 
 
 def cache_dir() -> Path:
-    """Return the folder of models exported on first use: onnx/ where downloads are kept."""
+    """Return the folder of models exported on first use: onnx/ in the folder of downloads."""
     return assets.resources_dir() / "onnx"
 
 
 def exported(name: str | os.PathLike[str]) -> Path:
-    """Return the exported file of a model, a path ending in .onnx as it is; export the model if that was not done yet.
+    """Return the exported file of a model, which is exported if there is none; a path ending in .onnx is returned as it is.
 
     Raises `ValueError` for an unknown name, `FileNotFoundError` for a missing path and `ExportError` where exporting fails or
     is impossible with what is installed.
@@ -57,7 +56,7 @@ def exported(name: str | os.PathLike[str]) -> Path:
         return path
     if name not in PRETRAINED:
         raise FileNotFoundError(f"checkpoint {checkpoint} not found; give the path of a file or the name of a model")
-    # Released files never change, so what was exported once is good even where the checkpoint was removed.
+    # Released files never change, so an exported file stays valid when its checkpoint is removed.
     if known := sorted(cache_dir().glob(f"{glob.escape(stem)}-{'?' * 16}-v{FORMAT_VERSION}.onnx")):
         return known[0]
     _require_exporter(name)
@@ -82,7 +81,7 @@ def content_hash(path: Path) -> str:
 
 
 def _require_exporter(name: str) -> None:
-    missing = [package for package in NEEDED if importlib.util.find_spec(package) is None]
+    missing = [package for package in EXPORT_REQUIREMENTS if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(
             f"{name} has not been exported yet and that needs {' and '.join(missing)}: pip install -r requirements.txt, or run "
@@ -92,9 +91,9 @@ def _require_exporter(name: str) -> None:
 
 
 def _export(name: str, path: Path) -> None:
-    """Run export.py in a process of its own, so that this one stays small."""
+    """Run export.py in another process, so that this one does not import torch."""
     _require_exporter(name)
-    logger.info("exporting %s for ONNX Runtime, this once, to %s", name, path)
+    logger.info("exporting %s for ONNX Runtime to %s; this is done once", name, path)
     exporter = [str(_SCRIPT)] if assets.IS_CHECKOUT else ["-m", "efficientat.export"]
     command = [sys.executable, *exporter, "--model_name", name, "--output", str(path)]
     result = subprocess.run(command, capture_output=True, text=True)

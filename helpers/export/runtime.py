@@ -6,25 +6,26 @@ backend = load_backend("mn04_opensounds")
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
 
 from helpers.devices import available_cores
-from helpers.export import cache as model_cache
-from helpers.export.cache import FORMAT_VERSION, METADATA_KEY
+from helpers.export.cache import FORMAT_VERSION, METADATA_KEY, exported
 from models.assets import AssetError
 from models.errors import UserError
 
 
 class BackendError(AssetError):
-    """A file that is no exported model, or not one that takes waveforms."""
+    """A file that is not an exported model, or not one that takes waveforms."""
 
 
 class OnnxBackend:
@@ -63,6 +64,9 @@ class OnnxBackend:
         except (KeyError, TypeError, ValueError) as error:
             raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
 
+    def __reduce__(self) -> tuple[type, tuple[Path, int]]:
+        return type(self), (self.path, self._graph.threads)
+
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
 
@@ -77,48 +81,65 @@ class OnnxBackend:
 class ParallelGraph:
     """A graph of `helpers.export.graph`, computed by several threads.
 
-    All of them work on a single clip; of several clips, each thread computes one after the other. That is faster than to share the
-    layers of a batch (`python -m benchmarks.speed`), as what one clip needs stays in the cache, and needs less memory, though the
-    weights are loaded twice.
+    All threads share a single clip; of several clips, each thread computes one at a time. That is faster than sharing the layers
+    of a batch (`python -m benchmarks.speed`), as the data of one clip stays in the cache, and needs less memory, though the weights
+    are loaded twice. It can be pickled, and used after a fork: the other process loads the graph again.
     """
 
     def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
         """`model`: a file or its content; `threads` None: one for each core this process may use. Errors are ONNX Runtime's own."""
-        self._model, self._threads = model, threads or available_cores()
-        self._together = new_session(model, self._threads)
-        self.metadata: dict[str, str] = self._together.get_modelmeta().custom_metadata_map
-        self._input = self._together.get_inputs()[0].name
+        self._model, self.threads = model, threads or available_cores()
+        self.metadata: dict[str, str] = self._shared.get_modelmeta().custom_metadata_map
+        self._input = self._shared.get_inputs()[0].name
+        _GRAPHS.add(self)
+
+    def __reduce__(self) -> tuple[type, tuple[Path | bytes, int]]:
+        return type(self), (self._model, self.threads)
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) and embedding (C,) of clips: waveforms (samples,), or spectrograms where the graph takes these."""
         if len(clips) == 1:
-            return [self._run(self._together, clips[0])]
-        alone = self._alone  # loaded here, once, and not in each of the threads
-        return list(self._pool.map(lambda clip: self._run(alone, clip), clips))
-
-    def __reduce__(self) -> tuple[type[ParallelGraph], tuple[Path | bytes, int]]:
-        return ParallelGraph, (self._model, self._threads)  # sessions cannot be pickled
+            return [self._run(self._shared, clips[0])]
+        single = self._single  # loaded here, once, and not in each of the threads
+        return list(self._pool.map(lambda clip: self._run(single, clip), clips))
 
     def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})
         return scores[0], embeddings[0]
 
     @cached_property
-    def _alone(self) -> onnxruntime.InferenceSession:
-        """The graph for callers that each are one thread."""
-        return self._together if self._threads == 1 else new_session(self._model, 1)
+    def _shared(self) -> onnxruntime.InferenceSession:
+        """The graph for one caller, whose layers all threads share."""
+        return new_session(self._model, self.threads)
+
+    @cached_property
+    def _single(self) -> onnxruntime.InferenceSession:
+        """The graph for several callers, each of which is one thread."""
+        return self._shared if self.threads == 1 else new_session(self._model, 1)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads)
+        return ThreadPoolExecutor(self.threads)
+
+    def _drop_threads(self) -> None:
+        """Forget sessions and pool in a forked process: without their threads, running or freeing them would hang."""
+        for name in ("_shared", "_single", "_pool"):
+            if name in self.__dict__:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.__dict__.pop(name)))  # so it is never freed
+
+
+_GRAPHS: WeakSet[ParallelGraph] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [graph._drop_threads() for graph in _GRAPHS])
 
 
 def load_backend(name: str | os.PathLike[str]) -> OnnxBackend:
     """Load an exported model (.onnx), or a model by name or checkpoint, which is exported when it is first used.
 
-    Errors are those of `model_cache.exported` and of `OnnxBackend`.
+    Errors are those of `cache.exported` and of `OnnxBackend`.
     """
-    return OnnxBackend(model_cache.exported(name))
+    return OnnxBackend(exported(name))
 
 
 def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -126,6 +147,6 @@ def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only
-    # Threads wait for the next layer actively, but not, as by default, for some 40 ms after the last: others need the cores.
+    # Threads wait actively for the next layer, but not, as by default, for some 40 ms after the last: others need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

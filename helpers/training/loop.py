@@ -96,7 +96,7 @@ class _Stepper:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
         self.scaler.unscale_(self.optimizer)
-        gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, math.inf)  # clips nothing; get_total_norm needs torch 2.6
+        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         *values, norm = distributed.mean(torch.stack([*sums.values(), gradient_norm])).tolist()  # waits for the GPU
         means = dict(zip(sums, values, strict=True))
         finite = all(map(math.isfinite, [*values, norm]))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from helpers.training import distributed, tracking
-from models import checkpoints, files
+from models import assets, checkpoints, files
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -32,7 +32,7 @@ MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_ep
 MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train"}
 STATE = {"progress", "micro_batches", "optimizer", "scaler", "best", "fingerprints"}  # what last.pt holds next to the model
 WRITTEN = ("config.json", "metrics.csv", "last.pt", "best.pt")  # each of them complete at any moment
-PACKAGES = ("torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
+PACKAGES = ("efficientat", "torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 logger = logging.getLogger(__name__)
@@ -291,6 +291,8 @@ def _check_name(name: str) -> None:
 
 def _git_revision() -> str | None:
     """Commit of the code, with "+changes" when files differ from it; None outside of a git checkout."""
+    if not assets.IS_CHECKOUT:  # installed, possibly within a repository of the user's
+        return None
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", os.fspath(_PROJECT_DIR), *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import zipfile
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets import esc50
+from datasets import audio, esc50
 from datasets.prepare import conversion
 from datasets.prepare import esc50 as prepare_esc50
 
@@ -194,6 +195,19 @@ def test_zip_entries_stay_where_they_belong(master, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"evil.zip", "in"}
     assert {path.name for path in (tmp_path / "in" / "out").iterdir()} == {"audio_32k", "meta", "report.tsv"}
     assert len(list((tmp_path / "in" / "out" / "audio_32k").iterdir())) == 300
+
+
+def test_a_killed_worker_is_one_line(master, tmp_path, monkeypatch, failing_message):
+    monkeypatch.setattr(audio, "decode", lambda *_, **__: os._exit(1))  # workers are forked
+    assert "--num_workers" in failing_message(prepare_esc50.main, *arguments(master, tmp_path / "out"))
+
+
+def test_leftovers_of_a_killed_run_are_removed(master, tmp_path):
+    leftover = tmp_path / "out" / "audio_32k" / ".1-1000-A-0.wav.0123abcd.part"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"RIFF")
+    assert run(master, tmp_path / "out") == 0
+    assert not leftover.exists() and len(list(leftover.parent.iterdir())) == 300
 
 
 def test_user_mistakes_and_full_disks_are_one_line(master, tmp_path, monkeypatch, failing_message):

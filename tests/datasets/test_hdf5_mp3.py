@@ -128,11 +128,12 @@ def test_targets_of_a_range(files, bounds):
     np.testing.assert_array_equal(targets, everything[slice(*bounds)])
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_loader_workers_give_the_same_clips(files, context):
+@pytest.mark.parametrize("pickled", [False, True])  # as workers that are spawned get it
+def test_loader_workers_give_the_same_clips(files, pickled):
     dataset = Mp3Dataset(files * 4, num_classes=K, clip_seconds=0.5)
     expected = [dataset[index] for index in range(12)]  # the parent has its files open when the workers start
-    loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context=context)
+    dataset = pickle.loads(pickle.dumps(dataset)) if pickled else dataset
+    loader = DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context="fork")
     batches = list(loader)
     assert torch.equal(torch.cat([batch.waveform for batch in batches]), torch.stack([c.waveform for c in expected]))
     assert torch.equal(torch.cat([batch.target for batch in batches]), torch.stack([c.target for c in expected]))

@@ -36,11 +36,11 @@ def by_hand(model: WaveformModel, waveform: torch.Tensor):
     return model.network(spectrogram[:, None])
 
 
-@pytest.mark.parametrize(("told", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
-def test_an_ensemble_tells_the_shortest_training_clips(told, expected):
+@pytest.mark.parametrize(("seconds", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
+def test_clip_seconds_of_an_ensemble_are_the_shortest(seconds, expected):
     models = [member(), member()]
-    for model, seconds in zip(models, told, strict=True):
-        model.network.clip_seconds = seconds
+    for model, value in zip(models, seconds, strict=True):
+        model.network.clip_seconds = value
     assert EnsembleModel(models).clip_seconds == expected
 
 
@@ -77,7 +77,7 @@ def test_waveform_model_in_half_precision():
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
+def test_ensemble_is_the_mean_of_its_members(batch, count):
     parts = members()[:count]
     waveform = torch.randn(batch, 12000) * 0.1
     with torch.no_grad():

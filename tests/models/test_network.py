@@ -1,4 +1,4 @@
-"""The network: every variant runs forward and backward, the batch axis stays, wrong sizes are said so."""
+"""The network: every variant runs forward and backward, the batch axis stays, wrong sizes are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that tags one recording imports beside PyTorch: nothing that takes a second and is not used."""
+"""What a process that tags one recording imports next to PyTorch: nothing that takes a second and is not used."""
 
 from __future__ import annotations
 

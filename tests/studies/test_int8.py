@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datasets import audioset
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
 from models import checkpoints
 from models.MobileNetV3 import get_model
 from studies import int8
@@ -22,9 +22,9 @@ def test_scores_are_those_of_the_exports(tiny_audioset: Path, tiny_checkpoint: P
     blind = checkpoints.load_model(tiny_checkpoint)
     for parameter in blind.classifier.parameters():
         parameter.data.zero_()  # all clips get one score: the mean average precision of guessing, 3 of 12 clips a class
-    good, bad = int8.compare({"good": export.to_onnx(network, "good"), "bad": export.to_onnx(blind, "bad")}, clips, 32000, 1)
+    good, bad = int8.compare({"good": to_onnx(network, "good"), "bad": to_onnx(blind, "bad")}, clips, 32000, 1)
     assert bad.mAP == pytest.approx(0.25) and good.mAP > 0.3
-    assert good.megabytes == pytest.approx(len(export.to_onnx(network, "good").SerializeToString()) / 1e6)
+    assert good.megabytes == pytest.approx(len(to_onnx(network, "good").SerializeToString()) / 1e6)
     assert len(good.milliseconds) == len(int8.BATCHES) and min(good.milliseconds) > 0
 
 

@@ -64,7 +64,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Split 'Bleat;Sheep'; ValueError if one is not an AudioSet label."""
+    """Split 'Bleat;Sheep'; UserError if one is not an AudioSet label."""
     labels = tuple(label for label in text.split(";") if label)
     unknown = set(labels) - set(audioset_labels())
     if unknown:

@@ -332,7 +332,7 @@ def test_what_is_written_is_the_mean_of_models_and_windows(models, hdfs, tmp_pat
     assert about["models"] == list(map(str, models)) and about["files"] == list(map(str, hdfs))
     assert about["clip_seconds"] == 1 and about["num_classes"] == 527 and "torch" in about["versions"]
     assert ["broken" in message for message in caplog.messages] == [True]
-    assert "7 rows" in (printed := capsys.readouterr().out) and "1 clips that cannot be decoded, 1 clips of a name" in printed
+    assert "7 rows" in (printed := capsys.readouterr().out) and "1 clips that cannot be decoded, 1 clips whose name" in printed
 
     teacher = load_teacher(options("--teacher_preds", output), Mp3Dataset(hdfs, num_classes=527).names, 527)
     assert (teacher.covered, teacher.clips) == (8, 9)

@@ -18,7 +18,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from helpers.export import graph as export
+from helpers.export.graph import to_onnx
+from helpers.export.onnx_writer import write
 from helpers.tagger import AudioTagger, Failure, StreamTagger, Tagging, results_file
 from helpers.tagger import audio_tagger as module
 from helpers.tagger.reading import in_thread
@@ -277,7 +278,7 @@ def test_scores_of_classes_that_exclude_each_other_add_up_to_one(tmp_path: Path)
     torch.manual_seed(0)
     model = MobileNetV3(Arch(num_classes=3, width_mult=0.1), labels=["a", "b", "c"], single_label=True).eval()
     checkpoints.save(tmp_path / "exclusive.pt", model)
-    export.write(tmp_path / "exclusive.onnx", export.to_onnx(model, "exclusive"))
+    write(tmp_path / "exclusive.onnx", to_onnx(model, "exclusive"))
     for backend, name in (("torch", "exclusive.pt"), ("onnx", "exclusive.onnx")):
         tags = AudioTagger(tmp_path / name, backend=backend).tag(NOISE[:8000], 8000)
         assert sum(tag.score for tag in tags) == pytest.approx(1, abs=1e-5)

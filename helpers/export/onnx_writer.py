@@ -1,0 +1,108 @@
+"""What every exported graph needs: nodes and constants, inputs and outputs, metadata, the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from datasets.labels import default_labels
+from helpers.export.cache import FORMAT_VERSION, METADATA_KEY
+from models.config import MelConfig
+from models.files import write_atomically
+from models.network import MobileNetV3
+
+OPSET, IR_VERSION = 18, 10  # what ONNX Runtime 1.18 (2024) and later read
+WAVEFORM_SHAPE = {"waveform": ["batch", "samples"]}
+
+
+class Graph:
+    """Nodes and constants of a graph under construction; every method that adds a node returns the name of its output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, op: str, *inputs: str, output: str | None = None, label: str | None = None, **attributes: Any) -> str:
+        name = f"{label or op}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
+        return output or name
+
+    def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        name = f"Split_{len(self.nodes)}"
+        outputs = [f"{name}_{i}" for i in range(len(sizes))]
+        self.nodes.append(helper.make_node("Split", [x, self.integers(*sizes)], outputs, name=name, axis=axis))
+        return outputs
+
+    def constant(self, value: Tensor | np.ndarray | float) -> str:
+        """Add a float32 constant."""
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return self._constant(np.asarray(array, np.float32, order="C"))
+
+    def integers(self, *values: int) -> str:
+        """Add a list of int64, as shapes, axes and indices are given."""
+        return self._constant(np.array(values, np.int64))
+
+    def integer(self, value: int) -> str:
+        """Add a single int64 without axes."""
+        return self._constant(np.array(value, np.int64))
+
+    def _constant(self, array: np.ndarray) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def spectrogram_shape(mel: MelConfig) -> dict[str, list[str | int]]:
+    return {"spectrogram": ["batch", 1, mel.n_mels, "frames"]}
+
+
+def make_model(graph: Graph, inputs: dict[str, list[str | int]], outputs: dict[str, list[str | int]]) -> onnx.ModelProto:
+    """Make a model of a graph; `inputs` and `outputs` are names and shapes, with names for free axes."""
+    ports = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in side.items()]
+        for side in (inputs, outputs)
+    ]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "tagger", *ports, graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="export.py",
+    )  # fmt: skip
+    onnx.checker.check_model(model)
+    return model
+
+
+def describe_network(network: MobileNetV3, name: str, network_only: bool) -> dict[str, Any]:
+    """Return the metadata of an exported file: all that is needed to feed it and to read its scores."""
+    mel, classes = network.mel, network.arch.num_classes
+    return {
+        "format_version": FORMAT_VERSION,
+        "model_name": name,
+        "input": "spectrogram" if network_only else "waveform",
+        "sample_rate": mel.sample_rate,
+        "n_mels": mel.n_mels,
+        "hop_size": mel.hop_size,
+        "min_samples": mel.min_samples,
+        "num_classes": classes,
+        "embedding_size": network.embedding_size,
+        "single_label": network.single_label,
+        "clip_seconds": network.clip_seconds,
+        "labels": list(network.labels or default_labels(classes)),
+        "int8": False,
+    }
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Store `metadata` as one JSON text."""
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
+
+
+def write(path: Path, model: onnx.ModelProto) -> None:
+    """Write a file atomically."""
+    content = model.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))

@@ -1,0 +1,184 @@
+"""Fine-tuning on own recordings: folders and tables as people have them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ex_folder
+import inference
+from models import checkpoints
+from tests.finetuning import ALWAYS, RATE, SCHEDULE, TINY, assert_same_run, piece, run, scores, tone, write, write_table
+
+
+@pytest.fixture(autouse=True)
+def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+OWN = ("--from_scratch", *TINY)
+
+
+def own_run(caplog: pytest.LogCaptureFixture, *argv: object) -> tuple[int, int, int]:
+    """Train on own recordings; return how many are trained, validated and tested on."""
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        run(ex_folder, *ALWAYS, *OWN, *argv)
+    found = re.search(r"(\d+) clips to train, (\d+) to validate, (\d+) to test on", caplog.text)
+    return tuple(map(int, found.groups()))
+
+
+def test_a_folder_as_people_have_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    root, outside = tmp_path / "mine", tmp_path / "outside.wav"
+    for name, recording in (("Vögel im Grünen", "speech"), ("日本", "rock")):
+        for i in range(4):
+            write(root / name / f"Aufnahme ü {i}.wav", piece(recording, i))
+    write(outside, tone(1, 1.0, 1))
+    (root / "日本" / "outside.wav").symlink_to(outside)
+    (root / "日本" / "broken.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:500])
+    (root / "日本" / "text.mp3").write_text("no sound")
+    (root / "日本" / "notes.txt").write_text("no sound")
+    (root / "empty class").mkdir()
+    assert own_run(caplog, root) == (6, 2, 0)
+    for what in ("outside.wav", "broken.wav", "text.mp3", "empty class", "1 .txt"):
+        assert what in caplog.text
+    assert checkpoints.load("runs/folder/best.pt").labels == ("Vögel im Grünen", "日本")
+    capsys.readouterr()
+    run(inference, "--model_name", "runs/folder/best.pt", "--audio_path", root / "日本" / "Aufnahme ü 1.wav")
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert {line.partition(":")[0] for line in lines} == {"Vögel im Grünen", "日本"}
+    assert sum(float(line.split()[-1]) for line in lines) == pytest.approx(1, abs=2e-3)
+
+
+def pieces(root: Path, count: int) -> list[str]:
+    """Write pieces of rock and speech in turn."""
+    for i in range(count):
+        write(root / f"{i}.wav", piece(("rock", "speech")[i % 2], 0.3 * (i // 2)))
+    return [f"{i}.wav" for i in range(count)]
+
+
+def test_a_table_of_several_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    names = pieces(tmp_path / "mine", 12)
+    rows = [(name, ("a", "b", "a;b", "")[i % 4]) for i, name in enumerate(names)]
+    table = write_table(tmp_path / "labels.csv", ("path", "labels"), *rows)
+    assert own_run(caplog, tmp_path / "mine", "--csv", table)[2] == 0
+    assert set(scores(capsys.readouterr().out.splitlines())) >= {"mAP", "ROC"}
+    last = checkpoints.load("runs/folder/last.pt")
+    assert last.labels == ("a", "b") and not last.single_label
+
+
+def test_a_table_of_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """There or not: one logit, whose score is its sigmoid."""
+    names = pieces(tmp_path / "mine", 12)
+    table = write_table(
+        tmp_path / "labels.csv", ("path", "labels"), *((name, "rock" if i % 2 else "") for i, name in enumerate(names))
+    )
+    own_run(caplog, tmp_path / "mine", "--csv", table)
+    assert "mAP" in scores(capsys.readouterr().out.splitlines())
+    last = checkpoints.load("runs/folder/best.pt")
+    assert last.labels == ("rock",) and last.arch.num_classes == 1
+    run(inference, "--model_name", "runs/folder/best.pt", "--audio_path", tmp_path / "mine" / "1.wav")
+    (line,) = capsys.readouterr().out.splitlines()[1:-1]
+    assert re.fullmatch(r"rock: 0\.\d{3}", line)
+
+
+def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    names = pieces(tmp_path / "mine", 16)
+    parts = ["train"] * 8 + ["validation"] * 2 + ["test"] * 6
+    rows = [(name, ("rock", "speech")[i % 2], parts[i]) for i, name in enumerate(names)]
+    table = write_table(tmp_path / "labels.csv", ("path", "labels", "split"), *rows)
+    assert own_run(caplog, tmp_path / "mine", "--csv", table) == (8, 2, 6)
+    lines = capsys.readouterr().out.splitlines()
+    args = ex_folder.parse_options([str(tmp_path / "mine"), "--csv", str(table), "--clip_seconds", "1"])
+    data = ex_folder.folder.scan(args.dataset_dir, args.csv)
+    task = ex_folder.make_task(args, data, ex_folder.folder.split(data))
+    assert [part(RATE).names for part in (task.training_set, task.validation_set, task.test_set)] == [
+        names[:8], names[8:10], names[10:],
+    ]  # fmt: skip
+    at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
+    assert "validation" in lines[0] and lines[at].endswith("best.pt")
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")  # by the table that it was trained with
+    assert capsys.readouterr().out.splitlines()[1:] == lines[at + 1 :]
+
+
+def test_tables_of_folds_and_of_groups(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = pieces(tmp_path / "mine", 12)
+    rows = [(name, ("rock", "speech")[i % 2], (1, 2, 2, 3, 3, 3)[i // 2]) for i, name in enumerate(names)]
+    table = write_table(tmp_path / "folds.csv", ("path", "labels", "fold"), *rows)
+    argv = (tmp_path / "mine", "--csv", table)
+    assert own_run(caplog, *argv) == (10, 2, 0)
+    assert own_run(caplog, *argv, "--fold", "3", "--experiment_name", "third") == (6, 6, 0)
+    rows = [(name, ("rock", "speech")[i % 2], f"{i % 2}{i // 6}") for i, name in enumerate(names)]  # groups of three clips
+    table = write_table(tmp_path / "groups.csv", ("path", "labels", "group"), *rows)
+    assert own_run(caplog, tmp_path / "mine", "--csv", table, "--experiment_name", "groups") == (6, 6, 0)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2,), (1,)])
+def test_too_few_recordings_are_one_line(counts: tuple[int, ...], tmp_path: Path, failing_message: Callable[..., str]) -> None:
+    for k, count in enumerate(counts):
+        for i in range(count):
+            write(tmp_path / "mine" / f"class {k}" / f"{i}.wav", tone(k, 0.5, i))
+    assert failing_message(ex_folder.main, tmp_path / "mine", *ALWAYS, *OWN)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (2, 2), (1, 1, 3)])
+def test_few_recordings_train(counts: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for k, count in enumerate(counts):
+        for i in range(count):
+            write(tmp_path / "mine" / f"class {k}" / f"{i}.wav", tone(k, 0.5, i))
+    assert sum(own_run(caplog, tmp_path / "mine")) == sum(counts)
+    assert checkpoints.load("runs/folder/last.pt").arch.num_classes == len(counts)
+
+
+def test_the_shortest_and_whole_recordings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i, seconds in enumerate((0.002, 0.01, 0.3, 1.0, 2.0, 0.002, 0.01, 0.3)):
+        write(tmp_path / "mine" / f"class {i % 2}" / f"{i}.wav", tone(i, seconds, i))
+    assert own_run(caplog, tmp_path / "mine", "--variable_eval_length", "--val_share", 0.5) == (4, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--val_share", 0), "val_share"),
+        (("--val_share", 1), "val_share"),
+        (("--fold", "1"), "fold"),
+        (("--csv", "nowhere.csv"), "nowhere.csv"),
+        (("--batch_size", 100), "--batch_size"),
+    ],
+)
+def test_own_mistakes_are_one_line(argv: tuple, named: str, folder_dir: Path, failing_message: Callable[..., str]) -> None:
+    assert named in failing_message(ex_folder.main, folder_dir, *ALWAYS, *OWN, *argv)
+
+
+def test_an_evaluation_on_other_clips_than_those_held_out_warns(folder_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(ex_folder, folder_dir, *ALWAYS, *OWN)
+    for argv, warned in (((), False), (("--seed", 0), False), (("--seed", 1), True), (("--val_share", 0.5), True)):
+        caplog.clear()
+        run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
+        assert any("trained with" in record.message for record in caplog.records) == warned
+
+
+def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_opensounds")
+    assert end.value.code == 2 and "--from_scratch" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(ex_folder, *OWN)
+    assert end.value.code == 2 and "DATA" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_resumes_with_a_moved_folder(folder_dir: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(folder_dir, tmp_path / "moved"))
+    whole = ("--experiment_name", "whole", "--n_epochs", 2)
+    for argv in ((*OWN, *SCHEDULE, *whole), (*OWN, *SCHEDULE)):
+        run(ex_folder, folder_dir, *ALWAYS, *argv)
+    run(ex_folder, moved, "--resume", "runs/folder", "--n_epochs", 2)
+    assert_same_run(Path("runs/whole"), Path("runs/folder"))
