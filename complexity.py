@@ -104,7 +104,7 @@ def print_all(style: str) -> None:
     print(table(rows, style))
     print(f"\nThe ensemble: {', '.join(ENSEMBLE)}.")
     print("As published: parameters and MACs as the sums of its members' rounded figures.")
-    print("For a clip of 10 seconds. Peak memory is that of the activations, 16 bits each; an ensemble's members run in turn.")
+    print("For a clip of 10 seconds. Peak memory is that of the activations, 16 bits each; an ensemble runs one member at a time.")
     print_uncounted(count_macs(WaveformModel(meta_network(Arch()))))
 
 

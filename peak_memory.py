@@ -5,9 +5,9 @@
     python peak_memory.py --model_width 0.5 --n_mels 64 --plot memory.png
     python peak_memory.py --model_width 2 --measure
 
-The convention is told in helpers/activation_memory.py; no weights are downloaded. `--measure` also runs the network, with random
-weights: plain, and as models/memory_efficient.py does it, in float32 and float16. It tells what PyTorch's allocator gave out at
-most (see helpers/measured_memory.py), how exact the outputs are, and the times.
+helpers/costs/activation_memory.py has the convention; no weights are downloaded. `--measure` also runs the network with random
+weights, plain and memory-efficient (models/memory_efficient.py), in float32 and float16. It reports the measured peak memory (see
+helpers/costs/measured_memory.py), the error of the outputs, and the times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from models.config import Arch, MelConfig
 from models.memory_efficient import memory_efficient
 from models.network import MobileNetV3
 
-PLAIN, EFFICIENT = "plain", "memory-efficient"  # ways of inference
+PLAIN, EFFICIENT = "plain", "memory-efficient"  # variants of inference
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,17 +37,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory_efficient_inference",
         action="store_true",
-        help="blocks worked through in slices of channels, stem and first block fused",
+        help="blocks computed in channel chunks, stem and first block fused",
     )
     parser.add_argument(
         "--two_passes",
         action="store_true",
-        help="memory-efficient, slices in front of squeeze-and-excitation computed twice and never held together",
+        help="memory-efficient, chunks in front of squeeze-and-excitation computed twice and never held together",
     )
-    parser.add_argument("--bits_per_elem", type=int, choices=(8, 16, 32), default=16, help="bits an activation")
-    parser.add_argument("--measure", action="store_true", help="also run both ways and compare")
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="turns in which --measure takes the times")
-    parser.add_argument("--plot", type=cli.figure_path, help="draw bars by block, both ways, into this file")
+    parser.add_argument("--bits_per_elem", type=int, choices=(8, 16, 32), default=16, help="bits per activation")
+    parser.add_argument("--measure", action="store_true", help="also run both variants and compare")
+    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="interleaved runs that --measure times")
+    parser.add_argument("--plot", type=cli.figure_path, help="draw bars by block, both variants, into this file")
     network_options.add_architecture_options(parser)
     network_options.add_front_end_options(parser)
     return parser
@@ -58,19 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arch, mel = network_options.described_model(args.model_name, args)
     network = meta_network(arch, mel)
     name = args.model_name or describe(arch)
-    way = EFFICIENT if args.memory_efficient_inference or args.two_passes else PLAIN
-    ways = {PLAIN: {}, EFFICIENT: {"memory_efficient": True, "two_passes": args.two_passes}}
+    variant = EFFICIENT if args.memory_efficient_inference or args.two_passes else PLAIN
+    variants = {PLAIN: {}, EFFICIENT: {"memory_efficient": True, "two_passes": args.two_passes}}
 
-    analytic = {way: peak_memory(network, bits_per_elem=args.bits_per_elem, **options) for way, options in ways.items()}
-    measured = measure(random_network(arch, mel), ways, args.rounds) if args.measure else {}
-    measured = {way: report for (way, bits), report in measured.items() if bits == args.bits_per_elem}
+    analytic = {variant: peak_memory(network, bits_per_elem=args.bits_per_elem, **options) for variant, options in variants.items()}
+    measured = measure(random_network(arch, mel), variants, args.rounds) if args.measure else {}
+    measured = {variant: report for (variant, bits), report in measured.items() if bits == args.bits_per_elem}
     if args.plot:
         from helpers.costs.figures import memory_figure
 
-        memory_figure(analytic, measured, f"'{name}', a clip of 10 seconds, {args.bits_per_elem} bits an activation", args.plot)
+        memory_figure(analytic, measured, f"'{name}', a clip of 10 seconds, {args.bits_per_elem} bits per activation", args.plot)
         print(f"figure: {args.plot}")
-    report = analytic[way]
-    print(table(block_rows(report, measured.get(way))))
+    report = analytic[variant]
+    print(table(block_rows(report, measured.get(variant))))
     tensors = ", ".join(f"{tensor} {report.kilobytes(size):.2f} kB" for tensor, size in report.peak.tensors.items())
     print(f"The peak is at {report.peak.name}: {tensors}.")
     mode = " (memory efficient)" if report.memory_efficient else ""
@@ -79,13 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def block_rows(analytic: MemoryReport, measured: MemoryReport | None) -> list[dict[str, object]]:
-    """Return a row for each block, with the layer at which it needs most and, where that was measured, what it took."""
+    """Return a row for each block, with the layer at which it needs most and, where there is one, the measured size."""
     rows = []
     for block, row in analytic.blocks.items():
-        took = {"measured": f"{measured.kilobytes(measured.blocks[block].elements):.2f}"} if measured else {}
+        size = {"measured": f"{measured.kilobytes(measured.blocks[block].elements):.2f}"} if measured else {}
         tensors = ", ".join(f"{tensor} {analytic.kilobytes(size):.2f}" for tensor, size in row.tensors.items())
         at = row.name.removeprefix(block).lstrip(". ")
-        rows.append({"block": block, "kB": f"{analytic.kilobytes(row.elements):.2f}", **took, "at": at, "tensors": tensors})
+        rows.append({"block": block, "kB": f"{analytic.kilobytes(row.elements):.2f}", **size, "at": at, "tensors": tensors})
     return rows
 
 
@@ -106,12 +106,12 @@ def noises(network: MobileNetV3, count: int) -> torch.Tensor:
     return torch.randn(count, 1, n_mels, 1) + torch.randn(count, 1, n_mels, frames)
 
 
-def measure(network: MobileNetV3, ways: dict[str, dict[str, bool]], rounds: int) -> dict[tuple[str, int], MemoryReport]:
-    """Run `network` in each way in float32 and float16, print a table, and return what was measured by way and bits."""
+def measure(network: MobileNetV3, variants: dict[str, dict[str, bool]], rounds: int) -> dict[tuple[str, int], MemoryReport]:
+    """Run `network` in each variant in float32 and float16, print a table, and return the measured memory by variant and bits."""
     executions, analytic, measured = {}, {}, {}
     for bits, dtype in DTYPES.items():
-        for way, options in ways.items():
-            key = (way, bits)
+        for variant, options in variants.items():
+            key = (variant, bits)
             executions[key] = memory_efficient(network, two_passes=options["two_passes"]) if options else copy.deepcopy(network)
             executions[key].to(dtype)
             analytic[key] = peak_memory(network, bits_per_elem=bits, **options)
@@ -120,21 +120,21 @@ def measure(network: MobileNetV3, ways: dict[str, dict[str, bool]], rounds: int)
     seconds = inference_seconds(executions, x, rounds)
     rows = [
         {
-            "inference": way,
+            "inference": variant,
             "bits": bits,
-            "analytic kB": f"{analytic[way, bits].peak_kb:.2f}",
-            "measured kB": f"{measured[way, bits].peak_kb:.2f}",
-            "measured/analytic": f"{measured[way, bits].peak_kb / analytic[way, bits].peak_kb:.3f}",
-            "measured/plain": f"{measured[way, bits].peak_kb / measured[PLAIN, bits].peak_kb:.3f}",
-            "ms": f"{1000 * seconds[way, bits]:.1f}",
-            "times plain's": f"{seconds[way, bits] / seconds[PLAIN, bits]:.2f}",
+            "analytic kB": f"{analytic[variant, bits].peak_kb:.2f}",
+            "measured kB": f"{measured[variant, bits].peak_kb:.2f}",
+            "measured/analytic": f"{measured[variant, bits].peak_kb / analytic[variant, bits].peak_kb:.3f}",
+            "measured/plain": f"{measured[variant, bits].peak_kb / measured[PLAIN, bits].peak_kb:.3f}",
+            "ms": f"{1000 * seconds[variant, bits]:.1f}",
+            "time/plain": f"{seconds[variant, bits] / seconds[PLAIN, bits]:.2f}",
             "difference": f"{compare_outputs(exact, execution, x):.1e}",
         }
-        for (way, bits), execution in executions.items()
+        for (variant, bits), execution in executions.items()
     ]
     print(table(rows))
     print("difference: the largest of an output from plain inference in float64, in standard deviations of the outputs")
-    print(f"ms: median of {rounds} turns, {torch.get_num_threads()} threads\n")
+    print(f"ms: median of {rounds} interleaved runs, {torch.get_num_threads()} threads\n")
     return measured
 
 

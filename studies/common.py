@@ -1,7 +1,8 @@
-"""What studies of several AudioSet trainings share: running them, reading, writing and drawing what they measured."""
+"""What studies of several AudioSet trainings share: options, runs, and the table, CSV and figure of their metrics."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import statistics
@@ -10,12 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from datasets import audioset
+from helpers import cli
 from models.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = ("mAP", "ROC_AUC", "d_prime", "val_loss")
@@ -24,14 +23,41 @@ Epochs = list[dict[str, float]]  # the metrics of each epoch of a training
 Results = dict[str, list[Epochs]]  # the trainings of each arm, by seed
 
 
+def add_options(parser: argparse.ArgumentParser, *, clip_seconds: float, n_epochs: int) -> None:
+    """Options of every such study, with its own defaults."""
+    parser.add_argument("--dataset_dir", type=cli.absolute_path, required=True, help="folder of the HDF5 files")
+    parser.add_argument("--output_dir", type=cli.absolute_path, required=True, help="folder of runs and results")
+    parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
+    parser.add_argument("--clip_seconds", type=cli.positive_float, default=clip_seconds, help="length of all clips")
+    parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
+    parser.add_argument("--n_epochs", type=cli.positive_int, default=n_epochs, help="epochs of every training")
+    parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trainings at a time, on one thread each if more than 1")
+    parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+
+
+def training_options(args: argparse.Namespace, max_lr: float, ramp_down_start: int) -> list[object]:
+    """Options that all trainings of a study share; the learning rate falls from `ramp_down_start` to the epoch before the last."""
+    return [
+        "--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--batch_size", args.batch_size,
+        "--n_epochs", args.n_epochs, "--max_lr", max_lr, "--warm_up_len", 1, "--ramp_down_start", ramp_down_start,
+        "--ramp_down_len", max(args.n_epochs - ramp_down_start - 1, 0), "--roll", "--gain_augment", 6,
+        *(["--cuda"] if args.cuda else []),
+    ]  # fmt: skip
+
+
+def open_folders(args: argparse.Namespace) -> None:
+    audioset.LOCATION.resolve(args.dataset_dir)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+
 def run_folder(output_dir: Path, arm: str, seed: int) -> Path:
     return output_dir / "runs" / f"{arm}_{seed}"
 
 
 def train_all(runs: Mapping[tuple[str, int], Sequence[object]], common: Sequence[object], output_dir: Path, jobs: int) -> None:
-    """Train on AudioSet by arm and seed with these options, and those that all have in common, `jobs` at a time.
+    """Train on AudioSet by arm and seed with these options and the common ones, `jobs` at a time.
 
-    Trainings that are there are gone on with; ones that were begun with other options are refused.
+    Trainings that exist are resumed; those with other options are refused.
     """
 
     def train(run: tuple[str, int]) -> None:
@@ -71,7 +97,7 @@ def _read_metrics(folder: Path) -> Epochs:
 
 
 def write_csv(path: Path, results: Results) -> None:
-    """Write one row for each arm, seed and epoch."""
+    """Write a row for each arm, seed and epoch."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["training", "seed", "epoch", *MEASURES])
@@ -101,8 +127,12 @@ def print_table(results: Results, names: Mapping[str, str], last_row: str | None
     print(f"gain in mAP by seed: {', '.join(f'{gain:+.4f}' for gain in gains)}")
 
 
-def draw_epochs(axes: Axes, results: Results, names: Mapping[str, str]) -> None:
-    """Draw mAP over the epochs of two arms: the mean of the seeds in a band from the lowest to the highest."""
+def draw_epochs(path: Path, results: Results, names: Mapping[str, str], title: str, level: tuple[float, str] | None = None) -> None:
+    """Draw mAP over the epochs of two arms: the mean of the seeds in a band from the lowest to the highest; and a named `level`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     for (arm, runs), style, colour in zip(results.items(), ("--", "-"), ("tab:orange", "tab:blue"), strict=True):
         by_epoch = list(zip(*([metrics["mAP"] for metrics in epochs] for epochs in runs), strict=True))
         epochs = range(1, len(by_epoch) + 1)
@@ -113,3 +143,8 @@ def draw_epochs(axes: Axes, results: Results, names: Mapping[str, str]) -> None:
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
+    if level:
+        axes.axhline(level[0], color="black", linestyle=":", label=f"{level[1]}: {level[0]:.3f}")
+    axes.set_title(title)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)

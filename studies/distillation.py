@@ -1,4 +1,4 @@
-"""Does a small CNN learn more from a teacher's logits and labels than from labels alone? On the open corpus, at equal budgets.
+"""Does a small CNN learn more from teacher logits and labels than from labels alone? On the open corpus, at equal budgets.
 
 python -m studies.distillation --dataset_dir data/opensounds --output_dir runs/distillation_study --jobs 2
 
@@ -6,7 +6,7 @@ python -m studies.distillation --dataset_dir data/opensounds --output_dir runs/d
 2. The ensemble of the first few becomes the teacher: python -m helpers.distillation writes its logits.
 3. Networks of the same size, seeds and budget are trained on labels and teacher together.
 
-Writes results.csv and distillation.png and prints a table. Interrupted, the same command goes on where it was.
+Writes results.csv and distillation.png and prints a table. After an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -32,26 +32,17 @@ ARMS = {"labels": "labels alone", "distilled": "labels and teacher"}
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--dataset_dir", type=Path, required=True, help="folder of the HDF5 files")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder of runs, teacher and results")
-    parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
+    common.add_options(parser, clip_seconds=3.0, n_epochs=20)
     parser.add_argument("--teacher_members", type=cli.positive_int, default=2, help="networks in the teacher, from the first on")
     parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every network")
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=3.0, help="length of training and evaluation clips")
-    parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
-    parser.add_argument("--n_epochs", type=cli.positive_int, default=20, help="epochs of every training")
     parser.add_argument("--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss of distillation")
-    parser.add_argument("--temperature", type=cli.positive_float, default=1.0, help="what the teacher's logits are divided by")
-    parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trainings at a time, on one thread each if more than 1")
-    parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+    parser.add_argument("--temperature", type=cli.positive_float, default=1.0, help="divisor of the teacher's logits")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    args.dataset_dir, args.output_dir = args.dataset_dir.absolute(), args.output_dir.absolute()
-    audioset.LOCATION.resolve(args.dataset_dir)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    common.open_folders(args)
     if args.teacher_members > args.seeds:
         raise UserError(f"a teacher of {args.teacher_members} networks needs as many --seeds, not {args.seeds}")
     members = [("labels", seed) for seed in range(args.teacher_members)]
@@ -61,21 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = common.read_results(args.output_dir, list(ARMS), args.seeds)
     teacher_scores = evaluate_teacher(args)
     common.write_csv(args.output_dir / "results.csv", results)
-    draw(args.output_dir / "distillation.png", results, teacher_scores["mAP"], args.teacher_members)
+    level = (teacher_scores["mAP"], f"the teacher, an ensemble of {args.teacher_members}")
+    title = f"One network size, one budget, {args.seeds} seeds"
+    common.draw_epochs(args.output_dir / "distillation.png", results, ARMS, title, level)
     measured = (f"{teacher_scores[name]:.4f}" if name in teacher_scores else "-" for name in common.MEASURES)
     common.print_table(results, ARMS, f"| the teacher | {' | '.join(measured)} |")
     return 0
 
 
 def train_runs(args: argparse.Namespace, runs: Sequence[tuple[str, int]]) -> None:
-    """Train the networks of these arms and seeds, or go on with them."""
-    ramp_down = max(args.n_epochs // 5, 1)
-    shared = [
-        "--dataset_dir", args.dataset_dir, "--model_width", args.model_width, "--clip_seconds", args.clip_seconds,
-        "--batch_size", args.batch_size, "--n_epochs", args.n_epochs, "--max_lr", 3e-3, "--warm_up_len", 1,
-        "--ramp_down_start", ramp_down, "--ramp_down_len", max(args.n_epochs - ramp_down - 1, 0), "--roll", "--gain_augment", 6,
-        *(["--cuda"] if args.cuda else []),
-    ]  # fmt: skip
+    """Train the networks of these arms and seeds, or resume them."""
+    shared = common.training_options(args, 3e-3, max(args.n_epochs // 5, 1)) + ["--model_width", args.model_width]
     options = {
         "labels": ["--kd_lambda", 1],
         "distilled": ["--teacher_preds", teacher_path(args), "--kd_lambda", args.kd_lambda, "--temperature", args.temperature],
@@ -112,19 +99,6 @@ def evaluate_teacher(args: argparse.Namespace) -> dict[str, float]:
     predictions = predict(model, loader, default_precision(device))
     scores = tagging_metrics(predictions.targets, predictions.logits)
     return {"mAP": scores.mAP, "ROC_AUC": scores.mean_roc_auc, "d_prime": scores.d_prime}
-
-
-def draw(path: Path, results: common.Results, teacher_map: float, members: int) -> None:
-    """Draw mAP over the epochs beside that of the teacher."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    common.draw_epochs(axes, results, ARMS)
-    axes.axhline(teacher_map, color="black", linestyle=":", label=f"the teacher, an ensemble of {members}: {teacher_map:.3f}")
-    axes.set_title(f"One network size, one budget, {len(results['labels'])} seeds")
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

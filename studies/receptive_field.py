@@ -3,8 +3,8 @@
     python -m studies.receptive_field --model_name mn04_opensounds
     python -m studies.receptive_field --model_width 0.4 --strides 2 2 1 1 --figure field.png
 
-Terms and sources are told in helpers/receptive_field.py. The gradients are those of 10 s of each recording, repeated where it is
-shorter. Weights are downloaded where a released model is named.
+helpers/costs/receptive_field.py has terms and sources. The gradients are those of 10 s of each recording, repeated where it is
+shorter. Weights of a released model are downloaded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--figure",
         type=cli.figure_path,
-        help="draw it into this file, beside networks with random weights for all released strides",
+        help="draw it into this file, next to networks with random weights for all released strides",
     )
     network_options.add_architecture_options(parser)
     network_options.add_front_end_options(parser)

@@ -2,11 +2,11 @@
 
 python -m studies.scarce_data --data_dir data/klettres/usr/share/klettres --output_dir runs/scarce_data --jobs 2
 
-1. A share of each class's recordings is kept for testing.
+1. A share of the recordings of each class is kept for testing.
 2. Networks are trained on 2, 5, 10 and all of the other recordings of each class, from pre-trained and from random weights, with
    the same steps, batches, schedule and augmentation.
 
-Writes results.csv and scarce_data.png and prints a table. Interrupted, the same command goes on where it was.
+Writes results.csv and scarce_data.png and prints a table. After an interruption the same command resumes.
 """
 
 from __future__ import annotations

@@ -31,9 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_name", default="mn04_opensounds", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--dataset_dir", type=Path, help="folder of the HDF5 files")
     parser.add_argument(
-        "--seconds", type=cli.positive_float, nargs="+", default=[0.5, 1, 2, 3, 5, 10], help="lengths that short clips get"
+        "--seconds",
+        type=cli.positive_float,
+        nargs="+",
+        default=[0.5, 1, 2, 3, 5, 10],
+        help="lengths to fill shorter clips to",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="onnx", help="what computes")
+    parser.add_argument("--backend", choices=BACKENDS, default="onnx", help="library that computes")
     return parser
 
 

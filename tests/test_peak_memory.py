@@ -52,7 +52,7 @@ def test_two_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.endswith("peak memory of 4480.00 kB.\n")
 
 
-def test_analysis_beside_measurement_and_a_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_analysis_next_to_measurement_and_a_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     figure = tmp_path / "memory.png"
     options = "--model_width 0.1 --hop_size 3200 --memory_efficient_inference --measure --rounds 1 --bits_per_elem 32"
     assert peak_memory.main([*options.split(), "--plot", str(figure)]) == 0

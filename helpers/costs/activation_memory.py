@@ -5,11 +5,11 @@ The convention of the published figures (after Sandler et al., MobileNetV2, CVPR
 squeeze-and-excitation work in place; the network's figure is the largest of its layers, for batch 1. Linear layers are
 negligible and left out.
 
-Plain: every convolution is a layer. While a block with a shortcut runs, the block's input is kept beside it (once: the
-first convolution of the block reads that very tensor).
+Plain: every convolution is a layer. While a block with a shortcut runs, the block's input is kept as well (once: the first
+convolution of the block reads that very tensor).
 
-Memory-efficient: a block is worked through in 8 slices of its expanded channels, each slice expanded, convolved
-depthwise, projected and added to the block's output. With `in`, `expanded` and `out` channels, P positions in front of
+Memory-efficient: a block is computed in 8 chunks of its expanded channels. Each chunk is expanded, convolved depthwise,
+projected and added to the block's output. With `in`, `expanded` and `out` channels, P positions in front of
 the depthwise convolution and Q behind it, the elements in memory are:
 
     stem and first block, fused  input spectrogram + P * expanded/8 + Q * expanded/8 + Q * out
@@ -19,13 +19,13 @@ the depthwise convolution and Q behind it, the elements in memory are:
     block with SE, two passes    as a block without SE
     any other convolution        its input + its output
 
-- The first block has no expansion: its slices are those of the stem's output, which is never whole in memory, and its
-  shortcut is added slice by slice. In other blocks without SE the shortcut is the input, which is in memory anyway.
+- The first block has no expansion: its chunks are those of the stem's output, which is never whole in memory, and its
+  shortcut is added chunk by chunk. In other blocks without SE the shortcut is the input, which is in memory anyway.
 - SE needs means over the whole tensor, so all of the depthwise convolution's output must be there before the
   projection. The projection is the peak wherever an SE block is the network's peak (checked over strides, widths and
-  input sizes). Or each slice is computed twice, for the means and to be gated: not in the published figures, and at
-  strides 2 2 2 2 of no use, as no SE block is the peak.
-- Numbers of channels are multiples of 8. A block that does not expand has no slice in front of the depthwise
+  input sizes). In two passes each chunk is computed twice, for the means and to be gated: not in the published figures, and
+  of no use at strides 2 2 2 2, where no SE block is the peak.
+- Numbers of channels are multiples of 8. A block that does not expand has no chunk in front of the depthwise
   convolution, which reads the block's input. This happens at width 0.1, where the reference fails: 896 kB here, as at
   width 0.2.
 
@@ -33,12 +33,12 @@ At width 1 and 1000 frames the peak is in block 2 (16 channels at 64 x 500, expa
 2 bytes an element: plain (16 + 64) * 32000 = 2.56 M elements = 5120 kB, memory-efficient
 (16 + 8) * 32000 + (8 + 24) * 8000 = 1.024 M elements = 2048 kB.
 
-`models.memory_efficient` computes in this way, and `helpers.costs.measured_memory` measures it.
+`models.memory_efficient` computes like this, and `helpers.costs.measured_memory` measures it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +54,7 @@ from models.network import MobileNetV3
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """What is in memory at once while the named layer of a block runs: the tensors with their numbers of elements."""
+    """The tensors in memory while the named layer of a block runs, with their numbers of elements."""
 
     name: str
     block: str
@@ -103,24 +103,27 @@ def peak_memory(
     bits_per_elem: int = 16,
     memory_efficient: bool = False,
     two_passes: bool = False,
+    calls: Sequence[LayerCall] | None = None,
 ) -> MemoryReport:
     """Return the activation memory of `network` for a spectrogram of `frames` frames (default: those of 10 seconds).
 
-    All shapes come from running the network on the meta device; its front end gives the number of mel bands. `two_passes` is of
-    memory-efficient inference.
+    All shapes come from running the network on the meta device; its front end gives the number of mel bands. `two_passes`
+    applies to memory-efficient inference. `calls` are the convolutions of an earlier `trace`, which then is not repeated.
     """
     if bits_per_elem < 1:
         raise UserError(f"bits_per_elem must be at least 1, not {bits_per_elem}")
     if isinstance(network, Arch):
         network = meta_network(network)
-    calls = {call.name: call for call in trace(network, spectrogram_shape(network, frames), (nn.Conv2d,))}
-    rows = _sliced_rows(network, calls, two_passes) if memory_efficient else _plain_rows(network, calls)
+    if calls is None:
+        calls = trace(network, spectrogram_shape(network, frames), (nn.Conv2d,))
+    by_name = {call.name: call for call in calls}
+    rows = _chunked_rows(network, by_name, two_passes) if memory_efficient else _plain_rows(network, by_name)
     return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
 
 
 def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
     """Yield a row for each convolution."""
-    shortcut_inputs = {}  # name of a convolution -> size of the shortcut that waits beside it
+    shortcut_inputs = {}  # name of a convolution -> size of the shortcut held while it runs
     for name, block in _blocks(network):
         if block.use_shortcut:
             first, *others = _within(name, calls)
@@ -130,7 +133,7 @@ def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[M
         yield MemoryRow(name, _block_of(name), {"input": _inputs(call), "output": _outputs(call)} | shortcut)
 
 
-def _sliced_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
+def _chunked_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
     """Yield a row for stem and first block, one or two for each other block, one for each convolution behind them."""
     remaining = dict(calls)
     stem = remaining.pop(next(iter(calls)))
@@ -143,7 +146,7 @@ def _sliced_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: 
         *expansion, depthwise, projection = convolutions
         start = {"input": _inputs(convolutions[0])}
         if expansion:
-            start["expanded slice"] = _slice(expansion[-1])
+            start["expanded chunk"] = _chunk(expansion[-1])
         output = {"output": _outputs(projection)}
         if not two_passes and any(isinstance(module, ConcurrentSE) for module in block.modules()):
             whole = {"depthwise output": _outputs(depthwise)}
@@ -151,7 +154,7 @@ def _sliced_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: 
             yield MemoryRow(f"{name} up to squeeze-and-excitation", name, start | whole)
             yield MemoryRow(f"{name} projection", name, whole | output | shortcut)
         else:
-            yield MemoryRow(name, name, start | {"depthwise slice": _slice(depthwise)} | output)
+            yield MemoryRow(name, name, start | {"depthwise chunk": _chunk(depthwise)} | output)
     for call in remaining.values():
         yield MemoryRow(call.name, _block_of(call.name), {"input": _inputs(call), "output": _outputs(call)})
 
@@ -179,6 +182,6 @@ def _outputs(call: LayerCall) -> int:
     return torch.Size(call.output_shape).numel()
 
 
-def _slice(call: LayerCall) -> int:
-    """Return the size of one of 8 slices of the output's channels, whose number is a multiple of 8."""
+def _chunk(call: LayerCall) -> int:
+    """Return the size of one of 8 chunks of the output's channels, whose number is a multiple of 8."""
     return _outputs(call) // CHANNEL_CHUNKS

@@ -1,4 +1,4 @@
-"""Figures of what networks cost, drawn without a display. Importing this imports matplotlib: scripts do it when asked for one."""
+"""Figures of what networks cost, drawn without a display. Importing this imports matplotlib: scripts do so only to draw one."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ MARKERS = ("D", "o")
 
 
 def memory_figure(analytic: Mapping[str, MemoryReport], measured: Mapping[str, MemoryReport], title: str, path: Path) -> None:
-    """Draw a bar for each block and way of inference, and a marker for what was measured of it."""
+    """Draw a bar for each block and variant of inference, and a marker for its measured memory."""
     blocks = list(dict.fromkeys(part for report in analytic.values() for row in report.rows for part in row.block.split(" and ")))
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(analytic)
-    for number, (way, report) in enumerate(analytic.items()):
+    for number, (variant, report) in enumerate(analytic.items()):
         shift = (number - (len(analytic) - 1) / 2) * width
         places = [blocks.index(name.split(" and ")[-1]) + shift for name in report.blocks]
         sizes = [report.kilobytes(row.elements) for row in report.blocks.values()]
-        label = f"{way}: {report.peak_kb:.0f} kB"
+        label = f"{variant}: {report.peak_kb:.0f} kB"
         axes.bar(places, sizes, width, color=GREYS[number % 2], edgecolor="black", linewidth=0.6, label=label)
-        if way in measured:
-            took = [measured[way].kilobytes(measured[way].blocks[name].elements) for name in report.blocks]
-            label = f"{way}, measured: {measured[way].peak_kb:.0f} kB"
-            axes.plot(places, took, MARKERS[number % 2], color="black", markersize=4, markerfacecolor="white", label=label)
+        if variant in measured:
+            sizes = [measured[variant].kilobytes(measured[variant].blocks[name].elements) for name in report.blocks]
+            label = f"{variant}, measured: {measured[variant].peak_kb:.0f} kB"
+            axes.plot(places, sizes, MARKERS[number % 2], color="black", markersize=4, markerfacecolor="white", label=label)
     axes.set_xticks(range(len(blocks)), [_short(block) for block in blocks])
     axes.set_xlabel("block of the network (memory-efficient: stem and block 1 are one)")
     axes.set_ylabel("activations in memory, kB")
@@ -63,7 +63,7 @@ def receptive_field_figure(fields: Mapping[str, tuple[FieldReport, EffectiveFiel
             profile.annotate(text, (end, height), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
         profile.set_title(name, loc="left", fontsize=9)
         profile.set_yticks([])
-        profile.set_xlim(time[0], time[-1] + 150)  # room for what is lettered
+        profile.set_xlim(time[0], time[-1] + 150)  # room for the annotations
         profile.spines[["top", "right", "left"]].set_visible(False)
         magnitude = effective.gradient / effective.gradient.max()
         image.imshow(
@@ -83,7 +83,7 @@ def cost_figure(
 ) -> None:
     """Draw the published mAP against parameters, MACs, peak memory and measured time, each on a logarithmic axis.
 
-    `seconds` maps (name of a model, way of computing) to its time.
+    `seconds` maps (name of a model, variant of inference) to its time.
     """
     figure = Figure(figsize=(10, 8.5), layout="constrained")
     (params, macs), (memory, time) = figure.subplots(2, 2, sharey=True)
@@ -91,8 +91,8 @@ def cost_figure(
     _draw_costs(macs, "multiply-accumulates for 10 s, billions", ours, {"ours": [row.macs / 1e9 for row in ours]})
     peaks = {"plain": [row.peak_kb for row in ours], "memory-efficient": [row.efficient_peak_kb for row in ours]}
     _draw_costs(memory, "peak memory of activations at 16 bits, kB", ours, peaks)
-    ways = list(dict.fromkeys(way for _, way in seconds))
-    times = {way: [1000 * seconds[row.name, way] for row in ours] for way in ways}
+    variants = list(dict.fromkeys(variant for _, variant in seconds))
+    times = {variant: [1000 * seconds[row.name, variant] for row in ours] for variant in variants}
     _draw_costs(time, "measured time for 10 s on a CPU, ms (ours only)", ours, times)
     for axes, values in (
         (params, [other.params and other.params / 1e6 for other in others]),
@@ -101,7 +101,7 @@ def cost_figure(
     ):
         known = [(x, other.mAP, other.name) for x, other in zip(values, others, strict=True) if x is not None]
         axes.plot([x for x, _, _ in known], [y for _, y, _ in known], "x", color="black", label="others, from their papers")
-        _letter(axes, known)
+        _annotate(axes, known)
     for axes in (params, memory):
         axes.set_ylabel("mAP on AudioSet (published)")
     for axes in (params, macs, memory, time):
@@ -110,27 +110,27 @@ def cost_figure(
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         low, high = axes.get_xlim()
-        axes.set_xlim(low, 5 * high)  # room for what is lettered
+        axes.set_xlim(low, 5 * high)  # room for the annotations
     _save(figure, path)
 
 
-def _draw_costs(axes: Axes, quantity: str, ours: Sequence[ModelCosts], ways: Mapping[str, Sequence[float]]) -> None:
-    """Draw our models, those of full resolution as a line over widths, in one grey for each way."""
+def _draw_costs(axes: Axes, quantity: str, ours: Sequence[ModelCosts], variants: Mapping[str, Sequence[float]]) -> None:
+    """Draw our models, those of full resolution as a line over widths, in one grey for each variant."""
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(quantity)
-    for (way, values), face in zip(ways.items(), ("0.55", "white"), strict=False):
+    for (variant, values), face in zip(variants.items(), ("0.55", "white"), strict=False):
         for kind, (marker, line) in KINDS.items():
             points = [(x, row.published_map) for x, row in zip(values, ours, strict=True) if _kind(row.name) == kind]
-            label = kind if len(ways) == 1 else way if line else None
+            label = kind if len(variants) == 1 else variant if line else None
             axes.plot(
                 [x for x, _ in points], [y for _, y in points], marker=marker, linestyle=line, color="black", linewidth=0.8,
                 markerfacecolor=face, markersize=6, label=label,
             )  # fmt: skip
 
 
-def _letter(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Letter the points: to the right, or where another point is there, to the left."""
+def _annotate(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Annotate the points: to the right, or where another point is there, to the left."""
     for x, y, name in points:
         in_the_way = any(1 <= other_x / x < 6 and abs(other_y - y) < 0.004 for other_x, other_y, other in points if other != name)
         side = -1 if in_the_way else 1

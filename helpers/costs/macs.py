@@ -22,7 +22,7 @@ from models.errors import UserError
 from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
-CLIP_SECONDS = 10  # length of an AudioSet clip, on which all published figures stand
+CLIP_SECONDS = 10  # length of an AudioSet clip, for which all published figures hold
 COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 CONTAINERS = (nn.Sequential, nn.ModuleList, MobileNetV3, WaveformModel, EnsembleModel)  # no layers of their own
 
@@ -51,7 +51,7 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class ComplexityReport:
-    """What `count_macs` found: a row for each call of a counted layer, and the size of the whole network.
+    """The result of `count_macs`: a row for each call of a counted layer, and the size of the whole network.
 
     `params` counts all parameters, norms included, so it exceeds the sum of the rows. `uncounted` maps each type of
     module that adds nothing to the MACs to the number of its modules, in the network's order, mere containers aside.
@@ -151,7 +151,7 @@ def _inputs(model: nn.Module, input_shape: Sequence[int] | None) -> Iterator[tup
     elif isinstance(model, MobileNetV3):
         yield "", model, spectrogram_shape(model)
     else:
-        raise UserError(f"a {type(model).__name__} has no front end that would tell its input; pass input_shape")
+        raise UserError(f"a {type(model).__name__} has no front end that gives its input; pass input_shape")
 
 
 def _layer_macs(call: LayerCall) -> int:

@@ -1,9 +1,10 @@
-"""Peak memory of activations as it is: what PyTorch's allocator gives out and takes back while a network runs on the CPU.
+"""Measured peak memory of activations: what PyTorch's allocator allocates and frees while a network runs on the CPU.
 
-The events are the allocator's own (`torch.profiler` with `profile_memory`), not the size of the process, which keeps what it was
-given. They cover the tensors that operations return and those that they need inside alone: workspaces, copies in another layout,
-oneDNN's too, and in float16 the float32 copy that a mean makes. They do not cover the weights, which are there before, and the
-panels that the library of matrix products packs, a matter of the processor's caches.
+The events are the allocator's own (`torch.profiler` with `profile_memory`), not the size of the process, which keeps freed memory.
+They cover the tensors that operations return and those inside an operation: workspaces, copies in another layout, oneDNN's too,
+and in float16 the float32 copy that a mean makes. What kernels allocate inside depends on the processor: with float16 instructions
+(AVX512-FP16, AMX) oneDNN's matrix product has a workspace. The events do not cover the weights, which are there before, and the
+panels that the library of matrix products packs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from helpers.costs.activation_memory import MemoryReport, MemoryRow
 from helpers.costs.macs import spectrogram_shape
-from models import memory_efficient as sliced
+from models import memory_efficient as chunked
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -40,20 +41,20 @@ def measure_memory(
     memory_efficient: bool = False,
     two_passes: bool = False,
 ) -> MemoryReport:
-    """Run a copy of `network` on a spectrogram of `frames` frames (default: those of 10 seconds) and return what it took.
+    """Run a copy of `network` on a spectrogram of `frames` frames (default: those of 10 seconds) and return its measured memory.
 
-    The report is of the form of `peak_memory`'s: a row for each block and for the head, with what was in memory at most while it
-    ran. Blocks run one after the other, as in the network's forward pass, which gives the same; the spectrogram counts until the
-    first has read it. Raises `ValueError` where `bits_per_elem` is not 32 or 16.
+    The report has the form of `peak_memory`'s: a row for each block and for the head, with the peak while it ran. Blocks run one
+    after the other, as in the network's forward pass; the spectrogram counts until the first has read it. Raises
+    `ValueError` where `bits_per_elem` is not 32 or 16.
     """
     if bits_per_elem not in DTYPES:
         raise UserError(f"memory can be measured at 32 or 16 bits an element, not at {bits_per_elem}")
     dtype = DTYPES[bits_per_elem]
-    network = sliced.memory_efficient(network, two_passes=two_passes) if memory_efficient else copy.deepcopy(network).eval()
+    network = chunked.memory_efficient(network, two_passes=two_passes) if memory_efficient else copy.deepcopy(network).eval()
     network.to(dtype)
     stages = dict(zip(_names(memory_efficient, len(network.features)), network.features, strict=True))
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler tells of GPUs that are not there
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler warns of missing GPUs
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         x = torch.zeros(spectrogram_shape(network, frames), dtype=dtype)
         for name, stage in stages.items():
@@ -77,7 +78,7 @@ def compare_outputs(reference: MobileNetV3, other: MobileNetV3, x: Tensor) -> fl
 
 
 def inference_seconds(networks: Mapping[Key, MobileNetV3], x: Tensor, rounds: int) -> dict[Key, float]:
-    """Return each network's median time in seconds for `x`, all of them in turns, after a turn that does not count."""
+    """Return each network's median time in seconds for `x`; the runs are interleaved, after a round to warm up."""
     inputs = {key: x.to(next(network.parameters()).dtype) for key, network in networks.items()}
     seconds: dict[Key, list[float]] = {key: [] for key in networks}
     with torch.inference_mode():

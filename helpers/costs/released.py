@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from helpers.costs.activation_memory import peak_memory
-from helpers.costs.macs import count_macs, meta_network
+from helpers.costs.macs import count_macs, meta_network, spectrogram_shape, trace
 from helpers.costs.receptive_field import receptive_field
 from models.config import Arch, MelConfig
 from models.registry import ENSEMBLE, ENSEMBLE_MAP, PRETRAINED
@@ -52,7 +54,7 @@ class ModelCosts:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A model from the literature and its paper; None where that does not tell, see the notes of the table."""
+    """A model from the literature and its paper; None where the paper has no figure, see the notes of the table."""
 
     name: str
     family: str
@@ -64,23 +66,24 @@ class PublishedModel:
 
 
 def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
-    """Count what a model costs; no weights are needed."""
+    """Compute the costs of a model; no weights are needed."""
     network = meta_network(arch, mel)
     report = count_macs(network)
+    calls = trace(network, spectrogram_shape(network), (nn.Conv2d,))
     return ModelCosts(
         name,
         report.params,
         report.macs,
         network.embedding_size,
         receptive_field(network).frames,
-        peak_memory(network).peak_kb,
-        peak_memory(network, memory_efficient=True).peak_kb,
+        peak_memory(network, calls=calls).peak_kb,
+        peak_memory(network, memory_efficient=True, calls=calls).peak_kb,
         published_map,
     )
 
 
 def ensemble_costs(name: str, members: Sequence[ModelCosts], published_map: float | None = None) -> ModelCosts:
-    """Add up what the members of an ensemble cost."""
+    """Add up the costs of an ensemble's members."""
     return ModelCosts(
         name,
         sum(member.params for member in members),

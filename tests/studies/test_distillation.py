@@ -10,7 +10,7 @@ from studies import distillation
 
 
 @pytest.mark.slow
-def test_the_study_runs_and_goes_on(tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_study_runs_and_resumes(tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--seeds", "1", "--teacher_members", "1", "--model_width", "0.1", "--clip_seconds", "0.5", "--n_epochs", "2"]
     argv = ["--dataset_dir", str(tiny_audioset), "--output_dir", str(tmp_path), *small, "--jobs", "2"]
     assert distillation.main(argv) == 0

@@ -11,7 +11,7 @@ from studies import image_pretraining
 
 
 @pytest.mark.slow
-def test_the_study_runs_and_goes_on(tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_study_runs_and_resumes(tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = get_model(3, width_mult=0.1)
     network.labels, network.single_label = ("cat", "dog", "hen"), True
     checkpoints.save(tmp_path / "images.pt", network)

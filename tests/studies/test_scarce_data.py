@@ -106,7 +106,7 @@ def test_both_arms_train_on_the_same_recordings(args: argparse.Namespace, monkey
     assert {arm: (folder / "last.pt").stat().st_mtime_ns for arm, folder in runs.items()} == before
 
 
-def test_an_interrupted_training_goes_on(args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_training_resumes(args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scarce_data, "EPOCH_CLIPS", 32)
     args.n_epochs, whole = 2, args.output_dir
     expected = scarce_data.train(args, ("scratch", None, 1))
@@ -168,7 +168,7 @@ def test_recordings_of_several_classes_are_refused(args: argparse.Namespace, mon
 
 
 @pytest.mark.slow
-def test_the_study_runs_and_goes_on(args: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_study_runs_and_resumes(args: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [text for name, value in vars(args).items() if value is not None for text in (f"--{name}", str(value))]
     assert scarce_data.main(argv) == 0
     table = capsys.readouterr().out

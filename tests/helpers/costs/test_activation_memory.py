@@ -46,8 +46,8 @@ def test_the_largest_layer_is_named() -> None:
     assert efficient(Arch()).peak.name == "features.2"
     assert efficient(Arch()).peak.tensors == {
         "input": 16 * 32000,
-        "expanded slice": 8 * 32000,
-        "depthwise slice": 8 * 8000,
+        "expanded chunk": 8 * 32000,
+        "depthwise chunk": 8 * 8000,
         "output": 24 * 8000,
     }
     assert efficient(Arch(width_mult=0.2)).peak.name == "features.0 and features.1"
@@ -70,7 +70,7 @@ def test_squeeze_and_excitation_holds_the_expanded_tensor_whole() -> None:
     }
     assert rows["features.4 up to squeeze-and-excitation"] == {
         "input": 24 * 8000,
-        "expanded slice": 9 * 8000,
+        "expanded chunk": 9 * 8000,
         "depthwise output": 72 * 2000,
     }
     without = {row.name for row in efficient(Arch(se_dims="none")).rows}
@@ -82,9 +82,9 @@ def test_where_such_a_block_is_the_peak_its_projection_is(strides: tuple) -> Non
     assert efficient(Arch(strides=strides)).peak.name.endswith("projection")
 
 
-def test_a_block_that_does_not_expand_has_one_slice() -> None:
+def test_a_block_that_does_not_expand_has_one_chunk() -> None:
     rows = {row.name: row.tensors for row in efficient(Arch(width_mult=0.1)).rows}
-    assert rows["features.2"] == {"input": 8 * 32000, "depthwise slice": 1 * 8000, "output": 8 * 8000}
+    assert rows["features.2"] == {"input": 8 * 32000, "depthwise chunk": 1 * 8000, "output": 8 * 8000}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_rows_of_each_block() -> None:
     assert efficient_blocks["features.5"].name == "features.5 projection"
 
 
-def test_two_passes_hold_slices_only() -> None:
+def test_two_passes_hold_chunks_only() -> None:
     """At strides 2 2 1 1 block 14 leads with 960 + 2 * 160 channels; in two passes the last convolution does, with 160 + 960."""
     arch = Arch(strides=(2, 2, 1, 1))
     report = peak_memory(arch, memory_efficient=True, two_passes=True)

@@ -1,4 +1,4 @@
-"""Figures are files of what was given; how they look was looked at."""
+"""Figures are files with the given text; their looks are not tested."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = Arch(width_mult=0.1, num_classes=10)
 
 
 def drawn(path: Path) -> str:
-    """The text of an SVG, which matplotlib keeps in comments beside its outlines."""
+    """The text of an SVG, which matplotlib keeps in comments next to its outlines."""
     text = path.read_text()
     ElementTree.fromstring(text)
     return text
@@ -27,10 +27,10 @@ def drawn(path: Path) -> str:
 def test_memory_by_block(tmp_path: Path) -> None:
     path = tmp_path / "memory.svg"
     plain, efficient = peak_memory(TINY, 100), peak_memory(TINY, 100, memory_efficient=True)
-    memory_figure({"plain": plain, "sliced": efficient}, {"sliced": efficient}, "of a network", path)
+    memory_figure({"plain": plain, "chunked": efficient}, {"chunked": efficient}, "of a network", path)
     text = drawn(path)
     assert "of a network" in text and "stem" in text and "head" not in text
-    assert f"sliced, measured: {efficient.peak_kb:.0f} kB" in text
+    assert f"chunked, measured: {efficient.peak_kb:.0f} kB" in text
 
 
 def test_receptive_fields(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_performance_against_cost(tmp_path: Path) -> None:
         PublishedModel("Big", "family", 0.45, 8e7, None, None, "a paper"),
         PublishedModel("Huge", "family", 0.45, 9e7, 1e11, None, "it"),
     ]
-    cost_figure(ours, {(name, way): 0.01 for name in names for way in ("eager", "exported")}, others, path)
+    cost_figure(ours, {(name, variant): 0.01 for name in names for variant in ("eager", "exported")}, others, path)
     text = drawn(path)
     assert text.count("<!-- Big -->") == 1 and text.count("<!-- Huge -->") == 2  # where it is known
     assert "<!-- exported -->" in text and "<!-- memory-efficient -->" in text

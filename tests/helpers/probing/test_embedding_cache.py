@@ -1,4 +1,4 @@
-"""Embeddings of data sets: what is kept, what is read, when it is computed anew."""
+"""Embeddings of data sets: what is kept, what is read, when it is computed again."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_grid_draws_half_of_sixteen_points() -> None:
     assert len(every) == 16 and {point.lr for point in every} == {3.2e-3, 1e-3, 3.2e-4, 1e-4}
 
 
-def test_separable_classes_are_told_apart_and_constant_embeddings_are_not() -> None:
+def test_separable_classes_are_learned_and_constant_embeddings_are_not() -> None:
     embeddings, targets, splits = gaussians(noise=0.5)
     assert classify(embeddings, targets, splits).score == 1
     constant = classify(np.ones_like(embeddings), targets, splits)
