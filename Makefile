@@ -38,8 +38,8 @@ $(LIGHT)/.installed: requirements-inference.txt
 	$(LIGHT)/bin/python -m pip install -r requirements-inference.txt
 	touch $@
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/pip
-	$(BIN)/python -m pip install -r requirements.txt
+$(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/pip
+	$(BIN)/python -m pip install -r requirements.txt -c constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements-imagenet.txt $(VENV)/.installed
@@ -56,4 +56,4 @@ $(HEAR)/.installed: requirements-hear.txt $(VENV)/.installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LIGHT) $(HEAR) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LIGHT) $(HEAR) .pytest_cache .ruff_cache build dist *.egg-info

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from datasets.clip import Clip, DistillationClip
 from datasets.labels import audioset_labels
 from helpers import cli, network_options
 from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
+from helpers.distillation.teacher_logits import TeacherLogits
 from helpers.metrics import TaggingMetrics, tagging_metrics
 from helpers.seeding import seed_everything
 from helpers.training import distributed, optimization, options
@@ -68,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.pretrained_name and not args.train:
         parser.error("--pretrained_name is where training starts and needs --train; to evaluate a model, use --model_name")
     if args.resume and not args.train:
-        parser.error("--resume goes on with a training and needs --train")
+        parser.error("--resume continues a training and needs --train")
     for path in filter(None, (args.per_class, args.per_class_figure)):
         if args.train or not path.absolute().parent.is_dir():
             parser.error("--per_class and --per_class_figure belong to an evaluation and name a file in a folder that exists")
     if args.train and args.kd_lambda == 1 and (args.teacher_preds or args.fname_to_index):
         parser.error("--kd_lambda 1 trains on labels alone; give a smaller one, or leave the teacher out")
-    args.dataset_dir = audioset.resolve_dir(args.dataset_dir).absolute()  # before anything is downloaded or built
+    args.dataset_dir = audioset.LOCATION.resolve(args.dataset_dir).absolute()  # before anything is downloaded or built
     with distributed.group(args.cuda) as device:
         args.precision = args.precision or default_precision(device)
         if args.train:
@@ -94,8 +96,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         clips = audioset.training_set(args.dataset_dir, **options)
         sampler = audioset.balanced_sampler(clips, args.epoch_len)
         if args.kd_lambda < 1:
-            with distributed.main_first():
+            with distributed.local_main_first():
                 teacher = load_teacher(args, clips.names, audioset.NUM_CLASSES)
+            run.require_same("teacher logits", fingerprint(teacher, clips.names), "--teacher_preds")
             clips = SoftTargetDataset(clips, teacher, args.temperature)
         loader = make_training_loader(augmented(clips, args), sampler, args)
         test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **options), args)
@@ -119,6 +122,15 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         )  # fmt: skip
 
 
+def fingerprint(teacher: TeacherLogits, names: Sequence[str], sampled: int = 256) -> str:
+    """A hash of a teacher's logits for a sample of the clips `names`: the same for the same logits in another file."""
+    digest = hashlib.sha256(b"%d %d" % (teacher.clips, teacher.covered))
+    for name in names[:: -(-len(names) // sampled)]:
+        row = teacher.row(name)
+        digest.update(b"" if row is None else row.tobytes())
+    return digest.hexdigest()[:16]
+
+
 def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     """Print mean average precision and area under the ROC curve on the eval segments."""
     names = args.ensemble or [args.model_name]
@@ -126,7 +138,7 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
         arch, _ = network_options.described_model(name, args)  # refuses options that contradict a checkpoint
         if arch.num_classes != audioset.NUM_CLASSES:
             raise UserError(f"{name} has {arch.num_classes} classes, AudioSet {audioset.NUM_CLASSES}")
-    with distributed.main_first():  # which downloads
+    with distributed.local_main_first():  # which downloads
         model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(device)
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)

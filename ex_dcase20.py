@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = finetuning.parse(build_parser(), argv, RECIPES)
-    args.dataset_dir = dcase20.resolve_dir(args.dataset_dir).absolute()
+    args.dataset_dir = dcase20.LOCATION.resolve(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         task = make_task(args)
         if args.evaluate:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = finetuning.parse(parser, argv, RECIPES, as_trained=("fold",))
     if args.evaluate and args.fold == ALL:
         parser.error("--evaluate measures one model on the fold that it was not trained on; give --fold 1 to 5")
-    args.dataset_dir = esc50.resolve_dir(args.dataset_dir).absolute()
+    args.dataset_dir = esc50.LOCATION.resolve(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         if args.evaluate:
             scores = finetuning.evaluate(args, device, make_task(args, int(args.fold)), args.evaluate)

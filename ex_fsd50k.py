@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = finetuning.parse(build_parser(), argv, RECIPES, as_trained=("clip_seconds",))
-    args.dataset_dir = fsd50k.resolve_dir(args.dataset_dir).absolute()
+    args.dataset_dir = fsd50k.LOCATION.resolve(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         task = make_task(args)
         checkpoint = args.evaluate

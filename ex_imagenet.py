@@ -128,7 +128,7 @@ def build_network(args: argparse.Namespace, run: Run, class_names: Sequence[str]
     """The network, fresh or as a run that goes on has it."""
     if run.resumed:
         return checkpoints.build(run.resumed[0])
-    network = get_model(len(class_names), width_mult=args.model_width, head_type=args.head_type, se_dims=args.se_dims or "c")
+    network = get_model(len(class_names), width_mult=args.model_width, head_type=args.head_type, se_dims=args.se_dims)
     network.labels, network.single_label = tuple(class_names), True
     return network
 

@@ -4,8 +4,8 @@ hear-validator hear_mn -m mn10_as
 python -m heareval.embeddings.runner hear_mn --model-options '{"weights": "mn10_as", "layers": "block11+mel"}'
 python -m heareval.embeddings.runner hear_mn --model resources/mn04_opensounds.pt --model-options '{"pooling": "both"}'
 
-A model tells `sample_rate` in Hz, `scene_embedding_size` and `timestamp_embedding_size`. Waveforms are (n_sounds, n_samples) in
-[-1, 1] at that rate. This module is found from elsewhere when PYTHONPATH names the folder it lies in.
+A model has `sample_rate` in Hz, `scene_embedding_size` and `timestamp_embedding_size`. Waveforms are (n_sounds, n_samples) in
+[-1, 1] at that rate. To import this module from elsewhere, add its folder to PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from models.embeddings import PUBLISHED_BEST, EmbeddingConfig, EmbeddingModel
 
 
 class HearModel(EmbeddingModel):
-    """An `EmbeddingModel` with the names that the interface asks for."""
+    """An `EmbeddingModel` with the names of the interface."""
 
     @property
     def scene_embedding_size(self) -> int:
@@ -36,20 +36,20 @@ def load_model(
 ) -> HearModel:
     """Load a model in evaluation mode.
 
-    `weights` is a released or bundled name or the path of a checkpoint (empty: the default), `layers` and `pooling` are those of
-    `models.embeddings.EmbeddingConfig`. Raises `ValueError` for an unknown name or layer, `FileNotFoundError` and `AssetError`.
+    `weights` is a released or bundled name or the path of a checkpoint (empty: the default). `layers` and `pooling` are those of
+    `models.embeddings.EmbeddingConfig`. Raises `UserError` for an unknown name or layer, `FileNotFoundError` and `AssetError`.
     """
     return HearModel(checkpoints.load_model(weights or "mn10_as"), EmbeddingConfig(layers, pooling)).eval()
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """(n_sounds, n_samples) -> (n_sounds, scene_embedding_size) float32: the mean over windows of 10 s, every 2.5 s one."""
+    """(n_sounds, n_samples) -> (n_sounds, scene_embedding_size) float32: the mean over windows of 10 s, one every 2.5 s."""
     return model.scenes(audio)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
     """(n_sounds, n_samples) -> (n_sounds, T, timestamp_embedding_size) float32 and (n_sounds, T) milliseconds.
 
-    Every 50 ms, from 0 to the end of the sound, stands the embedding of the 160 ms around it.
+    One embedding every 50 ms, from 0 to the end of the sound, of the 160 ms around that time.
     """
     return model.timestamps(audio)

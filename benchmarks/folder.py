@@ -27,13 +27,13 @@ from benchmarks import common
 from benchmarks.speed import plain_log_mel
 from datasets import audio
 from helpers import cli
-from helpers.tagger.audio_tagger import BACKENDS, WHOLE_SECONDS, AudioTagger
+from helpers.tagger.audio_tagger import BACKENDS, AudioTagger
 from helpers.tagger.results import Failure
 from models.checkpoints import load_model
 from models.errors import UserError
 from models.network import MobileNetV3
 
-SHORTEST = 0.1  # seconds
+SHORTEST, LONGEST = 0.1, 60.0  # seconds
 TOP_K = 10
 PLAIN = "plain loop"
 Way = Callable[[Sequence[Path]], list[str]]  # recordings -> the likeliest class of each
@@ -98,10 +98,10 @@ def choose(folders: Sequence[Path], count: int, seed: int) -> dict[Path, float]:
         except (ValueError, OSError) as error:
             print(f"left out: {error}")
             continue
-        if SHORTEST <= len(waveform) / rate <= WHOLE_SECONDS:
+        if SHORTEST <= len(waveform) / rate <= LONGEST:
             seconds[path] = len(waveform) / rate
         else:
-            print(f"left out: {path} takes {len(waveform) / rate:g} s, not {SHORTEST:g} to {WHOLE_SECONDS:g}")
+            print(f"left out: {path} takes {len(waveform) / rate:g} s, not {SHORTEST:g} to {LONGEST:g}")
     if not seconds:
         raise UserError(f"no usable recordings in {', '.join(map(str, folders))}")
     return seconds
@@ -116,7 +116,7 @@ def cut(paths: Sequence[Path], rounds: int) -> list[Sequence[Path]]:
 
 def ways(model_name: str) -> dict[str, Way]:
     """What is compared, the plain loop first."""
-    taggers = {backend: AudioTagger(model_name, backend=backend, min_seconds=0.0) for backend in BACKENDS}
+    taggers = {backend: AudioTagger(model_name, "cpu", backend, min_seconds=0.0, whole=True) for backend in BACKENDS}
     plain = partial(tag_plainly, load_model(model_name).eval(), taggers["torch"].labels)
     return {PLAIN: plain, **{f"tag_files, {backend}": partial(tag_files, tagger) for backend, tagger in taggers.items()}}
 

@@ -33,7 +33,7 @@ _BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
     """A recording cannot be decoded or encoded; the message names it in one line."""
 
 

@@ -9,23 +9,18 @@ import torch
 from torch.utils.data import WeightedRandomSampler
 
 from datasets.hdf5_mp3 import Mp3Dataset
-from datasets.layout import find_dir
+from datasets.location import Location
 
 NUM_CLASSES = 527
-DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "audioset"
+LOCATION = Location(
+    "audioset",
+    "AUDIOSET_DIR",
+    "build it in {default} with python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds",
+)
 _SPELLINGS = ("segments", "segmenets")  # both are in use
 _CHUNK = 16384  # clips whose targets are unpacked at a time: 69 MB as float64
 
 logger = logging.getLogger(__name__)
-
-
-def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
-    """Folder of the HDF5 files: `dataset_dir`, else the variable AUDIOSET_DIR, else data/audioset beside the code.
-
-    Raises FileNotFoundError when it is not a folder.
-    """
-    builders = "python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds"
-    return find_dir(dataset_dir, "AUDIOSET_DIR", DEFAULT_DIR, f"build one in the default place, {DEFAULT_DIR}, with {builders}")
 
 
 def training_set(
@@ -35,7 +30,7 @@ def training_set(
 
     One of the two files is enough; that the other lacks is logged. FileNotFoundError when both lack.
     """
-    folder = resolve_dir(dataset_dir)
+    folder = LOCATION.resolve(dataset_dir)
     found = {part: _find(folder, part) for part in ("balanced_train", "unbalanced_train")}
     paths = [path for path in found.values() if path]
     if not paths:
@@ -56,7 +51,7 @@ def evaluation_set(
     dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
 ) -> Mp3Dataset:
     """Evaluation clips, each from its beginning. FileNotFoundError when the file lacks."""
-    folder = resolve_dir(dataset_dir)
+    folder = LOCATION.resolve(dataset_dir)
     path = _find(folder, "eval")
     if path is None:
         raise _not_found(folder, "eval")
@@ -103,8 +98,4 @@ def _find(folder: Path, part: str) -> Path | None:
 
 
 def _not_found(folder: Path, *parts: str) -> FileNotFoundError:
-    wanted = " or ".join(f"{part}_segments_mp3.hdf" for part in parts)
-    return FileNotFoundError(
-        f"{folder} has no {wanted}; pass --dataset_dir, set AUDIOSET_DIR, or build the file with "
-        "python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds"
-    )
+    return FileNotFoundError(f"{folder} has no {' or '.join(f'{part}_segments_mp3.hdf' for part in parts)}; {LOCATION.remedies}")

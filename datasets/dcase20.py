@@ -5,7 +5,8 @@ The folder is that of the original download: audio/, meta.csv and evaluation_set
 
 from pathlib import Path, PurePosixPath
 
-from datasets.layout import find_dir, read_table
+from datasets.csv_table import read_table
+from datasets.location import Location
 from datasets.recordings import Recordings, one_hot
 from models.errors import UserError
 
@@ -16,16 +17,7 @@ SCENES = (
 NUM_CLASSES = len(SCENES)
 CLIP_SECONDS = 10.0
 DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
-DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "dcase20"
-_ADVICE = f"build one in the default place, {DEFAULT_DIR}, with python -m datasets.prepare.dcase20"
-
-
-def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
-    """Folder of the data set: `dataset_dir`, else the variable DCASE20_DIR, else data/dcase20 beside the code.
-
-    Raises FileNotFoundError when it is not a folder.
-    """
-    return find_dir(dataset_dir, "DCASE20_DIR", DEFAULT_DIR, _ADVICE)
+LOCATION = Location("dcase20", "DCASE20_DIR", "build it in {default} with python -m datasets.prepare.dcase20")
 
 
 def training_set(
@@ -55,7 +47,9 @@ def test_set(
 
 def city_by_name(dataset_dir: str | Path | None, part: str) -> dict[str, str]:
     """City of each clip of fold1_<part>.csv ("train" or "evaluate") by the clip's name; errors as `read_list`."""
-    return {PurePosixPath(row["filename"]).name: city_of(row["identifier"]) for row in read_list(resolve_dir(dataset_dir), part)}
+    return {
+        PurePosixPath(row["filename"]).name: city_of(row["identifier"]) for row in read_list(LOCATION.resolve(dataset_dir), part)
+    }
 
 
 def device_of(filename: str) -> str:
@@ -82,11 +76,10 @@ def read_list(folder: Path, part: str) -> list[dict[str, str]]:
 
     Raises FileNotFoundError, and ValueError for what contradicts the form of the tables or is not in meta.csv.
     """
-    advice = f"pass --dataset_dir, set DCASE20_DIR, or {_ADVICE}"
     meta_columns = ("filename", "scene_label", "identifier", "source_label")
-    meta = {row["filename"]: row for row in read_table(folder / "meta.csv", meta_columns, delimiter="\t", advice=advice)}
+    meta = {row["filename"]: row for row in read_table(folder / "meta.csv", meta_columns, delimiter="\t", advice=LOCATION.remedies)}
     path = folder / "evaluation_setup" / f"fold1_{part}.csv"
-    listed = read_table(path, ("filename", "scene_label"), delimiter="\t", advice=advice)
+    listed = read_table(path, ("filename", "scene_label"), delimiter="\t", advice=LOCATION.remedies)
     if not listed or len({row["filename"] for row in listed}) < len(listed):
         raise UserError(f"{path} is empty or names a file twice; fetch it again")
     rows = []
@@ -104,7 +97,7 @@ def read_list(folder: Path, part: str) -> list[dict[str, str]]:
 def _open(
     dataset_dir: str | Path | None, part: str, sample_rate: int, clip_seconds: float | None, cache_dir: str | Path | None
 ) -> Recordings:
-    folder = resolve_dir(dataset_dir)
+    folder = LOCATION.resolve(dataset_dir)
     rows = read_list(folder, part)
     files = [row["filename"] for row in rows]
     return Recordings(

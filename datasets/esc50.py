@@ -5,7 +5,8 @@ The folder is that of the original download: meta/esc50.csv and audio/ (44.1 kHz
 
 from pathlib import Path
 
-from datasets.layout import find_dir, read_table
+from datasets.csv_table import read_table
+from datasets.location import Location
 from datasets.recordings import Recordings, one_hot
 from models.errors import UserError
 
@@ -13,16 +14,9 @@ NUM_CLASSES = 50
 CLIP_SECONDS = 5.0
 FOLDS = (1, 2, 3, 4, 5)
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
-DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "esc50"
-_ADVICE = f"put the original download to {DEFAULT_DIR}, or resample it to there with python -m datasets.prepare.esc50"
-
-
-def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
-    """Folder of the data set: `dataset_dir`, else the variable ESC50_DIR, else data/esc50 beside the code.
-
-    Raises FileNotFoundError when it is not a folder.
-    """
-    return find_dir(dataset_dir, "ESC50_DIR", DEFAULT_DIR, _ADVICE)
+LOCATION = Location(
+    "esc50", "ESC50_DIR", "put the original download to {default}, or resample it to there with python -m datasets.prepare.esc50"
+)
 
 
 def training_set(
@@ -54,7 +48,7 @@ def test_set(
 
 def class_names(dataset_dir: str | Path | None) -> tuple[str, ...]:
     """The 50 categories by target, as the CSV names them."""
-    names = {int(row["target"]): row["category"] for row in read_rows(resolve_dir(dataset_dir) / "meta" / "esc50.csv")}
+    names = {int(row["target"]): row["category"] for row in read_rows(LOCATION.resolve(dataset_dir) / "meta" / "esc50.csv")}
     if len(names) != NUM_CLASSES:
         raise UserError(f"meta/esc50.csv names {len(names)} classes instead of {NUM_CLASSES}; fetch it again")
     return tuple(names[target] for target in range(NUM_CLASSES))
@@ -62,7 +56,7 @@ def class_names(dataset_dir: str | Path | None) -> tuple[str, ...]:
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Read meta/esc50.csv. Raises FileNotFoundError, and ValueError for what contradicts its form or itself."""
-    rows = read_table(path, COLUMNS, advice=f"pass --dataset_dir, set ESC50_DIR, or {_ADVICE}")
+    rows = read_table(path, COLUMNS, advice=LOCATION.remedies)
     if not rows:
         raise UserError(f"{path} has no rows; fetch it again")
     folds, targets = set(map(str, FOLDS)), set(map(str, range(NUM_CLASSES)))
@@ -96,7 +90,7 @@ def _open(
 ) -> Recordings:
     if fold not in FOLDS:
         raise UserError(f"fold is {fold}; ESC-50 has folds 1 to 5")
-    folder = resolve_dir(dataset_dir)
+    folder = LOCATION.resolve(dataset_dir)
     rows = [row for row in read_rows(folder / "meta" / "esc50.csv") if (int(row["fold"]) == fold) == held_out]
     if not rows:
         raise UserError(f"{folder}: no clip is {'in' if held_out else 'outside of'} fold {fold}; fetch meta/esc50.csv again")

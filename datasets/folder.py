@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import audio
-from datasets.layout import read_table
+from datasets.csv_table import read_table
 from datasets.recordings import Recordings
 from models.errors import UserError
 

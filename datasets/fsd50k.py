@@ -2,21 +2,13 @@
 
 from pathlib import Path
 
+from datasets.csv_table import read_table
 from datasets.hdf5_mp3 import Mp3Dataset
-from datasets.layout import find_dir, read_table
+from datasets.location import Location
 from models.errors import UserError
 
 NUM_CLASSES = 200
-DEFAULT_DIR = Path(__file__).resolve().parent.parent / "data" / "fsd50k"
-_ADVICE = f"build one in the default place, {DEFAULT_DIR}, with python -m datasets.prepare.fsd50k"
-
-
-def resolve_dir(dataset_dir: str | Path | None = None) -> Path:
-    """Folder of the HDF5 files: `dataset_dir`, else the variable FSD50K_DIR, else data/fsd50k beside the code.
-
-    Raises FileNotFoundError when it is not a folder.
-    """
-    return find_dir(dataset_dir, "FSD50K_DIR", DEFAULT_DIR, _ADVICE)
+LOCATION = Location("fsd50k", "FSD50K_DIR", "build it in {default} with python -m datasets.prepare.fsd50k")
 
 
 def training_set(
@@ -42,7 +34,7 @@ def evaluation_set(
 
 def class_names(dataset_dir: str | Path | None = None) -> tuple[str, ...] | None:
     """The 200 labels by index, from FSD50K.ground_truth/vocabulary.csv; None where there is no such file."""
-    path = resolve_dir(dataset_dir) / "FSD50K.ground_truth" / "vocabulary.csv"
+    path = LOCATION.resolve(dataset_dir) / "FSD50K.ground_truth" / "vocabulary.csv"
     return read_vocabulary(path) if path.is_file() else None
 
 
@@ -58,7 +50,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 def _open(
     dataset_dir: str | Path | None, part: str, sample_rate: int, clip_seconds: float | None, random_crop: bool = False
 ) -> Mp3Dataset:
-    path = resolve_dir(dataset_dir) / f"FSD50K.{part}_mp3.hdf"
+    path = LOCATION.resolve(dataset_dir) / f"FSD50K.{part}_mp3.hdf"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} not found; pass --dataset_dir, set FSD50K_DIR, or {_ADVICE}")
+        raise FileNotFoundError(f"{path} not found; {LOCATION.remedies}")
     return Mp3Dataset(path, num_classes=NUM_CLASSES, sample_rate=sample_rate, clip_seconds=clip_seconds, random_crop=random_crop)

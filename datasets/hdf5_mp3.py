@@ -25,6 +25,7 @@ from datasets import audio
 from datasets.audio import AudioError
 from datasets.clip import Clip, ClipDataset
 from models.errors import UserError
+from models.files import publish
 
 NAME_BYTES = 20
 _NAMES, _MP3S, _TARGETS = "audio_name", "mp3", "target"
@@ -35,7 +36,7 @@ _WRITING = "writing"  # attribute of a .part: True while a commit is under way
 logger = logging.getLogger(__name__)
 
 
-class Hdf5Error(ValueError):
+class Hdf5Error(UserError):
     """A file is not of this layout, does not fit the classes asked for, or an entry does not fit the layout."""
 
 
@@ -85,9 +86,7 @@ class Mp3Writer:
         finally:
             self._file.close()
         if exception_type is None:
-            with self.part.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(self.part, self.path)
+            publish(self.part, self.path)
         elif not self._names:
             self.part.unlink()
 

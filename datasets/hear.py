@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.layout import read_table
+from datasets.csv_table import read_table
 from datasets.recordings import Recordings
 from models.errors import UserError
 

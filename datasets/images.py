@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from models.errors import UserError
+
 PARTS = ("train", "val")
 
 Transform = Callable[[Any], torch.Tensor]  # from a grey image of Pillow to (1, H, W) uint8
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image cannot be decoded; the message names it in one line."""
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.clip import Clip, ClipDataset
 from models.errors import UserError
+from models.files import write_atomically
 
 _CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
 _HEADER_BYTES = 128
@@ -90,15 +91,7 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def _write(path: Path, waveform: np.ndarray) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        try:
-            file.write(_header(len(waveform)) + waveform.astype("<f4").tobytes())
-            file.flush()
-            os.fsync(file.fileno())  # a power cut could otherwise leave the name on empty blocks
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_atomically(path, lambda file: file.write(_header(len(waveform)) + waveform.astype("<f4").tobytes()))
 
 
 class Recordings(ClipDataset):

@@ -1,11 +1,11 @@
 """Sound of any length in blocks, in constant memory: from files, from bytes, from arrays, at its own rate or at another one.
 
-A block is (samples,) float32, mono, nominally in [-1, 1], as in `datasets.audio`, whose checks and errors hold here as well; those
-that need the end of a file (truncation) are raised at the end of the blocks.
+A block is (samples,) float32, mono, nominally in [-1, 1], as in `datasets.audio`. The same checks and errors apply; those that need
+the end of a file (truncation) are raised at the end of the blocks.
 
-Constant memory holds for paths of wav, flac, ogg, aiff and of mp3s that tell their length, as encoders write them. An mp3 that does
-not, or that begins with an ID3v2 tag, is held as it is stored, compressed, because libsndfile misreads it from its path. Bytes and
-what a file object gives are held too.
+Memory is constant for paths of wav, flac, ogg, aiff and of mp3s whose header gives their length, as encoders write them. An mp3
+without it, or with an ID3v2 tag at its beginning, is held compressed, because libsndfile misreads it from its path. Bytes and the
+content of file objects are held too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     AudioSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray | Tensor
 
 BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
-MAX_CHANNELS = 64  # more in an array means that it is a spectrogram or a batch
+MAX_CHANNELS = 2  # of an array: more rows are a batch or a spectrogram more often than channels
 MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
 MAX_PEAK = 100.0  # 40 dB above full scale: no recording is, but integers that were turned into floating point are
 
@@ -49,18 +50,18 @@ class Sound:
         return resampled(self.blocks, self.rate, rate, self.name)
 
 
-def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str | None = None) -> Sound:
-    """Begin to read a recording.
+def open_sound(source: AudioSource, sample_rate: float | None = None, *, name: str | None = None) -> Sound:
+    """Open a recording.
 
-    `source` is a path, the content of a file as bytes, a binary file object (read from where it stands to its end), or samples: a
-    numpy array or a torch tensor, (samples,), (channels, samples) or (samples, channels): of two axes, the shorter one is that of
-    the channels. Channels are averaged. Floating-point samples are in [-1, 1]; int8, int16 and int32 fill their range and uint8
-    has its silence at 128, as in a wav file.
+    `source` is a path, the content of a file as bytes, a binary file object (read from its position to its end), or samples: a
+    numpy array or a torch tensor. Samples are (samples,), or one or two channels: (channels, samples) or (samples, channels), whose
+    shorter axis is that of the channels. Files may have any number of channels. Channels are averaged. Floating-point samples are
+    in [-1, 1]; int8, int16 and int32 fill their range and uint8 has its silence at 128, as in a wav file.
 
     `sample_rate` in Hz is needed for samples and refused for files, which know their own. Raises FileNotFoundError, AudioError for
-    what cannot be used (also while blocks are read), and ValueError for an argument that makes no sense.
+    what cannot be used (also while blocks are read), and UserError for an impossible argument.
     """
-    if hasattr(source, "detach") and hasattr(source, "cpu"):  # a tensor; file objects can be detached too
+    if is_tensor(source):
         source = _from_torch(source)
     if isinstance(source, np.ndarray):
         return _array_sound(source, sample_rate, name or "array")
@@ -86,7 +87,7 @@ def open_sound(source: AudioSource, sample_rate: int | None = None, *, name: str
 
 
 def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
-    """Yield the rate of a file, then its blocks as (samples, channels). What a consumer raises does not pass through here."""
+    """Yield the rate of a file, then its blocks as (samples, channels)."""
     with opened(source, name) as (file, tells_length):
         yield file.samplerate
         announced, done, size = file.frames, 0, _block_frames(file.samplerate)
@@ -103,8 +104,13 @@ def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
 
 
 def _block_frames(rate: int) -> int:
-    """Return how many samples are read at a time: no more than 4 s of a low rate, which become many at a high one."""
+    """Return how many samples to read at a time: at most 4 s, because a low rate becomes many samples at a high one."""
     return min(BLOCK_FRAMES, 4 * rate)
+
+
+def is_tensor(source: object) -> bool:
+    """Return whether this is a torch tensor, without an import of torch."""
+    return hasattr(source, "detach") and hasattr(source, "cpu")  # file objects can be detached too
 
 
 def _from_torch(tensor: Tensor) -> np.ndarray:
@@ -114,29 +120,33 @@ def _from_torch(tensor: Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def _array_sound(samples: np.ndarray, rate: int | None, name: str) -> Sound:
-    """Check what can be checked without a look at the samples, and cut them into blocks."""
+def _array_sound(samples: np.ndarray, rate: float | None, name: str) -> Sound:
+    """Check shape, type and rate of samples, and cut them into blocks."""
     if rate is None:
         raise UserError("samples need their sample_rate in Hz")
-    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or not 1 <= rate <= MAX_RATE:
+    if not isinstance(rate, Real) or isinstance(rate, bool) or not 1 <= rate <= MAX_RATE or rate != int(rate):
         raise UserError(f"sample_rate is {rate!r}; it must be a whole number from 1 to {MAX_RATE} Hz")
+    rate = int(rate)
     if samples.ndim not in (1, 2):
         raise UserError(f"samples have shape {samples.shape}; allowed: (samples,), (channels, samples), (samples, channels)")
     if samples.size == 0:
         raise AudioError(f"{name} of shape {samples.shape} holds no samples; leave it out")
     if samples.ndim == 1:
         samples = samples[:, None]
-    elif samples.shape[0] == samples.shape[1] > 1:
-        raise UserError(f"samples have shape {samples.shape}, which does not tell the channels; average them first")
+    elif samples.shape == (2, 2):
+        raise UserError("samples have shape (2, 2), in which channels cannot be told from samples; average the channels first")
     elif samples.shape[0] < samples.shape[1]:
         samples = samples.T  # (samples, channels)
     if samples.shape[1] > MAX_CHANNELS:
-        raise UserError(f"samples have {samples.shape[1]} channels, more than {MAX_CHANNELS}; pass one recording at a time")
+        raise UserError(
+            f"samples of {samples.shape[1]} rows are a batch, or more than {MAX_CHANNELS} channels; pass recordings one by one "
+            "(tag_files takes several), average the channels of one first, or pass it as a file"
+        )
     if samples.dtype.name not in _PCM and samples.dtype.kind != "f":
         raise UserError(f"samples are {samples.dtype}; allowed: {', '.join(_PCM)}, or floating point in [-1, 1]")
     size = _block_frames(rate)
     parts = (_to_float(samples[start : start + size]) for start in range(0, len(samples), size))
-    return Sound(name, int(rate), _checked(parts, name))
+    return Sound(name, rate, _checked(parts, name))
 
 
 def _to_float(block: np.ndarray) -> np.ndarray:
@@ -148,7 +158,7 @@ def _to_float(block: np.ndarray) -> np.ndarray:
 
 
 def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
-    """(samples, channels) of any floating point -> (samples,) float32, finite and of a height that is no mistake."""
+    """(samples, channels) floating point -> (samples,) float32; refuse NaN, infinity and peaks far above full scale."""
     for part in parts:
         if not np.isfinite(part).all():
             raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
@@ -159,7 +169,7 @@ def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str = "recording") -> Iterator[np.ndarray]:
-    """Change the rate of blocks, with the filter of `datasets.audio.resample` and to the very samples it gives for the whole."""
+    """Change the rate of blocks: the same filter and the same samples as `datasets.audio.resample` gives for the whole."""
     if from_rate == to_rate:
         yield from blocks
         return
@@ -176,7 +186,7 @@ def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: 
 
 
 class Resampler:
-    """A change of rate that takes its input in pieces of any size; the output does not depend on how it was cut."""
+    """Resample a stream that comes in pieces of any size; the output does not depend on how it was cut."""
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")

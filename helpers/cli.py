@@ -6,19 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from models.command import run
+from models.command import HelpFormatter, run
 
 __all__ = [
     "HelpFormatter", "absolute_path", "figure_path", "non_negative_float", "non_negative_int", "positive_float", "positive_int",
     "run", "seed", "unit_interval",
 ]  # fmt: skip
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's line breaks and names each default that is not None."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def positive_int(text: str) -> int:

@@ -1,41 +1,48 @@
-"""The public door: `get_model` builds a MobileNetV3, fresh or with the weights of a released, bundled or own checkpoint."""
+"""`get_model` builds a MobileNetV3, fresh or with the weights of a released, bundled or own checkpoint."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 from models import checkpoints
 from models.config import Arch
 from models.errors import UserError
 from models.network import MobileNetV3
+from models.registry import list_models
+from models.waveform import WaveformModel
 
-__all__ = ["MobileNetV3", "get_model"]
+__all__ = ["MobileNetV3", "get_model", "list_models"]
 
 
 def get_model(
-    num_classes: int = 527,
+    num_classes: int | None = None,
     pretrained_name: str | None = None,
     width_mult: float | None = None,
-    reduced_tail: bool = False,
-    dilated: bool = False,
+    reduced_tail: bool | None = None,
+    dilated: bool | None = None,
     strides: Sequence[int] | None = None,
     head_type: str | None = None,
-    multihead_attention_heads: int = 4,
+    multihead_attention_heads: int | None = None,
     input_dim_f: int | None = None,
-    input_dim_t: int = 1000,
-    se_dims: str = "c",
-    se_agg: str = "max",
-    se_r: int = 4,
-) -> MobileNetV3:
+    input_dim_t: int | None = None,
+    se_dims: str | None = None,
+    se_agg: str | None = None,
+    se_r: int | None = None,
+    *,
+    waveform: bool = False,
+) -> MobileNetV3 | WaveformModel:
     """Build a MobileNetV3, with the weights and the whole configuration of `pretrained_name` if that is given.
 
-    `pretrained_name` is a released model ("mn10_as", see `models.registry`), a bundled one, or the path of a checkpoint of this
-    project. None stands for the checkpoint's value, else width 1.0, strides (2, 2, 2, 2), head "mlp" and 128 mel bands.
-    `num_classes` may differ from the checkpoint's: then the last layer (mlp) or the head (other heads) starts anew. Any other
-    argument that contradicts the checkpoint is a `ValueError`; a file that cannot be had or used raises `AssetError`.
+    `pretrained_name` is a released model ("mn10_as", see `list_models`), a bundled one, or the path of one of our checkpoints. None
+    stands for the checkpoint's value, else for the default of `models.config.Arch`: 527 classes, width 1.0, head "mlp", 128
+    mel bands. `num_classes` may differ from the checkpoint's: the last layer (mlp) or the head (other heads) is then
+    re-initialised; 0 removes the head, and the embedding (B, C) takes the place of the logits. Any other argument that contradicts
+    the checkpoint is a `UserError`; a file that cannot be downloaded or used raises `AssetError`.
+
+    The network maps spectrograms (B, 1, n_mels, frames) to logits (B, K) and embedding (B, C). With `waveform` its front end is in
+    front of it: the result is a `WaveformModel`, which takes waveforms (B, samples) in [-1, 1] at `sample_rate`.
     """
-    given = {
+    arguments = {
         "width_mult": width_mult,
         "reduced_tail": reduced_tail,
         "dilated": dilated,
@@ -48,14 +55,15 @@ def get_model(
         "se_agg": se_agg,
         "se_r": se_r,
     }
+    given = {name: value for name, value in arguments.items() if value is not None}
     if pretrained_name is None:
-        return MobileNetV3(Arch(num_classes, **{name: value for name, value in given.items() if value is not None}))
-
-    checkpoint = checkpoints.load(pretrained_name)
-    defaults = inspect.signature(get_model).parameters
-    for name, value in given.items():
-        stored = getattr(checkpoint.arch, name)
-        without_weights = name == "input_dim_t" and "t" not in checkpoint.arch.se_dims
-        if value not in (defaults[name].default, stored) and not without_weights:
-            raise UserError(f"{name}={value!r} contradicts {pretrained_name}, which has {stored!r}; leave it out")
-    return checkpoints.build(checkpoint, num_classes)
+        network = MobileNetV3(Arch(**given) if num_classes is None else Arch(num_classes, **given))
+    else:
+        checkpoint = checkpoints.load(pretrained_name)
+        for name, value in given.items():
+            stored = getattr(checkpoint.arch, name)
+            sizes_no_weight = name == "input_dim_t" and "t" not in checkpoint.arch.se_dims
+            if value != stored and not sizes_no_weight:
+                raise UserError(f"{name}={value!r} contradicts {pretrained_name}, which has {stored!r}; leave it out")
+        network = checkpoints.build(checkpoint, num_classes, copy=False)
+    return WaveformModel(network) if waveform else network

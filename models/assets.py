@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import http.client
 import logging
@@ -15,24 +14,30 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from models import files
 from models.errors import UserError
 from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
-ATTEMPTS = 3  # a cut connection is taken up again where it broke
+IS_CHECKOUT = (BUNDLED_DIR.parent / "pyproject.toml").is_file()  # else installed, where nothing is written next to the code
+ATTEMPTS = 3  # a transfer whose connection breaks resumes where it stopped
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
 
 
-class AssetError(RuntimeError):
+class AssetError(UserError):
     """A file that cannot be downloaded, or is not what it should be."""
 
 
 def resources_dir() -> Path:
-    """Return the folder that holds downloads: EFFICIENTAT_RESOURCES, else resources/ beside the code."""
-    return Path(os.environ.get("EFFICIENTAT_RESOURCES") or BUNDLED_DIR)
+    """Return the folder of downloads: EFFICIENTAT_RESOURCES, else resources/ of the checkout, else ~/.cache/efficientat."""
+    if folder := os.environ.get("EFFICIENTAT_RESOURCES"):
+        return Path(folder)
+    if IS_CHECKOUT:
+        return BUNDLED_DIR
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientat"
 
 
 def release_url() -> str:
@@ -53,13 +58,10 @@ def fetch(asset: str, check: Callable[[Path], None]) -> Path:
     if path.is_file():
         return path
     url = release_url() + urllib.parse.quote(asset, safe="()")
-    temporary = path.with_name(f".{asset}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # left by a killed process that had this one's number
-        _download(url, temporary, asset)
-        check(temporary)
-        os.replace(temporary, path)
+        with files.replacing(path) as temporary:
+            _download(url, temporary, asset)
+            check(temporary)
     except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise AssetError(
@@ -68,9 +70,6 @@ def fetch(asset: str, check: Callable[[Path], None]) -> Path:
         ) from error
     except AssetError as error:
         raise AssetError(f"the download of {url} was refused and removed: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # a failure here must not hide the first one
-            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -113,7 +112,7 @@ def _transfer(url: str, path: Path, description: str) -> None:
 def checkpoint_path(name: str) -> Path:
     """Return where the checkpoint of a released or bundled model lies, or will lie, or a path as it is.
 
-    Raises `ValueError` for what is neither a name nor looks like a path.
+    Raises `UserError` for what is neither a name nor looks like a path.
     """
     if name in PRETRAINED:
         return resources_dir() / PRETRAINED[name].asset

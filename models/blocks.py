@@ -87,7 +87,7 @@ class SqueezeExcitation(nn.Module):
     def gate(self, bottleneck: Tensor) -> Tensor:
         """Return the gate that a bottleneck (B, S) opens, in the shape that scales (B, C, F, T): on axis c (B, C, 1, 1)."""
         gate = torch.sigmoid(self.fc2(bottleneck))
-        return gate.view(len(gate), *(-1 if other == AXES[self.axis] else 1 for other in (1, 2, 3)))
+        return gate.view(gate.shape[0], *(-1 if other == AXES[self.axis] else 1 for other in (1, 2, 3)))
 
 
 class ConcurrentSE(nn.Module):
@@ -153,7 +153,7 @@ class BlockConfig:
 class InvertedResidual(nn.Module):
     """Expand (1x1), depthwise convolution, squeeze-and-excitation, project (1x1); shortcut where shapes allow.
 
-    `sizes` are the lengths of f and t behind the depthwise convolution, for squeeze-and-excitation on those axes.
+    `sizes` are the lengths of f and t after the depthwise convolution, for squeeze-and-excitation on those axes.
     """
 
     def __init__(self, config: BlockConfig, sizes: dict[str, int], se_dims: str, se_agg: str, se_r: int) -> None:

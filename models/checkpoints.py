@@ -1,7 +1,7 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
-An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}; beside
-them "single_label" (True: classes exclude each other), "clip_seconds" and, where a training can go on from it, "training".
+An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}, and
+"single_label" (True: classes exclude each other), "clip_seconds" (s) and, where a run can resume from it, "training".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class CheckpointError(AssetError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with everything needed to use them rightly; `metrics` and `args` tell where they come from."""
+    """Weights with everything needed to use them; `metrics` and `args` record where they come from."""
 
     name: str
     state: dict[str, Tensor]
@@ -51,53 +51,68 @@ class Checkpoint:
 def load(name: str | os.PathLike[str]) -> Checkpoint:
     """Load a released model, a bundled model, or a checkpoint of this project by its path.
 
-    Raises `ValueError` for a name that is none of these, `FileNotFoundError` for a missing path, `AssetError` where a download
+    A released file is mapped into memory, privately, and read where its weights are used: the download folder holds files that
+    are complete when they get their name and never written again. Own checkpoints, which may be, are read at once.
+
+    Raises `UserError` for a name that is none of these, `FileNotFoundError` for a missing path, `AssetError` where a download
     fails and `CheckpointError` where a file is not a fitting checkpoint.
     """
     name = os.fspath(name)
-    if name in PRETRAINED:
-        entry = PRETRAINED[name]
-        path = assets.fetch(entry.asset, check=lambda path: _check_state(read_plain(path), entry.arch, name))
-        state = read_plain(path)
-        _check_state(state, entry.arch, name)
-        return Checkpoint(name, state, entry.arch, entry.mel)
-    return _parse(read_plain(assets.checkpoint_path(name)), name)
+    if name not in PRETRAINED:
+        return _parse(read_checkpoint_file(assets.checkpoint_path(name)), name)
+    entry = PRETRAINED[name]
+
+    def check(path: Path) -> None:
+        _check_state(read_checkpoint_file(path, checksums=True), entry.arch, name)
+
+    path = assets.fetch(entry.asset, check)
+    state = read_checkpoint_file(path, mmap=True)
+    _check_state(state, entry.arch, name)
+    return Checkpoint(name, state, entry.arch, entry.mel)
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
-    """Return the network's architecture and front end without the weights: nothing is downloaded. Errors as `load`."""
+    """Return the network's architecture and front end; nothing is downloaded and no weights are read. Errors as `load`."""
     if name in PRETRAINED:
         return PRETRAINED[name].arch, PRETRAINED[name].mel
-    checkpoint = load(name)
+    name = os.fspath(name)
+    checkpoint = _parse(read_checkpoint_file(assets.checkpoint_path(name), mmap=True), name)
     return checkpoint.arch, checkpoint.mel
 
 
-def build(checkpoint: Checkpoint, num_classes: int | None = None) -> MobileNetV3:
-    """Build the network of a checkpoint and load its weights.
+def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool = True) -> MobileNetV3:
+    """Build the network of a checkpoint with its weights; without `copy` it takes over the tensors of `checkpoint.state`.
 
-    With another `num_classes` the tensors of the last layer (mlp) or of the head (other heads) keep their fresh initialisation and
-    the labels are dropped; this is logged.
+    With another `num_classes` the last layer (mlp) or the head (other heads) is re-initialised, which is logged, and the labels are
+    dropped; 0 removes the head.
     """
-    if num_classes is None or num_classes == checkpoint.arch.num_classes:
+    with torch.device("meta"):
         model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels, checkpoint.single_label, checkpoint.clip_seconds)
-        model.load_state_dict(checkpoint.state)
-        return model
-    model = MobileNetV3(replace(checkpoint.arch, num_classes=num_classes), checkpoint.mel)
-    dropped = {key for key in checkpoint.state if key.startswith(model.last_layer)}
-    kept = {key: tensor for key, tensor in checkpoint.state.items() if key not in dropped}
-    missing, unexpected = model.load_state_dict(kept, strict=False)
-    if not set(missing) <= dropped or unexpected:  # a norm's num_batches_tracked is not reported as missing
-        raise CheckpointError(f"{checkpoint.name}: missing {missing}, unexpected {unexpected}; only {dropped} may differ")
-    logger.warning(
-        "%s: %d instead of %d classes, so %s start from a fresh initialisation",
-        checkpoint.name, num_classes, checkpoint.arch.num_classes, ", ".join(sorted(dropped)),
-    )  # fmt: skip
+    state = {key: _stored_as(expected, checkpoint.state[key].detach(), copy) for key, expected in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+    if num_classes not in (None, checkpoint.arch.num_classes):
+        model.reset_classifier(num_classes)
+        if num_classes:
+            logger.warning(
+                "%s: %d instead of %d classes, so %s are re-initialised",
+                checkpoint.name,
+                num_classes,
+                checkpoint.arch.num_classes,
+                ", ".join(sorted(key for key in model.state_dict() if key.startswith(model.last_layer))),
+            )
     return model
+
+
+def _stored_as(expected: Tensor, tensor: Tensor, copy: bool) -> Tensor:
+    """Return `tensor` in the type and memory layout of `expected`: itself where it has them, unless a copy is asked for."""
+    if copy or tensor.dtype != expected.dtype or tensor.stride() != expected.stride():
+        return torch.empty_like(expected, device="cpu").copy_(tensor)
+    return tensor
 
 
 def load_model(name: str | os.PathLike[str]) -> MobileNetV3:
     """Load a model with its own classes, in evaluation mode; errors as `load`."""
-    return build(load(name)).eval()
+    return build(load(name), copy=False).eval()
 
 
 def save(
@@ -111,7 +126,7 @@ def save(
 ) -> None:
     """Write an own checkpoint: complete under its name or, after any failure, not at all.
 
-    `training` is what a training needs to go on: tensors and plain data, such as the state of an optimizer.
+    `training` is what a run needs to resume: tensors and plain data, such as the state of an optimizer.
     """
     content = {
         "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
@@ -121,8 +136,8 @@ def save(
         "single_label": model.single_label,
         "clip_seconds": model.clip_seconds,
         "epoch": epoch,
-        "metrics": plain(metrics or {}),
-        "args": plain(args or {}),
+        "metrics": to_plain_data(metrics or {}),
+        "args": to_plain_data(args or {}),
     }
     if training is not None:
         content["training"] = training
@@ -131,19 +146,19 @@ def save(
 
 def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Load an own checkpoint and its "training"; errors as `load`, and `CheckpointError` for one that has none."""
-    content = read_plain(path)
+    content = read_checkpoint_file(path)
     checkpoint = _parse(content, os.fspath(path))
     if not isinstance(content.get("training"), dict):
-        raise CheckpointError(f"{path} holds a model alone; a training goes on from the last.pt of its run")
+        raise CheckpointError(f"{path} holds a model alone; a run resumes from its last.pt")
     return checkpoint, content["training"]
 
 
-def plain(value: Any) -> Any:
+def to_plain_data(value: Any) -> Any:
     """Turn numpy scalars and paths into numbers and text, so that checkpoints and JSON files hold nothing but plain data."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_plain_data(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     value = value.item() if hasattr(value, "item") else value
@@ -152,18 +167,23 @@ def plain(value: Any) -> Any:
     raise TypeError(f"a checkpoint holds plain data, not {type(value).__name__}: {value!r}")
 
 
-def read_plain(path: Path) -> Any:
-    """Unpickle tensors and plain data only; anything else, or a damaged file, is a `CheckpointError`."""
+def read_checkpoint_file(path: Path, *, mmap: bool = False, checksums: bool = False) -> Any:
+    """Unpickle tensors and plain data only; anything else, or a damaged file, is a `CheckpointError`.
+
+    `mmap` maps the file privately (changing a tensor does not change the file) in place of reading it, `checksums` verifies those
+    of the archive, which reads the whole file once more.
+    """
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the path of one checkpoint (.pt)")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} not found; give the path of a file or the name of a model")
     try:
-        if zipfile.is_zipfile(path):  # not so in torch's format before 1.6
+        is_archive = zipfile.is_zipfile(path)  # not so in torch's format before 1.6
+        if checksums and is_archive:
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():  # torch.load does not look at the checksums
-                    raise UserError(f"wrong checksum of {damaged}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+                    raise CheckpointError(f"wrong checksum of {damaged}")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
     except Exception as error:  # the unpickler fails on damaged files in many ways, IndexError and struct.error among them
         with open(path, "rb") as file:
             start = file.read(64).lstrip().lower()
@@ -206,12 +226,14 @@ def _parse(content: Any, name: str) -> Checkpoint:
         if labels is not None and len(labels) != arch.num_classes:
             raise UserError(f"{len(labels)} labels for {arch.num_classes} classes")
         args = dict(content["args"])
-        clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files tell it in their options
+        clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files have it among their options
         if clip_seconds is not None and not 0 < clip_seconds < math.inf:
             raise UserError(f"clip_seconds is {clip_seconds}; it must be above 0")
         return Checkpoint(
             name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), args,
             content.get("single_label") is True, clip_seconds,
         )  # fmt: skip
+    except CheckpointError:
+        raise
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{name}: {error}") from error

@@ -1,27 +1,45 @@
-"""How a command ends: its exit code, and a user's mistake as one line. Importing this does not import torch."""
+"""How a command ends: its exit code, a user's mistake as one line, and `--debug`. Importing this does not import torch."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from models.assets import AssetError
+from models.errors import UserError
 
 PROJECT = ("benchmarks", "datasets", "helpers", "models", "studies")  # packages whose absence is our mistake, not the user's
+DEBUG = "--debug"
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the description's line breaks, name each default that is not None, and list `--debug`, which `run` handles."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+    def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+        for action in actions:
+            self.add_argument(action)
+            if "--help" in action.option_strings:
+                self.add_argument(argparse.Action([DEBUG], "debug", nargs=0, help="show the traceback of an error"))
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Run a script's `main` and leave with its exit code; a user's mistake is one line on standard error and exit code 1.
+    """Run a command's `main` on the command line and leave with its exit code.
 
-    `python -X dev SCRIPT` shows the traceback instead.
+    A `UserError`, an `OSError`, memory that is full and a missing package are one line on standard error and exit code 1. Every
+    other exception is a mistake in the code and gets its traceback; `--debug`, anywhere on the command line, shows it for all.
     """
+    argv = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    debug = len(argv) < len(sys.argv) - 1
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try:
-        code = main(None)
+        code = main(argv)
     except KeyboardInterrupt:
         code = 130
         print("interrupted", file=sys.stderr)
@@ -30,23 +48,30 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in PROJECT or sys.flags.dev_mode:
+        if package in PROJECT or debug:
             raise
-        code = 1
         light = "; inference.py --backend onnx does without it" if package == "torch" else ""
         needed = "requirements-imagenet.txt" if package == "torchvision" else "requirements.txt"
-        print(f"error: this needs {package}, which is not installed: pip install -r {needed}{light}", file=sys.stderr)
-    except (ValueError, OSError, AssetError, *_out_of_memory()) as error:
-        if sys.flags.dev_mode:
+        code = _fail(f"this needs {package}, which is not installed: pip install -r {needed}{light}")
+    except (UserError, OSError) as error:
+        if debug:
             raise
-        code = 1
-        who = f"process {os.environ['RANK']}: " if int(os.environ.get("RANK", "0")) else ""
-        advice = "the GPU's memory is full, use a smaller --batch_size: " if isinstance(error, _out_of_memory()) else ""
-        print(f"{who}error: {advice}{_one_line(error)}", file=sys.stderr)
+        code = _fail(_one_line(error))
+    except (MemoryError, *_full_gpu()) as error:
+        if debug:
+            raise
+        memory = "memory" if isinstance(error, MemoryError) else "the GPU's memory"
+        code = _fail(f"{memory} is full, use a smaller --batch_size: {_one_line(error)}")
     sys.exit(code)
 
 
-def _out_of_memory() -> tuple[type[BaseException], ...]:
+def _fail(message: str) -> int:
+    rank = os.environ.get("RANK", "0")
+    print(f"{'' if rank == '0' else f'rank {rank}: '}error: {message}", file=sys.stderr)
+    return 1
+
+
+def _full_gpu() -> tuple[type[BaseException], ...]:
     """Return torch's error of a full GPU, which nothing can have raised where torch is not imported."""
     return (sys.modules["torch"].OutOfMemoryError,) if "torch" in sys.modules else ()
 

@@ -1,4 +1,4 @@
-"""What a checkpoint needs to be used rightly: the network's architecture and the front end it was trained with."""
+"""What it takes to use a checkpoint: the network's architecture and the front end it was trained with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Arch:
     """Architecture of a MobileNetV3 (Howard et al., ICCV 2019, Large; Schmid et al., ICASSP 2023).
 
     `input_dim_f` (mel bands) and `input_dim_t` (frames) size the squeeze-and-excitation layers that act on frequency or time;
-    with `se_dims="c"` or `"none"` any input size works.
+    with `se_dims="c"` or `"none"` any input size works. With 0 classes the network has no head.
     """
 
     num_classes: int = 527
@@ -46,7 +46,9 @@ class Arch:
             raise UserError(f"se_dims must be 'none' or a combination of the letters c, f and t, not {self.se_dims!r}")
         if self.se_agg not in SE_AGGREGATIONS:
             raise UserError(f"unknown se_agg {self.se_agg!r}; allowed: {', '.join(SE_AGGREGATIONS)}")
-        for name in ("num_classes", "multihead_attention_heads", "input_dim_f", "input_dim_t", "se_r"):
+        if self.num_classes < 0:
+            raise UserError(f"num_classes must be at least 0 (no head), not {self.num_classes}")
+        for name in ("multihead_attention_heads", "input_dim_f", "input_dim_t", "se_r"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
@@ -98,7 +100,7 @@ def to_plain(config: Arch | MelConfig) -> dict[str, Any]:
 
 
 def from_plain(cls: type[Arch] | type[MelConfig], values: dict[str, Any]) -> Arch | MelConfig:
-    """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `ValueError`."""
+    """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `UserError`."""
     names = {field.name for field in fields(cls)}
     if set(values) != names:
         raise UserError(f"{cls.__name__} needs the fields {sorted(names)}, not {sorted(values)}")

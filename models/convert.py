@@ -1,20 +1,19 @@
-"""Turn public ImageNet weights of MobileNetV3-Large, as torchvision or timm store them, into a start for audio training.
+"""Convert ImageNet weights of MobileNetV3-Large from torchvision or timm into a checkpoint from which audio training starts.
 
 python -m models.convert mobilenet_v3_large.pth --output resources/mn10_im_torchvision.pt
 python -m models.convert mobilenetv3_large_100.safetensors --output resources/mn10_s2221.pt --strides 2 2 2 1
 python ex_audioset.py --train --pretrained_name resources/mn10_im_torchvision.pt
 
-The stem's weights are summed over the colours, so that a grey image gives what the same image in three equal channels gave. The
-last layer starts anew for AudioSet's 527 classes. Squeeze-and-excitation ends in a sigmoid here, as in the published audio
-networks, and in a hard sigmoid there: from block 4 on features move, and training has to make up for it. timm's models tf_*
-(--batch_norm_eps 0.001) also pad strided convolutions on other sides: filters are taken, but features move from the stem on.
+The stem's weights are summed over the colours, so that a grey image gives the features of the same image in three equal channels.
+The last layer is initialised for AudioSet's 527 classes. Squeeze-and-excitation ends in a sigmoid here, as in the published audio
+networks, and in a hard sigmoid there: from block 4 on, features differ, and training has to make up for it. timm's tf_* models
+(--batch_norm_eps 0.001) also pad strided convolutions on other sides: filters are copied, but features differ from the stem on.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from models import checkpoints
-from models.assets import AssetError
 from models.checkpoints import CheckpointError
+from models.command import HelpFormatter, run
 from models.config import HEAD_TYPES, Arch, MelConfig
+from models.errors import UserError
 from models.network import MobileNetV3
 
 EPSILON = {"torchvision": 1e-3, "timm": 1e-5}  # of the batch norms there; that of timm's models tf_* is 1e-3
@@ -35,25 +35,25 @@ TIMM_STAGES = (1, 2, 3, 4, 2, 3)  # blocks in each
 
 @dataclass
 class Conversion:
-    """A converted network and what became of each tensor, as lines that name it."""
+    """A converted network and what became of each tensor, by its name and shape."""
 
     network: MobileNetV3
     layout: str
-    taken: list[str] = field(default_factory=list)  # as they are, or with another shape of the same numbers
+    copied: list[str] = field(default_factory=list)  # as they are, or with another shape of the same numbers
     summed: list[str] = field(default_factory=list)  # over the colours
     rescaled: list[str] = field(default_factory=list)  # batch norms' weights, for another epsilon
     initialised: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # of the source
 
     def report(self) -> str:
-        """What was taken, as lines of text."""
+        """Return a summary, as lines of text."""
         return "\n".join(
             [
                 f"layout: {self.layout}",
-                f"taken: {len(self.taken)} tensors of {len(self.taken) + len(self.summed) + len(self.ignored)}",
+                f"copied: {len(self.copied)} tensors of {len(self.copied) + len(self.summed) + len(self.ignored)}",
                 f"summed over the colours: {', '.join(self.summed)}",
                 f"rescaled for another epsilon of the batch norms: {len(self.rescaled) or 'none'}",
-                f"initialised anew: {', '.join(self.initialised)}",
+                f"initialised: {', '.join(self.initialised)}",
                 f"ignored: {', '.join(self.ignored)}",
                 "differs: squeeze-and-excitation ends in a sigmoid here and in a hard sigmoid there (from block 4 on)",
             ]
@@ -63,31 +63,31 @@ class Conversion:
 def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, epsilon: float | None = None) -> Conversion:
     """Build a network of `arch` and give it the weights of a state dict in torchvision's or timm's layout.
 
-    All tensors but the head's must be there, and fit, or it is a `CheckpointError`; of the head, the hidden layer is taken where
+    All tensors but the head's must be there, and fit, or it is a `CheckpointError`; of the head, the hidden layer is copied where
     it fits. `epsilon` is that of the source's batch norms (default: `EPSILON`): where it is not ours, their weights are scaled so
     that a norm with its running statistics computes the same.
     """
     layout = "timm" if "conv_stem.weight" in state else "torchvision"
     stem = state.get(source_name(STEM, layout))
     if stem is None or stem.ndim != 4 or stem.shape[1] != 3:
-        raise CheckpointError("these are no weights of a MobileNetV3 for colour images in torchvision's or timm's layout")
+        raise CheckpointError("these are not weights of a MobileNetV3 for colour images in torchvision's or timm's layout")
     result = Conversion(MobileNetV3(arch, mel), layout)
-    wanted = result.network.state_dict()
-    sources = {name: source_name(name, layout) for name in wanted if not name.startswith("classifier.")}
+    targets = result.network.state_dict()
+    sources = {name: source_name(name, layout) for name in targets if not name.startswith("classifier.")}
     if arch.head_type == "mlp":
         hidden = {name: source_name(name, layout) for name in ("classifier.2.weight", "classifier.2.bias")}
-        if all(source in state and state[source].numel() == wanted[name].numel() for name, source in hidden.items()):
+        if all(source in state and state[source].numel() == targets[name].numel() for name, source in hidden.items()):
             sources |= hidden
-    _check(state, wanted, sources)
+    _check(state, targets, sources)
     epsilon = EPSILON[layout] if epsilon is None else epsilon
-    for name, tensor in wanted.items():
+    for name, tensor in targets.items():
         source = sources.get(name)
         if source is None:
             result.initialised.append(_described(name, tensor))
         elif source in state:  # older files lack the norms' num_batches_tracked
             given = state[source]
             tensor.copy_(given.sum(1, keepdim=True) if name == STEM else given.reshape(tensor.shape))
-            (result.summed if name == STEM else result.taken).append(_described(source, given))
+            (result.summed if name == STEM else result.copied).append(_described(source, given))
     for name, module in result.network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and f"{name}.weight" in sources and epsilon != module.eps:
             with torch.no_grad():
@@ -123,14 +123,14 @@ def source_name(name: str, layout: str) -> str:
     return f"{prefix}.{norm if is_norm else convolution}.{kind}"
 
 
-def _check(state: dict[str, Tensor], wanted: dict[str, Tensor], sources: dict[str, str]) -> None:
-    """Raise `CheckpointError` unless every wanted tensor is there and fits, and every other one is of the head."""
+def _check(state: dict[str, Tensor], targets: dict[str, Tensor], sources: dict[str, str]) -> None:
+    """Raise `CheckpointError` unless every tensor of the network is there and fits, and every other one is of the head."""
     problems = [
         f"{source} is missing" for source in sources.values() if source not in state and not source.endswith("num_batches_tracked")
     ]
     for name, source in sources.items():
         if source in state:
-            shape = list(wanted[name].shape)
+            shape = list(targets[name].shape)
             shape += [1, 1] if state[source].ndim == 4 and len(shape) == 2 else []  # linear layers, there 1x1 convolutions
             shape[1:2] = [3] if name == STEM else shape[1:2]
             if list(state[source].shape) != shape:
@@ -149,37 +149,33 @@ def _described(name: str, tensor: Tensor) -> str:
 def read(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors file or one of torch, of which nothing but tensors and plain data is unpickled."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+        try:
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+        except ModuleNotFoundError as error:
+            raise UserError(f"{path} needs safetensors, which is not installed: pip install safetensors") from error
         try:
             state = load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
     else:
-        state = checkpoints.read_plain(path)
+        state = checkpoints.read_checkpoint_file(path)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{path} holds no bare state dict, which is what this command takes")
     return state
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m models.convert", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="state dict: .pth, .pt, .bin, or .safetensors (needs safetensors)"
     )
     parser.add_argument("--output", type=Path, required=True, help="checkpoint to write (.pt)")
-    parser.add_argument("--width", type=float, default=1.0, help="width multiplier of the source (default: %(default)s)")
-    parser.add_argument("--strides", type=int, nargs=4, default=(2, 2, 2, 2), help="of blocks 2, 4, 7 and 13 (default: 2 2 2 2)")
-    parser.add_argument(
-        "--head_type", choices=HEAD_TYPES, default="mlp", help="head, of which mlp keeps a layer (default: %(default)s)"
-    )
-    parser.add_argument("--n_mels", type=int, default=128, help="mel bands of the front end (default: %(default)s)")
-    parser.add_argument(
-        "--hop_size", type=int, default=320, help="hop of the front end in samples at 32 kHz (default: %(default)s)"
-    )
+    parser.add_argument("--width", type=float, default=1.0, help="width multiplier of the source")
+    parser.add_argument("--strides", type=int, nargs=4, default=(2, 2, 2, 2), help="of blocks 2, 4, 7 and 13")
+    parser.add_argument("--head_type", choices=HEAD_TYPES, default="mlp", help="head, of which mlp keeps a layer")
+    parser.add_argument("--n_mels", type=int, default=128, help="mel bands of the front end")
+    parser.add_argument("--hop_size", type=int, default=320, help="hop of the front end in samples at 32 kHz")
     parser.add_argument(
         "--batch_norm_eps",
         type=float,
@@ -189,29 +185,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written. 2: a wrong option. 1: anything else, in one line."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.batch_norm_eps is not None and not 0 < args.batch_norm_eps < 1:
         parser.error(f"--batch_norm_eps must be between 0 and 1, not {args.batch_norm_eps}")
     if args.output.suffix != ".pt" or (args.output.exists() and args.source.exists() and args.output.samefile(args.source)):
         parser.error(f"--output must end in .pt and be another file than SOURCE, not {args.output}")
-    try:
-        arch = Arch(width_mult=args.width, strides=tuple(args.strides), head_type=args.head_type, input_dim_f=args.n_mels)
-        mel = MelConfig(n_mels=args.n_mels, hop_size=args.hop_size)
-        torch.manual_seed(0)  # of what is initialised
-        conversion = convert(read(args.source), arch, mel, args.batch_norm_eps)
-        checkpoints.save(args.output, conversion.network, args={"source": os.path.basename(args.source)})
-    except ModuleNotFoundError as error:
-        print(f"error: this needs {error.name}, which is not installed: pip install {error.name}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, AssetError) as error:
-        where = "" if str(args.source) in str(error) else f"{args.source}: "
-        print(f"error: {where}{error}", file=sys.stderr)
-        return 1
+    arch = Arch(width_mult=args.width, strides=tuple(args.strides), head_type=args.head_type, input_dim_f=args.n_mels)
+    mel = MelConfig(n_mels=args.n_mels, hop_size=args.hop_size)
+    torch.manual_seed(0)  # of what is initialised
+    conversion = convert(read(args.source), arch, mel, args.batch_norm_eps)
+    checkpoints.save(args.output, conversion.network, args={"source": os.path.basename(args.source)})
     print(f"{conversion.report()}\nwritten: {args.output}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -7,8 +7,8 @@
 | block1 ... block15 | output of an inverted residual block, pooled over frequency and time | 16 ... 160 |
 | block16 | the last convolution | 960 |
 | se4, se5, se6, se11 ... se15 | bottleneck of the squeeze-and-excitation in that block, all axes of it side by side | 24 ... 240 |
-| embedding | what `MobileNetV3.forward` calls so: the mean of block16, which enters the classifier | 960 |
-| hidden | first layer of the mlp head, behind its activation | 1280 |
+| embedding | that of `MobileNetV3.forward`: the mean of block16, which enters the classifier | 960 |
+| hidden | first layer of the mlp head, after its activation | 1280 |
 | logits | second layer of the mlp head, or all of another head | 527 |
 
 Schmid et al., Low-Complexity Audio Embedding Extractors, EUSIPCO 2023, compare layers on the HEAR benchmark; the best choice there
@@ -18,7 +18,7 @@ is `PUBLISHED_BEST`, the means of four blocks and of mel.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -63,7 +63,7 @@ class EmbeddingConfig:
     def columns(self, network: MobileNetV3) -> dict[str, slice]:
         """Return which columns of the embedding belong to which layer; nothing is computed.
 
-        Raises `ValueError` for a name that the network has not got, and for one given twice.
+        Raises `UserError` for a name that the network does not have, and for one given twice.
         """
         sizes = layer_sizes(network, self.pooling)
         layers = []
@@ -94,13 +94,15 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
         last = layer.block[-1] if isinstance(layer, InvertedResidual) else layer
         sizes[f"block{number}"] = times * last[0].out_channels
     sizes["embedding"] = network.embedding_size
+    if network.arch.num_classes == 0:
+        return sizes
     if network.arch.head_type == "mlp":
         sizes["hidden"] = network.classifier[2].out_features
     return sizes | {"logits": network.arch.num_classes}
 
 
 def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Sequence[str], pooling: str = "mean") -> dict[str, Tensor]:
-    """(B, 1, n_mels, frames) -> the named layers, vectors (B, size) each, from one pass that ends behind the last of them."""
+    """(B, 1, n_mels, frames) -> the named layers, vectors (B, size) each, from one pass that ends after the last of them."""
     found = {}
     if "mel" in layers:
         found["mel"] = _pool(spectrogram[:, 0], pooling, -1)
@@ -127,18 +129,18 @@ def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Sequence[s
 
 
 def _pool(x: Tensor, pooling: str, axes: int | tuple[int, int]) -> Tensor:
-    parts = [x.mean(axes)] if pooling != "max" else []
+    pooled = [x.mean(axes)] if pooling != "max" else []
     if pooling != "mean":
-        parts.append(x.amax(axes))
-    return torch.cat(parts, dim=-1)
+        pooled.append(x.amax(axes))
+    return torch.cat(pooled, dim=-1)
 
 
 class EmbeddingModel(WaveformModel):
     """A network behind its front end whose embedding is made of chosen layers.
 
-    `columns` tells which of the `embedding_size` values belong to which layer. A model in evaluation mode gives the same bits for
-    the same waveforms each time, and what it says of a clip does not depend on the others in the batch beyond float32's rounding.
-    The network is laid out anew in memory (channels last), which can change the last bits of what it computes from then on.
+    `columns` maps each layer to its share of the `embedding_size` values. In evaluation mode the same waveforms give the same bits
+    each time, and a clip's result depends on the others in its batch by no more than float32's rounding. The network's memory
+    layout becomes channels last, which can change the last bits of what it computes.
     """
 
     def __init__(
@@ -153,14 +155,14 @@ class EmbeddingModel(WaveformModel):
     def embedding_size(self) -> int:
         return max(columns.stop for columns in self.columns.values())
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, samples) -> logits (B, K) and the embedding (B, embedding_size)."""
-        found = self._layers(waveform, dict.fromkeys([*self.columns, "logits"]))
+    def forward_spectrogram(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, n_mels, frames) from the front end -> logits (B, K) and the embedding (B, embedding_size)."""
+        found = self._layers(spectrogram, dict.fromkeys([*self.columns, "logits"]))
         return found["logits"], self._side_by_side(found)
 
     def embed(self, waveform: Tensor) -> Tensor:
-        """(B, samples) -> (B, embedding_size) float32; layers behind the last one that is needed are not computed."""
-        return self._side_by_side(self._layers(waveform, self.columns))
+        """(B, samples) -> (B, embedding_size) float32; layers after the last one that is needed are not computed."""
+        return self._side_by_side(self._layers(self.front_end(waveform).unsqueeze(1), self.columns))
 
     @torch.no_grad()
     def scenes(self, waveform: Tensor, window: float = SCENE_WINDOW, hop: float = SCENE_HOP) -> Tensor:
@@ -181,7 +183,7 @@ class EmbeddingModel(WaveformModel):
         """(B, samples) -> embeddings (B, T, embedding_size) and their times (B, T) in milliseconds.
 
         Times are 0, hop, 2 hop, ... up to the end of the clip. An embedding is that of the `window` seconds around its time, with
-        zeros before the beginning and behind the end of the clip.
+        zeros before the beginning and after the end of the clip.
         """
         _check(waveform, window=window, hop=hop)
         length = max(1, round(window * self.sample_rate))
@@ -199,8 +201,8 @@ class EmbeddingModel(WaveformModel):
         rows = [self.embed(torch.stack(batch)) for batch in _batches(windows, size)]
         return torch.cat(rows).view(len(waveform), len(starts), -1)
 
-    def _layers(self, waveform: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        return forward_layers(self.network, self.front_end(waveform).unsqueeze(1), list(layers), self.config.pooling)
+    def _layers(self, spectrogram: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        return forward_layers(self.network, spectrogram, list(layers), self.config.pooling)
 
     def _side_by_side(self, found: dict[str, Tensor]) -> Tensor:
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)

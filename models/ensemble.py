@@ -16,8 +16,8 @@ class EnsembleModel(nn.Module):
     """Waveforms (B, samples) -> mean of the members' logits (B, K), and their embeddings side by side (B, sum of C).
 
     Members may differ in width, head and front end but must agree on rate, class count, labels and whether classes exclude each
-    other. `.to(device)` moves all of them; a single member moved elsewhere gets its input there, and the result comes back to the
-    device of the waveform.
+    other. If all have the same front end, its spectrograms (B, 1, n_mels, frames) are accepted too. `.to(device)` moves all; a
+    single member moved elsewhere gets its input there, and the result comes back to the device of the input.
     """
 
     def __init__(self, members: Sequence[WaveformModel]) -> None:
@@ -25,7 +25,7 @@ class EnsembleModel(nn.Module):
         if not members:
             raise UserError("an ensemble needs at least one member")
         for property_name in ("sample_rate", "num_classes", "labels", "single_label"):
-            values = {getattr(member, property_name) for member in members} - {None}  # released models do not name their labels
+            values = {getattr(member, property_name) for member in members} - {None}  # released models have no labels
             if len(values) > 1:
                 raise UserError(f"the members of an ensemble must have the same {property_name}")
         self.members = nn.ModuleList(members)
@@ -36,7 +36,7 @@ class EnsembleModel(nn.Module):
 
     @property
     def clip_seconds(self) -> float | None:
-        """The shortest that a member tells: silence that a member never met costs more than silence that it misses."""
+        """The shortest of the members': unknown silence harms a member more than missing silence."""
         return min((member.clip_seconds for member in self.members if member.clip_seconds is not None), default=None)
 
     @property
@@ -61,11 +61,23 @@ class EnsembleModel(nn.Module):
         """Logits (..., K) -> scores (..., K) in [0, 1], see `MobileNetV3.scores`."""
         return self.members[0].scores(logits)
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = [member(waveform.to(member.device)) for member in self.members]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if x.ndim == 4 and len({member.front_end.config for member in self.members}) > 1:
+            raise UserError("the members of this ensemble have different front ends: pass waveforms (B, samples), not spectrograms")
+        spectrograms: dict[object, Tensor] = {}  # members with one front end share what it computes
+        outputs = []
+        for member in self.members:
+            if x.ndim == 4:
+                outputs.append(member.forward_spectrogram(x.to(member.device)))
+                continue
+            front_end, device = member.front_end, member.device
+            key = front_end if front_end.training else (front_end.config, device)  # in training each draws its own augmentation
+            if key not in spectrograms:
+                spectrograms[key] = front_end(x.to(device)).unsqueeze(1)
+            outputs.append(member.forward_spectrogram(spectrograms[key]))
         logits, embeddings = zip(*outputs, strict=True)
-        logits = torch.stack([member_logits.to(waveform.device) for member_logits in logits]).mean(0)
-        return logits, torch.cat([embedding.to(waveform.device) for embedding in embeddings], dim=1)
+        logits = torch.stack([member_logits.to(x.device) for member_logits in logits]).mean(0)
+        return logits, torch.cat([embedding.to(x.device) for embedding in embeddings], dim=1)
 
 
 def get_ensemble_model(names: Sequence[str]) -> EnsembleModel:

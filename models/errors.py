@@ -1,4 +1,4 @@
-"""Errors that users can mend."""
+"""The errors that a command reports in one line; every other exception is a mistake in the code and gets its traceback."""
 
 
 class UserError(ValueError):

@@ -1,9 +1,11 @@
-"""Files that are complete under their name or not there at all."""
+"""Files and folders that are complete under their name or not there at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,20 +13,29 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; a file written there gets the name `path` at the end, and after an error none.
+    """Yield a temporary name next to `path`; a file written there gets the name `path` at the end, and after an error none.
 
-    The folder is made, and the file flushed to the disk before it is renamed.
+    The folder is made, and the file flushed to the disk before it is renamed. An OSError that names no file, as of a full
+    disk, gets `path`. Any number of processes may write to the same path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        publish(temporary, path)
+    except OSError as error:
+        _complete(error, path, temporary)
+        raise
     finally:
         with contextlib.suppress(OSError):  # a failure here must not hide the first one
             temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flush a complete file to the disk and give it the name `path`."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -36,3 +47,31 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error.__context__, OSError):
             raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new temporary folder next to `path`, which gets the name `path` at the end and is removed after an error.
+
+    `path` must not exist, or be an empty folder. Only one process at a time may write to a path: it removes what a killed one left.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.is_dir():
+            path.rmdir()  # fails where it holds anything
+        os.replace(temporary, path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            _complete(error, path, temporary)
+        raise
+
+
+def _complete(error: OSError, path: Path, temporary: Path) -> None:
+    """Make an error that names no file, or the temporary one, name `path`."""
+    if error.errno is not None and error.filename in (None, os.fspath(temporary)):
+        error.filename = os.fspath(path)

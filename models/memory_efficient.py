@@ -1,4 +1,4 @@
-"""Inference in little memory: blocks are worked through in slices of their expanded channels.
+"""Inference in little memory: blocks are computed in chunks of their expanded channels.
 
 After MobileNetV2 (Sandler et al., CVPR 2018, Sec. 5.1) and MCUNetV2 (Lin et al., NeurIPS 2021). `helpers.costs.activation_memory`
 has the arithmetic. Convolutions are accumulated in place, in plain memory layout: those of PyTorch's libraries would allocate
@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from models.blocks import AXES, ConvNormActivation, InvertedResidual, conv_out_size
 from models.network import MobileNetV3
 
-SLICES = 8  # of a block's expanded channels
+CHANNEL_CHUNKS = 8  # of a block's expanded channels
 
 
 def memory_efficient(network: MobileNetV3, *, two_passes: bool = False) -> MobileNetV3:
@@ -25,21 +25,23 @@ def memory_efficient(network: MobileNetV3, *, two_passes: bool = False) -> Mobil
 
     Batch norms are folded into the convolutions, so parameters have other names; `.half()` stores and computes in float16. Stem
     and first block are one. A block without squeeze-and-excitation never holds its expanded tensor, one with it holds it once, or,
-    with `two_passes`, never: its slices are computed once for the means and once more to be gated. That costs time and lowers the
-    peak of networks whose peak is in such a block: those that stride less than 2 2 2 2.
+    with `two_passes`, never: its chunks are computed once for the means and again to be gated. That costs time and lowers the peak
+    of networks whose peak is in such a block: those that stride less than 2 2 2 2.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     stem, first, *blocks, last = network.features
     network.features = nn.Sequential(
-        SlicedBlock(first, stem=stem), *(SlicedBlock(block, two_passes=two_passes) for block in blocks), Pointwise(*last)
+        ChunkedBlock(first, stem=stem),
+        *(ChunkedBlock(block, two_passes=two_passes) for block in blocks),
+        FoldedPointwiseConv(*last),
     )
     if network.arch.head_type == "fully_convolutional":
         convolution, norm, *pooling = network.classifier
-        network.classifier = nn.Sequential(Pointwise(convolution, norm), *pooling)
+        network.classifier = nn.Sequential(FoldedPointwiseConv(convolution, norm), *pooling)
     return network
 
 
-class Pointwise(nn.Module):
+class FoldedPointwiseConv(nn.Module):
     """A 1x1 convolution with its batch norm folded in and, if given, an activation."""
 
     def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, activation: nn.Module | None = None) -> None:
@@ -55,8 +57,8 @@ class Pointwise(nn.Module):
         return self.activation(out)
 
 
-class Shifted(nn.Module):
-    """A convolution whose outputs each see one input channel, its batch norm folded in, and an activation.
+class FoldedDepthwiseConv(nn.Module):
+    """A convolution whose output channels each read one input channel (depthwise, or the stem), its batch norm folded in.
 
     Computed as a sum of the input shifted by the offsets of the kernel, each times its weight.
     """
@@ -81,35 +83,35 @@ class Shifted(nn.Module):
         return self.activation(out)
 
 
-class SlicedBlock(nn.Module):
-    """An inverted residual worked through in slices of its expanded channels; with `stem`, whose slices are the first block's."""
+class ChunkedBlock(nn.Module):
+    """An inverted residual computed in chunks of its expanded channels; with `stem`, whose chunks are the first block's."""
 
     def __init__(self, block: InvertedResidual, *, stem: ConvNormActivation | None = None, two_passes: bool = False) -> None:
         super().__init__()
         *expansion, depthwise, projection = (layer for layer in block.block if isinstance(layer, ConvNormActivation))
-        self.stem = Shifted(*stem) if stem is not None else None
-        self.expansion = Pointwise(*expansion[0]) if expansion else None
-        self.depthwise = Shifted(*depthwise)
-        self.projection = Pointwise(*projection)
+        self.stem = FoldedDepthwiseConv(*stem) if stem is not None else None
+        self.expansion = FoldedPointwiseConv(*expansion[0]) if expansion else None
+        self.depthwise = FoldedDepthwiseConv(*depthwise)
+        self.projection = FoldedPointwiseConv(*projection)
         self.squeeze_excitation = block.squeeze_excitation
         self.use_shortcut = block.use_shortcut
         self.two_passes = two_passes
-        size = self.depthwise.convolution.out_channels // SLICES  # numbers of channels are multiples of 8
-        self.slices = [slice(index * size, (index + 1) * size) for index in range(SLICES)]
+        size = self.depthwise.convolution.out_channels // CHANNEL_CHUNKS  # numbers of channels are multiples of 8
+        self.chunks = [slice(index * size, (index + 1) * size) for index in range(CHANNEL_CHUNKS)]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, F, T) -> (B, out, F', T'). Locals of the methods below go with each slice: so does its memory."""
+        """(B, in, F, T) -> (B, out, F', T'). Locals of the methods below, and their memory, are released after each chunk."""
         if self.squeeze_excitation is None:
-            out = self._start(x)
-            for channels in self.slices:
-                self._add_slice(out, x, channels)
+            out = self._initial_output(x)
+            for channels in self.chunks:
+                self._add_chunk(out, x, channels)
             return out
-        held = [] if self.two_passes else [self._expanded(x, channels) for channels in self.slices]
-        parts = held or (self._expanded(x, channels) for channels in self.slices)
-        gates = self._gates(list(map(self._means, parts)))
-        out = self._start(x)
-        for channels in self.slices:
+        held = [] if self.two_passes else [self._expanded(x, channels) for channels in self.chunks]
+        chunks = held or (self._expanded(x, channels) for channels in self.chunks)
+        gates = self._gates(list(map(self._means, chunks)))
+        out = self._initial_output(x)
+        for channels in self.chunks:
             self._add_gated(out, held.pop(0) if held else self._expanded(x, channels), gates, channels)
         return out
 
@@ -122,8 +124,8 @@ class SlicedBlock(nn.Module):
     def _expanded(self, x: Tensor, channels: slice) -> Tensor:
         return self.depthwise(self._input(x, channels), channels)
 
-    def _start(self, x: Tensor) -> Tensor:
-        """Return the output without the slices: the projection's bias and, but for the first block, the shortcut."""
+    def _initial_output(self, x: Tensor) -> Tensor:
+        """Return the output before any chunk is added: the projection's bias and, but for the first block, the shortcut."""
         bias = self.projection.convolution.bias
         if self.stem is None and self.use_shortcut:
             return x + bias[:, None, None]
@@ -134,21 +136,21 @@ class SlicedBlock(nn.Module):
                 size = [conv_out_size(n, conv.kernel_size[0], conv.stride[0], conv.dilation[0]) for n in size]
         return _filled(bias, x, size)
 
-    def _add_slice(self, out: Tensor, x: Tensor, channels: slice) -> None:
+    def _add_chunk(self, out: Tensor, x: Tensor, channels: slice) -> None:
         read = self._input(x, channels)
         if self.stem is not None and self.use_shortcut:
             out[:, channels] += read
         _add_pointwise(out, self.depthwise(read, channels), self.projection.convolution.weight[:, channels])
 
-    def _add_gated(self, out: Tensor, part: Tensor, gates: dict[str, Tensor], channels: slice) -> None:
+    def _add_gated(self, out: Tensor, chunk: Tensor, gates: dict[str, Tensor], channels: slice) -> None:
         scales = [gate[:, channels] if axis == "c" else gate for axis, gate in gates.items()]
-        gated = part.mul_(scales[0]) if len(scales) == 1 else self.squeeze_excitation.fuse([part * scale for scale in scales])
+        gated = chunk.mul_(scales[0]) if len(scales) == 1 else self.squeeze_excitation.fuse([chunk * scale for scale in scales])
         _add_pointwise(out, gated, self.projection.convolution.weight[:, channels])
 
-    def _means(self, part: Tensor) -> dict[str, Tensor]:
+    def _means(self, chunk: Tensor) -> dict[str, Tensor]:
         """Return the means of some channels over all axes but one, for each axis that is squeezed: (B, size)."""
         axes = [layer.axis for layer in self.squeeze_excitation.conc_se_layers]
-        return {axis: part.mean([other for other in (1, 2, 3) if other != AXES[axis]]) for axis in axes}
+        return {axis: chunk.mean([other for other in (1, 2, 3) if other != AXES[axis]]) for axis in axes}
 
     def _gates(self, means: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the gate of each axis, of 4 axes as the tensors they scale."""
@@ -157,7 +159,7 @@ class SlicedBlock(nn.Module):
             if layer.axis == "c":
                 mean = torch.cat([one["c"] for one in means], 1)
             else:
-                mean = torch.stack([one[layer.axis] for one in means]).mean(0)  # slices are of one size
+                mean = torch.stack([one[layer.axis] for one in means]).mean(0)  # chunks are of one size
             gates[layer.axis] = layer.gate(layer.bottleneck(mean))
         return gates
 

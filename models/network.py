@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 from torch import Tensor, nn
 
 from models.blocks import ConvNormActivation, InvertedResidual, conv_out_size, large_block_configs, make_divisible
 from models.config import Arch, MelConfig
 from models.errors import UserError
-from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head
+from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head, no_head
 
 
 class MobileNetV3(nn.Module):
     """MobileNetV3-Large over one-channel log-mel spectrograms (Schmid et al., ICASSP 2023).
 
-    `arch`, `mel`, `labels`, `single_label` and `clip_seconds` travel with the weights: the front end the network expects
-    (`AugmentMelSTFT.from_config(model.mel)`), the name of each class, or None where the classes have no names, whether a clip
-    has exactly one class, so that scores are the softmax of the logits and not their sigmoid, and the length of the clips it was
-    trained with, to which shorter ones were padded with zeros, or None where that is not known.
+    These attributes are stored with the weights: `arch`; `mel`, the front end that the network expects
+    (`AugmentMelSTFT.from_config(model.mel)`); `labels`, the name of each class, or None; `single_label`, whether each clip has
+    exactly one class, so that scores are the softmax of the logits and not their sigmoid; `clip_seconds`, the length of the clips
+    in training, to which shorter ones were padded with zeros, or None where it is unknown.
     """
 
     def __init__(
@@ -48,34 +49,75 @@ class MobileNetV3(nn.Module):
         layers.append(ConvNormActivation(blocks[-1].out_channels, self.embedding_size, activation=nn.Hardswish))
         self.features = nn.Sequential(*layers)
 
+        self.classifier = self._new_head()
+        self.apply(_initialise)
+
+    def _new_head(self) -> nn.Module:
+        arch = self.arch
+        if arch.num_classes == 0:
+            return no_head()
         if arch.head_type == "mlp":
             hidden = make_divisible((640 if arch.reduced_tail else 1280) * arch.width_mult)
-            self.classifier = mlp_head(self.embedding_size, hidden, arch.num_classes)
-        elif arch.head_type == "fully_convolutional":
-            self.classifier = fully_convolutional_head(self.embedding_size, arch.num_classes)
-        else:
-            self.classifier = MultiHeadAttentionPooling(self.embedding_size, arch.num_classes, arch.multihead_attention_heads)
-        self.apply(_initialise)
+            return mlp_head(self.embedding_size, hidden, arch.num_classes)
+        if arch.head_type == "fully_convolutional":
+            return fully_convolutional_head(self.embedding_size, arch.num_classes)
+        return MultiHeadAttentionPooling(self.embedding_size, arch.num_classes, arch.multihead_attention_heads)
 
     @property
     def last_layer(self) -> str:
-        """What the names of the parameters begin with that belong to single classes: the last layer (mlp), or the whole head."""
+        """Prefix of the names of the parameters that belong to single classes: the last layer (mlp), or the whole head."""
         return "classifier.5." if self.arch.head_type == "mlp" else "classifier."
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Re-initialise the last layer (mlp) or the head (other heads) for `num_classes` classes without names; 0 removes the head.
+
+        Everything in front of it keeps its weights; new layers are on the device, and of the type, of the others.
+        """
+        had_head = self.arch.num_classes > 0
+        self.arch = replace(self.arch, num_classes=num_classes)
+        self.labels, self.single_label = None, False
+        if had_head and num_classes and self.arch.head_type == "mlp":
+            new = self.classifier[5] = nn.Linear(self.classifier[5].in_features, num_classes)
+        else:
+            new = self.classifier = self._new_head()
+        new.apply(_initialise).train(self.training)
+        weight = self.features[0][0].weight
+        new.to(weight.device, weight.dtype)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Logits (..., K) -> scores (..., K) in [0, 1]: softmax where a clip has exactly one class, else sigmoid."""
         return logits.softmax(-1) if self.single_label else logits.sigmoid()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, n_mels, frames) -> logits (B, K) and the embedding (B, C), the global average of the last feature map."""
+    def __repr__(self) -> str:
+        """One line; `print(network.features)` shows the layers."""
+        settings = {field.name: getattr(self.arch, field.name) for field in fields(Arch)}
+        shown = [f"{name}={value!r}" for name, value in settings.items() if value != getattr(Arch, name) or name == "num_classes"]
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        return f"MobileNetV3({', '.join(shown)}; {parameters / 1e6:.2f} million parameters)"
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 1, n_mels, frames) -> the last feature map (B, C, F, T), C being `embedding_size`."""
         if x.ndim != 4 or x.shape[1] != 1:
             raise UserError(f"expected spectrograms of shape (B, 1, n_mels, frames), got {tuple(x.shape)}")
-        features = self.features(x)
-        return self.classifier(features), features.mean((2, 3))
+        return self.features(x)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, C, F, T) -> logits (B, K) or, with `pre_logits`, the embedding (B, C): the average over frequency and time."""
+        return features.mean((2, 3)) if pre_logits else self.classifier(features)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, n_mels, frames) -> logits (B, K) and the embedding (B, C); without classes the logits are the embedding."""
+        features = self.forward_features(x)
+        return self.forward_head(features), self.forward_head(features, pre_logits=True)
 
 
 def _initialise(module: nn.Module) -> None:
-    """Convolutions Kaiming normal (fan out), norms 1 and 0, linear layers normal(0, 0.01) without bias."""
+    """Convolutions Kaiming normal (fan out), norms 1 and 0, linear layers normal(0, 0.01) without bias.
+
+    Weights on the meta device have no values, and `nn.init` on that device imports torch's compiler, which takes a second.
+    """
+    if getattr(module, "weight", None) is None or module.weight.is_meta:
+        return
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
     elif isinstance(module, nn.Linear):

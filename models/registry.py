@@ -5,6 +5,7 @@ Figures are those of the release (Schmid et al., ICASSP 2023, and its release no
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 
 from models.config import Arch, MelConfig
@@ -14,7 +15,7 @@ RELEASE_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1
 
 @dataclass(frozen=True)
 class Pretrained:
-    """One released weight file and all that is needed to use it rightly."""
+    """One released weight file and all that is needed to use it."""
 
     asset: str  # file name below the release address
     arch: Arch
@@ -76,5 +77,10 @@ ENSEMBLE: tuple[str, ...] = (
 )  # fmt: skip
 ENSEMBLE_MAP = 0.498
 
-# trained here on open recordings, kept in resources/ beside the code; the file holds the whole configuration
+# trained here on open recordings, kept in resources/ next to the code; the file holds the whole configuration
 BUNDLED: dict[str, str] = {"mn04_opensounds": "mn04_opensounds.pt"}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of released and bundled models that match a pattern, such as "mn10_as*"."""
+    return fnmatch.filter([*PRETRAINED, *BUNDLED], pattern)

@@ -1,4 +1,4 @@
-"""Front end and network as one module, so that weights never meet a foreign front end."""
+"""Front end and network as one module, so that weights are used with the front end they were trained with."""
 
 from __future__ import annotations
 
@@ -51,5 +51,8 @@ class WaveformModel(nn.Module):
         return next(self.network.parameters()).device
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        spectrogram = self.front_end(waveform).unsqueeze(1)  # float32, whatever the weights are
-        return self.network(spectrogram.to(next(self.network.parameters()).dtype))
+        return self.forward_spectrogram(self.front_end(waveform).unsqueeze(1))  # float32, whatever the weights are
+
+    def forward_spectrogram(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, n_mels, frames) from the front end -> what `forward` returns for its waveforms."""
+        return self.network(spectrogram.to(self.network.features[0][0].weight.dtype))

@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.dataset_dir, args.output_dir = args.dataset_dir.absolute(), args.output_dir.absolute()
-    audioset.resolve_dir(args.dataset_dir)
+    audioset.LOCATION.resolve(args.dataset_dir)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if args.teacher_members > args.seeds:
         raise UserError(f"a teacher of {args.teacher_members} networks needs as many --seeds, not {args.seeds}")

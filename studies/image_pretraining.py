@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.dataset_dir, args.output_dir = args.dataset_dir.absolute(), args.output_dir.absolute()
-    audioset.resolve_dir(args.dataset_dir)
+    audioset.LOCATION.resolve(args.dataset_dir)
     arch, _ = checkpoints.architecture(args.pretrained_name)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     shared = [

@@ -1,11 +1,15 @@
-"""Several processes, started by torchrun as a user does."""
+"""Several ranks, started by torchrun as a user does, or by another launcher."""
 
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -13,23 +17,57 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.audioset import training_set
+import ex_audioset
 from datasets.prepare import characters
+from helpers import cli
+from helpers.training import distributed
 from models import checkpoints
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 
-SCRIPT = Path(__file__).resolve().parent.parent / "ex_audioset.py"
+SCRIPT = Path(ex_audioset.__file__)
 TRAIN = (
-    "--train", "--clip_seconds", "0.5", "--num_workers", "0", "--batch_size", "16", "--n_epochs", "3", "--model_width", "0.1",
-    "--warm_up_len", "0", "--max_lr", "0.003", "--roll", "--wavmix", "--gain_augment", "6", "--freqm", "8", "--wandb", "disabled",
+    "--train", "--kd_lambda", 1, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 16, "--n_epochs", 2,
+    "--model_width", 0.1, "--n_mels", 32, "--warm_up_len", 0, "--max_lr", 0.003, "--roll", "--wavmix", "--gain_augment", 6,
+    "--freqm", 8, "--wandb", "disabled",
 )  # fmt: skip
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "SLURM_LOCALID")
 
 
-def launch(*argv: object, cwd: Path, processes: int = 1, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+@pytest.fixture(autouse=True)
+def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def torchrun(*argv: object, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
+    """Run a script on two ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, *map(str, argv)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *torchrun, script, *map(str, argv)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def launch(function: Callable[[], object]) -> list[int | None]:
+    """Call a function on two ranks, in processes that know of each other what a launcher other than torchrun tells them.
+
+    Returns their exit codes; what they print is in the files stdout0, stderr0, stdout1 and stderr1.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(rank: int) -> None:
+        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        with open(f"stdout{rank}", "w") as sys.stdout, open(f"stderr{rank}", "w") as sys.stderr:
+            function()
+
+    ranks = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    return [process.exitcode for process in ranks]
 
 
 def train_losses(folder: Path) -> list[float]:
@@ -37,17 +75,15 @@ def train_losses(folder: Path) -> list[float]:
         return [float(row["train_loss"]) for row in csv.DictReader(file)]
 
 
-def test_two_processes_train_as_one(tiny_audioset: Path, tmp_path: Path) -> None:
-    """One process that cuts each batch in two computes what two processes do: same clips, same losses, same weights.
+def test_two_ranks_train_as_one(tiny_audioset: Path, tmp_path: Path) -> None:
+    """One rank that cuts each batch in two computes what two ranks do: same clips, same losses, same weights.
 
-    Only the statistics of batch norms differ: in one process every part moves them.
+    Only the statistics of batch norms differ: on one rank every micro-batch updates them.
     """
-    for name, processes, parts in (("one", 1, 2), ("two", 2, 1)):
-        result = launch(
-            *TRAIN, "--kd_lambda", 1, "--dataset_dir", tiny_audioset, "--experiment_name", name, "--accumulate", parts,
-            cwd=tmp_path, processes=processes,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+    options = [*map(str, TRAIN), "--dataset_dir", str(tiny_audioset)]
+    assert ex_audioset.main([*options, "--experiment_name", "one", "--accumulate", "2"]) == 0
+    result = torchrun(*options, "--experiment_name", "two")
+    assert result.returncode == 0, result.stderr
     one, two = tmp_path / "runs/one", tmp_path / "runs/two"
     assert not (tmp_path / "runs/two-2").exists()
     np.testing.assert_allclose(train_losses(one), train_losses(two), rtol=1e-4)
@@ -60,55 +96,93 @@ def test_two_processes_train_as_one(tiny_audioset: Path, tmp_path: Path) -> None
     assert apart.norm() < 0.05 * moved.norm()
 
 
-def test_two_processes_evaluate_as_one(tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_two_ranks_evaluate_as_one(
+    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of 11 clips, so that the shares differ."""
-    folder = tmp_path / "eval"
-    folder.mkdir()
-    with h5py.File(tiny_audioset / "eval_segments_mp3.hdf") as source, h5py.File(folder / "eval_segments_mp3.hdf", "w") as file:
+    with h5py.File(tiny_audioset / "eval_segments_mp3.hdf") as source, h5py.File("eval_segments_mp3.hdf", "w") as file:
         for key in source:
             file.create_dataset(key, data=source[key][:11], dtype=source[key].dtype)
-    outputs = []
-    for processes in (1, 2):
-        result = launch(
-            "--model_name", tiny_checkpoint, "--dataset_dir", folder, "--num_workers", 0, "--batch_size", 2,
-            "--per_class", f"{processes}.csv", cwd=tmp_path, processes=processes,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        outputs.append(result.stdout)
-    assert outputs[0] == outputs[1] and outputs[0].count("mAP") == 1
-    assert (tmp_path / "1.csv").read_text() == (tmp_path / "2.csv").read_text()
+    options = ["--model_name", str(tiny_checkpoint), "--dataset_dir", str(tmp_path), "--clip_seconds", "0.5", "--num_workers", "0"]
+    assert ex_audioset.main([*options, "--per_class", "one.csv"]) == 0
+    printed = capsys.readouterr().out
+    assert launch(lambda: ex_audioset.main([*options, "--per_class", "two.csv", "--batch_size", "2"])) == [0, 0]
+    assert Path("stdout0").read_text() == printed and "mAP" in printed and not Path("stdout1").read_text()
+    assert Path("one.csv").read_text() == Path("two.csv").read_text()
 
 
-def test_a_dying_process_ends_all_with_its_error(tiny_audioset: Path, tmp_path: Path) -> None:
-    names = training_set(tiny_audioset).names
-    logits = np.zeros((len(names), 527), np.float16)
-    logits[5] = np.nan
-    np.save(tmp_path / "teacher.npy", logits)
-    (tmp_path / "teacher.txt").write_text("".join(f"{name}\n" for name in names))
-    result = launch(*TRAIN, "--dataset_dir", tiny_audioset, "--teacher_preds", "teacher.npy", cwd=tmp_path, processes=2)
-    assert result.returncode != 0
-    assert f"of {names[5]}, is not finite" in result.stderr
+def test_a_rank_that_fails_ends_all_with_its_error(
+    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "eval_segments_mp3.hdf"
+    path.write_bytes((tiny_audioset / path.name).read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["mp3"][5] = file["mp3"][5][:40] * 0
+    options = ["--model_name", tiny_checkpoint, "--dataset_dir", tmp_path, "--clip_seconds", 0.5, "--num_workers", 0]
+    monkeypatch.setattr(sys, "argv", ["ex_audioset.py", *map(str, options)])
+    assert launch(lambda: cli.run(ex_audioset.main)) == [1, 1]
+    message = Path("stderr1").read_text()
+    assert message.startswith("rank 1: error: ") and "Yeval0000005.mp3" in message
+
+
+def test_a_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with distributed.group(cuda=False) as device:
+        assert device.type == "cpu" and distributed.world_size() == 1 and distributed.is_main()
+
+
+def test_a_launcher_that_gives_no_rank_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="RANK and MASTER_ADDR"), distributed.group(cuda=False):
+        pass
+
+
+def test_without_a_local_rank_the_first_rank_still_goes_first() -> None:
+    def write_times() -> None:
+        with distributed.group(cuda=False), distributed.local_main_first():
+            start = time.monotonic()
+            time.sleep(0.2)
+            np.savetxt(f"times{distributed.rank()}", [start, time.monotonic()])
+
+    assert launch(write_times) == [0, 0]
+    (_, first_end), (second_start, _) = np.loadtxt("times0"), np.loadtxt("times1")
+    assert second_start >= first_end
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 0),
+        ({"RANK": "5", "LOCAL_RANK": "1"}, 1),
+        ({"RANK": "5", "SLURM_LOCALID": "2"}, 2),
+        ({"RANK": "5", "LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 1),
+    ],
+)
+def test_the_local_rank_is_the_launchers(variables: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.local_rank() == expected
 
 
 @pytest.mark.slow
-def test_the_average_of_weights_is_one_over_two_processes(tmp_path: Path) -> None:
-    """Two processes keep the average that one process keeps, and evaluate the same network."""
+def test_the_average_of_weights_is_one_over_two_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two ranks keep the average that one rank keeps, and evaluate the same network."""
     pytest.importorskip("torchvision")
+    import ex_imagenet
+
     assert characters.main(["digits", "--output_dir", str(tmp_path / "digits")]) == 0
-    options = (
-        "digits", "--model_width", 0.1, "--image_size", 16, "--batch_size", 64, "--n_epochs", 2, "--num_workers", 0,
-        "--batch_norm_momentum", 0.2, "--wandb", "disabled",
-    )  # fmt: skip
-    for name, processes, parts in (("one", 1, 2), ("two", 2, 1)):
-        result = launch(
-            *options, "--experiment_name", name, "--accumulate", parts, cwd=tmp_path, processes=processes,
-            script=SCRIPT.with_name("ex_imagenet.py"),
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+    options = [
+        "digits", "--model_width", "0.1", "--image_size", "16", "--batch_size", "64", "--n_epochs", "2", "--num_workers", "0",
+        "--batch_norm_momentum", "0.2", "--wandb", "disabled",
+    ]  # fmt: skip
+    assert ex_imagenet.main([*options, "--experiment_name", "one", "--accumulate", "2"]) == 0
+    result = torchrun(*options, "--experiment_name", "two", script=SCRIPT.with_name("ex_imagenet.py"))
+    assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(train_losses(tmp_path / "runs/one"), train_losses(tmp_path / "runs/two"), rtol=1e-3)
     one, two = (checkpoints.load(tmp_path / f"runs/{name}/last.pt") for name in ("one", "two"))
     for name, tensor in one.state.items():
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(tensor, two.state[name], atol=0.02, rtol=0.05)
-    evaluated = launch("digits", "--evaluate", "runs/two/last.pt", cwd=tmp_path, script=SCRIPT.with_name("ex_imagenet.py"))
-    assert f"accuracy: {two.metrics['accuracy']:.3f}" in evaluated.stdout
+    capsys.readouterr()
+    assert ex_imagenet.main(["digits", "--evaluate", "runs/two/last.pt", "--num_workers", "0"]) == 0
+    assert f"accuracy: {two.metrics['accuracy']:.3f}" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -14,6 +14,8 @@ from datasets.labels import audioset_labels
 from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
 from models import checkpoints
 from models.MobileNetV3 import get_model
+
+SHORT = ("--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 16, "--n_epochs", 1, "--wandb", "disabled")
 
 
 def run(*argv: object) -> int:
@@ -81,6 +83,29 @@ def test_the_published_training_command_distils_from_what_the_release_holds(
     metrics = checkpoints.load(tmp_path / "runs/audioset/last.pt").metrics
     assert metrics["train_loss"] == pytest.approx(0.1 * metrics["label_loss"] + 0.9 * metrics["distillation_loss"], rel=1e-5)
     assert set(metrics) >= {"learning_rate", "mAP", "ROC", "val_loss"}
+
+
+def write_teacher(path: Path, names: Sequence[str], seed: int) -> Path:
+    """Logits for some clips."""
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.random.default_rng(seed).normal(-6, 2, (len(names), 527)).astype(np.float16))
+    path.with_suffix(".txt").write_text("".join(f"{name}\n" for name in names))
+    return path
+
+
+def test_a_training_resumes_with_the_same_teacher_alone(
+    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = audioset.training_set(tiny_audioset).names
+    teacher = write_teacher(tmp_path / "teacher.npy", names, seed=0)
+    assert run("--train", "--dataset_dir", tiny_audioset, *SHORT, "--model_width", 0.1, "--teacher_preds", teacher) == 0
+    resume = ("--train", "--resume", "runs/audioset", "--n_epochs", 2, "--teacher_preds")
+    for other in (write_teacher(tmp_path / "other.npy", names, seed=1), write_teacher(tmp_path / "half.npy", names[::2], seed=0)):
+        assert "--teacher_preds" in failing_message(ex_audioset.main, *resume, other)
+    assert checkpoints.load("runs/audioset/last.pt").epoch == 0
+    assert run(*resume, write_teacher(tmp_path / "moved" / "renamed.npy", names, seed=0)) == 0
+    assert checkpoints.load("runs/audioset/last.pt").epoch == 1
 
 
 def test_ensemble_evaluates(tiny_audioset: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_shapes_types_and_times(tiny_checkpoint: Path, layers: str | list[str], 
     torch.nn.Linear(scenes.shape[1], 2)(scenes).sum().backward()  # a probe can be trained on what comes back
 
 
-def test_a_sound_is_heard_at_its_time(tiny_checkpoint: Path) -> None:
+def test_timestamps_locate_a_sound(tiny_checkpoint: Path) -> None:
     model = hear_mn.load_model(tiny_checkpoint, "mel")
     audio = torch.zeros(1, 64000)
     audio[0, 32000:33600] = torch.randn(1600)  # from 1000 to 1050 ms
@@ -44,7 +44,7 @@ def test_a_sound_is_heard_at_its_time(tiny_checkpoint: Path) -> None:
     assert (loud.min(), loud.max()) == (950, 1100)  # those within 80 ms
 
 
-def test_unknown_layers_are_told(tiny_checkpoint: Path) -> None:
+def test_unknown_layers_are_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="block99"):
         hear_mn.load_model(tiny_checkpoint, "block99")
 

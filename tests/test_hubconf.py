@@ -1,86 +1,92 @@
-"""What torch.hub makes of a clone, in processes of their own: hub needs the names models, datasets and helpers for itself."""
+"""What torch.hub makes of a clone, next to packages that share the names of ours: those of this process, or of a notebook."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
+
+from models.MobileNetV3 import get_model
+from models.registry import BUNDLED, PRETRAINED
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(code: str, tmp_path: Path, **variables: str) -> str:
-    """Run a program in an empty folder; return what it printed, or fail with its errors."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-c", f"import torch\nrepository = {str(ROOT)!r}\n{code}"],
-        cwd=tmp_path, env=environment | {"OMP_NUM_THREADS": "1"} | variables, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def load(*names: str, **options):
+    return torch.hub.load(str(ROOT), *names, source="local", **options)
 
 
-def test_models_and_tagger_are_loaded_from_anywhere(tmp_path: Path) -> None:
-    code = """
-load = lambda *names, **options: torch.hub.load(repository, *names, source="local", **options)
-model = load("mn04_opensounds")
-assert not model.training and model.labels[0] == "Speech"
-fresh = load("mn01_as", pretrained=False, num_classes=3)
-logits, embedding = fresh(torch.zeros(2, 1, fresh.mel.n_mels, 50))
-assert logits.shape == (2, 3) and embedding.shape == (2, 96)
-assert load("mn10_as_mels_40", pretrained=False).mel.n_mels == 40
-assert load("mn40_as(2)", pretrained=False).arch.width_mult == 4
-tagger = load("tagger", "mn04_opensounds", layers="block11+mel")
+@pytest.mark.parametrize(
+    ("name", "n_mels", "width_mult"), [("mn01_as", 128, 0.1), ("mn10_as_mels_40", 40, 1.0), ("mn10_as_hop_15", 128, 1.0)]
+)
+def test_a_random_network_has_the_architecture_and_front_end_of_its_name(name: str, n_mels: int, width_mult: float) -> None:
+    model = load(name, pretrained=False, num_classes=3)
+    assert (model.mel.n_mels, model.arch.width_mult) == (n_mels, width_mult)
+    assert not model.training
+    logits, embedding = model(torch.zeros(2, 1, n_mels, 50))
+    assert logits.shape == (2, 3) and embedding.shape == (2, model.embedding_size)
+
+
+def test_a_released_model_comes_from_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", tmp_path.as_uri())
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))
+    weights = get_model(width_mult=0.1).state_dict()
+    torch.save(weights, tmp_path / PRETRAINED["mn01_as"].asset)
+    model = load("mn01_as")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_listing_names_every_model_and_the_tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    (tmp_path / "owner_repository_main").symlink_to(ROOT)  # where torch.hub keeps a clone
+    assert sorted(torch.hub.list("owner/repository:main", trust_repo=True, verbose=False)) == sorted(
+        [*PRETRAINED, *BUNDLED, "tagger"]
+    )
+
+
+def test_a_network_from_the_hub_is_pickled(tmp_path: Path) -> None:
+    model = load("mn01_as", pretrained=False)
+    copy = pickle.loads(pickle.dumps(model))
+    assert type(copy) is type(model)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in copy.state_dict().items())
+
+
+def test_another_copy_of_the_project_is_not_mixed_with_the_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = ModuleType("efficientat")
+    other.__file__ = "/elsewhere/efficientat/__init__.py"
+    monkeypatch.setitem(sys.modules, "efficientat", other)
+    with pytest.raises(ImportError, match="/elsewhere/efficientat"):
+        load("mn01_as", pretrained=False)
+
+
+NOTEBOOK = """
+import sys
+sys.path.insert(0, "elsewhere")
+import datasets, torch  # stands for Hugging Face's datasets
+search = list(sys.path)
+tagger = torch.hub.load(sys.argv[1], "tagger", "mn04_opensounds", source="local", layers="block11+mel")
 sound = 0.1 * torch.randn(32000)
-assert tagger.embed(sound, 32000).shape == (176,) and len(tagger.tag(sound, 32000)) == 10
+assert len(tagger.tag(sound, 32000).tags) == 10
+assert tagger.embed(sound, 32000).shape == (176,)
+assert torch.hub.load(sys.argv[1], "mn04_opensounds", source="local").labels[0] == "Speech"
+assert sys.path == search
+import helpers, models
+assert {module.whose for module in (datasets, helpers, models)} == {"theirs"}
+assert not [name for name in sys.modules if name.startswith(("datasets.", "helpers.", "models."))]
 """
-    run(code, tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
-def test_entry_points_are_the_models_and_the_tagger(tmp_path: Path) -> None:
-    code = """
-import importlib.util, sys
-sys.path.insert(0, repository)
-from models.registry import BUNDLED, PRETRAINED
-spec = importlib.util.spec_from_file_location("hubconf", repository + "/hubconf.py")
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-found = {name for name in dir(module) if callable(getattr(module, name)) and not name.startswith("_")}  # as torch.hub.list does
-assert found == {*PRETRAINED, *BUNDLED, "tagger"}, found
-assert all(getattr(module, name).__doc__.startswith(name) for name in PRETRAINED)
-"""
-    run(code, tmp_path)
-
-
-def test_a_released_model_comes_from_the_release(tmp_path: Path) -> None:
-    code = """
-import sys
-sys.path.insert(0, repository)
-from models.MobileNetV3 import get_model
-torch.manual_seed(0)
-weights = get_model(width_mult=0.1).state_dict()
-torch.save(weights, "mn01_as_mAP_298.pt")
-model = torch.hub.load(repository, "mn01_as", source="local", pretrained=True)
-assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
-"""
-    run(code, tmp_path, EFFICIENTAT_RELEASE_URL=tmp_path.as_uri(), EFFICIENTAT_RESOURCES=str(tmp_path / "resources"))
-
-
-@pytest.mark.parametrize("name", ["datasets", "models"])
-def test_another_package_of_the_same_name_is_told(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "__init__.py").write_text("")
-    code = f"""
-import sys
-sys.path.insert(0, ".")
-import {name}
-try:
-    torch.hub.load(repository, "mn01_as", source="local", pretrained=False)
-except ImportError as error:
-    print(error)
-"""
-    assert repr(name) in run(code, tmp_path)
+def test_a_notebook_keeps_its_own_packages_of_the_same_names(tmp_path: Path) -> None:
+    for name in ("datasets", "helpers", "models"):
+        (tmp_path / "elsewhere" / name).mkdir(parents=True)
+        (tmp_path / "elsewhere" / name / "__init__.py").write_text("whose = 'theirs'\n")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", NOTEBOOK, str(ROOT)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -5,9 +5,10 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,11 @@ import soundfile
 from tqdm import tqdm
 
 from datasets import audio
+from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import downloads
 from models.errors import UserError
+from models.files import write_atomically
 
 _BATCH = 64  # recordings under conversion at a time; bounds the memory, whatever the size of the data set
 
@@ -80,8 +83,7 @@ def write_report(report: Report, path: str | Path) -> None:
     """Write a TSV with a line for each clip that is missing or unreadable: name, what, reason."""
     rows = [(name, "missing", "") for name in report.missing]
     rows += [(name, "unreadable", " ".join(reason.split())) for name, reason in report.unreadable]
-    lines = ["\t".join(row) for row in [("name", "what", "reason"), *rows]]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_table(path, [("name", "what", "reason"), *rows], delimiter="\t")
 
 
 def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tuple[Recording, bytes | Exception]]:
@@ -101,6 +103,19 @@ def _convert(recording: Recording) -> bytes | Exception:
         return error
 
 
+@contextmanager
+def worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield processes that end at once when an error or an interrupt leaves the block."""
+    with ProcessPoolExecutor(num_workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)) as pool:
+        try:
+            yield pool
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise UserError("a worker process was killed, perhaps for lack of memory; use fewer --num_workers") from error
+            raise
+
+
 def write_wavs(
     sources: dict[str, Path | downloads.Entry | None], output_dir: Path, sample_rate: int | None, *, num_workers: int = 2
 ) -> Report:
@@ -110,21 +125,18 @@ def write_wavs(
     broken off is continued by calling this again. Raises OSError when a file cannot be written, as on a full disk.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
+    for leftover in output_dir.glob(".*.part"):  # of workers that an interrupt ended
+        leftover.unlink()
     there = {entry.name for entry in os.scandir(output_dir)}
     left = {name: source for name, source in sources.items() if name not in there}
     missing = tuple(name for name, source in left.items() if source is None)
     jobs = [(name, source) for name, source in left.items() if source is not None]
     unreadable = []
-    dies_of_interrupt = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
-    with ProcessPoolExecutor(num_workers, **dies_of_interrupt) as pool:
-        try:
-            results = pool.map(partial(_write_wav, output_dir, sample_rate), jobs, chunksize=8)
-            for (name, _), reason in zip(jobs, tqdm(results, total=len(jobs), unit="clip", disable=None), strict=True):
-                if reason:
-                    unreadable.append((name, reason))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with worker_processes(num_workers) as pool:
+        results = pool.map(partial(_write_wav, output_dir, sample_rate), jobs, chunksize=8)
+        for (name, _), reason in zip(jobs, tqdm(results, total=len(jobs), unit="clip", disable=None), strict=True):
+            if reason:
+                unreadable.append((name, reason))
     return Report(len(jobs) - len(unreadable), len(sources) - len(left), missing, tuple(unreadable))
 
 
@@ -141,41 +153,19 @@ def _write_wav(output_dir: Path, sample_rate: int | None, job: tuple[str, Path |
             content = file.getvalue()
     except (ValueError, OSError) as error:
         return str(error)
-    write_whole(output_dir / name, content)
+    write_bytes(output_dir / name, content)
     return None
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say where
-        raise
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that appears under its name when it is complete."""
+    write_atomically(path, lambda file: file.write(content))
 
 
 def check_count(what: str, count: int, published: int) -> None:
     """Warn on standard error when a count is not the published one."""
     if count != published:
         print(f"warning: {count} {what} instead of the published {published}", file=sys.stderr)
-
-
-def run(prepare: Callable[[], None]) -> int:
-    """Do a command's work; exit code 0, or 1 after one line on standard error."""
-    try:
-        prepare()
-    except (OSError, ValueError, BrokenProcessPool) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
 
 
 def positive_int(text: str) -> int:

@@ -11,7 +11,6 @@ is listed in <output>.report.tsv.
 import argparse
 import csv
 import os
-import sys
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from pathlib import Path
 from datasets import audio
 from datasets.audioset import NUM_CLASSES
 from datasets.labels import audioset_mids
-from datasets.prepare import Recording, write_recordings, write_report
+from datasets.prepare import Recording, positive_int, write_recordings, write_report
+from models.command import run
 from models.errors import UserError
 
 # Of several files for one clip the first suffix here wins. The last four are looked for to be reported: libsndfile
@@ -116,35 +116,22 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="HDF5 file to write: {balanced_train,unbalanced_train,eval}_segments_mp3.hdf, in the data set's folder",
     )
-    parser.add_argument("--num_workers", type=int, default=2, help="threads that convert (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, though clips may be missing. 2: a wrong path, option or CSV. 1: the conversion failed."""
+    """Write the file; returns 0 also when clips are missing, which the report lists."""
     args = build_parser().parse_args(argv)
     report_path = args.output.with_name(args.output.name + ".report.tsv")
-    try:
-        if args.num_workers < 1:
-            raise UserError(f"--num_workers is {args.num_workers}; it must be 1 or more")
-        if args.output.exists():
-            raise FileExistsError(f"{args.output} exists; remove it or give another --output")
-        recordings = to_recordings(read_segments(args.csv), find_audio(args.audio_dir))
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
-        write_report(report, report_path)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 1
+    if args.output.exists():
+        raise FileExistsError(f"{args.output} exists; remove it or give another --output")
+    recordings = to_recordings(read_segments(args.csv), find_audio(args.audio_dir))
+    report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
+    write_report(report, report_path)
     print(f"{args.output}: {report}, listed in {report_path}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

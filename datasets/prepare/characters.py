@@ -13,9 +13,7 @@ letters: 26 letters, upper and lower case in one class, and ten digits, drawn in
 import argparse
 import hashlib
 import io
-import shutil
 import string
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.images import PARTS
-from datasets.prepare import run, write_whole
+from models.command import run
 from models.errors import UserError
+from models.files import replacing_folder
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -41,15 +40,13 @@ def prepare(data_set: str, fonts_dir: Path | None, output_dir: Path) -> None:
     if output_dir.exists() and any(output_dir.iterdir()):
         raise UserError(f"{output_dir} is not empty; remove it, or give another --output_dir")
     images = digits() if data_set == "digits" else letters(fonts_dir)
-    part_dir = output_dir.with_name(f"{output_dir.name}.part")  # what is broken off does not pass for the whole
-    shutil.rmtree(part_dir, ignore_errors=True)
     counts = dict.fromkeys(PARTS, 0)
-    for part, label, name, pixels in images:
-        write_whole(part_dir / part / label / f"{name}.png", _png(pixels))
-        counts[part] += 1
-    if output_dir.exists():
-        output_dir.rmdir()
-    part_dir.rename(output_dir)
+    with replacing_folder(output_dir) as folder:
+        for part, label, name, pixels in images:
+            path = folder / part / label / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_png(pixels))
+            counts[part] += 1
     print(f"{output_dir}: {counts['train']} images to train, {counts['val']} to validate on")
 
 
@@ -129,13 +126,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0: written. 2: a wrong option. 1: anything else, in one line."""
+    """Write the images; returns 0."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if (args.data_set == "letters") != (args.fonts_dir is not None):
         parser.error("letters need --fonts_dir, digits do not")
-    return run(lambda: prepare(args.data_set, args.fonts_dir, args.output_dir))
+    prepare(args.data_set, args.fonts_dir, args.output_dir)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

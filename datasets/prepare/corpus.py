@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,13 +12,13 @@ import numpy as np
 import soundfile
 
 from datasets import audio, audioset
+from datasets.csv_table import read_table, write_table
 from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.labels import audioset_labels
-from datasets.layout import read_table
-from datasets.prepare import write_whole
-from datasets.prepare.opensounds.build import SPLITS, hdf5_path, write_table
+from datasets.prepare.opensounds.build import SPLITS, hdf5_path
 from datasets.prepare.opensounds.tables import with_ancestors
 from models.errors import UserError
+from models.files import replacing_folder
 
 ENOUGH_RECORDINGS = 5  # of a class, in each split that is used: one for each of five folds
 
@@ -134,15 +132,16 @@ def assign_folds(classes: dict[str, list[CorpusClip]], names: Sequence[int]) -> 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     """Write (samples,) as a mono wav of 16 bits. Raises OSError, as on a full disk."""
-    file = io.BytesIO()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()  # libsndfile does not report a full disk as an OSError
     soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
-    write_whole(path, file.getvalue())
+    path.write_bytes(file.getvalue())
 
 
 def write_origins(folder: Path, origins: Iterable[tuple[str, CorpusClip]]) -> None:
     """Write which clip of the corpus each file was made of."""
     rows = sorted((file, clip.name) for file, clip in origins)
-    write_table(folder / "origins.csv", [("file", "corpus_clip"), *rows], ",")
+    write_table(folder / "origins.csv", [("file", "corpus_clip"), *rows])
 
 
 def make_folder(corpus_dir: Path, output_dir: Path, title: str, about: str, write: Callable[[Corpus, Path], str]) -> str | None:
@@ -157,16 +156,7 @@ def make_folder(corpus_dir: Path, output_dir: Path, title: str, about: str, writ
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"{output_dir} exists and is something else; remove it or choose another --output_dir")
     corpus = Corpus(corpus_dir)
-    building = output_dir.with_name(f".{output_dir.name}.part")
-    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
-    try:
-        building.mkdir(parents=True)
-        summary = write(corpus, building)
-        write_whole(building / "README.txt", README.format(title=title, about=about, summary=summary).encode())
-        if output_dir.is_dir():
-            output_dir.rmdir()
-        os.replace(building, output_dir)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+    with replacing_folder(output_dir) as folder:
+        summary = write(corpus, folder)
+        (folder / "README.txt").write_text(README.format(title=title, about=about, summary=summary), encoding="utf-8")
     return summary

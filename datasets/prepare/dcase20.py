@@ -8,13 +8,13 @@ that was broken off goes on where it stopped. What is missing or unreadable is l
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets import dcase20
-from datasets.prepare import check_count, positive_int, run, write_report, write_wavs, write_whole
+from datasets.prepare import check_count, positive_int, write_bytes, write_report, write_wavs
 from datasets.prepare.downloads import Download
+from models.command import run
 from models.errors import UserError
 
 TABLES = ("meta.csv", *(f"evaluation_setup/fold1_{part}.csv" for part in ("train", "test", "evaluate")))
@@ -29,7 +29,7 @@ def prepare(source: Path, output_dir: Path, sample_rate: int | None, num_workers
         raise UserError(f"{source} is --output_dir as well; it can be read as it is, or give another --output_dir")
     download = Download(source)
     for table in TABLES:
-        write_whole(output_dir / table, download.read_required(table))
+        write_bytes(output_dir / table, download.read_required(table))
     rows = {part: dcase20.read_list(output_dir, part) for part in ("train", "evaluate")}
     names = [row["filename"] for part in rows.values() for row in part]
     wavs = {PurePosixPath(name).name: download.find(name) for name in names}
@@ -51,7 +51,7 @@ def _check_rate(output_dir: Path, sample_rate: int | None) -> None:
     begun_at = note.read_text(encoding="utf-8") if note.is_file() else rate
     if begun_at != rate:
         raise UserError(f"{output_dir} was begun at another rate ({begun_at}); remove it or give another --output_dir")
-    write_whole(note, rate.encode())
+    write_bytes(note, rate.encode())
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,17 +59,18 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.prepare.dcase20", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=dcase20.DEFAULT_DIR, help="folder to write (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=dcase20.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--sample_rate", type=positive_int, help="rate in Hz to resample to (default: the files as they are)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, though clips may be missing. 2: a wrong option. 1: anything else, in one line."""
+    """Write the data set; returns 0 also when clips are missing, which the report lists."""
     args = build_parser().parse_args(argv)
-    return run(lambda: prepare(args.source, args.output_dir, args.sample_rate, args.num_workers))
+    prepare(args.source, args.output_dir, args.sample_rate, args.num_workers)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

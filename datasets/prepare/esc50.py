@@ -7,21 +7,21 @@ where it stopped. What is missing or unreadable is listed in <output_dir>/report
 """
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import esc50
-from datasets.prepare import check_count, positive_int, run, write_report, write_wavs, write_whole
+from datasets.prepare import check_count, positive_int, write_bytes, write_report, write_wavs
 from datasets.prepare.downloads import Download
+from models.command import run
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
     """Write audio_32k/, then meta/esc50.csv. Raises OSError and ValueError, warns of counts that are not the published ones."""
     download = Download(source)
     meta = output_dir / "meta" / "esc50.csv"
-    write_whole(meta, download.read_required("meta/esc50.csv"))
+    write_bytes(meta, download.read_required("meta/esc50.csv"))
     rows = esc50.read_rows(meta)
     wavs = {row["filename"]: download.find(f"audio/{row['filename']}") for row in rows}
     report = write_wavs(wavs, output_dir / "audio_32k", 32000, num_workers=num_workers)
@@ -42,16 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.prepare.esc50", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="ESC-50-master.zip, or the extracted folder")
-    parser.add_argument("--output_dir", type=Path, default=esc50.DEFAULT_DIR, help="folder to write, 640 MB (default: %(default)s)")
+    parser.add_argument(
+        "--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB (default: %(default)s)"
+    )
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that convert (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, though clips may be missing. 2: a wrong option. 1: anything else, in one line."""
+    """Write the data set; returns 0 also when clips are missing, which the report lists."""
     args = build_parser().parse_args(argv)
-    return run(lambda: prepare(args.source, args.output_dir, args.num_workers))
+    prepare(args.source, args.output_dir, args.num_workers)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

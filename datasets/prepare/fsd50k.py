@@ -8,14 +8,14 @@ stopped. What is missing or unreadable is listed in <output_dir>/FSD50K.{train,v
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import fsd50k
-from datasets.layout import read_table
-from datasets.prepare import Recording, check_count, positive_int, run, write_recordings, write_report, write_whole
+from datasets.csv_table import read_table
+from datasets.prepare import Recording, check_count, positive_int, write_bytes, write_recordings, write_report
 from datasets.prepare.downloads import Download
+from models.command import run
 from models.errors import UserError
 
 PUBLISHED = {"train": 36796, "val": 4170, "eval": 10231}  # clips; Fonseca et al., FSD50K, TASLP 2022, table 2
@@ -26,7 +26,7 @@ def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
     """Write the ground truth and three files. Raises OSError and ValueError, warns of counts that are not as published."""
     download = Download(source)
     for table in ("vocabulary.csv", "dev.csv", "eval.csv"):
-        write_whole(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
+        write_bytes(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
     class_of = {label: index for index, label in enumerate(fsd50k.read_vocabulary(output_dir / _TRUTH / "vocabulary.csv"))}
     for part, recordings in to_recordings(output_dir / _TRUTH, class_of, download).items():
         path = output_dir / f"FSD50K.{part}_mp3.hdf"
@@ -59,16 +59,17 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m datasets.prepare.fsd50k", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=fsd50k.DEFAULT_DIR, help="folder to write (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write (default: %(default)s)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="threads that convert (default: %(default)s)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, though clips may be missing. 2: a wrong option. 1: anything else, in one line."""
+    """Write the data set; returns 0 also when clips are missing, which the report lists."""
     args = build_parser().parse_args(argv)
-    return run(lambda: prepare(args.source, args.output_dir, args.num_workers))
+    prepare(args.source, args.output_dir, args.num_workers)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

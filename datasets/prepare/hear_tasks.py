@@ -29,17 +29,17 @@ are.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets import audio, audioset
-from datasets.prepare import run, write_whole
+from datasets import audio
+from datasets.csv_table import write_table
+from datasets.location import data_dir
 from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
-from datasets.prepare.opensounds.build import write_table
+from models.command import run
 from models.errors import UserError
 
 TASKS = {
@@ -108,7 +108,7 @@ def choose_clips(clips: Sequence[CorpusClip], labels: Sequence[str]) -> dict[str
 
 def write_json(path: Path, content: object) -> None:
     """Write an object as JSON."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple[str, CorpusClip]]]:
@@ -141,7 +141,7 @@ def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple
         "evaluation": ["top1_acc"],
     }
     write_json(task / "task_metadata.json", metadata)
-    write_table(task / "labelvocabulary.csv", [("idx", "label"), *enumerate(labels)], ",")
+    write_table(task / "labelvocabulary.csv", [("idx", "label"), *enumerate(labels)])
     for fold, found in files.items():
         write_json(task / f"{fold}.json", found)
     sizes = {label: len(clips) for label, clips in chosen.items()}
@@ -170,20 +170,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.prepare.hear_tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    data_dir = audioset.DEFAULT_DIR.parent
     for option, default, text in (
-        ("--corpus_dir", data_dir / "opensounds", "folder of the open corpus"),
-        ("--output_dir", data_dir / "opensounds_hear", "folder to write"),
+        ("--corpus_dir", data_dir("opensounds"), "folder of the open corpus"),
+        ("--output_dir", data_dir("opensounds_hear"), "folder to write"),
     ):
         parser.add_argument(option, type=Path, default=default, help=f"{text} (default: {default})")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, or there already. 2: a wrong option. 1: anything else, in one line."""
+    """Write the folder unless it is there; returns 0."""
     args = build_parser().parse_args(argv)
-    return run(lambda: prepare(args.corpus_dir, args.output_dir))
+    prepare(args.corpus_dir, args.output_dir)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -17,7 +17,6 @@ filters for the devices other than a; short clips are repeated to fill 10 s.
 import argparse
 import re
 import string
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, cycle
@@ -26,10 +25,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets import audio, audioset, dcase20, esc50, fsd50k
+from datasets import audio, dcase20, esc50, fsd50k
+from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
-from datasets.prepare import positive_int, run
+from datasets.location import data_dir
+from datasets.prepare import positive_int
 from datasets.prepare.corpus import (
     Corpus,
     CorpusClip,
@@ -42,7 +43,7 @@ from datasets.prepare.corpus import (
     write_origins,
     write_wav,
 )
-from datasets.prepare.opensounds.build import write_table
+from models.command import run
 from models.errors import UserError
 
 PUBLISHED = {"esc50": "ESC-50", "fsd50k": "FSD50K", "dcase20": "TAU Urban Acoustic Scenes 2020 Mobile, development"}
@@ -81,7 +82,7 @@ def write_esc50(corpus: Corpus, folder: Path) -> str:
         origins.append((f"audio/{name}", clip))
     (folder / "meta").mkdir()
     columns = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
-    write_table(folder / "meta" / "esc50.csv", [columns, *sorted(rows)], ",")
+    write_table(folder / "meta" / "esc50.csv", [columns, *sorted(rows)])
     write_origins(folder, origins)
     by_fold, sizes = Counter(row[1] for row in rows), [len(clips) for clips in chosen.values()]
     return (
@@ -123,9 +124,9 @@ def write_fsd50k(corpus: Corpus, folder: Path) -> str:
                 tables[part].append((number, names, mids) if part == "eval" else (number, names, mids, part))
     truth = folder / "FSD50K.ground_truth"
     truth.mkdir()
-    write_table(truth / "dev.csv", dev, ",")
-    write_table(truth / "eval.csv", tables["eval"], ",")
-    write_table(truth / "vocabulary.csv", [(i, *vocabulary[label]) for label, i in index.items()], ",")
+    write_table(truth / "dev.csv", dev)
+    write_table(truth / "eval.csv", tables["eval"])
+    write_table(truth / "vocabulary.csv", [(i, *vocabulary[label]) for label, i in index.items()])
     write_origins(folder, [(f"{number}.mp3", clip) for entries in parts.values() for number, clip in entries])
     counts = ", ".join(f"{len(entries)} clips in {part}" for part, entries in parts.items())
     return f"{counts}; {len(corpus.clips) - len(kept)} left out, which have none of the {len(index)} labels"
@@ -177,9 +178,9 @@ def write_dcase20(corpus: Corpus, folder: Path, train_clips: int, test_clips: in
     header = ("filename", "scene_label", "identifier", "source_label")
     setup = folder / "evaluation_setup"
     setup.mkdir()
-    write_table(folder / "meta.csv", [header, *rows["train"], *rows["test"]])
+    write_table(folder / "meta.csv", [header, *rows["train"], *rows["test"]], delimiter="\t")
     for name, part, columns in (("train", "train", 2), ("test", "test", 1), ("evaluate", "test", 2)):
-        write_table(setup / f"fold1_{name}.csv", [row[:columns] for row in (header, *rows[part])])
+        write_table(setup / f"fold1_{name}.csv", [row[:columns] for row in (header, *rows[part])], delimiter="\t")
     write_origins(folder, origins)
     where = {part: {dcase20.city_of(row[2]) for row in rows[part]} for part in rows}
     unseen = ", ".join(sorted(where["test"] - where["train"]))
@@ -201,13 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.prepare.stand_ins", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    data_dir = audioset.DEFAULT_DIR.parent
     commands = parser.add_subparsers(dest="data_set", required=True)
     for data_set, published in PUBLISHED.items():
         show_defaults = argparse.ArgumentDefaultsHelpFormatter
         command = commands.add_parser(data_set, help=f"stand-in for {published}", formatter_class=show_defaults)
-        command.add_argument("--corpus_dir", type=Path, default=data_dir / "opensounds", help="folder of the open corpus")
-        command.add_argument("--output_dir", type=Path, default=data_dir / f"opensounds_{data_set}", help="folder to write")
+        command.add_argument("--corpus_dir", type=Path, default=data_dir("opensounds"), help="folder of the open corpus")
+        command.add_argument("--output_dir", type=Path, default=data_dir(f"opensounds_{data_set}"), help="folder to write")
         if data_set == "dcase20":
             command.add_argument("--train_clips", type=positive_int, default=30, help="clips of a scene to train on, at most")
             command.add_argument("--test_clips", type=positive_int, default=15, help="clips of a scene to test on, at most")
@@ -215,15 +215,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: written, or there already. 2: a wrong option. 1: anything else, in one line."""
+    """Write the folder unless it is there; returns 0."""
     args = build_parser().parse_args(argv)
     writers = {
         "esc50": write_esc50,
         "fsd50k": write_fsd50k,
         "dcase20": lambda corpus, folder: write_dcase20(corpus, folder, args.train_clips, args.test_clips),
     }
-    return run(lambda: prepare(args.data_set, writers[args.data_set], args.corpus_dir, args.output_dir))
+    prepare(args.data_set, writers[args.data_set], args.corpus_dir, args.output_dir)
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -48,7 +48,7 @@ from helpers.costs.macs import LayerCall, meta_network, spectrogram_shape, trace
 from models.blocks import ConcurrentSE, InvertedResidual
 from models.config import Arch
 from models.errors import UserError
-from models.memory_efficient import SLICES
+from models.memory_efficient import CHANNEL_CHUNKS
 from models.network import MobileNetV3
 
 
@@ -181,4 +181,4 @@ def _outputs(call: LayerCall) -> int:
 
 def _slice(call: LayerCall) -> int:
     """Return the size of one of 8 slices of the output's channels, whose number is a multiple of 8."""
-    return _outputs(call) // SLICES
+    return _outputs(call) // CHANNEL_CHUNKS

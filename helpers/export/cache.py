@@ -94,7 +94,8 @@ def _export(name: str, path: Path) -> None:
     """Run export.py in another process, so that this one does not import torch."""
     _require_exporter(name)
     logger.info("exporting %s for ONNX Runtime to %s; this is done once", name, path)
-    command = [sys.executable, str(_SCRIPT), "--model_name", name, "--output", str(path)]
+    exporter = [str(_SCRIPT)] if assets.IS_CHECKOUT else ["-m", "efficientat.export"]
+    command = [sys.executable, *exporter, "--model_name", name, "--output", str(path)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"export.py ended with code {result.returncode}"]

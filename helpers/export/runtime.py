@@ -59,6 +59,8 @@ class OnnxBackend:
             self.single_label: bool = metadata["single_label"]
             self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
             self.labels: tuple[str, ...] = tuple(metadata["labels"])
+        except BackendError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
 

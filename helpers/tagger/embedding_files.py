@@ -1,13 +1,13 @@
-"""Files of embeddings: a row of numbers for each recording or window, which one it is, and what was chosen to make it.
+"""Files of embeddings: one row for each recording or window, with its source, its times and the settings it was made with.
 
 | file | holds |
 |---|---|
 | name.npy | embeddings, (rows, C) float32 |
-| name.npy.json, beside it | "info", and "rows": a list of [source, start, end] |
+| name.npy.json, next to it | "info", and "rows": a list of [source, start, end] |
 | name.h5 | embeddings (rows, C) float32; start, end (rows,) float64; sources; source (rows,), which of them; attribute info |
 
-Times are in seconds. "info" (in .h5 as JSON) tells model, layers, pooling, the columns of each layer, sample rate, window and hop.
-Rows of an .h5 file are written as they come, those of an .npy file are held until the end.
+Times are in seconds. "info" (in .h5 as JSON) holds model, layers, pooling, the columns of each layer, sample rate, window and hop.
+Rows of an .h5 file are written as they come; those of an .npy file are held until the end.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from typing import Any
 
 import numpy as np
 
-from helpers.tagger.results import Embedding, checked_path
+from helpers.tagger.results import Embedding
+from helpers.tagger.rows import checked_path
 from models.errors import UserError
 from models.files import replacing
 
 SUFFIXES = (".npy", ".h5", ".hdf5")
 ROWS_AT_ONCE = 1024
 CHUNK_VALUES = 1 << 15  # 128 kB
-_COLUMNS = {"source": "i8", "start": "f8", "end": "f8"}  # beside the embeddings in .h5
+_COLUMNS = {"source": "i8", "start": "f8", "end": "f8"}  # next to the embeddings in .h5
 
 
 @dataclass(frozen=True, eq=False)
 class StoredEmbeddings:
-    """What a file holds."""
+    """The content of a file of embeddings."""
 
     embeddings: np.ndarray  # (rows, C) float32
     sources: tuple[str, ...]  # of each row
@@ -48,7 +49,7 @@ class StoredEmbeddings:
 
 
 def embeddings_path(text: str | Path) -> Path:
-    """Return the path of a file of embeddings; `ValueError` for another suffix and for a folder."""
+    """Return the path of a file of embeddings; `UserError` for another suffix and for a folder."""
     return checked_path(text, SUFFIXES, "embeddings")
 
 
@@ -59,7 +60,7 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
         return _write_npy(path, rows, size, info)
     import h5py  # not needed for anything else in inference
 
-    with _full_disks_told(path), replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with _full_disk_as_oserror(path), replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["info"] = json.dumps(info)
         table = {
             "embeddings": file.create_dataset(
@@ -86,8 +87,8 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
 
 
 @contextmanager
-def _full_disks_told(path: Path) -> Iterator[None]:
-    """Turn what h5py raises on closing a file that could not be written into an `OSError`."""
+def _full_disk_as_oserror(path: Path) -> Iterator[None]:
+    """Raise `OSError` where h5py raises `RuntimeError` because a file could not be written."""
     try:
         yield
     except RuntimeError as error:
@@ -96,28 +97,28 @@ def _full_disks_told(path: Path) -> Iterator[None]:
         raise OSError(f"{path} cannot be written: {error}") from error
 
 
-def _beside(path: Path) -> Path:
+def _about_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
 def _write_npy(path: Path, rows: Iterable[Embedding], size: int, info: dict[str, Any]) -> int:
-    with replacing(_beside(path)) as beside, replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(_about_path(path)) as about_path, replacing(path) as temporary, open(temporary, "wb") as file:
         held = list(rows)
         embeddings = np.stack([row.vector for row in held]) if held else np.zeros((0, size), np.float32)
         about = {"info": info, "rows": [[row.source, row.start, row.end] for row in held]}
-        beside.write_text(json.dumps(about), encoding="utf-8")
+        about_path.write_text(json.dumps(about), encoding="utf-8")
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(embeddings))
-        file.write(embeddings.data)  # np.save would not tell that a disk is full
+        file.write(embeddings.data)  # np.save does not notice a full disk
     return len(held)
 
 
 def read_embeddings(path: str | Path) -> StoredEmbeddings:
-    """Read a file that `write_embeddings` wrote; `ValueError` if what lies beside an .npy file is not of the same rows."""
+    """Read a file that `write_embeddings` wrote; `UserError` if an .npy file and its .npy.json have different rows."""
     path = embeddings_path(path)
     if path.suffix.lower() == ".npy":
-        embeddings, about = np.load(path, allow_pickle=False), json.loads(_beside(path).read_bytes())
+        embeddings, about = np.load(path, allow_pickle=False), json.loads(_about_path(path).read_bytes())
         if len(embeddings) != len(about["rows"]):
-            raise UserError(f"{path} has {len(embeddings)} rows and {_beside(path)} {len(about['rows'])}; write them again")
+            raise UserError(f"{path} has {len(embeddings)} rows and {_about_path(path)} {len(about['rows'])}; write them again")
         sources, starts, ends = zip(*about["rows"], strict=True) if about["rows"] else ((), (), ())
         return StoredEmbeddings(embeddings, tuple(sources), np.array(starts), np.array(ends), about["info"])
     import h5py

@@ -1,63 +1,41 @@
-"""What tagging gives: small values that turn into dicts, JSON, CSV and rows for `pandas.DataFrame`; and files of them."""
+"""What tagging gives: small values with a short `repr`, a table in notebooks, dicts, JSON, CSV and pandas."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import html
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from helpers.tagger.events import Event, EventTracker
-from models.errors import UserError
-from models.files import replacing
+from helpers.tagger.rows import Rows, span
 
-COLUMNS = ("source", "start", "end", "label", "score")  # seconds and scores in [0, 1]
-SUFFIXES = (".jsonl", ".csv")
+TAGS_IN_REPR = 3
+ROWS_IN_HTML = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tag:
-    """One event and its score in [0, 1]: sigmoid of the logit, or softmax where a recording has exactly one class."""
+    """A class and its score in [0, 1]: sigmoid of the logit, or softmax where a recording has exactly one class."""
 
     label: str
     score: float
+
+    def __repr__(self) -> str:
+        return f"Tag({self.label!r}, {self.score:.3f})"
 
     def to_dict(self) -> dict[str, Any]:
         return {"label": self.label, "score": round(self.score, 6)}
 
 
-class _Rows:
-    """JSON and CSV of whatever has `to_dict` and `to_rows`."""
+@dataclass(frozen=True, repr=False)
+class Tagging(Rows, Sequence[Tag]):
+    """The top-k tags of a recording or of one window of it, highest score first.
 
-    def to_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return a flat dict for each tag or event, with the keys `COLUMNS`: what `pandas.DataFrame` takes."""
-        raise NotImplementedError
-
-    def to_json(self) -> str:
-        """Return one line."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
-
-    def to_csv(self) -> str:
-        """Return a head line and one line for each row."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.to_rows())
-        return text.getvalue()
-
-
-@dataclass(frozen=True)
-class Tagging(_Rows, Sequence[Tag]):
-    """The likeliest events of a recording or of one window of it, likeliest first; a sequence of `Tag`."""
+    A sequence of `Tag`; `tagging["Speech"]` is the score of a label, `"Speech" in tagging` whether it is among them.
+    """
 
     source: str
     start: float  # seconds
@@ -68,17 +46,35 @@ class Tagging(_Rows, Sequence[Tag]):
         return len(self.tags)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.tags[index]
+        if not isinstance(index, str):
+            return self.tags[index]
+        for tag in self.tags:
+            if tag.label == index:
+                return tag.score
+        raise KeyError(f"{index!r} is not among these {len(self)} tags; tag with top_k=None for all classes")
+
+    def __contains__(self, item: object) -> bool:
+        return any(item in (tag, tag.label) for tag in self.tags)
+
+    def __repr__(self) -> str:
+        tags = [f"{tag.label!r} {tag.score:.3f}" for tag in self.tags[:TAGS_IN_REPR]]
+        more = ["..."] if len(self) > TAGS_IN_REPR else []
+        return f"Tagging({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self)} tags: {', '.join(tags + more)})"
+
+    def _repr_html_(self) -> str:
+        bar = '<div style="width: {:.0f}px; height: 0.8em; background: steelblue"></div>'
+        rows = [(html.escape(tag.label), f"{tag.score:.3f}", bar.format(120 * tag.score)) for tag in self.tags]
+        return _html_table(f"{self.source}, {self.start:.2f} to {self.end:.2f} s", ("label", "score", ""), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**_times(self.source, self.start, self.end), "tags": [tag.to_dict() for tag in self.tags]}
+        return {**span(self.source, self.start, self.end), "tags": [tag.to_dict() for tag in self.tags]}
 
     def to_rows(self) -> list[dict[str, Any]]:
-        return [{**_times(self.source, self.start, self.end), **tag.to_dict()} for tag in self.tags]
+        return [{**span(self.source, self.start, self.end), **tag.to_dict()} for tag in self.tags]
 
 
-@dataclass(frozen=True, eq=False)
-class Timeline(_Rows, Sequence[Tagging]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Timeline(Rows, Sequence[Tagging]):
     """The scores of successive windows of a recording; a sequence of one `Tagging` for each window."""
 
     source: str
@@ -86,9 +82,9 @@ class Timeline(_Rows, Sequence[Tagging]):
     starts: np.ndarray  # (W,) seconds
     ends: np.ndarray  # (W,)
     scores: np.ndarray  # (W, K) float32
-    top_k: int = 10  # how many tags of each window become part of dicts, JSON, CSV and rows
-    threshold: float = 0.0  # least score of these
-    classes: tuple[int, ...] | None = None  # the classes among which they are sought (None: all)
+    top_k: int | None = 10  # how many tags of each window become part of dicts, JSON, CSV and rows (None: all)
+    threshold: float = 0.0  # lowest score of these
+    classes: tuple[int, ...] | None = None  # the classes to choose them from (None: all)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -96,13 +92,26 @@ class Timeline(_Rows, Sequence[Tagging]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        tags = likeliest(self.labels, self.scores[index], self.top_k, self.threshold, self.classes)
+        tags = top_tags(self.labels, self.scores[index], self.top_k, self.threshold, self.classes)
         return Tagging(self.source, float(self.starts[index]), float(self.ends[index]), tags)
+
+    def __repr__(self) -> str:
+        classes = len(self.labels if self.classes is None else self.classes)
+        return f"Timeline({self.source!r}, 0.00 to {self.ends[-1]:.2f} s, {len(self)} windows, {classes} classes)"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for window in self[:ROWS_IN_HTML]:
+            tags = ", ".join(f"{tag.label} {tag.score:.3f}" for tag in window[:TAGS_IN_REPR])
+            rows.append((f"{window.start:.2f}", f"{window.end:.2f}", html.escape(tags)))
+        if len(self) > ROWS_IN_HTML:
+            rows.append(("...", "", f"{len(self) - ROWS_IN_HTML} more windows"))
+        return _html_table(f"{self.source}, {len(self)} windows", ("start (s)", "end (s)", "tags"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         windows = [tagging.to_dict() for tagging in self]
         return {
-            **_times(self.source, 0.0, float(self.ends[-1])),
+            **span(self.source, 0.0, float(self.ends[-1])),
             "windows": [{key: window[key] for key in ("start", "end", "tags")} for window in windows],
         }
 
@@ -110,15 +119,15 @@ class Timeline(_Rows, Sequence[Tagging]):
         return [row for tagging in self for row in tagging.to_rows()]
 
     def events(self, threshold: float = 0.3, off_threshold: float | None = None) -> list[Event]:
-        """Merge overlapping windows into events by their beginning, see `helpers.tagger.events.EventTracker`."""
-        tracker = EventTracker(self.labels, threshold, off_threshold, self.classes)
+        """Merge detections of overlapping windows into events, by their beginning, see `helpers.tagger.events.EventTracker`."""
+        tracker = EventTracker(self.labels, threshold, off_threshold, self.classes, self.source)
         events = []
         for start, end, scores in zip(self.starts, self.ends, self.scores, strict=True):
             events += tracker.push(float(start), float(end), scores)[0]
         return sorted(events + tracker.finish(), key=lambda event: (event.start, -event.score))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embedding:
     """The embedding of a recording or of one window of it."""
 
@@ -127,13 +136,19 @@ class Embedding:
     end: float
     vector: np.ndarray  # (C,) float32
 
+    def __repr__(self) -> str:
+        return f"Embedding({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self.vector)} values)"
 
-@dataclass(frozen=True)
-class Failure(_Rows):
-    """A recording that could not be tagged, and why."""
+
+@dataclass(frozen=True, repr=False)
+class Failure(Rows):
+    """A recording that could not be used, and why."""
 
     source: str
     error: ValueError | OSError
+
+    def __repr__(self) -> str:
+        return f"Failure({self.source!r}, {str(self.error)!r})"
 
     def to_dict(self) -> dict[str, Any]:
         return {"source": self.source, "error": str(self.error)}
@@ -142,61 +157,16 @@ class Failure(_Rows):
         return []
 
 
-def _times(source: str, start: float, end: float) -> dict[str, Any]:
-    return {"source": source, "start": round(start, 6), "end": round(end, 6)}
-
-
-def likeliest(
-    labels: Sequence[str], scores: np.ndarray, top_k: int, threshold: float = 0.0, classes: Sequence[int] | None = None
+def top_tags(
+    labels: Sequence[str], scores: np.ndarray, top_k: int | None, threshold: float = 0.0, classes: Sequence[int] | None = None
 ) -> tuple[Tag, ...]:
-    """Return the `top_k` highest of (K,) scores that reach `threshold`, highest first, equal ones by class."""
+    """Return the `top_k` highest (None: all) of (K,) scores that reach `threshold`, highest first, equal ones by class."""
     allowed = np.arange(len(labels)) if classes is None else np.asarray(classes, int)
     best = allowed[np.argsort(-scores[allowed], kind="stable")[:top_k]]
     return tuple(Tag(labels[k], float(scores[k])) for k in best if scores[k] >= threshold)
 
 
-class _Result(Protocol):
-    def to_json(self) -> str: ...
-
-    def to_rows(self) -> list[dict[str, Any]]: ...
-
-
-def results_path(text: str | Path) -> Path:
-    """Return the path of a file of results; `ValueError` for another suffix and for a folder."""
-    return checked_path(text, SUFFIXES, "results")
-
-
-def checked_path(text: str | Path, suffixes: Sequence[str], what: str) -> Path:
-    """Return the path of a file to be written; `ValueError`, which tells `what` it is, for another suffix and for a folder."""
-    path = Path(text)
-    if path.suffix.lower() not in suffixes or path.is_dir():
-        raise UserError(f"{what} are a file that ends in {' or '.join(suffixes)}, not {path}")
-    return path
-
-
-@contextmanager
-def results_file(path: str | Path) -> Iterator[ResultsFile]:
-    """Open a .jsonl or .csv file for results. It appears under its name when all are written; after an error, not at all."""
-    path = results_path(path)
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,  # names may be no UTF-8
-    ):
-        yield ResultsFile(file, path.suffix.lower())
-
-
-class ResultsFile:
-    """An open file of results: as JSON, one of them a line; as CSV, their rows, and nothing for a `Failure`."""
-
-    def __init__(self, file: io.TextIOBase, suffix: str) -> None:
-        self._file = file
-        self._table = csv.DictWriter(file, COLUMNS, lineterminator="\n") if suffix == ".csv" else None
-        if self._table:
-            self._table.writeheader()
-
-    def write(self, results: Iterable[_Result]) -> None:
-        for result in results:
-            if self._table:
-                self._table.writerows(result.to_rows())
-            else:
-                self._file.write(result.to_json() + "\n")
+def _html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML, the caption is text."""
+    lines = ["".join(f"<{cell}>{text}</{cell}>" for text in row) for cell, row in [("th", header), *(("td", row) for row in rows)]]
+    return f"<table><caption>{html.escape(caption)}</caption>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -1,4 +1,4 @@
-"""Sound that is still being recorded: samples in as they come, events out as they begin and end."""
+"""Sound that is still being recorded: samples in as they come; events out as they begin and end."""
 
 from __future__ import annotations
 
@@ -7,47 +7,50 @@ from typing import BinaryIO
 
 import numpy as np
 
-from datasets.sound import MAX_CHANNELS, MAX_RATE, Resampler, from_pcm16
+from datasets.sound import MAX_RATE, Resampler, from_pcm16
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.events import Event, EventTracker
 from helpers.tagger.windows import Windows, to_samples
 from models.errors import UserError
 
 THRESHOLD = 0.3
-READ_SECONDS = 0.1  # how much sound a read waits for at most
+READ_SECONDS = 0.1  # of sound that a read waits for at most
+MAX_CHANNELS = 64
 
 
 class StreamTagger:
     """Turn pieces of PCM of any size into events; windows and scores are those of `AudioTagger.tag_windows` of the whole.
 
-    Latency: a window is computed when its last sample is there, and speaks for one hop around its middle. So what sounds at a time
-    is reported between (window - hop) / 2 and (window + hop) / 2 seconds later (3.75 and 6.25 s at the defaults), after the first
-    window within `window` seconds, plus the time to compute a window and what the resampling filter holds back (up to 0.12 s from
-    8 kHz, 0.02 s from 44.1 kHz). Shorter windows answer sooner and know less.
+    A window is computed when its last sample is there, and stands for one hop around its middle. So the latency is
+    (window - hop) / 2 to (window + hop) / 2 (3.75 to 6.25 s at the defaults), and up to `window` seconds for the first window. The
+    time to compute a window and the delay of the resampling filter (up to 0.12 s from 8 kHz, 0.02 s from 44.1 kHz) come on top.
+    Shorter windows have less latency and lower accuracy.
     """
 
     def __init__(
         self,
         tagger: AudioTagger,
-        rate: int,
+        sample_rate: int,
+        *,
         channels: int = 1,
         window: float = WINDOW_SECONDS,
         hop: float = HOP_SECONDS,
-        *,
         threshold: float = THRESHOLD,
         off_threshold: float | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        """`rate` in Hz and `channels` of the PCM; window and hop in seconds; thresholds as in `EventTracker`."""
-        if not (1 <= rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
-            raise UserError(f"rate is {rate} Hz and channels {channels}; allowed: up to {MAX_RATE} Hz and {MAX_CHANNELS} channels")
+        """`sample_rate` in Hz and `channels` of the PCM; window and hop in seconds; thresholds as in `EventTracker`."""
+        if not (1 <= sample_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
+            raise UserError(
+                f"the stream has {sample_rate} Hz and {channels} channels; allowed: up to {MAX_RATE} Hz and {MAX_CHANNELS} channels"
+            )
         self.tagger = tagger
         self.channels = channels
         self._windows = Windows(*to_samples(window, hop, tagger.sample_rate))
-        self._resampler = Resampler(rate, tagger.sample_rate)
+        self._resampler = Resampler(sample_rate, tagger.sample_rate)
         self._tracker = EventTracker(tagger.labels, threshold, off_threshold, tagger.classes(labels))
         self._finished = False
-        self._rest = b""  # of a frame that is cut between two pieces
+        self._rest = b""  # the beginning of a frame that continues in the next piece
 
     def windows(self, content: bytes) -> list[tuple[float, float, np.ndarray]]:
         """Take 16-bit little-endian samples, channels interleaved; return start, end and scores (K,) of complete windows."""
@@ -79,12 +82,12 @@ class StreamTagger:
 
     def _refuse_if_finished(self) -> None:
         if self._finished:
-            raise UserError("the stream was finished; begin another one")
+            raise UserError("the stream has ended; make another StreamTagger")
 
 
-def read_pieces(file: BinaryIO, rate: int, channels: int) -> Iterator[bytes]:
+def read_pieces(file: BinaryIO, sample_rate: int, channels: int) -> Iterator[bytes]:
     """Yield what a pipe holds as soon as it holds something, up to `READ_SECONDS` at a time."""
-    size = max(1, round(rate * READ_SECONDS)) * 2 * channels
+    size = max(1, round(sample_rate * READ_SECONDS)) * 2 * channels
     read = getattr(file, "read1", file.read)
     while piece := read(size):
         yield piece

@@ -1,4 +1,7 @@
-"""The time line of a recording as a figure, drawn without a display. Importing this imports matplotlib."""
+"""The timeline of a recording as a figure, drawn without a display. Importing this imports matplotlib, but not torch.
+
+The spectrogram has a log-mel of its own, in numpy, so that every backend can draw and an hour of sound takes constant memory.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,21 @@ if TYPE_CHECKING:
     from datasets.sound import AudioSource
 
 RATE, N_FFT, BANDS = 32000, 1024, 64  # of the picture, not of a model
-COLUMNS = 1500  # of the spectrogram at most: more than pixels that it gets
+COLUMNS = 1500  # of the spectrogram at most, more than its pixels
 LABEL_CHARACTERS = 32
 
 
 def timeline_figure(
-    audio: AudioSource, timeline: Timeline, path: str | Path, count: int = 10, *, sample_rate: int | None = None
+    audio: AudioSource, timeline: Timeline, path: str | Path, sample_rate: float | None = None, *, count: int = 10
 ) -> None:
-    """Draw a log-mel spectrogram over the scores of the `count` likeliest classes, by their highest score, on one axis of time.
+    """Draw a log-mel spectrogram above the scores of the `count` classes with the highest scores, on one time axis.
 
-    `audio` is read once more, in constant memory. For the cell of a window see `helpers.tagger.events`. The suffix of
+    `audio` is read once more, in constant memory. Each window is drawn as its cell, see `helpers.tagger.events`. The suffix of
     `path` decides the format; the file appears under its name when it is complete.
     """
     path = Path(path)
     if count < 1:
-        raise UserError(f"count is {count}; a time line needs one class or more")
+        raise UserError(f"count is {count}; it must be 1 or more")
     sound = open_sound(audio, sample_rate, name=timeline.source)
     seconds = float(timeline.ends[-1])
     picture = log_mel_picture(sound.at_rate(RATE), seconds)
@@ -46,7 +49,7 @@ def timeline_figure(
     figure = Figure(figsize=(11, 3.4 + 0.3 * len(best)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 0.3 * len(best) + 0.2])
     above.set_title(_shortened(timeline.source, 90), loc="left", fontsize="medium", parse_math=False)
-    low = np.quantile(picture, 0.02)  # digital silence would take all of the scale
+    low = np.quantile(picture, 0.02)  # not the minimum: digital silence would take all of the scale
     image = above.imshow(
         picture, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds / per_unit, 0, BANDS),
         vmin=max(low, picture.max() - 80), vmax=picture.max() + 1e-3, interpolation="nearest",
@@ -72,7 +75,7 @@ def timeline_figure(
 
 
 def log_mel_picture(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
-    """Sound at 32 kHz -> power in dB (bands, columns), a column the mean of its frames: hours take the room of minutes."""
+    """Sound at 32 kHz -> power in dB (bands, columns). A column is the mean of its frames, so that memory is constant."""
     hop = N_FFT // 2
     frames = max(1, math.ceil(seconds * RATE / hop))
     columns = min(COLUMNS, frames)

@@ -1,4 +1,4 @@
-"""Models in PyTorch, as the tagger calls them: waveforms in, scores and embeddings out, both numpy arrays."""
+"""Models in PyTorch for the tagger: waveforms in; scores and embeddings out, as numpy arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class TorchBackend:
     ) -> None:
         """`names`: a released or bundled model, a checkpoint, or several of them for an ensemble; errors as `checkpoints.load`.
 
-        `layers` and `pooling` are those of `EmbeddingConfig`; an ensemble's embedding has those of its members side by side.
+        `device` None is a GPU when there is one, else the CPU. `layers` and `pooling` are those of `EmbeddingConfig`; an ensemble's
+        embedding has those of its members side by side.
         """
         is_single = isinstance(names, (str, os.PathLike))
         config = EmbeddingConfig(layers, pooling)
@@ -37,8 +38,9 @@ class TorchBackend:
             start = sum(other.embedding_size for other in members[:number])
             prefix = "" if is_single else f"{number}:"
             self.columns |= {f"{prefix}{layer}": (start + s.start, start + s.stop) for layer, s in member.columns.items()}
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            self.model.eval().to(device or "cpu")
+            self.model.eval().to(device)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"device {str(device)!r} cannot be used: {reason}") from error
@@ -48,11 +50,15 @@ class TorchBackend:
         self.labels = self.model.labels
         self.clip_seconds = self.model.clip_seconds
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
 
-        Those of one length are computed together.
+        Waveforms of equal length are computed together.
         """
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for length in {len(waveform) for waveform in waveforms}:

@@ -13,9 +13,9 @@ from models.errors import UserError
 class Windows:
     """Cut sound that comes in pieces of any size into overlapping windows; holds the last four windows at most.
 
-    Windows begin at 0, hop, 2 hop, ... as long as they fit. Sound behind the last of them gets one more window, which is moved
-    back so that it ends with the sound: nothing is padded. Sound shorter than a window is one window of its own length.
-    A hop larger than the window leaves gaps.
+    Windows begin at 0, hop, 2 hop, ... as long as they fit. If sound is left after the last of them, one more window is moved back
+    so that it ends with the sound: nothing is padded. Sound shorter than a window is one window of its own length. A hop larger
+    than the window leaves gaps.
 
         sound    |-----------------------|
         windows  |--------|  .     .     .
@@ -32,11 +32,11 @@ class Windows:
         self._buffer = np.empty(0, np.float32)
         self._filled = 0  # samples in the buffer
         self._end = 0  # samples seen
-        self._next = 0  # where the next window begins
-        self._covered = 0  # where the last window ended
+        self._next = 0  # start of the next window
+        self._covered = 0  # end of the last window
 
     def push(self, samples: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Return (first sample, window) of the windows that (n,) more samples complete; they stay as they are."""
+        """Return (first sample, window) of the windows that (n,) more samples complete; later calls do not change them."""
         complete = []
         for start in range(0, len(samples), self.window):
             piece = samples[start : start + self.window]
@@ -48,7 +48,7 @@ class Windows:
         return complete
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
-        """Return the window that reaches the end of the sound, none if one did."""
+        """Return the window that ends with the sound, none if the last one did."""
         if self._covered == self._end:
             return []
         length = min(self.window, self._end)
@@ -56,11 +56,11 @@ class Windows:
         return [(self._end - length, self._cut(self._end - length, length))]
 
     def _append(self, piece: np.ndarray) -> None:
-        if self._filled + len(piece) > len(self._buffer):  # all that can still be asked for is the last window
+        if self._filled + len(piece) > len(self._buffer):  # later windows need no more than the last window
             kept = self._buffer[max(0, self._filled - self.window) : self._filled]
             needed = len(kept) + len(piece)
-            # a new one: windows are views of the old one
-            buffer = np.empty(min(max(4 * self.window, needed), 4 * needed), np.float32)  # a huge window of a short sound: small
+            # a new buffer, because windows are views of the old one; small where a huge window meets a short sound
+            buffer = np.empty(min(max(4 * self.window, needed), 4 * needed), np.float32)
             buffer[: len(kept)] = kept
             self._buffer, self._filled = buffer, len(kept)
         self._buffer[self._filled : self._filled + len(piece)] = piece
@@ -81,7 +81,7 @@ def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator
 
 
 def to_samples(window: float, hop: float, rate: int) -> tuple[int, int]:
-    """Seconds of window and hop -> samples; `ValueError` unless both are at least one sample."""
+    """Seconds of window and hop -> samples; `UserError` unless both are at least one sample."""
     for name, value in (("window", window), ("hop", hop)):
         if not (math.isfinite(value) and round(value * rate) >= 1):
             raise UserError(f"{name} is {value} s; it must be a number of seconds, at least one sample")

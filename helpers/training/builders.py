@@ -27,20 +27,18 @@ from models.waveform import WaveformModel
 def build_training_model(
     args: argparse.Namespace, run: Run, num_classes: int, labels: Sequence[str] | None, clip_seconds: float
 ) -> WaveformModel:
-    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or as a run that goes on has them.
+    """Build the network and its augmenting front end, fresh, from `--pretrained_name`, or those of the resumed run.
 
     Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
     weights); network options may not.
     """
-    given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims or "c"}
+    given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
     if run.resumed:
         network = checkpoints.build(run.resumed[0])
         mel = network.mel
     elif args.pretrained_name:
-        with distributed.main_first():
+        with distributed.local_main_first():
             network = get_model(num_classes, args.pretrained_name, **given)
-        if args.se_dims not in (None, network.arch.se_dims):  # "c" reaches get_model as its default
-            raise UserError(f"--se_dims {args.se_dims} contradicts {args.pretrained_name}, which has {network.arch.se_dims}")
         mel = network_options.front_end(args, network.mel)
         if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
             raise UserError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
@@ -64,7 +62,7 @@ def augmented(clips: Dataset, args: argparse.Namespace) -> Dataset:
 
 
 def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
-    """Batch a data set for evaluation; of several processes, each gets its own share of the clips.
+    """Batch a data set for evaluation; of several ranks, each gets its own share of the clips.
 
     Clips that keep their own length come in batches of one length, see `FullLengthClips`; others in their order.
     """
@@ -79,9 +77,9 @@ def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
 def make_training_loader(
     clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace, names: Sequence[str] = ()
 ) -> DataLoader:
-    """Load what `sampler` draws from a data set, in the parts of batches that this process trains on.
+    """Load what `sampler` draws from a data set, in the micro-batches that this rank trains on.
 
-    A run that goes on refuses clips of other `names` than it began with.
+    A resumed run refuses clips of other `names` than it was started with.
     """
     batches = TrainingBatches(
         sampler,

@@ -18,7 +18,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a data set, in the data set's order."""
+    """A model's logits for a data set, in the data set's order."""
 
     names: list[str]
     targets: np.ndarray  # (N, K) float32
@@ -36,8 +36,8 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
 
     The data set yields named tuples of input, target, name and index, such as `Clip` and `Picture`.
 
-    `precision` is that of the network; front ends compute in float32. Several processes, each with its own share of the clips in
-    its loader, all get the predictions for all of them. ValueError when a clip is missing or there twice.
+    `precision` is that of the network; front ends compute in float32. Several ranks, each with its own share of the clips in
+    its loader, all get the predictions for all of them. UserError when a clip is missing or there twice.
     """
     was_training = model.training
     model.eval()
@@ -73,6 +73,6 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
 
 
 def clip_bar(description: str, total: int, initial: int = 0) -> tqdm:
-    """Progress in clips; shown by the main process, where standard error is a terminal."""
+    """Progress in clips; shown by the main rank, where standard error is a terminal."""
     disable = None if distributed.is_main() else True
     return tqdm(desc=description, total=total, initial=initial, unit="clip", leave=False, disable=disable)

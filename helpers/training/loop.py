@@ -1,4 +1,4 @@
-"""The one training loop and the one prediction loop of all experiments, on one process or several."""
+"""The one training loop of all experiments, on one rank or several."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def to_device(clips: Any, device: torch.device) -> Any:
 
 
 class _Stepper:
-    """One step of the optimizer, written once for every precision, number of parts and number of processes."""
+    """One step of the optimizer, written once for every precision, number of micro-batches and number of ranks."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class _Stepper:
         self.buffers = list(model.network.buffers())  # statistics of batch norms, which a bad batch would spoil for good
         self.good_buffers = [buffer.clone() for buffer in self.buffers]
 
-    def __call__(self, parts: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
+    def __call__(self, micro_batches: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
         """Return the step's losses, means over the whole batch, and whether they and the gradients were finite.
 
         If not, the step was skipped. In float16 that is also how the scale of the loss finds its size.
@@ -85,8 +85,8 @@ class _Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number in range(batches.accumulate):
-            clips = to_device(next(parts), self.device)
-            batches.seed_part(step, number)
+            clips = to_device(next(micro_batches), self.device)
+            batches.seed_micro_batch(step, number)
             if isinstance(self.network, DistributedDataParallel):
                 self.network.require_backward_grad_sync = number == batches.accumulate - 1
             with self.autocast:
@@ -95,8 +95,8 @@ class _Stepper:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
         self.scaler.unscale_(self.optimizer)
-        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        *values, norm = distributed.mean(torch.stack([*sums.values(), gradient_norm])).tolist()  # the step's one wait for the GPU
+        gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, math.inf)  # clips nothing; get_total_norm needs torch 2.6
+        *values, norm = distributed.mean(torch.stack([*sums.values(), gradient_norm])).tolist()  # waits for the GPU
         means = dict(zip(sums, values, strict=True))
         finite = all(map(math.isfinite, [*values, norm]))
         if finite:
@@ -117,14 +117,14 @@ class _Stepper:
         return self.model.network if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on, beside the weights of `result`; the scaler's is empty in another precision than float16."""
+        """What a resumed run needs next to the weights of `result`; the scaler's is empty in another precision than float16."""
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         if self.average is not None:
             state |= {"network": self.model.network.state_dict(), "averaged": int(self.average.n_averaged)}
         return state
 
     def restore(self, result: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Go on from the weights of `result` and a `state`."""
+        """Resume from the weights of `result` and a `state`."""
         self.result.load_state_dict(result)
         if self.average is not None:
             self.model.network.load_state_dict(state["network"])
@@ -136,7 +136,7 @@ class _Stepper:
 
     @torch.no_grad()
     def average_statistics(self) -> None:
-        """Give every process the mean of all processes' batch-norm statistics."""
+        """Give every rank the mean of all ranks' batch-norm statistics."""
         if distributed.world_size() > 1:
             for buffer, good in zip(self.buffers, self.good_buffers, strict=True):
                 if buffer.is_floating_point():
@@ -165,23 +165,24 @@ def fit(
 ) -> dict[str, float]:
     """Train up to epoch `n_epochs` and return the last epoch's metrics.
 
-    The loader's batch sampler is a `TrainingBatches`. `training_loss(network, clips)` maps a part of a batch, on the model's
-    device, to its named losses, each a mean over the part's clips; "loss" is minimised and all are logged. `network` is the
+    The loader's batch sampler is a `TrainingBatches`. `training_loss(network, clips)` maps a micro-batch, on the model's
+    device, to its named losses, each a mean over its clips; "loss" is minimised and all are logged. `network` is the
     model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
-    epoch's metrics, the same in all processes, of which `selection` decides about best.pt. `average` follows the network's weights
+    epoch's metrics, the same on all ranks, of which `selection` decides about best.pt. `average` follows the network's weights
     step by step; it is what the checkpoints hold, and what `evaluate` should measure.
 
     Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
 
     `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss or gradients are
-    not finite changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a `ValueError`. last.pt is
-    written after each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run goes on.
+    not finite changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a UserError. last.pt is
+    written after each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run resumes.
 
-    Batch norms see a process's part of a batch at a time; their running statistics are averaged over the processes after an epoch.
+    Batch norms see one micro-batch at a time; their running statistics are averaged over the ranks after an epoch.
     """
     batches = loader.batch_sampler
     if not isinstance(batches, TrainingBatches):
         raise TypeError(f"the loader's batch sampler must be a TrainingBatches, not {type(batches).__name__}")
+    run.require_same("training clips", batches.fingerprint, "--dataset_dir")
     run.open()
     for network in filter(None, (model.network, average)):
         network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
@@ -190,15 +191,15 @@ def fit(
     take_step = _Stepper(model, training_loss, optimizer, average, precision, compile_network)
     progress, metrics = Progress(), {}
     if run.resumed:
-        progress, metrics = _take_up(run.resumed, take_step, batches)
+        progress, metrics = _resume(run.resumed, take_step, batches)
         run.resumed = None  # the states of large networks and optimizers need not be held twice
         if progress.epoch >= n_epochs:
-            logger.info("the run is complete: %d of %d epochs; a larger --n_epochs goes on", progress.epoch, n_epochs)
+            logger.info("the run is complete: %d of %d epochs; a larger --n_epochs continues it", progress.epoch, n_epochs)
         else:
-            logger.info("going on in epoch %d, step %d", progress.epoch, progress.step)
+            logger.info("resuming in epoch %d, step %d", progress.epoch, progress.step)
 
     def save(complete_epoch: int | None) -> None:
-        training = {"progress": vars(progress), "parts": batches.parts, "fingerprint": batches.fingerprint}
+        training = {"progress": vars(progress), "micro_batches": batches.micro_batches}
         run.save(take_step.result, complete_epoch, metrics, training | take_step.state())
 
     while progress.epoch < n_epochs:
@@ -207,12 +208,12 @@ def fit(
             group["lr"] = group["initial_lr"] * schedule(epoch)
         _set_training(model)
         batches.start(epoch, progress.step)
-        parts = iter(loader)
+        micro_batches = iter(loader)
         saved_at = started = perf_counter()
         started -= progress.seconds
         with clip_bar(f"epoch {epoch}", batches.steps * batches.batch_size, progress.step * batches.batch_size) as bar:
             for step in range(progress.step, batches.steps):
-                losses, finite = take_step(parts, batches, step)
+                losses, finite = take_step(micro_batches, batches, step)
                 if finite:
                     progress.skipped_in_a_row = 0
                     progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in losses.items()}
@@ -248,19 +249,20 @@ def _set_training(model: nn.Module) -> None:
             module.eval()
 
 
-def _take_up(
-    resumed: tuple[Checkpoint, dict[str, Any]], stepper: _Stepper, batches: TrainingBatches
+def _resume(
+    resumed: tuple[Checkpoint, dict[str, Any]], take_step: _Stepper, batches: TrainingBatches
 ) -> tuple[Progress, dict[str, float]]:
-    """Put weights, optimizer and scale back to where a run stopped; return how far it was, and the last epoch's metrics."""
+    """Restore weights, optimizer and scale of an interrupted run; return its progress and its last epoch's metrics."""
     checkpoint, state = resumed
     progress = Progress(**state["progress"])
     if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
-        raise UserError("the processes see different states of the run; --resume needs a folder that all machines share")
-    if batches.fingerprint != state["fingerprint"]:
-        raise UserError("the training clips are not those that the run began with; give the same --dataset_dir")
-    if batches.parts != state["parts"]:
-        logger.warning("a batch was cut into %d parts and is into %d now: not quite the same run", state["parts"], batches.parts)
-    stepper.restore(checkpoint.state, state)
+        raise UserError("the ranks see different states of the run; --resume needs a folder that all machines share")
+    if batches.micro_batches != state["micro_batches"]:
+        logger.warning(
+            "a batch was cut into %d micro-batches and is into %d now: not quite the same run",
+            state["micro_batches"], batches.micro_batches,
+        )  # fmt: skip
+    take_step.restore(checkpoint.state, state)
     return progress, checkpoint.metrics
 
 

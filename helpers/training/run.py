@@ -1,15 +1,15 @@
-"""The folder of one training run: what was run, what it printed and measured, its checkpoints, and how it goes on after a kill."""
+"""The folder of one training run: what was run, what it printed and measured, its checkpoints, and how it resumes after a kill."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import logging
 import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import uuid
@@ -27,10 +27,11 @@ from models.errors import UserError
 from models.network import MobileNetV3
 
 RUNS_DIR = Path("runs")  # in the working directory
-# What --resume may change; the clips must stay the same, also in a folder that was moved.
+# What --resume may change; clips and teacher must stay the same (`Run.require_same`), also in files that were moved.
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
 MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train"}
-STATE = {"progress", "parts", "fingerprint", "optimizer", "scaler", "best"}  # what last.pt holds beside the model
+STATE = {"progress", "micro_batches", "optimizer", "scaler", "best", "fingerprints"}  # what last.pt holds next to the model
+WRITTEN = ("config.json", "metrics.csv", "last.pt", "best.pt")  # each of them complete at any moment
 PACKAGES = ("torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -40,12 +41,12 @@ logger = logging.getLogger(__name__)
 class Run:
     """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own.
 
-    A context: `fit` opens the folder when all that can fail before training has been done; leaving closes it.
+    A context: `fit` opens the folder once everything before training has succeeded; leaving closes it. An exception other than a
+    user's mistake opens it too, so that there is a log of the crash. Nothing that is in the folder is ever removed.
 
     Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
-    names; or `folder`, where a run that is there already goes on. Of several processes only the main one writes. Every file but the
-    log is complete at any moment: a kill while it is being written leaves its last state. The folder of a run that fails before its
-    first checkpoint is removed.
+    names; or `folder`, where a run that is there already resumes. Of several ranks only the main one writes. Every file but the
+    log is complete at any moment: a kill while it is being written leaves its last state.
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path | None = None) -> None:
@@ -57,12 +58,13 @@ class Run:
         if self._is_part and not self._is_new:
             _refuse_changes(self.folder, read_config(self.folder)["args"], self.args)
         self.best = -math.inf
-        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run goes on, until `fit` has taken it
+        self.resumed: tuple[checkpoints.Checkpoint, dict[str, Any]] | None = None  # where a run resumes, until `fit` has read it
+        self._fingerprints: dict[str, str] = {}
         self._tracker = tracking.Tracker("disabled", args.experiment_name, RUNS_DIR, {}, "")
         if self.folder and (self.folder / "last.pt").exists():
             self.resumed = checkpoints.load_training(self.folder / "last.pt")
             if missing := STATE - self.resumed[1].keys():
-                raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(sorted(missing))} to go on from")
+                raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(sorted(missing))}; start a new run")
             self.best = self.resumed[1]["best"]
         self._early_records = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._log_file: logging.FileHandler | None = None
@@ -72,31 +74,49 @@ class Run:
         return self
 
     def open(self) -> None:
-        """Create or take up the folder; what was logged since the context began goes into its log."""
+        """Create the folder, or open that of a resumed run; what was logged since the context began goes into its log."""
         if not distributed.is_main():
             return
         mode = tracking.resolve_mode(self.args["wandb"])
+        config = self._open_folder()
+        logger.info("this run's folder: %s", self.folder)
+        name = f"{self.folder.parent.name}-{self.folder.name}" if self._is_part else self.folder.name
+        self._tracker = tracking.Tracker(mode, name, self.folder, config["args"], config["run_id"])
+
+    def _open_folder(self) -> dict[str, Any]:
+        """Write config.json, start the log, and return the former; a folder in which neither can be written is not left behind."""
         if self._is_new:
-            self.folder = self.folder or _new_folder(RUNS_DIR / self.args["experiment_name"])
-            self.folder.mkdir(parents=True, exist_ok=True)
             config = _description()
+            if self.folder is None:
+                self.folder = made = _new_folder(RUNS_DIR / self.args["experiment_name"])
+            else:
+                made = None if self.folder.exists() else self.folder
+                self.folder.mkdir(parents=True, exist_ok=True)
         else:
-            config = read_config(self.folder)
-            for leftover in self.folder.glob(".*.part"):
+            config, made = read_config(self.folder), None
+            for leftover in [path for name in WRITTEN for path in self.folder.glob(f".{name}.*.part")]:
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
-        _write_config(self.folder, config, self.args)
-        self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        try:
+            _write_config(self.folder, config, self.args)
+            self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        except OSError:
+            if made:
+                with contextlib.suppress(OSError):
+                    made.rmdir()  # which an empty folder alone can be
+            raise
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
         self._early_records.setTarget(self._log_file)
         self._early_records.flush()
         logging.getLogger().addHandler(self._log_file)
-        logger.info("this run's folder: %s", self.folder)
-        name = f"{self.folder.parent.name}-{self.folder.name}" if self._is_part else self.folder.name
-        self._tracker = tracking.Tracker(mode, name, self.folder, config["args"], config["run_id"])
+        return config
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        is_crash = isinstance(error, Exception) and not isinstance(error, (UserError, OSError))
+        if self._log_file is None and is_crash and distributed.is_main():
+            with contextlib.suppress(OSError):  # which must not hide the error itself
+                self._open_folder()
         logging.getLogger().removeHandler(self._early_records)
         if self._log_file is None:
             return
@@ -107,8 +127,15 @@ class Run:
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
         self._log_file.close()
-        if error is not None and self._is_new and not (self.folder / "last.pt").exists():
-            shutil.rmtree(self.folder)
+
+    def require_same(self, what: str, fingerprint: str, option: str) -> None:
+        """Remember what a training is computed from; UserError where a resumed run was computed from something else.
+
+        `option` names the input in the message.
+        """
+        if self.resumed and self.resumed[1]["fingerprints"].get(what) != fingerprint:
+            raise UserError(f"the {what} of {self.folder} are not those given now; give the same {option}, or start a new run")
+        self._fingerprints[what] = fingerprint
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
         """Append one row to metrics.csv; every epoch has the same metrics."""
@@ -124,9 +151,9 @@ class Run:
         self._tracker.log(epoch, metrics)
 
     def save(self, model: MobileNetV3, epoch: int | None, metrics: dict[str, float], training: dict[str, Any]) -> None:
-        """Write last.pt: the model, and in `training` what the run needs to go on from here."""
+        """Write last.pt: the model, and in `training` what the run needs to resume from here."""
         if distributed.is_main():
-            training = training | {"best": self.best}
+            training = training | {"best": self.best, "fingerprints": self._fingerprints}
             checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args, training=training)
 
     def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> None:
@@ -144,7 +171,7 @@ class Run:
             checkpoints.save(path, model, epoch=epoch, metrics=metrics, args=self.args)
 
     def _keep_rows_before(self, epoch: int) -> None:
-        """Remove from metrics.csv the epochs that will be done again."""
+        """Remove from metrics.csv the epochs that will be repeated."""
         path = self.folder / "metrics.csv"
         if not path.exists():
             return
@@ -170,7 +197,7 @@ def experiment_folder(args: argparse.Namespace) -> Path:
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a training script's command line; with `--resume FOLDER` every option starts from the value it had in that run.
 
-    Options that would make another training of it (all but `MAY_CHANGE`) can then not be changed: `ValueError`.
+    Options that would make another training of it (all but `MAY_CHANGE`) can then not be changed: UserError.
     """
     args = parser.parse_args(argv)
     if not args.resume:
@@ -188,14 +215,14 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
 def parse_as_trained(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, checkpoint: str, names: Sequence[str]
 ) -> argparse.Namespace:
-    """Parse a command line anew, where the options `names` have the values that a checkpoint was trained with.
+    """Parse a command line again, where the options `names` have the values that a checkpoint was trained with.
 
     A value of the command line that differs is used with a warning.
     """
     stored = checkpoints.load(checkpoint).args
     parser.set_defaults(**{name: stored[name] for name in names if name in stored})
     args = parser.parse_args(argv)
-    given = checkpoints.plain(vars(args))
+    given = checkpoints.to_plain_data(vars(args))
     for name in names:
         if given[name] != stored.get(name, given[name]):
             logger.warning("--%s %s, where the model was trained with %s", name, given[name], stored[name])
@@ -203,8 +230,8 @@ def parse_as_trained(
 
 
 def _refuse_changes(folder: Path, stored: dict[str, Any], args: dict[str, Any]) -> None:
-    """Raise ValueError where options that would make another training differ from those a run was started with."""
-    given = checkpoints.plain(args)
+    """Raise UserError where options that would make another training differ from those a run was started with."""
+    given = checkpoints.to_plain_data(args)
     changed = [name for name in stored if given.get(name) != stored[name] and name not in MAY_CHANGE]
     if changed:
         differences = ", ".join(f"--{name} {given.get(name)} (was {stored[name]})" for name in changed)
@@ -231,7 +258,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _description() -> dict[str, Any]:
-    """What is needed beside its options to repeat a run: command, code, packages, machine."""
+    """What is needed next to its options to repeat a run: command, code, packages, machine."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -245,7 +272,7 @@ def _description() -> dict[str, Any]:
         "versions": versions,
         "machine": {
             "platform": platform.platform(),
-            "processes": distributed.world_size(),
+            "ranks": distributed.world_size(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
@@ -253,7 +280,7 @@ def _description() -> dict[str, Any]:
 
 
 def _write_config(folder: Path, config: dict[str, Any], args: dict[str, Any]) -> None:
-    config["args"] = checkpoints.plain(args | {"resume": None})
+    config["args"] = checkpoints.to_plain_data(args | {"resume": None})
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 

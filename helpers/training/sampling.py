@@ -1,7 +1,7 @@
 """Which clips a training step sees, and with which randomness: functions of seed, epoch and step, and of nothing else.
 
-So a run is the same with any number of loader workers, goes on after an interruption as if there had been none, and several
-processes share an epoch as one process would have gone through it.
+So a run is the same with any number of loader workers, resumes after an interruption as if there had been none, and several
+ranks share the epoch that one rank would have seen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_REPLACEMENTS = 10
 logger = logging.getLogger(__name__)
 
 
-class Draw(NamedTuple):
+class ClipDraw(NamedTuple):
     """One clip of an epoch."""
 
     index: int  # in the data set
@@ -32,9 +32,9 @@ class Draw(NamedTuple):
 
 
 class SeededClips(Dataset):
-    """A data set asked by `Draw`: whatever is random in `clips[index]` follows from the draw's seed.
+    """A data set indexed by `ClipDraw`: whatever is random in `clips[index]` follows from the draw's seed.
 
-    The place of a recording or image that cannot be decoded is taken by another one, also drawn by the seed; the log says so. After
+    A recording or image that cannot be decoded is replaced by another one, also drawn by the seed, and logged. After
     `MAX_REPLACEMENTS` in a row the `AudioError` or `ImageError` is raised.
     """
 
@@ -44,7 +44,7 @@ class SeededClips(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, draw: Draw) -> Any:
+    def __getitem__(self, draw: ClipDraw) -> Any:
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(draw.seed)
             index = draw.index
@@ -52,13 +52,13 @@ class SeededClips(Dataset):
                 try:
                     return self.clips[index]
                 except (AudioError, ImageError) as error:
-                    logger.warning("another clip takes the place of one: %s", error)
+                    logger.warning("another clip replaces one that cannot be decoded: %s", error)
                     index = int(torch.randint(len(self.clips), ()))
             return self.clips[index]
 
 
-class TrainingBatches(Sampler[list[Draw]]):
-    """The batches of an epoch, cut into equal parts: `accumulate` parts a step for each of `world_size` processes.
+class TrainingBatches(Sampler[list[ClipDraw]]):
+    """The batches of an epoch, cut into equal micro-batches: `accumulate` a step for each of `world_size` ranks.
 
     The epoch's clips are drawn by `sampler`, whose generator is seeded for each epoch. A last batch that is not full is left out.
     With one product of `accumulate` and `world_size`, clips, order and randomness are the same, whatever the factors.
@@ -75,16 +75,16 @@ class TrainingBatches(Sampler[list[Draw]]):
         world_size: int = 1,
         names: Sequence[str] = (),
     ) -> None:
-        """`batch_size` is that of one step of the optimizer, over all parts and processes.
+        """`batch_size` is that of one step of the optimizer, over all micro-batches and ranks.
 
-        The attribute `fingerprint` tells data sets apart: a hash of the number of clips drawn, of all clips' weights and of
+        The attribute `fingerprint` identifies the data set: a hash of the number of clips drawn, of all clips' weights and of
         their `names`, if given.
         """
-        parts = accumulate * world_size
-        if batch_size % parts:
+        self.micro_batches = accumulate * world_size
+        if batch_size % self.micro_batches:
             raise UserError(
-                f"a batch of {batch_size} clips cannot be cut into {parts} equal parts (processes times --accumulate); "
-                f"use a --batch_size that {parts} divides"
+                f"a batch of {batch_size} clips cannot be cut into {self.micro_batches} equal micro-batches (ranks times "
+                f"--accumulate); use a --batch_size that {self.micro_batches} divides"
             )
         self.steps = len(sampler) // batch_size
         if not self.steps:
@@ -94,7 +94,6 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.seed = seed
         self.accumulate = accumulate
         self.rank = rank
-        self.parts = parts
         weights = getattr(sampler, "weights", torch.empty(0)).numpy()
         content = b"%d %d " % (len(sampler), batch_size) + weights.tobytes() + "\0".join(names).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
@@ -107,21 +106,22 @@ class TrainingBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return (self.steps - self._first_step) * self.accumulate
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[ClipDraw]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self._epoch))
         self.sampler.generator = generator
         indices = list(self.sampler)
         seeds = torch.randint(2**62, (len(indices),), generator=generator).tolist()
-        draws = list(map(Draw, indices, seeds))
-        size = self.batch_size // self.parts
+        draws = list(map(ClipDraw, indices, seeds))
+        size = self.batch_size // self.micro_batches
         for step in range(self._first_step, self.steps):
-            for part in self._own_parts():
-                first = step * self.batch_size + part * size
+            for number in self._own():
+                first = step * self.batch_size + number * size
                 yield draws[first : first + size]
 
-    def seed_part(self, step: int, number: int) -> None:
-        """Seed torch for what is random in the forward pass of the `number`-th part of this process in a step of this epoch."""
-        torch.manual_seed(derive_seed(self.seed, self._epoch, step, self._own_parts()[number]))
+    def seed_micro_batch(self, step: int, number: int) -> None:
+        """Seed torch for what is random in the forward pass of this rank's `number`-th micro-batch in a step of this epoch."""
+        torch.manual_seed(derive_seed(self.seed, self._epoch, step, self._own()[number]))
 
-    def _own_parts(self) -> range:
+    def _own(self) -> range:
+        """Numbers of this rank's micro-batches in a step."""
         return range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)

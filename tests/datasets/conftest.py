@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from datasets import audio
-from datasets.prepare.opensounds import build as opensounds
+from datasets.prepare.opensounds.build import write_corpus
+from datasets.prepare.opensounds.clips import EncodedClip
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 
@@ -25,9 +26,9 @@ def write_tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     def write(splits: dict[str, list[tuple[object, ...]]]) -> Path:
         numbers = count()
 
-        def clip(is_eval: bool, labels: tuple[str, ...], package: str, recording: str = "") -> opensounds.Clip:
+        def clip(is_eval: bool, labels: tuple[str, ...], package: str, recording: str = "") -> EncodedClip:
             number = next(numbers)
-            return opensounds.Clip(
+            return EncodedClip(
                 name=f"Y{number * 7919 % 10007:011d}.mp3",
                 labels=labels,
                 package=package,
@@ -47,9 +48,7 @@ def write_tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
             )
 
         folder = tmp_path_factory.mktemp("corpus")
-        opensounds.write_corpus(
-            folder, {split: [clip(split == "eval", *row) for row in rows] for split, rows in splits.items()}, []
-        )
+        write_corpus(folder, {split: [clip(split == "eval", *row) for row in rows] for split, rows in splits.items()}, [])
         return folder
 
     return write

@@ -55,23 +55,6 @@ def test_missing_files_are_named(tmp_path):
         audioset.evaluation_set(tmp_path)
 
 
-def test_the_folder_comes_from_option_then_environment_then_default(tmp_path, monkeypatch):
-    option, environment, default = (tmp_path / name for name in ("option", "environment", "default"))
-    monkeypatch.setattr(audioset, "DEFAULT_DIR", default)
-    monkeypatch.delenv("AUDIOSET_DIR", raising=False)
-    with pytest.raises(FileNotFoundError, match="AUDIOSET_DIR"):
-        audioset.resolve_dir()
-    default.mkdir()
-    assert audioset.resolve_dir() == default
-    monkeypatch.setenv("AUDIOSET_DIR", str(environment))
-    with pytest.raises(FileNotFoundError, match="environment"):
-        audioset.resolve_dir()
-    environment.mkdir()
-    assert audioset.resolve_dir(None) == environment
-    option.mkdir()
-    assert audioset.resolve_dir(str(option)) == option
-
-
 # clips per class: 0 -> 3, 1 -> 2, 526 -> 2
 WEIGHTS = [1000 / 103, 1000 / 103 + 1000 / 102, 1000 / 102, 1000 / 103 + 2000 / 102, 0]
 

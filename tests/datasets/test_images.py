@@ -13,7 +13,7 @@ pytest.importorskip("torchvision")
 from PIL import Image
 
 from datasets.images import ImageError, Images, evaluation_transform, training_transform
-from helpers.training.sampling import Draw, SeededClips
+from helpers.training.sampling import ClipDraw, SeededClips
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def test_evaluation_sees_a_share_of_the_shorter_side(tmp_path: Path) -> None:
 
 def test_augmentation_follows_from_the_seed_of_a_draw(folder: Path) -> None:
     images = SeededClips(Images(folder, "train", augmentation()))
-    first, again = images[Draw(0, 7)].pixels, images[Draw(0, 7)].pixels
+    first, again = images[ClipDraw(0, 7)].pixels, images[ClipDraw(0, 7)].pixels
     assert first.shape == (1, 16, 16) and torch.equal(first, again)
-    assert len({images[Draw(0, seed)].pixels.numpy().tobytes() for seed in range(20)}) == 20
+    assert len({images[ClipDraw(0, seed)].pixels.numpy().tobytes() for seed in range(20)}) == 20
 
 
 def test_a_damaged_image_is_named_and_replaced_in_training(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -65,7 +65,7 @@ def test_a_damaged_image_is_named_and_replaced_in_training(folder: Path, caplog:
     with pytest.raises(ImageError, match="train/cat/1.png"):
         images[1]
     caplog.set_level(logging.WARNING)
-    assert SeededClips(images)[Draw(1, 3)].name != "train/cat/1.png" and "train/cat/1.png" in caplog.text
+    assert SeededClips(images)[ClipDraw(1, 3)].name != "train/cat/1.png" and "train/cat/1.png" in caplog.text
 
 
 def test_what_is_missing_is_said(folder: Path) -> None:

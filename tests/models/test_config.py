@@ -13,7 +13,7 @@ from models.config import Arch, MelConfig, from_plain, to_plain
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"num_classes": 0},
+        {"num_classes": -1},
         {"width_mult": 0},
         {"width_mult": -1.0},
         {"strides": (2, 2, 2)},

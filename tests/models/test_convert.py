@@ -1,4 +1,4 @@
-"""Conversion of public ImageNet weights, against MobileNetV3-Large written down here anew, in torchvision's and timm's names.
+"""Conversion of public ImageNet weights, against MobileNetV3-Large written out again here, in torchvision's and timm's names.
 
 Names and shapes are those of torchvision 0.29.1's `mobilenet_v3_large` and timm 1.0's `mobilenetv3_large_100` (tests/golden).
 """
@@ -6,6 +6,7 @@ Names and shapes are those of torchvision 0.29.1's `mobilenet_v3_large` and timm
 from __future__ import annotations
 
 import csv
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models import checkpoints, convert
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 
 LAYOUTS = {"torchvision": "torchvision_mobilenet_v3_large", "timm": "timm_mobilenetv3_large_100"}
@@ -27,6 +29,11 @@ TIMM_BLOCKS = "0.0 1.0 1.1 2.0 2.1 2.2 3.0 3.1 3.2 3.3 4.0 4.1 5.0 5.1 5.2".spli
 
 
 def random_state(layout: str, golden_dir: Path) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in _random_state(layout, golden_dir).items()}
+
+
+@functools.cache
+def _random_state(layout: str, golden_dir: Path) -> dict[str, Tensor]:
     """Random weights in a layout, whose norms hold the statistics of images as those of a trained network do."""
     with open(golden_dir / f"state_dict_{LAYOUTS[layout]}.tsv", newline="") as file:
         shapes = {
@@ -182,10 +189,10 @@ def test_the_report_names_every_tensor(golden_dir: Path, tmp_path: Path, capsys:
     state = random_state("timm", golden_dir)
     checkpoint = converted(state, tmp_path)
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert lines["layout"] == "timm" and lines["taken"] == "309 tensors of 312"
+    assert lines["layout"] == "timm" and lines["copied"] == "309 tensors of 312"
     assert lines["summed over the colours"] == "conv_stem.weight (16, 3, 3, 3)"
     assert lines["rescaled for another epsilon of the batch norms"] == "46"
-    assert lines["initialised anew"] == "classifier.5.weight (527, 1280), classifier.5.bias (527,)"
+    assert lines["initialised"] == "classifier.5.weight (527, 1280), classifier.5.bias (527,)"
     assert lines["ignored"] == "classifier.weight (1000, 1280), classifier.bias (1000,)"
     assert checkpoint.args == {"source": "source.pth"} and checkpoint.labels is None and checkpoint.arch.num_classes == 527
     torch.testing.assert_close(checkpoint.state["features.0.0.weight"], state["conv_stem.weight"].sum(1, keepdim=True))
@@ -202,24 +209,22 @@ def test_variants_that_change_no_shapes(golden_dir: Path, tmp_path: Path) -> Non
     assert logits.shape == (1, 527) and embedding.isfinite().all()
 
 
-def test_a_norm_of_another_epsilon_is_told(golden_dir: Path, tmp_path: Path) -> None:
+def test_batch_norm_eps_names_the_epsilon_of_the_source(golden_dir: Path, tmp_path: Path) -> None:
     """timm's models tf_* have its names and torchvision's epsilon."""
     state = random_state("timm", golden_dir)
     checkpoint = converted(state, tmp_path, "--batch_norm_eps", 1e-3)
     assert torch.equal(checkpoint.state["features.0.1.weight"], state["bn1.weight"])
 
 
-def test_safetensors_that_cannot_be_read_are_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_safetensors_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert convert.main([str(tmp_path / "x.safetensors"), "--output", str(tmp_path / "mn.pt")]) == 1
-    assert "pip install safetensors" in capsys.readouterr().err
+    with pytest.raises(UserError, match="pip install safetensors"):
+        convert.main([str(tmp_path / "x.safetensors"), "--output", str(tmp_path / "mn.pt")])
 
 
 @pytest.mark.parametrize("case", ["missing", "unknown", "width", "own", "not a state dict", "no file", "pickle", "web page"])
 def test_what_does_not_fit_is_refused_in_one_line(
-    case: str, golden_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, golden_dir: Path, tmp_path: Path, failing_message: Callable[..., str]
 ) -> None:
     path, output = tmp_path / "source.pth", tmp_path / "mn.pt"
     state = random_state("torchvision", golden_dir)
@@ -252,7 +257,5 @@ def test_what_does_not_fit_is_refused_in_one_line(
         path.write_text("<!doctype html>")
     elif case == "no file":
         path.unlink()
-    assert convert.main([str(path), "--output", str(output), *options]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == "" and len(printed.err.splitlines()) == 1 and named in printed.err
+    assert named in failing_message(convert.main, path, "--output", output, *options)
     assert not output.exists()

@@ -8,6 +8,7 @@ import torch
 from models import checkpoints
 from models.config import Arch, MelConfig
 from models.ensemble import EnsembleModel, get_ensemble_model
+from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
@@ -35,11 +36,11 @@ def by_hand(model: WaveformModel, waveform: torch.Tensor):
     return model.network(spectrogram[:, None])
 
 
-@pytest.mark.parametrize(("told", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
-def test_an_ensemble_tells_the_shortest_training_clips(told, expected):
+@pytest.mark.parametrize(("seconds", "expected"), [((3.0, 10.0), 3.0), ((None, 10.0), 10.0), ((None, None), None)])
+def test_clip_seconds_of_an_ensemble_are_the_shortest(seconds, expected):
     models = [member(), member()]
-    for model, seconds in zip(models, told, strict=True):
-        model.network.clip_seconds = seconds
+    for model, value in zip(models, seconds, strict=True):
+        model.network.clip_seconds = value
     assert EnsembleModel(models).clip_seconds == expected
 
 
@@ -50,6 +51,15 @@ def test_waveform_model_is_front_end_then_network(batch):
         for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
             assert torch.equal(result, expected)
     assert model.sample_rate == 32000 and model.num_classes == 5 and model.device == torch.device("cpu")
+
+
+def test_get_model_with_its_front_end():
+    model = get_model(5, width_mult=0.1, input_dim_f=64, waveform=True).eval()
+    waveform = torch.randn(2, 9000)
+    for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
+        assert torch.equal(result, expected)
+    assert model.front_end.config == MelConfig(n_mels=64) and (model.num_classes, model.sample_rate) == (5, 32000)
+    assert len(repr(model).splitlines()) == 4
 
 
 def test_waveform_model_takes_another_front_end():
@@ -67,7 +77,7 @@ def test_waveform_model_in_half_precision():
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
+def test_ensemble_is_the_mean_of_its_members(batch, count):
     parts = members()[:count]
     waveform = torch.randn(batch, 12000) * 0.1
     with torch.no_grad():
@@ -76,6 +86,31 @@ def test_ensemble_is_the_mean_of_what_each_member_says(batch, count):
     assert logits.shape == (batch, 5)
     torch.testing.assert_close(logits, sum(one for one, _ in expected) / count)
     torch.testing.assert_close(embedding, torch.cat([one for _, one in expected], dim=1))
+
+
+def test_an_ensemble_with_one_front_end_takes_its_spectrograms():
+    parts = [member(), member(width_mult=0.3, head_type="fully_convolutional")]
+    ensemble, waveform = EnsembleModel(parts).eval(), torch.randn(2, 9000) * 0.1
+    with torch.no_grad():
+        of_spectrogram = ensemble(parts[0].front_end(waveform)[:, None])
+        for result, expected in zip(of_spectrogram, ensemble(waveform), strict=True):
+            assert torch.equal(result, expected)
+        with pytest.raises(ValueError, match="different front ends.*waveforms"):
+            EnsembleModel(members()).eval()(torch.zeros(1, 1, 128, 60))
+
+
+def test_each_distinct_front_end_computes_once_except_in_training():
+    parts = [member(), member(width_mult=0.3), member(mel=MelConfig(hop_size=800)), member()]
+    calls = []
+    for number, part in enumerate(parts):
+        part.front_end.register_forward_hook(lambda *_, number=number: calls.append(number))
+    ensemble = EnsembleModel(parts).eval()
+    with torch.no_grad():
+        ensemble(torch.randn(2, 9000))
+        assert calls == [0, 2]
+        calls.clear()
+        ensemble.train()(torch.randn(2, 9000))  # each draws its own augmentation
+    assert calls == [0, 1, 2, 3]
 
 
 def test_batch_axis_stays_with_one_class_one_example_one_member():

@@ -1,4 +1,4 @@
-"""The sliced execution against the plain forward pass, with norms whose statistics are not those of a fresh network."""
+"""Execution in channel chunks against the plain forward pass, with norms whose statistics are not those of a fresh network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def worst(network: MobileNetV3, other: MobileNetV3, x: Tensor) -> float:
     return max(((one - two.float()).abs().max() / one.std()).item() for one, two in pairs)
 
 
-@pytest.mark.parametrize("width", [0.1, 0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("width", [0.1, 0.2, 0.4, 0.5, 1.0, 2.0])
 def test_every_width_computes_the_same(width: float) -> None:
     network = random_network(replace(SMALL, width_mult=width))
     assert worst(network, memory_efficient(network), torch.randn(1, 1, 64, 75)) < 1e-5

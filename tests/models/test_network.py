@@ -1,4 +1,4 @@
-"""The network: every variant runs forward and backward, the batch axis stays, wrong sizes are said so."""
+"""The network: every variant runs forward and backward, the batch axis stays, wrong sizes are errors."""
 
 from __future__ import annotations
 
@@ -47,6 +47,59 @@ def test_batch_axis_stays_when_batch_and_class_count_are_1(head_type):
     logits, embedding = model(torch.randn(1, 1, 128, 60))
     assert logits.shape == (1, 1)
     assert embedding.shape == (1, model.embedding_size)
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_features_and_head_compose_to_forward(head_type):
+    model = MobileNetV3(Arch(4, 0.1, head_type=head_type)).eval()
+    x = torch.randn(2, 1, 64, 50)
+    features = model.forward_features(x)
+    for result, expected in zip(
+        model(x), (model.forward_head(features), model.forward_head(features, pre_logits=True)), strict=True
+    ):
+        assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_without_classes_the_embedding_takes_the_place_of_the_logits(head_type):
+    model = get_model(0, width_mult=0.1, head_type=head_type).eval()
+    assert not any(name.startswith("classifier") for name in model.state_dict())
+    logits, embedding = model(torch.randn(2, 1, 64, 50))
+    assert embedding.shape == (2, 96)
+    torch.testing.assert_close(logits, embedding)
+
+
+@pytest.mark.parametrize("head_type", HEAD_TYPES)
+def test_reset_classifier_changes_what_belongs_to_classes_alone(head_type):
+    model = MobileNetV3(Arch(4, 0.1, head_type=head_type), labels="abcd", single_label=True, clip_seconds=3.0).double().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.reset_classifier(7)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    kept = [name for name in before if not name.startswith(model.last_layer)]
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    assert (model.arch.num_classes, model.labels, model.single_label, model.clip_seconds) == (7, None, False, 3.0)
+    assert not any(module.training for module in model.modules())
+    assert model(torch.randn(1, 1, 64, 50, dtype=torch.float64))[0].shape == (1, 7)
+    model.reset_classifier(0)
+    assert model(torch.randn(1, 1, 64, 50, dtype=torch.float64))[0].shape == (1, 96)
+    model.reset_classifier(4)
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {name: t.shape for name, t in before.items()}
+    with pytest.raises(ValueError, match="num_classes"):
+        model.reset_classifier(-1)
+    assert model.arch.num_classes == 4
+
+
+def test_fresh_weights_follow_from_the_seed_alone():
+    """The sum over all weights under one seed, as it was when the initialisation was first written."""
+    torch.manual_seed(3)
+    state = MobileNetV3(Arch(5, 0.1, head_type="fully_convolutional", se_dims="cf")).state_dict()
+    assert sum(tensor.double().sum().item() for tensor in state.values()) == pytest.approx(2610.4979, abs=0.01)
+
+
+def test_repr_is_one_line_that_names_what_is_not_the_default():
+    shown = repr(MobileNetV3(Arch(5, 0.1, head_type="fully_convolutional")))
+    assert shown.startswith("MobileNetV3(num_classes=5, width_mult=0.1, head_type='fully_convolutional'; ") and "\n" not in shown
 
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)

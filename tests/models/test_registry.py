@@ -10,6 +10,7 @@ import torch
 
 from models import checkpoints
 from models.config import Arch, MelConfig
+from models.MobileNetV3 import list_models
 from models.network import MobileNetV3
 from models.registry import BUNDLED, PRETRAINED
 
@@ -45,11 +46,23 @@ def test_entry_agrees_with_the_release(name):
     assert (entry.reported_map is None) == row["trained_on"].startswith("ImageNet")
 
 
-@pytest.mark.parametrize("name", RELEASED)
-def test_entry_can_be_built_without_its_weights(name):
+def test_list_models():
+    assert list_models() == [*PRETRAINED, *BUNDLED]
+    assert list_models("mn10_as_hop_*") == [f"mn10_as_hop_{hop}" for hop in (5, 15, 20, 25)]
+    assert list_models("mn40_as(?)") == ["mn40_as(2)", "mn40_as(3)"] and list_models("resnet*") == []
+
+
+@pytest.mark.parametrize("name", {checkpoints.architecture(name)[0]: name for name in list_models()}.values())
+def test_every_architecture_computes_shapes_without_its_weights(name):
+    """One name for each: those of the same architecture differ in weights and hop alone."""
     arch, mel = checkpoints.architecture(name)
     with torch.device("meta"):
-        model = MobileNetV3(arch, mel)
-    assert (model.arch, model.mel) == (arch, mel)
-    assert mel.n_mels == arch.input_dim_f
-    assert model.state_dict()["features.0.0.weight"].shape == (model.features[0][0].out_channels, 1, 3, 3)
+        model = MobileNetV3(arch, mel).eval()
+        x = torch.empty(2, 1, mel.n_mels, 100)
+    with torch.no_grad():
+        features = model.forward_features(x)
+        logits, embedding = model(x)
+    assert features.shape[:2] == (2, model.embedding_size)
+    assert model.forward_head(features).shape == logits.shape == (2, arch.num_classes)
+    assert model.forward_head(features, pre_logits=True).shape == embedding.shape == (2, model.embedding_size)
+    assert (model.arch, model.mel) == (arch, mel) and mel.n_mels == arch.input_dim_f

@@ -22,7 +22,7 @@ class Package:
     """A source of sounds: a Debian package, a speech synthesizer or a set of computed signals."""
 
     name: str
-    split: str  # train or eval: a package is heard in one of them only
+    split: str  # train or eval: a package is in one of them only
     licence: str
     licence_class: str  # permissive, share-alike or copyleft
     reader: str  # files, zip, soundfont, espeak, flite or signals
@@ -117,7 +117,7 @@ def presets() -> tuple[Preset, ...]:
 
 @functools.cache
 def sentences() -> tuple[str, ...]:
-    """What the speech synthesizers say."""
+    """Sentences for the speech synthesizers."""
     return tuple((RESOURCES / "opensounds" / "sentences.txt").read_text(encoding="utf-8").splitlines())
 
 

@@ -1,3 +1,8 @@
+"""Two questions, kept apart: which tensors does our code hold (the same on any processor), and what does the allocator report?
+
+What a kernel needs inside (workspaces, copies in another layout) depends on the processor and is asserted from one side only.
+"""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -5,17 +10,22 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from helpers.costs.activation_memory import peak_memory
+from helpers.costs.macs import spectrogram_shape
 from helpers.costs.measured_memory import compare_outputs, inference_seconds, measure_memory
 from models.config import Arch
 from models.memory_efficient import memory_efficient
 from models.network import MobileNetV3
 
 TINY = Arch(width_mult=0.1, num_classes=10)
+FRAMES = 100
 
 
-def small_weights(arch: Arch) -> MobileNetV3:
+def constant_network(arch: Arch) -> MobileNetV3:
     """A network without the time of a random initialisation: what it allocates does not depend on its weights."""
     with torch.device("meta"):
         network = MobileNetV3(arch)
@@ -25,62 +35,102 @@ def small_weights(arch: Arch) -> MobileNetV3:
     return network
 
 
+class HeldTensors(TorchDispatchMode):
+    """Counts the elements of the tensors that are alive at once, those of `network` aside; `peak` may be reset."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.weights = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+        self.elements: dict[StorageWeakRef, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.weights:
+                storage = tensor.untyped_storage()
+                self.elements[StorageWeakRef(storage)] = storage.nbytes() // tensor.element_size()
+        self.elements = {storage: size for storage, size in self.elements.items() if not storage.expired()}
+        self.peak = max(self.peak, sum(self.elements.values()))
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(
-    ("width", "bits", "frames"),
+    ("width", "strides", "two_passes"),
     [
-        (0.1, 32, 1000),
-        (0.1, 16, 300),
-        (0.4, 32, 1000),
-        (0.4, 16, 300),
-        (1.0, 32, 1000),
-        (1.0, 16, 300),
-        (2.0, 32, 300),
-        (2.0, 16, 300),
+        (0.1, (2, 2, 2, 2), False),
+        (1.0, (2, 2, 2, 2), False),
+        (0.4, (2, 2, 1, 1), False),  # a block with squeeze-and-excitation is the peak
+        (0.4, (2, 2, 1, 1), True),
     ],
 )
-def test_memory_efficient_inference_takes_what_the_analysis_says(width: float, bits: int, frames: int) -> None:
-    network = small_weights(replace(TINY, width_mult=width))
-    analytic = peak_memory(network, frames, bits_per_elem=bits, memory_efficient=True)
-    measured = measure_memory(network, frames, bits_per_elem=bits, memory_efficient=True)
-    assert measured.peak_kb == pytest.approx(analytic.peak_kb, rel=0.01)
-    assert measured.peak.block == analytic.peak.block
-    for name, row in analytic.blocks.items():  # a block without shortcut keeps its input, which the caller holds
-        assert 0.99 * row.elements < measured.blocks[name].elements < 1.15 * row.elements + 20_000
+def test_memory_efficient_inference_holds_the_tensors_of_the_analysis(
+    width: float, strides: tuple, two_passes: bool, dtype: torch.dtype
+) -> None:
+    network = constant_network(replace(TINY, width_mult=width, strides=strides))
+    analytic = peak_memory(network, FRAMES, memory_efficient=True, two_passes=two_passes)
+    execution = memory_efficient(network, two_passes=two_passes).to(dtype)
+    inputs, peaks = [], []
+    with torch.no_grad(), HeldTensors(execution) as held:
+        x = torch.zeros(spectrogram_shape(network, FRAMES), dtype=dtype)
+        for stage in execution.features:
+            held.peak = 0
+            inputs.append(x.numel())
+            x = stage(x)
+            peaks.append(held.peak)
+    few = 2 * network.embedding_size  # means and gates of squeeze-and-excitation
+    assert analytic.peak.elements <= max(peaks) <= analytic.peak.elements + few
+    for peak, block, size in zip(peaks, analytic.blocks, inputs, strict=True):
+        rows = [row for row in analytic.rows if row.block == block]
+        kept = [row.elements + (0 if row.tensors.keys() & {"input", "shortcut"} else size) for row in rows]  # by the caller, here
+        assert max(row.elements for row in rows) <= peak <= max(kept) + few
 
 
-@pytest.mark.parametrize("two_passes", [False, True])
-def test_where_a_block_with_squeeze_and_excitation_is_the_peak(two_passes: bool) -> None:
-    network = small_weights(replace(TINY, width_mult=0.4, strides=(2, 2, 1, 1)))
-    analytic = peak_memory(network, 500, bits_per_elem=32, memory_efficient=True, two_passes=two_passes)
-    measured = measure_memory(network, 500, memory_efficient=True, two_passes=two_passes)
-    assert measured.peak_kb == pytest.approx(analytic.peak_kb, rel=0.01)
+@pytest.mark.parametrize("bits", [32, 16])
+def test_the_report_has_at_least_the_tensors_of_the_analysis(bits: int) -> None:
+    network = constant_network(TINY)
+    analytic = peak_memory(network, FRAMES, bits_per_elem=bits, memory_efficient=True)
+    measured = measure_memory(network, FRAMES, bits_per_elem=bits, memory_efficient=True)
+    assert list(measured.blocks) == [*analytic.blocks, "classifier"] and measured.bits_per_elem == bits
+    assert analytic.peak_kb <= measured.peak_kb
+    for name, row in analytic.blocks.items():
+        assert row.elements <= measured.blocks[name].elements
 
 
 def test_the_plain_forward_pass_takes_more_than_its_figure() -> None:
     """Norms are no layers of their own in the convention, and work in place; they do not here."""
-    network = small_weights(TINY)
+    network = constant_network(TINY)
     analytic, measured = peak_memory(network, bits_per_elem=32), measure_memory(network)
     assert list(measured.blocks) == [*analytic.blocks, "classifier"]
     assert measured.peak_kb > 1.3 * analytic.peak_kb
-    assert measured.peak_kb > 2.5 * measure_memory(network, memory_efficient=True).peak_kb
     assert measured.blocks["features.0"].elements >= 128 * 1000 + 2 * 8 * 64 * 500
 
 
-def test_what_an_operation_needs_inside_is_seen() -> None:
-    """A convolution in float16 that unfolds its input: more than input and output."""
+class Copies(nn.Module):
+    """Holds `count` copies of its input at once."""
 
-    network = small_weights(TINY)
-    network.features = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False))
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return [x.clone() for _ in range(self.count)][0]
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+def test_allocations_are_counted_to_the_element(bits: int) -> None:
+    network = constant_network(TINY)
+    network.features = nn.Sequential(nn.ReLU(inplace=True), Copies(3), nn.Identity())
     network.classifier = nn.Identity()
-    with_copies = measure_memory(network, 100, bits_per_elem=16).blocks["features.0"].elements
-    network.features = nn.Sequential(nn.ReLU(inplace=True))
-    assert measure_memory(network, 100, bits_per_elem=16).blocks["features.0"].elements == 128 * 100
-    assert with_copies >= (1 + 8) * 128 * 100
+    blocks = measure_memory(network, FRAMES, bits_per_elem=bits).blocks
+    size = 128 * FRAMES
+    assert [blocks[f"features.{index}"].elements for index in range(3)] == [size, 4 * size, size]
 
 
 def test_only_types_that_the_cpu_computes_in() -> None:
     with pytest.raises(ValueError, match="32 or 16"):
-        measure_memory(small_weights(TINY), bits_per_elem=8)
+        measure_memory(constant_network(TINY), bits_per_elem=8)
 
 
 def test_outputs_and_times_are_compared() -> None:

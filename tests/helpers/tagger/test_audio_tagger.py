@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,10 @@ from hypothesis import strategies as st
 
 from helpers.export.graph import to_onnx
 from helpers.export.onnx_writer import write
+from helpers.tagger import AudioTagger, Failure, StreamTagger, Tagging, results_file
 from helpers.tagger import audio_tagger as module
-from helpers.tagger.audio_tagger import AudioTagger, in_thread
-from helpers.tagger.results import COLUMNS, Failure, Tagging, results_file
-from helpers.tagger.streaming import StreamTagger
+from helpers.tagger.reading import in_thread
+from helpers.tagger.rows import COLUMNS
 from models import checkpoints
 from models.config import Arch
 from models.network import MobileNetV3
@@ -31,7 +33,7 @@ NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
 
 
 class Loudness:
-    """A backend whose scores and embeddings tell what it was given: mean square, peak, first and last sample, length."""
+    """A backend whose scores and embeddings describe its input: mean square, peak, first and last sample, length."""
 
     sample_rate, labels, num_classes, embedding_size = 32000, ("power", "peak", "begin", "end"), 4, 1
 
@@ -57,7 +59,12 @@ def loudness(monkeypatch: pytest.MonkeyPatch) -> AudioTagger:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_checkpoint: Path) -> AudioTagger:
-    return AudioTagger(tiny_checkpoint)
+    return AudioTagger(tiny_checkpoint, "cpu")
+
+
+@pytest.fixture(scope="module")
+def bundled() -> AudioTagger:
+    return AudioTagger("mn04_opensounds", backend="onnx")
 
 
 def test_every_kind_of_audio_gives_the_same_tags(tiny: AudioTagger, tmp_path: Path) -> None:
@@ -86,14 +93,15 @@ def test_choices_of_tags(loudness: AudioTagger) -> None:
 
 
 def test_batches_have_no_influence_on_windows(tiny_checkpoint: Path) -> None:
-    one, many = (AudioTagger(tiny_checkpoint, batch_size=size).tag_windows(NOISE, 1, 0.3, sample_rate=32000) for size in (1, 5))
+    taggers = [AudioTagger(tiny_checkpoint, "cpu", batch_size=size) for size in (1, 5)]
+    one, many = (tagger.tag_windows(NOISE, 32000, window=1, hop=0.3) for tagger in taggers)
     np.testing.assert_allclose(one.scores, many.scores, atol=1e-6)
     np.testing.assert_allclose(one.starts, [0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.0])
     np.testing.assert_allclose(one.ends - one.starts, 1)
 
 
 def test_a_window_is_tagged_as_the_piece_alone(tiny: AudioTagger) -> None:
-    line = tiny.tag_windows(NOISE, 1, 0.5, sample_rate=32000)
+    line = tiny.tag_windows(NOISE, 32000, window=1, hop=0.5)
     for i in (0, 3):
         alone = tiny.tag(NOISE[16000 * i : 16000 * i + 32000], 32000)
         assert [tag.label for tag in line[i]] == [tag.label for tag in alone]
@@ -112,10 +120,20 @@ def test_a_long_recording_is_the_mean_of_its_windows(loudness: AudioTagger) -> N
     power = {tag.label: tag.score for tag in tags}["power"]
     resampled_power = 30 / 65 / 3 + 35 / 65 / 300
     assert power == pytest.approx(resampled_power, rel=0.05)
-    assert tags.end == pytest.approx(65) and max(max(lengths) for lengths in loudness.backend.batches) == 320000
+    assert tags.end == 65 and {length for lengths in loudness.backend.batches for length in lengths} == {320000}
     loudness.backend.batches.clear()
-    assert loudness.tag(sound[: 8000 * 59].astype(np.float32), 8000).end == 59
-    assert loudness.backend.batches == [(59 * 32000,)]
+    loudness.whole = True
+    assert loudness.tag(sound.astype(np.float32), 8000).end == 65
+    assert loudness.backend.batches == [(65 * 32000,)]
+
+
+def test_scores_are_continuous_in_the_length_of_a_recording(bundled: AudioTagger) -> None:
+    scene, rate = soundfile.read(ROOT / "resources" / "recordings" / "scene.ogg", dtype="float32")
+    sound = np.tile(scene, 7)
+    scores = {seconds: bundled.scores(sound[: round(seconds * rate)], rate) for seconds in (10, 10.1, 59.9, 60.1)}
+    np.testing.assert_allclose(scores[10.1], scores[10], atol=0.01)
+    np.testing.assert_allclose(scores[60.1], scores[59.9], atol=0.01)
+    np.testing.assert_array_equal(scores[10], bundled.backend([scene])[0][0])  # ten seconds are one piece
 
 
 @pytest.mark.parametrize("what", ["tag", "iter_windows"])
@@ -128,7 +146,7 @@ def test_long_recordings_run_in_constant_memory(loudness: AudioTagger, tmp_path:
         if what == "tag":
             assert loudness.tag(tmp_path / "long.wav").end == 1200
         else:
-            assert sum(1 for _ in loudness.iter_windows(tmp_path / "long.wav")) == 477
+            assert sum(1 for _ in loudness.iter_windows(tmp_path / "long.wav")) == 477  # of 10 s, every 2.5 s
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -139,8 +157,8 @@ def test_long_recordings_run_in_constant_memory(loudness: AudioTagger, tmp_path:
 def test_three_hours_take_the_memory_of_three_minutes(tmp_path: Path, tiny_checkpoint: Path) -> None:
     code = """
 import resource, sys
-from helpers.tagger.audio_tagger import AudioTagger
-count = sum(1 for _ in AudioTagger(sys.argv[1]).iter_windows(sys.argv[2], 10, 10))
+from helpers.tagger import AudioTagger
+count = sum(1 for _ in AudioTagger(sys.argv[1], "cpu").iter_windows(sys.argv[2], hop=10))
 print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     kilobytes = {}
@@ -172,8 +190,8 @@ def test_a_stream_in_odd_pieces_gives_the_windows_of_the_file(
 ) -> None:
     samples = np.random.default_rng(1).integers(-9000, 9000, (rate // 2, channels), dtype=np.int16)
     soundfile.write(tmp_path / "x.wav", samples, rate, subtype="PCM_16")
-    line = loudness.tag_windows(tmp_path / "x.wav", 0.2, 0.07)
-    stream = StreamTagger(loudness, rate, channels, 0.2, 0.07)
+    line = loudness.tag_windows(tmp_path / "x.wav", window=0.2, hop=0.07)
+    stream = StreamTagger(loudness, rate, channels=channels, window=0.2, hop=0.07)
     rng = np.random.default_rng(largest)
     pieces = pieces_of(samples.astype("<i2").tobytes(), lambda: int(rng.integers(1, largest + 1)))
     found = [window for piece in pieces for window in stream.windows(piece)] + list(stream.last_windows())
@@ -182,21 +200,21 @@ def test_a_stream_in_odd_pieces_gives_the_windows_of_the_file(
     np.testing.assert_allclose([scores for *_, scores in found], line.scores, atol=1e-6)
 
 
-def test_a_stream_tells_each_event_once_and_in_time(loudness: AudioTagger) -> None:
+def test_a_stream_reports_each_event_once_and_with_the_stated_latency(loudness: AudioTagger) -> None:
     time = np.arange(30 * 8000) / 8000
     sound = (np.where((time > 10) & (time < 20), 0.9, 0.0) * np.sign(np.sin(2 * np.pi * 100 * time)) * 32767).astype("<i2")
-    stream = StreamTagger(loudness, 8000, 1, 2.0, 0.5, threshold=0.4, labels=["power"])
-    told = []  # (seconds heard, event)
+    stream = StreamTagger(loudness, 8000, window=2.0, hop=0.5, threshold=0.4, labels=["power"])
+    reported = []  # (seconds of sound so far, event)
     for i, piece in enumerate(pieces_of(sound.tobytes(), lambda: 1600)):
-        told += [(i / 10 + 0.1, event) for event in stream.feed(piece)]
-    told += [(30.0, event) for event in stream.finish()]
-    (begin_heard, begin), (end_heard, end) = told
+        reported += [(i / 10 + 0.1, event) for event in stream.feed(piece)]
+    reported += [(30.0, event) for event in stream.finish()]
+    (begin_at, begin), (end_at, end) = reported
     assert begin.end is None and (begin.label, end.label) == ("power", "power")
     assert begin.start == end.start == pytest.approx(10, abs=0.5) and end.end == pytest.approx(20, abs=0.8)
-    for heard, time in ((begin_heard, begin.start), (end_heard, end.end)):
-        assert heard - time <= (2 + 0.5) / 2 + 0.22  # a piece of 0.1 s, and the filter
-    timeline = loudness.tag_windows(sound.astype(np.int16), 2.0, 0.5, sample_rate=8000, labels=["power"])
-    assert timeline.events(0.4) == [end]
+    for reported_at, time in ((begin_at, begin.start), (end_at, end.end)):
+        assert reported_at - time <= (2 + 0.5) / 2 + 0.22  # a piece of 0.1 s, and the filter
+    timeline = loudness.tag_windows(sound.astype(np.int16), 8000, window=2.0, hop=0.5, labels=["power"])
+    assert timeline.events(0.4) == [replace(end, source="array")]
 
 
 def test_one_broken_file_does_not_stop_the_others(tiny: AudioTagger, tmp_path: Path) -> None:
@@ -239,17 +257,15 @@ def test_short_recordings_get_the_length_of_the_models_clips(monkeypatch: pytest
     sound = np.full(320, 0.5, np.float32)
     tagger = AudioTagger("any")
     assert tagger.min_seconds == 0.05 and tagger.embed(sound, 32000)[0] == 1600
-    windows = list(tagger.iter_windows(np.tile(sound, 2), 0.01, 0.01, sample_rate=32000))
+    windows = list(tagger.iter_windows(np.tile(sound, 2), 32000, window=0.01, hop=0.01))
     assert [(start, end) for start, end, _ in windows] == [(0, 0.01), (0.01, 0.02)]
     assert all(scores[3] == 0 for *_, scores in windows)  # zeros at the end
     assert AudioTagger("any", min_seconds=0).embed(sound, 32000)[0] == 320
 
 
-def test_models_tell_the_length_of_their_clips(tiny: AudioTagger) -> None:
+def test_models_know_the_length_of_their_clips(tiny: AudioTagger, bundled: AudioTagger) -> None:
     assert tiny.min_seconds == 0
-    for backend in ("torch", "onnx"):
-        assert AudioTagger("mn04_opensounds", backend=backend).min_seconds == 3
-    assert AudioTagger(["mn04_opensounds"]).min_seconds == 3
+    assert bundled.min_seconds == AudioTagger(["mn04_opensounds"]).min_seconds == 3
 
 
 @pytest.mark.parametrize("model", ["resources/mn04_opensounds.onnx", ["mn04_opensounds", "resources/mn04_opensounds.onnx"]])
@@ -264,7 +280,7 @@ def test_scores_of_classes_that_exclude_each_other_add_up_to_one(tmp_path: Path)
     checkpoints.save(tmp_path / "exclusive.pt", model)
     write(tmp_path / "exclusive.onnx", to_onnx(model, "exclusive"))
     for backend, name in (("torch", "exclusive.pt"), ("onnx", "exclusive.onnx")):
-        tags = AudioTagger(tmp_path / name, backend=backend).tag(NOISE, 8000)
+        tags = AudioTagger(tmp_path / name, backend=backend).tag(NOISE[:8000], 8000)
         assert sum(tag.score for tag in tags) == pytest.approx(1, abs=1e-5)
 
 
@@ -294,8 +310,55 @@ def test_errors_arrive_from_the_thread_in_their_place() -> None:
         next(found)
 
 
+def test_tags_by_label(loudness: AudioTagger) -> None:
+    tags = loudness.tag(np.array([0.5, 0.9, 0.2], np.float32), 32000, top_k=2)
+    assert tags["begin"] == 0.5 and "begin" in tags and tags[1] in tags and "end" not in tags
+    with pytest.raises(KeyError, match="top_k=None"):
+        tags["end"]
+
+
+def test_results_are_short_to_read(loudness: AudioTagger, tiny: AudioTagger) -> None:
+    line, tags = tiny.tag_windows(NOISE, 32000, window=0.01, hop=0.01), tiny.tag(NOISE, 32000, top_k=None)
+    [embedding] = tiny.embed_files((NOISE, 32000))
+    for result in (tiny, line, tags, tags[0], line.events(0.1)[0], embedding, Failure("x.wav", ValueError("bad"))):
+        assert repr(result).startswith(type(result).__name__) and len(repr(result)) < 250
+    assert "array" in repr(line) and tags[0].label in repr(tags)
+    assert tags[0].label in line._repr_html_() + tags._repr_html_() and len(line._repr_html_()) < 5000
+    loudness.labels = ("<b>power</b>", "peak", "begin", "end")
+    for result in (loudness.tag(NOISE, 32000, name="<i>"), loudness.tag_windows(NOISE, 32000, name="<i>", labels=["<b>power</b>"])):
+        assert "&lt;b&gt;" in result._repr_html_() and "&lt;i&gt;" in result._repr_html_()
+        assert "<b>" not in result._repr_html_() and "<i>" not in result._repr_html_()
+
+
+def test_tables_of_pandas(loudness: AudioTagger) -> None:
+    pytest.importorskip("pandas")
+    line = loudness.tag_windows(NOISE, 32000, window=1, hop=0.5, top_k=2)
+    table = line.to_pandas()
+    assert tuple(table.columns) == COLUMNS and len(table) == 10
+    assert loudness.tag(NOISE, 32000, labels=["peak"]).to_pandas().score[0] == pytest.approx(0.3, abs=0.01)
+    assert tuple(loudness.tag(NOISE, 32000, threshold=1).to_pandas().columns) == COLUMNS  # no rows
+
+
+def test_without_pandas_the_error_names_it(loudness: AudioTagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ValueError, match="pip install pandas"):
+        loudness.tag(NOISE, 32000).to_pandas()
+
+
+def test_events_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> None:
+    events = loudness.tag_windows(NOISE, 32000, window=1, hop=0.5, name="x.wav", labels=["peak"]).events(0.1)
+    expected = {"source": "x.wav", "start": 0, "end": 3, "label": "peak", "score": pytest.approx(0.3, abs=0.01)}
+    assert [event.to_dict() for event in events] == [expected]
+    for suffix in (".jsonl", ".csv"):
+        with results_file(tmp_path / f"events{suffix}") as file:
+            file.write(events)
+    assert json.loads((tmp_path / "events.jsonl").read_text()) == expected
+    [row] = csv.DictReader(io.StringIO((tmp_path / "events.csv").read_text()))
+    assert (row["source"], row["end"], row["label"]) == ("x.wav", "3.0", "peak")
+
+
 def test_results_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> None:
-    line = loudness.tag_windows(NOISE, 1, 0.5, sample_rate=32000, top_k=2, name="a, b\n.wav")
+    line = loudness.tag_windows(NOISE, 32000, window=1, hop=0.5, top_k=2, name="a, b\n.wav")
     single = loudness.tag(NOISE, 32000, name="ä.wav")
     rows = line.to_rows()
     assert len(line) == 5 and len(rows) == 10 and all(tuple(row) == COLUMNS for row in rows + single.to_rows())
@@ -346,7 +409,7 @@ FLAWS = ("none", "silent", "clipped", "constant", "nan", "inf", "huge")
 def test_any_input_gives_finite_scores_or_one_clear_error(
     tiny: AudioTagger, rate: int, length: int, channels: int, dtype: str, flaw: str, layout: str, windows: bool
 ) -> None:
-    length = min(length, 3 * max(rate, 1))  # the network hears 3 s at most: time is short
+    length = min(length, 3 * max(rate, 1))  # 3 s at most, to be quick
     shape = (length, channels) if channels else (length,)
     sound = np.random.default_rng(length).uniform(-1, 1, shape)
     sound = {"silent": 0 * sound, "clipped": np.sign(sound), "constant": 0 * sound + 0.7, "huge": 1e30 * sound}.get(flaw, sound)
@@ -356,10 +419,10 @@ def test_any_input_gives_finite_scores_or_one_clear_error(
         samples.flat[samples.size // 2] = float(flaw)
     samples = samples.T if layout == "channels first" else torch.from_numpy(samples) if layout == "torch" else samples
     wrong = (flaw in ("nan", "inf", "huge") and dtype[0] == "f") or dtype in ("int64", "complex64") or rate < 1 or length == 0
-    ambiguous = channels == length != 1
+    refused = min(channels, length) > 2 or channels == length == 2
     try:
         if windows:
-            scores = tiny.tag_windows(samples, 0.7, 0.5, sample_rate=rate).scores
+            scores = tiny.tag_windows(samples, rate, window=0.7, hop=0.5).scores
             assert scores.ndim == 2 and scores.shape[1] == 527
         else:
             tags = tiny.tag(samples, rate, top_k=600)
@@ -367,15 +430,15 @@ def test_any_input_gives_finite_scores_or_one_clear_error(
             assert scores.shape == (527,)
     except ValueError as error:
         assert str(error) and "\n" not in str(error)
-        assert wrong or ambiguous or "shorter than one sample" in str(error), error
+        assert wrong or refused or "shorter than one sample" in str(error), error
     else:
-        assert not (wrong or ambiguous)
+        assert not (wrong or refused)
         assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
 
 
 def test_a_stream_that_ended_takes_no_more(loudness: AudioTagger) -> None:
     stream = StreamTagger(loudness, 32000, window=1, hop=1)
-    stream.feed(bytes(100))
+    stream.feed(bytes(101))  # and half a frame
     stream.finish()
     for again in (lambda: stream.feed(bytes(100)), stream.finish):
         with pytest.raises(ValueError):
@@ -385,12 +448,59 @@ def test_a_stream_that_ended_takes_no_more(loudness: AudioTagger) -> None:
 @pytest.mark.parametrize(("rate", "channels"), [(0, 1), (2**31, 1), (32000, 0), (32000, 10**12)])
 def test_impossible_streams_are_refused(rate: int, channels: int, loudness: AudioTagger) -> None:
     with pytest.raises(ValueError):
-        StreamTagger(loudness, rate, channels)
+        StreamTagger(loudness, rate, channels=channels)
 
 
 def test_a_device_that_does_not_exist(tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         AudioTagger(tiny_checkpoint, device="nowhere")
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_tagger_can_be_pickled(bundled: AudioTagger, tiny: AudioTagger, backend: str) -> None:
+    tagger = bundled if backend == "onnx" else tiny
+    again = pickle.loads(pickle.dumps(tagger))
+    np.testing.assert_allclose(again.scores(NOISE, 32000), tagger.scores(NOISE, 32000), atol=1e-6)
+
+
+def test_a_gpu_computes_where_there_is_one(tiny_checkpoint: Path) -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert AudioTagger(tiny_checkpoint).backend.device.type == expected
+
+
+def test_scores_of_all_classes(tiny: AudioTagger) -> None:
+    scores, tags = tiny.scores(NOISE, 32000), tiny.tag(NOISE, 32000, top_k=None)
+    assert scores.shape == (527,) and scores.dtype == np.float32 and len(tags) == 527
+    assert all(tags[label] == score for label, score in zip(tiny.labels, scores, strict=True))
+
+
+def test_samples_among_the_files(loudness: AudioTagger, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", NOISE[:800], 8000)
+    sources = [NOISE[:3200], (NOISE[:1600], 16000), tmp_path / "x.wav", (torch.from_numpy(NOISE[:800]), 8000.0)]
+    found = list(loudness.tag_files(sources, 32000))
+    assert [result.end for result in found] == [0.1] * 4
+    assert [result.source for result in found] == ["array", "array", str(tmp_path / "x.wav"), "array"]
+    assert [row.end for row in loudness.embed_files(sources, 32000, window=0.05, hop=0.05)] == [0.05, 0.1] * 4
+    [failure] = loudness.tag_files([NOISE])
+    assert isinstance(failure, Failure) and "sample_rate" in str(failure.error)
+
+
+def test_one_recording_alone_is_one_recording(loudness: AudioTagger, tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    soundfile.write(path, NOISE[:800], 8000)
+    for alone in (str(path), path, path.read_bytes(), io.BytesIO(path.read_bytes()), (NOISE[:800], 8000)):
+        [tags] = loudness.tag_files(alone)
+        assert tags.end == 0.1
+    assert len(list(loudness.tag_files(NOISE[:800], 8000))) == len(list(loudness.embed_files(str(path)))) == 1
+    with pytest.raises(ValueError, match="list of recordings"):
+        loudness.tag_files(np.zeros((3, 8000)), 8000)
+
+
+def test_a_batch_is_no_recording(loudness: AudioTagger) -> None:
+    batch = np.stack([NOISE[:3200]] * 8)
+    for samples in (batch, batch.T, torch.from_numpy(batch[:3])):
+        with pytest.raises(ValueError, match="one by one"):
+            loudness.tag(samples, 32000)
 
 
 def test_labels_are_names(loudness: AudioTagger) -> None:

@@ -76,7 +76,7 @@ def test_both_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_of_another_file_are_told(tmp_path: Path) -> None:
+def test_rows_of_another_file_are_refused(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "rows.npy", rows(), 3, INFO)
     np.save(tmp_path / "rows.npy", VECTORS[:2])
     with pytest.raises(ValueError, match="2 rows"):
@@ -97,10 +97,10 @@ rows = [Embedding("a", 0.0, 1.0, np.zeros(3000, np.float32)) for _ in range(10)]
 try:
     write_embeddings({str(tmp_path / name)!r}, rows, 3000, {{}})
 except OSError as error:
-    print("told", flush=True)
+    print("refused", flush=True)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert result.stdout == "told\n", result.stderr  # the HDF5 library may crash later, at the end of the process
+    assert result.stdout == "refused\n", result.stderr  # the HDF5 library may crash later, at the end of the process
     assert not list(tmp_path.iterdir())
 
 

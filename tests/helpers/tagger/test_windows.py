@@ -63,7 +63,7 @@ def test_hysteresis_keeps_a_wavering_event() -> None:
     assert len(track(wavering, threshold=0.5, off_threshold=0.5)[0]) == 3
 
 
-def test_first_and_last_windows_speak_for_the_ends() -> None:
+def test_the_first_and_last_cells_reach_the_ends() -> None:
     begun, ended = track([[0.9, 0.1], [0.9, 0.9]], threshold=0.5)
     assert {(event.label, event.start, event.end) for event in ended} == {("a", 0.0, 12.5), ("b", 6.25, 12.5)}
     np.testing.assert_array_equal(cell_edges(np.array([0, 2.5]), np.array([10, 12.5])), [0, 6.25, 12.5])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import json
 import logging
 import os
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from helpers.training import tracking
-from helpers.training.run import Run, experiment_folder, parse_arguments
+from helpers.training.run import STATE, Run, experiment_folder, parse_arguments
 from models import checkpoints
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,14 +67,61 @@ def test_an_error_is_in_the_log() -> None:
     assert not any(handler.__class__ is logging.FileHandler for handler in logging.getLogger().handlers)
 
 
-def test_a_run_that_fails_before_it_trains_leaves_nothing() -> None:
-    with pytest.raises(ValueError), start():
-        raise ValueError("a wrong option")
+def test_a_mistake_in_the_options_leaves_no_folder() -> None:
+    with pytest.raises(UserError), start():
+        raise UserError("a wrong option")
     assert not Path("runs").exists()
-    with pytest.raises(ValueError), start() as run:
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_crash_before_the_first_checkpoint_leaves_its_log(opened: bool) -> None:
+    with pytest.raises(RuntimeError), start() as run:
+        logging.getLogger("helpers.anything").warning("building the model")
+        if opened:
+            run.open()
+        raise RuntimeError("out of memory")
+    log = Path("runs/test/log.txt").read_text()
+    assert "building the model" in log and "RuntimeError: out of memory" in log
+    assert parse_arguments(parser(), ["--resume", "runs/test"]).experiment_name == "test"
+
+
+@pytest.mark.parametrize("error", [UserError, RuntimeError])
+def test_a_run_that_fails_removes_no_files_of_others(error: type[Exception]) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years of work")
+    Path("mine/.thesis.txt.part").write_text("and more")
+    args = parse_arguments(parser(), [])
+    for _ in range(2):  # the second time in a folder that holds a run's description
+        with pytest.raises(error), Run(args, Path("mine")) as run:
+            run.open()
+            raise error("out of memory")
+        assert Path("mine/thesis.txt").read_text() == "years of work" and Path("mine/.thesis.txt.part").exists()
+        assert "out of memory" in Path("mine/log.txt").read_text()
+
+
+def test_a_folder_in_which_nothing_can_be_written_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, write: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("models.files.write_atomically", full)
+    with pytest.raises(OSError), start() as run:
         run.open()
-        raise ValueError("out of memory")
-    assert not run.folder.exists()
+    assert not list(Path("runs").iterdir())
+    Path("runs/test").mkdir()
+    with pytest.raises(OSError), Run(parse_arguments(parser(), []), Path("runs/test")) as run:
+        run.open()
+    assert Path("runs/test").is_dir()
+
+
+def test_a_run_resumes_with_the_same_inputs_alone() -> None:
+    with start() as run:
+        run.require_same("clips", "abc", "--clips")
+        run.open()
+        run.save(get_model(width_mult=0.1), 0, {}, dict.fromkeys(STATE, 0) | {"progress": {"epoch": 1}})
+    run = start("--resume", "runs/test")
+    run.require_same("clips", "abc", "--clips")
+    with pytest.raises(UserError, match="--clips"):
+        run.require_same("clips", "abd", "--clips")
 
 
 def test_a_resumed_run_takes_over_its_options() -> None:
@@ -85,15 +134,15 @@ def test_a_resumed_run_takes_over_its_options() -> None:
         parse_arguments(parser(), ["--resume", "runs/test", "--max_lr", "0.2"])
 
 
-def test_an_experiment_that_goes_on_keeps_what_was_changed_last() -> None:
+def test_a_resumed_experiment_keeps_what_was_changed_last() -> None:
     folder = experiment_folder(parse_arguments(parser(), ["--dataset_dir", "here"]))
-    for argv in (["--dataset_dir", "moved"], []):  # the second time it is not said again
+    for argv in (["--dataset_dir", "moved"], []):  # the second time it is not given
         args = parse_arguments(parser(), ["--resume", str(folder), *argv])
         assert args.dataset_dir == Path("moved")
         assert experiment_folder(args) == folder
 
 
-def test_what_cannot_be_resumed_is_said() -> None:
+def test_what_cannot_be_resumed_is_refused() -> None:
     with pytest.raises(FileNotFoundError):
         start("--resume", "runs/none")
     Path("runs/other").mkdir(parents=True)

@@ -4,7 +4,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomS
 
 from datasets.audio import AudioError
 from helpers.seeding import derive_seed
-from helpers.training.sampling import Draw, SeededClips, TrainingBatches
+from helpers.training.sampling import ClipDraw, SeededClips, TrainingBatches
 
 
 class Noise(Dataset):
@@ -19,7 +19,7 @@ def batches(**options) -> TrainingBatches:
     return TrainingBatches(RandomSampler(range(40)), 8, **({"seed": 3} | options))
 
 
-def drawn(epoch: int = 0, step: int = 0, **options) -> list[list[Draw]]:
+def drawn(epoch: int = 0, step: int = 0, **options) -> list[list[ClipDraw]]:
     sampler = batches(**options)
     sampler.start(epoch, step)
     return list(sampler)
@@ -55,7 +55,7 @@ def test_the_forward_pass_has_the_randomness_of_its_part_whatever_process_it_is_
     def forward(step: int, number: int, **options) -> float:
         sampler = batches(**options)
         sampler.start(1)
-        sampler.seed_part(step, number)
+        sampler.seed_micro_batch(step, number)
         return torch.rand(()).item()
 
     assert forward(3, 1, accumulate=2) == forward(3, 0, world_size=2, rank=1)
@@ -68,10 +68,10 @@ def test_augmentation_does_not_depend_on_the_workers_and_leaves_torchs_state_alo
         return torch.cat(list(DataLoader(SeededClips(Noise()), batch_sampler=batches(), num_workers=num_workers)))
 
     state = torch.random.get_rng_state()
-    SeededClips(Noise())[Draw(0, 1)]
+    SeededClips(Noise())[ClipDraw(0, 1)]
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(loaded(0), loaded(workers))
-    assert not torch.equal(SeededClips(Noise())[Draw(0, 1)], SeededClips(Noise())[Draw(0, 2)])
+    assert not torch.equal(SeededClips(Noise())[ClipDraw(0, 1)], SeededClips(Noise())[ClipDraw(0, 2)])
 
 
 def test_weighted_sampling_without_replacement_follows_its_weights() -> None:
@@ -113,7 +113,7 @@ class Partly(Noise):
 
 def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(caplog: pytest.LogCaptureFixture) -> None:
     clips = SeededClips(Partly())
-    first, again, other = (clips[Draw(7, seed)] for seed in (1, 1, 2))
+    first, again, other = (clips[ClipDraw(7, seed)] for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first[0] % 2 == 0 and "clip 7" in caplog.text
 
@@ -121,7 +121,7 @@ def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(caplog: pyte
 def test_when_nothing_can_be_decoded_that_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Noise, "__getitem__", lambda self, index: Partly()[1])
     with pytest.raises(AudioError):
-        SeededClips(Noise())[Draw(0, 0)]
+        SeededClips(Noise())[ClipDraw(0, 0)]
 
 
 def test_seeds_differ() -> None:

@@ -1,22 +1,12 @@
-"""What the data sets on disk have in common: how their folder is found, and tables whose columns are checked."""
+"""CSV and TSV files with a header: reading them checks their columns, writing them is all or nothing."""
 
 import csv
-import os
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from models.errors import UserError
-
-
-def find_dir(dataset_dir: str | Path | None, variable: str, default: Path, advice: str) -> Path:
-    """Folder of a data set: `dataset_dir`, else the environment variable, else `default`.
-
-    Raises FileNotFoundError, with the advice, when it is not a folder.
-    """
-    folder = Path(dataset_dir or os.environ.get(variable) or default).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"folder {folder} not found; pass --dataset_dir, set {variable}, or {advice}")
-    return folder
+from models.files import write_atomically
 
 
 def read_table(
@@ -46,3 +36,10 @@ def read_table(
         except (ValueError, csv.Error) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
     return rows
+
+
+def write_table(path: str | Path, rows: Iterable[Sequence[object]], *, delimiter: str = ",") -> None:
+    """Write rows, the first of them the header, as UTF-8; the file appears when it is complete."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    write_atomically(Path(path), lambda file: file.write(text.getvalue().encode()))

@@ -1,25 +1,10 @@
-"""datasets.layout: folders by option, variable or default, and tables that are checked."""
+"""datasets.csv_table: columns and rows are checked, and what is written can be read."""
 
 from __future__ import annotations
 
 import pytest
 
-from datasets.layout import find_dir, read_table
-
-
-def test_option_before_variable_before_default(tmp_path, monkeypatch):
-    for name in ("option", "variable", "default"):
-        (tmp_path / name).mkdir()
-    monkeypatch.delenv("SOME_DIR", raising=False)
-    default = tmp_path / "default"
-    assert find_dir(None, "SOME_DIR", default, "") == default
-    monkeypatch.setenv("SOME_DIR", str(tmp_path / "variable"))
-    assert find_dir(None, "SOME_DIR", default, "") == tmp_path / "variable"
-    assert find_dir(str(tmp_path / "option"), "SOME_DIR", default, "") == tmp_path / "option"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_dir("~/option", "SOME_DIR", default, "") == tmp_path / "option"
-    with pytest.raises(FileNotFoundError, match="nowhere not found; pass --dataset_dir, set SOME_DIR, or build one"):
-        find_dir(tmp_path / "nowhere", "SOME_DIR", default, "build one")
+from datasets.csv_table import read_table, write_table
 
 
 def test_tables(tmp_path):
@@ -52,3 +37,12 @@ def test_missing_tables_come_with_advice(tmp_path):
         read_table(tmp_path / "a.csv", ("a",), advice="build it")
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path, ("a",))
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "new" / "a.tsv"
+    write_table(path, [("name", "text"), (1, 'tab\t and "quote"'), ("ü", "")], delimiter="\t")
+    assert path.read_bytes().count(b"\n") == 3 and [path.name for path in path.parent.iterdir()] == ["a.tsv"]
+    assert read_table(path, ("name", "text"), delimiter="\t") == [
+        {"name": "1", "text": 'tab\t and "quote"'}, {"name": "ü", "text": ""},
+    ]  # fmt: skip

@@ -1,0 +1,87 @@
+"""Debian packages: fetching them, and reading the files that are needed from them without unpacking them to the disk."""
+
+import io
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from datasets.prepare.opensounds.tables import Package, rule_for
+from models.errors import UserError
+
+AUDIO_SUFFIXES = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".aif", ".aiff")
+
+
+class PackageError(UserError):
+    """A package or a program did not give what was asked of it; the message is one line."""
+
+
+def run_tool(*command: str | Path, cwd: str | None = None) -> str:
+    """Run a program and return its standard output; PackageError with its last complaint if it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        complaint = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise PackageError(f"{command[0]} failed with exit code {done.returncode}: {complaint}")
+    return done.stdout
+
+
+def fetch_deb(name: str, debs_dir: Path) -> Path:
+    """The package file in `debs_dir`, downloaded with apt-get if it is not there yet."""
+    cached = sorted(debs_dir.glob(f"{name}_*.deb"))
+    if not cached:
+        with tempfile.TemporaryDirectory(dir=debs_dir, prefix=".download_") as folder:
+            run_tool("apt-get", "-q", "download", name, cwd=folder)
+            cached = [file.rename(debs_dir / file.name) for file in Path(folder).glob("*.deb")]
+    return cached[-1]
+
+
+def version_of(package: Package, deb: Path | None) -> str:
+    """Version of a package file or of the installed synthesizer; '1' for computed signals."""
+    if deb:
+        return run_tool("dpkg-deb", "-f", deb, "Version").strip()
+    return "1" if package.reader == "signals" else run_tool("dpkg-query", "-W", "-f=${Version}", package.name)
+
+
+def copyright_path(package: Package) -> str:
+    """Path of the copyright file in a Debian package."""
+    return f"usr/share/doc/{package.name}/copyright"
+
+
+def is_needed(path: str, package: Package) -> bool:
+    """Whether a file of a package must be read: its copyright file, and what its reader uses."""
+    if package.reader == "files":
+        used = path.lower().endswith(AUDIO_SUFFIXES) and rule_for(path, package.name) is not None
+    else:
+        used = path.lower().endswith({"zip": ".pk3", "soundfont": ".sf2"}[package.reader])
+    return used or path == copyright_path(package)
+
+
+def read_deb(package: Package, deb: Path) -> dict[str, bytes]:
+    """The needed regular files of a package by path; nothing is unpacked to disk."""
+    command = ["dpkg-deb", "--fsys-tarfile", deb]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacking:
+        files = {}
+        try:
+            with tarfile.open(fileobj=unpacking.stdout, mode="r|") as members:
+                for member in members:
+                    path = member.name.removeprefix("./")
+                    if member.isfile() and is_needed(path, package):
+                        files[path] = members.extractfile(member).read()
+            unpacking.stdout.read()  # padding; dpkg-deb fails when nobody reads it
+        except tarfile.TarError as error:
+            raise PackageError(f"{deb} cannot be read ({error}); remove it and run again") from error
+    if unpacking.returncode:
+        raise PackageError(f"{deb} cannot be read (dpkg-deb: {unpacking.returncode}); remove it and run again")
+    return files
+
+
+def unzip(package: Package, archives: dict[str, bytes]) -> dict[str, bytes]:
+    """The labelled audio files in zip archives, by path; read in memory, so no path leads anywhere."""
+    files = {}
+    for _, archive in sorted(archives.items()):
+        with zipfile.ZipFile(io.BytesIO(archive)) as members:
+            for path in members.namelist():
+                if path.lower().endswith(AUDIO_SUFFIXES) and rule_for(path, package.name):
+                    files[path] = members.read(path)
+    return files
