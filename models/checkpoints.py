@@ -11,7 +11,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +86,23 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
     With another `num_classes` the last layer (mlp) or the head (other heads) is re-initialised, which is logged, and the labels are
     dropped; 0 removes the head.
     """
+    if num_classes and num_classes != checkpoint.arch.num_classes:
+        # Drawn as a fresh network is, so that a seed stands for the same new layer whatever the checkpoint is.
+        model = MobileNetV3(replace(checkpoint.arch, num_classes=num_classes), checkpoint.mel, clip_seconds=checkpoint.clip_seconds)
+        kept = {key: tensor for key, tensor in checkpoint.state.items() if not key.startswith(model.last_layer)}
+        state = model.state_dict()
+        model.load_state_dict(state | kept)
+        logger.warning(
+            "%s: %d instead of %d classes, so %s are re-initialised",
+            checkpoint.name, num_classes, checkpoint.arch.num_classes, ", ".join(sorted(state.keys() - kept.keys())),
+        )  # fmt: skip
+        return model
     with torch.device("meta"):
         model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels, checkpoint.single_label, checkpoint.clip_seconds)
     state = {key: _stored_as(expected, checkpoint.state[key].detach(), copy) for key, expected in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
-    if num_classes not in (None, checkpoint.arch.num_classes):
-        model.reset_classifier(num_classes)
-        if num_classes:
-            logger.warning(
-                "%s: %d instead of %d classes, so %s are re-initialised",
-                checkpoint.name,
-                num_classes,
-                checkpoint.arch.num_classes,
-                ", ".join(sorted(key for key in model.state_dict() if key.startswith(model.last_layer))),
-            )
+    if num_classes == 0:
+        model.reset_classifier(0)
     return model
 
 

@@ -42,7 +42,7 @@ class Run:
     """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own.
 
     A context: `fit` opens the folder once everything before training has succeeded; leaving closes it. An exception other than a
-    user's mistake opens it too, so that there is a log of the crash. Nothing that is in the folder is ever removed.
+    user's mistake opens it too, so that there is a log of the crash. Files of others in the folder are never touched.
 
     Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
     names; or `folder`, where a run that is there already resumes. Of several ranks only the main one writes. Every file but the
@@ -115,7 +115,7 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
         is_crash = isinstance(error, Exception) and not isinstance(error, (UserError, OSError))
         if self._log_file is None and is_crash and distributed.is_main():
-            with contextlib.suppress(OSError):  # which must not hide the error itself
+            with contextlib.suppress(OSError, UserError):  # which must not hide the error itself
                 self._open_folder()
         logging.getLogger().removeHandler(self._early_records)
         if self._log_file is None:

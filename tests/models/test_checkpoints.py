@@ -455,3 +455,12 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pyte
         checkpoints.save(path, get_model(width_mult=0.1))
     assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_new_last_layer_is_the_one_that_a_fresh_network_of_the_same_seed_has(tiny_checkpoint: Path) -> None:
+    torch.manual_seed(3)
+    fresh = get_model(5, width_mult=0.1)
+    torch.manual_seed(3)
+    tuned = get_model(5, tiny_checkpoint)
+    assert torch.equal(fresh.classifier[5].weight, tuned.classifier[5].weight)
+    assert not torch.equal(fresh.features[0][0].weight, tuned.features[0][0].weight)
