@@ -63,7 +63,7 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     entry = PRETRAINED[name]
 
     def check(path: Path) -> None:
-        _check_state(read_checkpoint_file(path, checksums=True), entry.arch, name)
+        _check_state(read_checkpoint_file(path, mmap=True, checksums=True), entry.arch, name)
 
     path = assets.fetch(entry.asset, check)
     state = read_checkpoint_file(path, mmap=True)

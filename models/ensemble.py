@@ -22,8 +22,8 @@ class EnsembleModel(nn.Module):
 
     def __init__(self, members: Sequence[WaveformModel]) -> None:
         super().__init__()
-        if not members:
-            raise UserError("an ensemble needs at least one member")
+        if not members or not all(member.num_classes for member in members):
+            raise UserError("an ensemble needs at least one member, and classes in each: it is the mean of their logits")
         for property_name in ("sample_rate", "num_classes", "labels", "single_label"):
             values = {getattr(member, property_name) for member in members} - {None}  # released models have no labels
             if len(values) > 1:

@@ -17,9 +17,9 @@ from models import checkpoints
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "resources" / "recordings"
 RATE = 8000
-FRONT_END = ("--sample_rate", RATE, "--n_mels", 64, "--hop_size", 400, "--win_length", 400, "--n_fft", 512)
+FRONT_END = ("--sample_rate", RATE, "--n_mels", 64, "--hop_size", 800, "--win_length", 800, "--n_fft", 1024)
 ALWAYS = ("--wandb", "disabled", "--num_workers", 0)
-TINY = ("--model_width", 0.1, *FRONT_END, "--n_mels", 32, "--hop_size", 800, "--n_epochs", 1)  # random weights
+TINY = ("--model_width", 0.1, *FRONT_END, "--n_mels", 32, "--n_epochs", 1)  # random weights
 SCHEDULE = ("--warm_up_len", 0, "--ramp_down_start", 0, "--ramp_down_len", 4)
 
 

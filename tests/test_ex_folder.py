@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import ex_folder
 import inference
 from models import checkpoints
-from tests.finetuning import ALWAYS, RATE, SCHEDULE, TINY, assert_same_run, piece, run, scores, tone, write, write_table
+from tests.finetuning import ALWAYS, RATE, TINY, piece, run, scores, tone, write, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -173,12 +172,3 @@ def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(ex_folder, *OWN)
     assert end.value.code == 2 and "DATA" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_run_resumes_with_a_moved_folder(folder_dir: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(folder_dir, tmp_path / "moved"))
-    whole = ("--experiment_name", "whole", "--n_epochs", 2)
-    for argv in ((*OWN, *SCHEDULE, *whole), (*OWN, *SCHEDULE)):
-        run(ex_folder, folder_dir, *ALWAYS, *argv)
-    run(ex_folder, moved, "--resume", "runs/folder", "--n_epochs", 2)
-    assert_same_run(Path("runs/whole"), Path("runs/folder"))

@@ -59,7 +59,7 @@ def test_digits_are_learned_evaluated_and_start_an_audio_training(
     digits: Path, tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    images = choose(digits, tmp_path / "images", train=60, val=20)
+    images = choose(digits, tmp_path / "images", train=40, val=20)
     assert run(images, *TINY, "--n_epochs", 6, "--randaugment", 0, "--mixup_alpha", 0) == 0
     last = checkpoints.load("runs/imagenet/last.pt")
     assert last.labels == tuple("013467") and last.single_label

@@ -1,59 +1,71 @@
-"""Training processes killed for good, at any moment, and resumed: the weights are those of a run without interruption."""
+"""Training processes killed at any moment and resumed: the weights are those of a run without interruption."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
+import ex_audioset
 from models import checkpoints
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAIN = (
     "--train", "--kd_lambda", "1", "--clip_seconds", "0.5", "--num_workers", "1", "--batch_size", "8", "--n_epochs", "2",
-    "--model_width", "0.1", "--roll", "--wavmix", "--freqm", "8", "--wandb", "disabled", "--save_minutes", "0",
+    "--model_width", "0.1", "--n_mels", "32", "--roll", "--wavmix", "--freqm", "8", "--wandb", "disabled", "--save_minutes", "0",
 )  # fmt: skip
-KILLED_WHILE_SAVING = """
-import os, signal, sys
-import torch
-import ex_audioset
-saved = 0
-def save(content, file, really_save=torch.save):
-    global saved
-    saved += 1
-    really_save(content, file)
-    if saved == int(sys.argv[1]):
-        file.truncate(file.tell() // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-torch.save = save
-ex_audioset.main(sys.argv[2:])
-"""
 
 
-def start(*argv: object, cwd: Path, code: tuple[str, ...] = (str(ROOT / "ex_audioset.py"),)) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def killed_while_saving(number: int, argv: Sequence[object], folder: Path) -> None:
+    """Train in a process of its own that kills itself when half of its `number`-th file is written."""
+
+    def train() -> None:
+        saved = 0
+
+        def save(content: object, file: BinaryIO, really_save: Callable = torch.save) -> None:
+            nonlocal saved
+            saved += 1
+            really_save(content, file)
+            if saved == number:
+                file.truncate(file.tell() // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.chdir(folder)
+        torch.save = save
+        ex_audioset.main([*map(str, argv)])
+
+    process = multiprocessing.get_context("fork").Process(target=train)
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def start(*argv: object, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, *code, *map(str, argv)], cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, ex_audioset.__file__, *map(str, argv)], cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen, returncode: int = 0) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == returncode, errors.decode()
+def finish(*argv: object, cwd: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        assert ex_audioset.main([*map(str, argv)]) == 0
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_audioset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run without interruption: 2 epochs of 4 steps."""
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(*TRAIN, "--dataset_dir", tiny_audioset, cwd=folder))
+    finish(*TRAIN, "--dataset_dir", tiny_audioset, cwd=folder)
     return folder / "runs/audioset"
 
 
@@ -71,10 +83,9 @@ def assert_same_run(first: Path, second: Path) -> None:
 @pytest.mark.parametrize("number", [4, 7])
 def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
     """The fourth or seventh file is half written: best.pt after the first epoch, or last.pt within the second."""
-    process = start(number, *TRAIN, "--dataset_dir", tiny_audioset, cwd=tmp_path, code=("-c", KILLED_WHILE_SAVING))
-    finish(process, -signal.SIGKILL)
+    killed_while_saving(number, (*TRAIN, "--dataset_dir", tiny_audioset), tmp_path)
     assert list((tmp_path / "runs/audioset").glob(".*.part"))
-    finish(start("--train", "--resume", "runs/audioset", cwd=tmp_path))
+    finish("--train", "--resume", "runs/audioset", cwd=tmp_path)
     assert_same_run(whole, tmp_path / "runs/audioset")
 
 
@@ -93,5 +104,5 @@ def test_killed_again_and_again(whole: Path, tiny_audioset: Path, tmp_path: Path
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         argv = ("--train", "--resume", "runs/audioset")
-    finish(start(*argv, cwd=tmp_path))
+    finish(*argv, cwd=tmp_path)
     assert_same_run(whole, folder)

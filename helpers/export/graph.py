@@ -33,6 +33,8 @@ def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False) -> o
             f"{name} has squeeze-and-excitation over time (se_dims={network.arch.se_dims!r}), so it takes clips of one length, "
             f"{network.arch.input_dim_t} frames; only networks that take any length can be exported"
         )
+    if not network.arch.num_classes:
+        raise UserError(f"{name} has no classes; only networks that give scores can be exported")
     if broken := [key for key, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
         raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
     graph = Graph()

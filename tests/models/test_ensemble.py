@@ -129,11 +129,12 @@ def test_ensemble_answers_for_its_members():
     "make",
     [
         lambda: [],
+        lambda: [member(0), member(0, width_mult=0.3)],
         lambda: [member(5), member(6)],
         lambda: [member(), member(mel=MelConfig(sample_rate=16000))],
         lambda: [member(2, labels=("a", "b")), member(2, labels=("b", "a"))],
     ],
-    ids=["no member", "class count", "sample rate", "label order"],
+    ids=["no member", "no classes", "class count", "sample rate", "label order"],
 )
 def test_members_that_disagree_are_refused(make):
     with pytest.raises(ValueError):

@@ -226,6 +226,11 @@ def test_int8_of_the_network_only(tiny_checkpoint: Path, tmp_path: Path) -> None
     assert scores.shape == (3, 527)
 
 
+def test_a_network_without_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="headless has no classes"):
+        to_onnx(MobileNetV3(replace(SMALL, num_classes=0)), "headless")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path, failing_message: Callable[..., str]) -> None:
     made = network()

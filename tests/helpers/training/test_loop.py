@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -249,10 +250,27 @@ class Killed(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[WaveformModel, Path]]:
+    """Train three epochs, once, with an average or without; return the model and the run's folder."""
+
+    @cache
+    def run(options: Callable[[], dict]) -> tuple[WaveformModel, Path]:
+        place = tmp_path_factory.mktemp("whole")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            model, _, folder = train([0.1, 0.3, 0.2], **options())
+        return model, place / folder
+
+    return run
+
+
 @pytest.mark.parametrize(("steps_done", "options"), [(1, dict), (2, dict), (3, dict), (5, dict), (2, averaging), (5, averaging)])
-def test_an_interrupted_run_resumes_to_the_same_weights(steps_done: int, options: Callable[[], dict]) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    steps_done: int, options: Callable[[], dict], uninterrupted: Callable[..., tuple[WaveformModel, Path]]
+) -> None:
     """Killed in the middle of an epoch, at its end, and before an epoch's end saved anything; with an average and without."""
-    whole, _, whole_folder = train([0.1, 0.3, 0.2], **options())
+    whole, whole_folder = uninterrupted(options)
     done = 0
 
     def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
