@@ -79,21 +79,23 @@ def count_macs(model: nn.Module, input_shape: Sequence[int] | None = None) -> Co
             LayerCall(prefix + call.name, call.layer, call.input_shape, call.output_shape)
             for call in trace(network, shape, COUNTED_LAYERS)
         ]
-    layers = tuple(
-        LayerCount(
-            call.name,
-            type(call.layer).__name__,
-            call.input_shape,
-            call.output_shape,
-            sum(parameter.numel() for parameter in call.layer.parameters()),
-            _layer_macs(call),
-        )
-        for call in calls
-    )
     counted = {id(call.layer) for call in calls}
     rest = (module for module in model.modules() if id(module) not in counted and not isinstance(module, CONTAINERS))
     uncounted = Counter(type(module).__name__ for module in rest)
-    return ComplexityReport(layers, sum(parameter.numel() for parameter in model.parameters()), dict(uncounted))
+    return ComplexityReport(count_layers(calls), parameter_count(model), dict(uncounted))
+
+
+def count_layers(calls: Sequence[LayerCall]) -> tuple[LayerCount, ...]:
+    """Return a row for each call of a counted layer."""
+    rows = []
+    for call in calls:
+        kind, params = type(call.layer).__name__, parameter_count(call.layer)
+        rows.append(LayerCount(call.name, kind, call.input_shape, call.output_shape, params, _layer_macs(call)))
+    return tuple(rows)
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def trace(model: nn.Module, input_shape: Sequence[int], layer_types: tuple[type[nn.Module], ...]) -> list[LayerCall]:

@@ -3,7 +3,7 @@
 The events are the allocator's own (`torch.profiler` with `profile_memory`), not the size of the process, which keeps freed memory.
 They cover the tensors that operations return and those inside an operation: workspaces, copies in another layout, oneDNN's too,
 and in float16 the float32 copy that a mean makes. What kernels allocate inside depends on the processor: with float16 instructions
-(AVX512-FP16, AMX) oneDNN's matrix product has a workspace. The events do not cover the weights, which are there before, and the
+(AVX512-FP16) oneDNN's matrix product has a workspace. The events do not cover the weights, which are there before, and the
 panels that the library of matrix products packs.
 """
 

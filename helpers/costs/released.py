@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from helpers.costs.activation_memory import peak_memory
-from helpers.costs.macs import count_macs, meta_network, spectrogram_shape, trace
+from helpers.costs.macs import COUNTED_LAYERS, count_layers, meta_network, parameter_count, spectrogram_shape, trace
 from helpers.costs.receptive_field import receptive_field
 from models.config import Arch, MelConfig
 from models.registry import ENSEMBLE, ENSEMBLE_MAP, PRETRAINED
@@ -68,16 +68,16 @@ class PublishedModel:
 def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
     """Compute the costs of a model; no weights are needed."""
     network = meta_network(arch, mel)
-    report = count_macs(network)
-    calls = trace(network, spectrogram_shape(network), (nn.Conv2d,))
+    calls = trace(network, spectrogram_shape(network), COUNTED_LAYERS)
+    convolutions = [call for call in calls if isinstance(call.layer, nn.Conv2d)]
     return ModelCosts(
         name,
-        report.params,
-        report.macs,
+        parameter_count(network),
+        sum(layer.macs for layer in count_layers(calls)),
         network.embedding_size,
         receptive_field(network).frames,
-        peak_memory(network, calls=calls).peak_kb,
-        peak_memory(network, memory_efficient=True, calls=calls).peak_kb,
+        peak_memory(network, calls=convolutions).peak_kb,
+        peak_memory(network, memory_efficient=True, calls=convolutions).peak_kb,
         published_map,
     )
 
