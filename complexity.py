@@ -93,7 +93,7 @@ def layer_rows(report: ComplexityReport) -> list[dict[str, object]]:
 
 
 def print_all(style: str) -> None:
-    """Print a row for each released model, and the published ensemble: as it is, and as the sum of its members' rounded figures."""
+    """Print a row for each released model, and the published ensemble: exactly, and as the sum of its members' rounded figures."""
     costs, ensemble = released_costs()
     if style == "csv":
         print(table([row.exact() for row in (*costs, ensemble)], style))

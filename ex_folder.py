@@ -1,4 +1,4 @@
-"""Fine-tune on your own recordings: a folder with one folder a class, or a CSV of paths and labels.
+"""Fine-tune on your own recordings: a folder with one folder per class, or a CSV of paths and labels.
 
 python ex_folder.py recordings
 python ex_folder.py recordings --csv labels.csv --pretrained_name mn40_as_ext --cuda
@@ -29,7 +29,7 @@ from helpers.training.finetuning import (
 )
 from helpers.training.objectives import CLASSIFICATION, TAGGING
 
-CLIPS_TO_SEE = 8000  # in a training, by way of more epochs for fewer clips
+CLIPS_TO_SEE = 8000  # in a training: fewer clips get more epochs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset_dir", metavar="DATA", nargs="?", type=cli.absolute_path, help="folder of the recordings")
     parser.add_argument("--csv", type=cli.absolute_path, help="table of path, labels (separated by ;), maybe split or fold, group")
     parser.add_argument("--fold", help="value of the fold column to validate on (the first)")
-    parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, where no column says")
+    parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, if no column assigns it")
     parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")
     parser.add_argument("--variable_eval_length", action="store_true", help="validate and test on whole clips")
     parser.add_argument("--from_scratch", action="store_true", help="start from random weights instead of --pretrained_name")

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="wav, flac, ogg or mp3 files of any rate, length and channel count; folders and patterns of them; -: standard input",
     )
-    sources.add_argument("--stream", action="store_true", help="read raw 16-bit little-endian PCM from standard input without end")
+    sources.add_argument("--stream", action="store_true", help="read raw 16-bit little-endian PCM from standard input")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
     parser.add_argument("--batch_size", type=cli.positive_int, default=8, help="windows or recordings to compute at once")
     parser.add_argument(
@@ -81,9 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"compute recordings of more than {WINDOW_SECONDS:g} s in one piece, as published, not as the mean of windows",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="what computes; onnx (CPU) starts without PyTorch")
+    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="inference backend; onnx (CPU) starts without PyTorch")
 
-    group = parser.add_argument_group("what is shown")
+    group = parser.add_argument_group("output")
     group.add_argument("--top_k", type=cli.positive_int, help=f"tags of a recording ({TOP_K}) or of a window ({TOP_K_WINDOW})")
     group.add_argument(
         "--threshold", type=cli.unit_interval, help=f"lowest score shown (0; for an event to begin in a stream {THRESHOLD})"

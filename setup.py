@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the modules of the checkout go into the package `efficientat` with rewritten imports."""
+"""What pyproject.toml cannot express: the modules of the checkout go into the package `efficientat` with rewritten imports."""
 
 from __future__ import annotations
 

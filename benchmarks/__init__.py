@@ -1,1 +1,1 @@
-"""Measurements of speed, each a script that prints ratios measured side by side on one machine."""
+"""Benchmarks: scripts that interleave the runs of several variants on one machine and print their ratios."""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's description, interleaved runs, processes with the memory they took, and bars."""
+"""Shared by the benchmarks: description of the machine, interleaved runs, processes and their memory, bar charts."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def version(package: str) -> str:
 
 
 def machine(*packages: str) -> str:
-    """Describe what a benchmark runs on; the load is that of the minute before: other work."""
+    """Describe the machine; the load is the average over the last minute, and shows other work."""
     versions = [f"{package} {version(package)}" for package in packages]
     parts = [platform.machine(), f"{available_cores()} cores", f"load {os.getloadavg()[0]:.1f}"]
     return ", ".join([*parts, f"Python {platform.python_version()}", *versions])
 
 
 def interleaved(items: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
-    """Yield each item once a round, with the round's number: 0 is to warm up, 1 to `rounds` count.
+    """Yield each item once per round, with the round's number: 0 is the warm-up, 1 to `rounds` are measured.
 
-    Each round has an order of its own: what ran before decides what is in the cache, and how much memory is mapped.
+    The order is random in each round, because the previous run determines what is in the cache and how much memory is mapped.
     """
     shuffle = random.Random(0).shuffle
     for number in range(rounds + 1):
@@ -100,7 +100,7 @@ def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
 
 
 def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path = ROOT) -> ProcessRun:
-    """Run Python with `arguments`; look at its memory every `interval` seconds (0: never).
+    """Run Python with `arguments`; sample its memory every `interval` seconds (0: never).
 
     Raises `ValueError` with the last line of its errors if it fails.
     """

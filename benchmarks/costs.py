@@ -4,8 +4,8 @@
 
 Draws the published mAP on AudioSet against parameters, multiply-accumulates (MACs), peak memory of activations at 16 bits each, and
 the time for the spectrogram of a clip of 10 seconds: of plain eager PyTorch and of the exported network in ONNX Runtime. What our
-models cost is analytic (helpers/costs/), the time is measured here with random weights, all models interleaved; what is known of
-other models, with its sources, is in resources/published_models.tsv.
+models cost is analytic (helpers/costs/). The time is measured here with random weights, all models interleaved. Figures of other
+models, with their sources, are in resources/published_models.tsv.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Return the best of the models that cost the same, each where the first of them stood."""
+    """Return the best of the models of equal cost, at the position of the first of them."""
     best: dict[tuple[object, object], str] = {}
     for name in names:
         entry = PRETRAINED[name]

@@ -1,4 +1,4 @@
-"""Recordings in folders, one after the other as plain PyTorch does it, and by the tagger.
+"""Recordings in folders: a plain PyTorch loop, one file at a time, against the tagger.
 
     python -m benchmarks.folder --audio_path data/klettres --clips 1000 --figure folder.png
 
@@ -52,11 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--audio_path", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders with recordings in any depth"
     )
-    parser.add_argument("--clips", type=cli.positive_int, default=1000, help="recordings to take, at most")
+    parser.add_argument("--clips", type=cli.positive_int, default=1000, help="maximum number of recordings")
     parser.add_argument("--model_name", default="mn04_opensounds", help="a released or bundled name, or the path of a checkpoint")
-    parser.add_argument("--rounds", type=cli.positive_int, default=10, help="groups to cut them into")
+    parser.add_argument("--rounds", type=cli.positive_int, default=10, help="number of groups that they are divided into")
     parser.add_argument("--threads", type=cli.positive_int, default=common.available_cores(), help="threads of the torch variants")
-    parser.add_argument("--seed", type=int, default=0, help="seed of which recordings are taken")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of recordings")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")
     return parser
 
@@ -115,7 +115,7 @@ def cut(paths: Sequence[Path], rounds: int) -> list[Sequence[Path]]:
 
 
 def variants(model_name: str) -> dict[str, Variant]:
-    """What is compared, the plain loop first."""
+    """The variants, the plain loop first."""
     taggers = {backend: AudioTagger(model_name, "cpu", backend, min_seconds=0.0, whole=True) for backend in BACKENDS}
     plain = partial(tag_plainly, load_model(model_name).eval(), taggers["torch"].labels)
     return {PLAIN: plain, **{f"tag_files, {backend}": partial(tag_files, tagger) for backend, tagger in taggers.items()}}

@@ -1,4 +1,4 @@
-"""Speed of everything between the HDF5 file and the network, and of the metrics after it.
+"""Speed of the input pipeline from the HDF5 file to the network, and of the metrics.
 
     python -m benchmarks.input_speed
 
@@ -56,7 +56,7 @@ class Seconds:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--clips", type=cli.positive_int, default=32, help="mp3s to make")
+    parser.add_argument("--clips", type=cli.positive_int, default=32, help="number of mp3s")
     parser.add_argument("--seconds", type=cli.positive_float, default=10.0, help="length of each")
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
     parser.add_argument("--rounds", type=cli.positive_int, default=5, help="timed runs of each variant")
@@ -132,7 +132,7 @@ def ratio(times: Sequence[Seconds], others: Sequence[Seconds], clock: str) -> fl
 
 
 def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callable[[], None]]:
-    """What happens to a clip on its way, each over all clips of the file."""
+    """Stages of loading a clip, each run over all clips of the file."""
     dataset = Mp3Dataset(file.filename, num_classes=NUM_CLASSES, clip_seconds=seconds)
     names, mp3s, targets = file["audio_name"], file["mp3"], file["target"]
     rows = range(len(dataset))
@@ -297,7 +297,7 @@ def print_feeding(times: Mapping[str, Sequence[Seconds]], cores: int) -> None:
 
 
 def evaluation(clips: int, seed: int) -> Callable[[], object]:
-    """The metrics of random scores that have something to do with the targets."""
+    """The metrics of random scores that are correlated with the targets."""
     targets = random_targets(clips, seed)
     scores = np.random.default_rng(seed).standard_normal(targets.shape, np.float32) + targets
     return lambda: tagging_metrics(targets, scores)

@@ -3,7 +3,7 @@
     python -I -S benchmarks/launch.py REPORT INTERVAL COMMAND...
 
 The kernel counts the memory of the process that started a command as the command's own until the command's program is loaded. A
-benchmark may hold much, this process does not. INTERVAL is in seconds, 0 for no samples of the memory on the way. For Linux.
+benchmark may hold a lot of memory, this process does not. INTERVAL is in seconds; 0 takes no memory samples. For Linux.
 """
 
 from __future__ import annotations

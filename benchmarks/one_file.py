@@ -2,7 +2,7 @@
 
     python -m benchmarks.one_file --figure one_file.png
 
-Runs `inference.py` as it is typed, with the backends interleaved, so that other work on the machine slows down both. Figures are
+Runs `inference.py` as a user does, with the backends interleaved, so that other work on the machine slows down both. Figures are
 medians over the rounds, after one that fills the disk cache. Time is that of the whole process, from its start to its end. Memory
 is the peak of its resident set, as `/usr/bin/time -v` reports it (with PyTorch at the end, when its libraries are unloaded). The
 exported model is made before. For Linux.
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_interleaved(model_name: str, audio_path: Path, rounds: int) -> dict[str, list[ProcessRun]]:
-    """Run the command with each backend once a round."""
+    """Run the command with each backend once per round."""
     model_cache.exported(model_name)
     options = ["--model_name", model_name, "--audio_path", audio_path.absolute()]
     runs = {backend: partial(common.run_process, ["inference.py", "--backend", backend, *options]) for backend in BACKENDS}

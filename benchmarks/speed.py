@@ -3,7 +3,7 @@
     python -m benchmarks.speed --figure speed.png
 
 The network's reference is the eager network. The front end's is plain: `torch.stft`, power, and a dense product with a filterbank
-that each call builds again. For each part, number of threads and batch size, a process of its own interleaves the runs of all
+that each call builds again. For each part, number of threads and batch size, a separate process interleaves the runs of all
 variants and of a matrix product that stands for the processor's limit, so that other work on the machine slows down all of them.
 Times and ratios are medians over the rounds. As in use, each run of the front end follows one of an eager network of the first
 width, which leaves other things in the caches and has given memory back. The share of the limit is arithmetic for arithmetic: for
@@ -46,7 +46,7 @@ from models.preprocess import LOG_OFFSET, PRE_EMPHASIS, AugmentMelSTFT, mel_filt
 
 MATRIX = 1536  # rows and columns
 LIMIT = "matrix product"
-PAUSE = 0.02  # seconds after which threads that were left waiting for work have gone to sleep
+PAUSE = 0.02  # seconds after which idle threads have gone to sleep
 TOLERANCE = 1e-3  # of the reference's largest value
 Scores = Callable[[Tensor], tuple[Tensor, Tensor]]  # spectrograms (B, 1, n_mels, frames) -> scores (B, K), embeddings (B, C)
 
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for threads, batch in product(args.threads, args.batch_sizes):
         rows, limits = [], []
         for variants in [partial(front_ends, args.widths[0]), *(partial(networks, width) for width in args.widths)]:
-            # a fresh process each: what others left mapped of memory, and their threads, have no say
+            # a fresh process each, so that mapped memory and threads of earlier runs have no effect
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                 task = process.submit(measure_part, variants, threads, batch, args.clip_seconds, args.rounds, args.seed)
                 more, limit = task.result()
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure_part(
     variants: Callable[[int, Tensor], list[TimedVariant]], threads: int, batch: int, clip_seconds: float, rounds: int, seed: int
 ) -> tuple[list[Row], float]:
-    """Return what was measured of `variants(threads, waveforms)`, and the limit in operations a second."""
+    """Return what was measured of `variants(threads, waveforms)`, and the limit in operations per second."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     matrix = torch.randn(MATRIX, MATRIX)
@@ -231,7 +231,7 @@ def measure(variants: Sequence[TimedVariant], rounds: int) -> dict[TimedVariant,
 
 
 def evaluate(times: Mapping[TimedVariant, Sequence[float]], limit: float) -> list[Row]:
-    """Compare each variant with the first of its part; `limit` is in operations a second."""
+    """Compare each variant with the first of its part; `limit` is in operations per second."""
     rows = []
     reference: dict[str, Sequence[float]] = {}
     for variant, seconds in times.items():

@@ -1,4 +1,4 @@
-"""Embeddings at time stamps: all windows together, next to a loop over windows.
+"""Timestamp embeddings: all windows in batches, against a loop over windows.
 
     python -m benchmarks.timestamps --width 0.4 1 --threads 2
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ratio = median(common.ratios(times["loop"], times["together"]))
         rows.append((width, windows, loop, together, f"{ratio:.1f}", f"{difference:.1e}"))
     header = ("width", "windows", "loop, ms", "together, ms", "times as fast", "difference")
-    common.print_table("milliseconds are of a window", header, rows)
+    common.print_table("milliseconds per window", header, rows)
     return 0
 
 

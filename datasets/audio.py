@@ -22,7 +22,7 @@ from models.errors import UserError
 SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
 SUFFIXES += (".wave", ".aifc", ".snd", ".rf64", ".voc", ".sph")
 
-MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, what MPEG-1, 2 and 2.5 layer 3 know
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, the rates of MPEG-1, 2 and 2.5 layer 3
 
 # libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -236,7 +236,7 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int, *, compression: float = 0
     Variable bit rate: `compression` 0 is the best quality, about 96 kbit/s for full-band mono at 32 kHz, flat to
     14 kHz; towards 1 files shrink. (LAME's constant 128 kbit/s is larger and 0.4 dB quieter, so not used.)
     Decoding gives back the same number of samples. Raises AudioError for no samples, NaN or infinite ones, several
-    channels, or a rate mp3 does not know.
+    channels, or a rate that mp3 does not support.
     """
     if waveform.ndim != 1 or len(waveform) == 0 or not np.isfinite(waveform).all():
         raise AudioError(f"an mp3 needs (samples,) finite values, one or more; got shape {waveform.shape}")

@@ -72,7 +72,7 @@ def class_balanced_weights(dataset: Mp3Dataset) -> torch.Tensor:
 
 
 def balanced_sampler(dataset: Mp3Dataset, epoch_len: int, generator: torch.Generator | None = None) -> WeightedRandomSampler:
-    """Sampler of `epoch_len` different clips an epoch, drawn with `class_balanced_weights`.
+    """Sampler of `epoch_len` different clips per epoch, drawn with `class_balanced_weights`.
 
     `epoch_len` is cut to the number of clips with a label, which is logged.
     """

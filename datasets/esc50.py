@@ -66,7 +66,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     for row in rows:
         name = row["filename"]
         if Path(name).name != name or name in files:
-            raise UserError(f"{path}: {name!r} is there twice, or is no plain file name")
+            raise UserError(f"{path}: {name!r} is listed twice, or is not a plain file name")
         files.add(name)
         if row["fold"] not in folds or row["target"] not in targets:
             raise UserError(f"{path}: {name} has fold {row['fold']} of 1 to 5, target {row['target']} of 0 to {NUM_CLASSES - 1}")

@@ -1,4 +1,4 @@
-"""Anybody's own recordings: a folder with one folder a class, or a CSV of paths and labels.
+"""Your own recordings: a folder with one folder per class, or a CSV of paths and labels.
 
 Whatever cannot be used is found before training and named, so that nothing fails in the middle of an epoch.
 """
@@ -59,7 +59,7 @@ class FolderData:
             lines += [f"  and {len(self.left_out) - limit} more"] if len(self.left_out) > limit else []
         if self.skipped:
             suffixes = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(self.skipped.items()))
-            lines.append(f"{sum(self.skipped.values())} files that are no audio skipped: {suffixes}")
+            lines.append(f"{sum(self.skipped.values())} files that are not audio skipped: {suffixes}")
         return "\n".join(lines)
 
     def clips(self, indices: Iterable[int], **options: Any) -> Recordings:
@@ -111,7 +111,7 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
     columns path (below `root`) and labels (separated by ';'; multi-label if a row has several or none), and may have split (train,
     val or test) or fold, and group.
 
-    Left out are files that are empty, truncated or no audio, copies (one file twice, or the same bytes), and links that are broken,
+    Left out: files that are empty, truncated or not audio, copies (one file twice, or the same bytes), and links that are broken,
     lead out of `root` or lead to folders. Hidden files do not count. `decode_all` decodes every recording from beginning to end,
     which also finds damage in the middle and takes as long as an epoch.
 
@@ -133,7 +133,7 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
         raise UserError(
             f"{root} has usable recordings of {len(class_names)} classes, which is nothing to learn from; "
-            f"give a folder with one folder a class, or a CSV{reasons and f' ({reasons})'}"
+            f"give a folder with one folder per class, or a CSV{reasons and f' ({reasons})'}"
         )
     index = {name: k for k, name in enumerate(class_names)}
     targets = np.zeros((len(candidates), len(class_names)), np.uint8)

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class WaveformCache:
-    """Decoded, resampled recordings in a folder: (samples,) float32 .npy files, 128 kB a second at 32 kHz.
+    """Decoded, resampled recordings in a folder: (samples,) float32 .npy files, 128 kB per second at 32 kHz.
 
     What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a rate
     and a version of this code: when one of them changes, it is not found any more (and stays until the folder is removed). Files

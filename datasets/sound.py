@@ -134,7 +134,7 @@ def _array_sound(samples: np.ndarray, rate: float | None, name: str) -> Sound:
     if samples.ndim == 1:
         samples = samples[:, None]
     elif samples.shape == (2, 2):
-        raise UserError("samples have shape (2, 2), in which channels cannot be told from samples; average the channels first")
+        raise UserError("samples have shape (2, 2), in which channels and samples look alike; average the channels first")
     elif samples.shape[0] < samples.shape[1]:
         samples = samples.T  # (samples, channels)
     if samples.shape[1] > MAX_CHANNELS:

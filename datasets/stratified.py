@@ -9,7 +9,7 @@ def draw_stratified(targets: np.ndarray, groups: Sequence[str] | None, share: fl
     """Draw about `share` of each class's clips, at least one: whole groups, the rarest classes first.
 
     `targets` is (N, K) of 0 and 1; returns indices (n,), ascending. The last group of a class is never drawn. After Sechidis et
-    al., ECML PKDD 2011; scikit-learn's stratified splitters may draw the only group of a class, which is not wanted here.
+    al., ECML PKDD 2011; scikit-learn's stratified splitters may draw the only group of a class, which must not happen here.
     """
     unlabelled = targets.sum(1, keepdims=True) == 0  # counts as a class
     counts = np.concatenate([targets, unlabelled], axis=1).astype(np.int32)  # clips of each group and class

@@ -1,4 +1,4 @@
-"""`get_model` builds a MobileNetV3, fresh or with the weights of a released, bundled or own checkpoint."""
+"""`get_model` builds a MobileNetV3, with random weights or with those of a checkpoint."""
 
 from __future__ import annotations
 

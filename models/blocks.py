@@ -81,11 +81,11 @@ class SqueezeExcitation(nn.Module):
         return torch.relu(self.fc1(mean))
 
     def excite(self, x: Tensor, bottleneck: Tensor) -> Tensor:
-        """Scale (B, C, F, T) by the gate that a bottleneck (B, S) opens."""
+        """Scale (B, C, F, T) by the gate of a bottleneck (B, S)."""
         return x * self.gate(bottleneck)
 
     def gate(self, bottleneck: Tensor) -> Tensor:
-        """Return the gate that a bottleneck (B, S) opens, in the shape that scales (B, C, F, T): on axis c (B, C, 1, 1)."""
+        """Return the gate of a bottleneck (B, S), in the shape that scales (B, C, F, T): on axis c (B, C, 1, 1)."""
         gate = torch.sigmoid(self.fc2(bottleneck))
         return gate.view(gate.shape[0], *(-1 if other == AXES[self.axis] else 1 for other in (1, 2, 3)))
 

@@ -1,6 +1,6 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
-An own checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}, and
+A project checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}, and
 "single_label" (True: classes exclude each other), "clip_seconds" (s) and, where a run can resume from it, "training".
 """
 
@@ -52,7 +52,7 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     """Load a released model, a bundled model, or a checkpoint of this project by its path.
 
     A released file is mapped into memory, privately, and read where its weights are used: the download folder holds files that
-    are complete when they get their name and never written again. Own checkpoints, which may be, are read at once.
+    are complete when they get their name and never written again. Project checkpoints, which may be, are read at once.
 
     Raises `UserError` for a name that is none of these, `FileNotFoundError` for a missing path, `AssetError` where a download
     fails and `CheckpointError` where a file is not a fitting checkpoint.
@@ -127,7 +127,7 @@ def save(
     args: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an own checkpoint: complete under its name or, after any failure, not at all.
+    """Write a project checkpoint: complete under its name or, after any failure, not at all.
 
     `training` is what a run needs to resume: tensors and plain data, such as the state of an optimizer.
     """
@@ -148,7 +148,7 @@ def save(
 
 
 def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """Load an own checkpoint and its "training"; errors as `load`, and `CheckpointError` for one that has none."""
+    """Load a project checkpoint and its "training"; errors as `load`, and `CheckpointError` for one that has none."""
     content = read_checkpoint_file(path)
     checkpoint = _parse(content, os.fspath(path))
     if not isinstance(content.get("training"), dict):
@@ -192,7 +192,7 @@ def read_checkpoint_file(path: Path, *, mmap: bool = False, checksums: bool = Fa
             start = file.read(64).lstrip().lower()
         kind = "a web page" if start.startswith((b"<!doctype", b"<html")) else "damaged, or holds more than weights and plain data"
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is no readable checkpoint: it is {kind}; remove it and fetch it again"
+            f"{path} ({path.stat().st_size} bytes) is not a readable checkpoint: it is {kind}; remove it and fetch it again"
         ) from error
 
 
@@ -215,11 +215,11 @@ def _check_state(state: Any, arch: Arch, name: str) -> None:
 
 
 def _parse(content: Any, name: str) -> Checkpoint:
-    """Turn an own checkpoint's content into a `Checkpoint`."""
+    """Turn a project checkpoint's content into a `Checkpoint`."""
     keys: Sequence[str] = ("model", "arch", "mel", "labels", "epoch", "metrics", "args")
     if not isinstance(content, Mapping) or not set(keys) <= set(content):
         raise CheckpointError(
-            f"{name} is no checkpoint of this project (it should hold {', '.join(keys)}); a bare state dict goes into "
+            f"{name} is not a checkpoint of this project (it should hold {', '.join(keys)}); a bare state dict goes into "
             "get_model(...).load_state_dict"
         )
     try:

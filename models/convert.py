@@ -6,7 +6,7 @@ python ex_audioset.py --train --pretrained_name resources/mn10_im_torchvision.pt
 
 The stem's weights are summed over the colours, so that a grey image gives the features of the same image in three equal channels.
 The last layer is initialised for AudioSet's 527 classes. Squeeze-and-excitation ends in a sigmoid here, as in the published audio
-networks, and in a hard sigmoid there: from block 4 on, features differ, and training has to make up for it. timm's tf_* models
+networks, and in a hard sigmoid there: from block 4 on, features differ, and training has to compensate. timm's tf_* models
 (--batch_norm_eps 0.001) also pad strided convolutions on other sides: filters are copied, but features differ from the stem on.
 """
 
@@ -157,7 +157,7 @@ def read(path: Path) -> dict[str, Tensor]:
         try:
             state = load_file(path)
         except SafetensorError as error:
-            raise CheckpointError(f"{path} is no readable safetensors file: {error}") from error
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     else:
         state = checkpoints.read_checkpoint_file(path)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):

@@ -81,5 +81,5 @@ class EnsembleModel(nn.Module):
 
 
 def get_ensemble_model(names: Sequence[str]) -> EnsembleModel:
-    """Load the named models (released, bundled, or paths of own checkpoints) as an ensemble in evaluation mode."""
+    """Load the named models (released, bundled, or paths of checkpoints) as an ensemble in evaluation mode."""
     return EnsembleModel([WaveformModel(checkpoints.load_model(name)) for name in names]).eval()

@@ -33,7 +33,7 @@ ARMS = {"labels": "labels alone", "distilled": "labels and teacher"}
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     common.add_options(parser, clip_seconds=3.0, n_epochs=20)
-    parser.add_argument("--teacher_members", type=cli.positive_int, default=2, help="networks in the teacher, from the first on")
+    parser.add_argument("--teacher_members", type=cli.positive_int, default=2, help="networks in the teacher: the first seeds")
     parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every network")
     parser.add_argument("--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss of distillation")
     parser.add_argument("--temperature", type=cli.positive_float, default=1.0, help="divisor of the teacher's logits")

@@ -2,7 +2,7 @@
 
 python -m studies.int8 --model_name mn04_opensounds --dataset_dir data/opensounds --clip_seconds 3
 
-Training clips show the ranges of values (`export.py --int8`), evaluation clips are scored. Speed is that of a clip of 10 s alone
+Training clips calibrate the ranges (`export.py --int8`), evaluation clips are scored. Speed is that of a clip of 10 s alone
 and of 8 of them, interleaved runs; medians.
 """
 
@@ -35,7 +35,7 @@ BATCHES = (1, 8)
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of an export."""
+    """Score, size and times of an export."""
 
     name: str
     mAP: float
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_name", default="mn04_opensounds", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--dataset_dir", type=Path, help="folder of the HDF5 files")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
-    parser.add_argument("--calibration_clips", type=cli.positive_int, default=200, help="training clips that show the ranges")
+    parser.add_argument("--calibration_clips", type=cli.positive_int, default=200, help="training clips to calibrate with")
     parser.add_argument("--rounds", type=cli.positive_int, default=20, help="timed runs of each export")
     return parser
 

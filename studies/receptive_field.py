@@ -1,4 +1,4 @@
-"""How much of a spectrogram a network sees: its receptive field as the arithmetic has it, and by gradients.
+"""How much of a spectrogram a network sees: its analytic receptive field, and the effective one by gradients.
 
     python -m studies.receptive_field --model_name mn04_opensounds
     python -m studies.receptive_field --model_width 0.4 --strides 2 2 1 1 --figure field.png

@@ -41,7 +41,7 @@ Job = tuple[str, int | None, int]  # arm, clips of a class, seed
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the recordings, one folder a class")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of the recordings, one folder per class")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--pretrained_name", default="mn04_opensounds", help="model to fine-tune; the other has its architecture")
     parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
@@ -77,7 +77,7 @@ def open_data(args: argparse.Namespace) -> tuple[folder.FolderData, np.ndarray, 
     """The recordings, and which of them to train and to test on: the same for all trainings."""
     data = folder.scan(args.data_dir)
     if not data.single_label:
-        raise UserError(f"{args.data_dir} has recordings of several classes; this study needs one folder a class")
+        raise UserError(f"{args.data_dir} has recordings of several classes; this study needs one folder per class")
     training, test, _ = folder.split(data, args.test_share, seed=0)
     return data, training, test
 

@@ -52,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(clips)} clips as they are: mAP {tagging_metrics(targets, scores['', 0]).mAP:.4f}")
     for seconds, length in zip(args.seconds, lengths, strict=True):
         results = ", ".join(f"{filling} {tagging_metrics(targets, scores[filling, length]).mAP:.4f}" for filling in FILLINGS)
-        print(f"{(clips.lengths() < length).sum():5d} clips below {seconds:g} s filled up to it: {results}")
+        print(f"{(clips.lengths() < length).sum():5d} clips below {seconds:g} s padded to it: {results}")
     return 0
 
 
 def compute_scores(
     tagger: AudioTagger, waveforms: Sequence[np.ndarray], lengths: Sequence[int]
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Scores (N, K) of waveforms (samples,) as they are, under ("", 0), and by filling and length in samples."""
+    """Scores (N, K) of waveforms (samples,) without padding, under ("", 0), and by padding and length in samples."""
     plain = np.stack([scores for scores, _ in tqdm(map(lambda one: tagger.backend([one])[0], waveforms), disable=None)])
     result = {("", 0): plain}
     for filling, fill in FILLINGS.items():

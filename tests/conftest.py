@@ -38,7 +38,7 @@ def tiny_audioset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An own checkpoint of width 0.1 with random weights, AudioSet's 527 classes without names."""
+    """A project checkpoint of width 0.1 with random weights, AudioSet's 527 classes without names."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoints") / "random.pt"
     checkpoints.save(path, get_model(width_mult=0.1).eval())

@@ -24,7 +24,7 @@ SCHEDULE = ("--warm_up_len", 0, "--ramp_down_start", 0, "--ramp_down_len", 4)
 
 
 def tone(k: int, seconds: float, seed: int) -> np.ndarray:
-    """One of 50 sounds that are easily told apart: ten pitches, interrupted at five rates, with some noise."""
+    """One of 50 sounds that are easily distinguished: ten pitches, interrupted at five rates, with some noise."""
     time = np.arange(round(seconds * RATE)) / RATE
     sound = 0.4 * np.sin(2 * np.pi * 150 * 1.42 ** (k % 10) * time) * (time * 2 ** (k // 10 + 1) % 1 < 0.5)
     return (sound + 0.01 * np.random.default_rng(seed).standard_normal(len(time))).astype(np.float32)

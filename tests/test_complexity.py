@@ -54,7 +54,7 @@ def test_last_line_for_a_released_model(capsys: pytest.CaptureFixture[str], name
     )
 
 
-def test_says_what_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_what_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     complexity.main([])
     first, second, last = capsys.readouterr().out.splitlines()
     assert first.startswith("Counted: convolutions and linear layers. Not counted")

@@ -49,7 +49,7 @@ def torchrun(*argv: object, script: Path = SCRIPT) -> subprocess.CompletedProces
 
 
 def launch(function: Callable[[], object]) -> list[int | None]:
-    """Call a function on two ranks, in processes that know of each other what a launcher other than torchrun tells them.
+    """Call a function on two ranks, in processes that know of each other what a launcher other than torchrun sets.
 
     Returns their exit codes; what they print is in the files stdout0, stderr0, stdout1 and stderr1.
     """

@@ -191,7 +191,7 @@ def test_bad_options_are_refused(command: str, named: str, capsys: pytest.Captur
     assert named in str(end.value) + capsys.readouterr().err
 
 
-def test_without_torchvision_one_line_says_what_to_install(
+def test_without_torchvision_one_line_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)

@@ -31,7 +31,7 @@ def test_last_line(capsys: pytest.CaptureFixture[str], options: str, subject: st
     assert capsys.readouterr().out.splitlines()[-1] == expected
 
 
-def test_says_where_the_peak_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_where_the_peak_is(capsys: pytest.CaptureFixture[str]) -> None:
     peak_memory.main([])
     *rows, first, last = capsys.readouterr().out.splitlines()
     assert rows[0].split() == ["block", "kB", "at", "tensors"] and len(rows) == 1 + 17

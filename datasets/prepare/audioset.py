@@ -54,7 +54,7 @@ def read_segments(path: str | Path) -> list[Segment]:
                 if row and not row[0].startswith("#"):
                     segment = _parse_row(row, known)
                     if segment.youtube_id in segments:
-                        raise UserError(f"id {segment.youtube_id} is there twice")
+                        raise UserError(f"id {segment.youtube_id} is listed twice")
                     segments[segment.youtube_id] = segment
         except (ValueError, csv.Error) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error

@@ -15,7 +15,7 @@ recording, so those that are tested are not in training. Single instruments as c
 source.
 
 speech: the kinds of speaker that there are; children are missing. A source is a speaker, of ten people and four synthetic voices.
-Who of them speaks would make more classes, but each had another microphone: mean spectra are enough to tell them apart.
+Speaker identities would make more classes, but each had another microphone: mean spectra are enough to distinguish them.
 
 animals: six labels with at least 5 recordings. vehicles: six labels with at least 3, so few clips that one is 3 % of the accuracy.
 Here a source is a recording, and numbered ones of one package (carhorn1, carhorn2) may be of one car, as may those of

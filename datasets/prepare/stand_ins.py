@@ -4,7 +4,7 @@ r"""Build stand-ins for ESC-50, FSD50K and TAU Urban Acoustic Scenes 2020 Mobile
     python -m datasets.prepare.stand_ins fsd50k --corpus_dir data/opensounds --output_dir data/opensounds_fsd50k
     python -m datasets.prepare.stand_ins dcase20 --corpus_dir data/opensounds --output_dir data/opensounds_dcase20
 
-They are there to try ex_esc50.py, ex_fsd50k.py and ex_dcase20.py on real sound where the published data sets cannot be had. They
+They are there to try ex_esc50.py, ex_fsd50k.py and ex_dcase20.py on real sound where the published data sets are missing. They
 have the published layouts, but other recordings and other classes: no figure measured on them can be compared with one of the
 published sets. README.txt in each folder repeats this, and origins.csv names the clip of the corpus that each file was made of.
 
@@ -154,7 +154,7 @@ def assign_cities(clips: Iterable[CorpusClip]) -> dict[str, str]:
 
 
 def write_dcase20(corpus: Corpus, folder: Path, train_clips: int, test_clips: int) -> str:
-    """Write audio/, meta.csv and evaluation_setup/, up to so many clips a scene; returns the counts and what stands for what."""
+    """Write audio/, meta.csv and evaluation_setup/, up to so many clips per scene; returns the counts and what stands for what."""
     classes = by_class(corpus.clips)
     train = {label: [clip for clip in clips if not clip.is_eval] for label, clips in classes.items()}
     test = {label: [clip for clip in clips if clip.is_eval] for label, clips in classes.items()}

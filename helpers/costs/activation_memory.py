@@ -30,7 +30,7 @@ the depthwise convolution and Q behind it, the elements in memory are:
   width 0.2.
 
 At width 1 and 1000 frames the peak is in block 2 (16 channels at 64 x 500, expanded to 64, then 24 at 32 x 250), at
-2 bytes an element: plain (16 + 64) * 32000 = 2.56 M elements = 5120 kB, memory-efficient
+2 bytes per element: plain (16 + 64) * 32000 = 2.56 M elements = 5120 kB, memory-efficient
 (16 + 8) * 32000 + (8 + 24) * 8000 = 1.024 M elements = 2048 kB.
 
 `models.memory_efficient` computes like this, and `helpers.costs.measured_memory` measures it.

@@ -28,7 +28,7 @@ from models import memory_efficient as chunked
 from models.errors import UserError
 from models.network import MobileNetV3
 
-DTYPES = {32: torch.float32, 16: torch.float16}  # by bits an element
+DTYPES = {32: torch.float32, 16: torch.float16}  # by bits per element
 
 Key = TypeVar("Key")
 
@@ -48,7 +48,7 @@ def measure_memory(
     `ValueError` where `bits_per_elem` is not 32 or 16.
     """
     if bits_per_elem not in DTYPES:
-        raise UserError(f"memory can be measured at 32 or 16 bits an element, not at {bits_per_elem}")
+        raise UserError(f"memory can be measured at 32 or 16 bits per element, not at {bits_per_elem}")
     dtype = DTYPES[bits_per_elem]
     network = chunked.memory_efficient(network, two_passes=two_passes) if memory_efficient else copy.deepcopy(network).eval()
     network.to(dtype)
@@ -99,7 +99,7 @@ def _names(memory_efficient: bool, stages: int) -> list[str]:
 
 
 def _peaks(events, names: list[str]) -> list[tuple[str, int]]:
-    """Return the bytes in memory at most while each of the named parts ran."""
+    """Return the peak in bytes while each of the named parts ran."""
     spans = {event.name(): (event.start_ns(), event.end_ns()) for event in events if event.name() in names}
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     times = [when for when, _ in changes]

@@ -1,4 +1,4 @@
-"""What released models cost: parameters, MACs, size of the embedding, receptive field, peak memory; and their published mAP."""
+"""Costs of released models: parameters, MACs, size of the embedding, receptive field, peak memory; and their published mAP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published_mode
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """Costs for a clip of 10 seconds, exact; peak memory in kB (1000 bytes) at 16 bits an activation.
+    """Costs for a clip of 10 seconds, exact; peak memory in kB (1000 bytes) at 16 bits per activation.
 
     An ensemble's members run one after the other: parameters, MACs and embeddings add up, memory is the largest member's.
     """

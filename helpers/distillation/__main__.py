@@ -3,7 +3,7 @@
 python -m helpers.distillation --models mn40_as_ext mn40_as --dataset_dir data/audioset --output teacher.npy --cuda
 python -m helpers.distillation --models runs/audioset/best.pt --hdf balanced_train_segments_mp3.hdf --output teacher.npy
 
-writes teacher.npy, the mean of the models' logits, (N, K) float16; teacher.txt, the clips' names, one a line in the order of the
+writes teacher.npy, the mean of the models' logits, (N, K) float16; teacher.txt, the clips' names, one per line in the order of the
 rows; and teacher.json, the settings. An interrupted run resumes where it stopped when its command is repeated.
 """
 

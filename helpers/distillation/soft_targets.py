@@ -65,7 +65,7 @@ def add_distillation_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--fname_to_index", type=Path, metavar="FILE",
-        help="names of their rows: a .txt, one name a line in their order, or a .pkl of a dict from name to row (the .txt next to "
+        help="names of their rows: a .txt, one name per line in order, or a .pkl of a dict from name to row (the .txt next to "
         f"--teacher_preds if there is one, else the release's {INDEX_ASSET})",
     )  # fmt: skip
     group.add_argument(

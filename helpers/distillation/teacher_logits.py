@@ -1,6 +1,6 @@
 """Stored teacher logits: the file format and its reader.
 
-teacher.npy holds (N, K) float16 or float32. The index next to it maps clips to rows: teacher.txt has one name a line in the order
+teacher.npy holds (N, K) float16 or float32. The index next to it maps clips to rows: teacher.txt has one name per line in the order
 of the rows; the release has a pickled dict from name to row.
 """
 
@@ -132,7 +132,7 @@ def check_preds(path: Path, num_classes: int) -> tuple[int, np.dtype, int]:
 def _read_index(path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield name (UTF-8) and row of each entry; errors as `TeacherLogits`."""
     if path.suffix not in (".pkl", ".txt"):
-        raise UserError(f"{path}: an index is a .txt, one name a line in the order of the rows, or a .pkl of a dict")
+        raise UserError(f"{path}: an index is a .txt, one name per line in the order of the rows, or a .pkl of a dict")
     if not path.is_file():
         raise FileNotFoundError(f"index {path} of the teacher's rows not found; pass --fname_to_index")
     if path.suffix == ".pkl":
@@ -159,7 +159,7 @@ def read_pickle(path: Path) -> dict[str, int]:
     except Exception as error:  # damaged pickles fail in many ways
         raise UserError(
             f"{path} ({path.stat().st_size} bytes) is not a whole pickle of a dict of str to int alone; fetch it again, or write "
-            "such a dict (protocol 1 or newer, rows as int, not numpy's) or a .txt with one name a line in the order of the rows"
+            "such a dict (protocol 1 or newer, rows as int, not numpy's) or a .txt with one name per line in row order"
         ) from error
     return entries
 

@@ -30,7 +30,7 @@ _FLOAT16_MAX = 65504
 
 
 def windows(waveform: Tensor, length: int) -> Tensor:
-    """Cover (samples,) with windows, (n, length): one after the other, the last flush with the end.
+    """Cover (samples,) with windows, (n, length): one after the other, the last one ends with the waveform.
 
     A waveform shorter than `length` samples is padded with zeros, one longer by up to a tenth, as decoded mp3s are, cut.
     """
@@ -76,7 +76,7 @@ def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, 
     """
     names = clips.names
     if any("\n" in name or "\r" in name for name in names):
-        raise UserError("a clip's name holds an end of line, and the index has one name a line; rename the clip")
+        raise UserError("a clip's name holds an end of line, and the index has one name per line; rename the clip")
     order = np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()  # the first clip of each name
     place = {names[index]: position for position, index in enumerate(order)}
     done = [place.get(name, -1) for name in writer.names]

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Backend(Protocol):
-    """What computes: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
+    """A backend: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
 
     sample_rate: int
     labels: tuple[str, ...] | None
@@ -158,7 +158,7 @@ class AudioTagger:
         """Return the scores of overlapping windows of `window` seconds, one every `hop` seconds.
 
         The last window is moved back so that it ends with the recording. A recording shorter than a window is one window of its
-        own length. Scores take 2 kB a window for 527 classes, 3 MB for an hour at the defaults; `iter_windows` keeps none.
+        own length. Scores take 2 kB per window for 527 classes, 3 MB for an hour at the defaults; `iter_windows` keeps none.
         """
         self._selection(top_k, threshold, labels)
         recording = self._open(audio, sample_rate, name)
@@ -322,7 +322,7 @@ def _load_backend(
     layers: str | Sequence[str],
     pooling: str,
 ) -> Backend:
-    """Import what computes and nothing else: the onnx path must do without torch."""
+    """Import the backend and nothing else: the onnx backend must do without torch."""
     if backend == "torch":
         names = [model] if isinstance(model, (str, os.PathLike)) else model
         if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:

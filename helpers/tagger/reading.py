@@ -1,4 +1,4 @@
-"""Recordings on their way to the network: what users pass, decoded by threads while the network computes."""
+"""Reading recordings: what users pass, decoded by threads while the network computes."""
 
 from __future__ import annotations
 

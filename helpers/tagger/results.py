@@ -1,4 +1,4 @@
-"""What tagging gives: small values with a short `repr`, a table in notebooks, dicts, JSON, CSV and pandas."""
+"""Results of tagging: small values with a short `repr`, a table in notebooks, dicts, JSON, CSV and pandas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results have in common: dicts, JSON, CSV and pandas tables; and files of them."""
+"""Shared by all results: dicts, JSON, CSV and pandas tables; and files of them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def results_file(path: str | Path) -> Iterator[ResultsFile]:
 
 
 class ResultsFile:
-    """An open file of results: JSON, one result a line; or CSV, their rows, and nothing for a `Failure`."""
+    """An open file of results: JSON, one result per line; or CSV, their rows, and nothing for a `Failure`."""
 
     def __init__(self, file: io.TextIOBase, suffix: str) -> None:
         self._file = file

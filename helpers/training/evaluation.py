@@ -37,7 +37,7 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
     The data set yields named tuples of input, target, name and index, such as `Clip` and `Picture`.
 
     `precision` is that of the network; front ends compute in float32. Several ranks, each with its own share of the clips in
-    its loader, all get the predictions for all of them. UserError when a clip is missing or there twice.
+    its loader, all get the predictions for all of them. UserError when a clip is missing or occurs twice.
     """
     was_training = model.training
     model.eval()

@@ -61,7 +61,7 @@ def add_options(
     recipes: Mapping[str, Recipe] | None = None,
 ) -> None:
     """Options of every fine-tuning; `--dataset_dir` if it has a help text, `--recipe` if there are recipes (see `parse`)."""
-    parser.add_argument("--train", action="store_true", help="fine-tune, which is what happens without --evaluate")
+    parser.add_argument("--train", action="store_true", help="fine-tune (the default without --evaluate)")
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate a fine-tuned checkpoint instead of training")
     parser.add_argument(
         "--pretrained_name", default=pretrained_name, help="model or checkpoint to start from; without one, random weights"
@@ -84,7 +84,7 @@ def add_options(
     group = parser.add_argument_group("learning rates of parts of the network (--max_lr unless given; 0 freezes a part)")
     group.add_argument("--features_lr", type=cli.non_negative_float, help="of the convolutional blocks")
     group.add_argument("--classifier_lr", type=cli.non_negative_float, help="of the hidden layer of an mlp head")
-    group.add_argument("--last_layer_lr", type=cli.non_negative_float, help="of the last layer; of the whole head if it is no mlp")
+    group.add_argument("--last_layer_lr", type=cli.non_negative_float, help="of the last layer; of the whole head if not mlp")
     group.add_argument("--linear_probe", action="store_true", help="train the last layer alone, on a frozen network")
 
 
@@ -98,7 +98,7 @@ def _add_recipe_option(parser: argparse.ArgumentParser, recipes: Mapping[str, Re
 
 def add_cache_option(parser: argparse.ArgumentParser) -> None:
     """`--cache_path` of data sets of audio files."""
-    parser.add_argument("--cache_path", metavar="DIR", help="keep decoded, resampled recordings in this folder (128 kB a second)")
+    parser.add_argument("--cache_path", metavar="DIR", help="keep decoded, resampled recordings in this folder (128 kB per second)")
 
 
 def published_recipes(*, later_tuned: Sequence[float], first_release: Sequence[float]) -> dict[str, Recipe]:

@@ -258,7 +258,7 @@ def _resume(
         raise UserError("the ranks see different states of the run; --resume needs a folder that all machines share")
     if batches.micro_batches != state["micro_batches"]:
         logger.warning(
-            "a batch was cut into %d micro-batches and is into %d now: not quite the same run",
+            "batches were cut into %d micro-batches and are now cut into %d: results differ slightly",
             state["micro_batches"], batches.micro_batches,
         )  # fmt: skip
     take_step.restore(checkpoint.state, state)

@@ -44,8 +44,8 @@ class Run:
     A context: `fit` opens the folder once everything before training has succeeded; leaving closes it. An exception other than a
     user's mistake opens it too, so that there is a log of the crash. Files of others in the folder are never touched.
 
-    Folder: runs/<experiment_name>, numbered on if it exists, so that no run overwrites another; with `args.resume` the folder it
-    names; or `folder`, where a run that is there already resumes. Of several ranks only the main one writes. Every file but the
+    Folder: runs/<experiment_name>, with a number if it exists, so that no run overwrites another; with `args.resume` the folder it
+    names; or `folder`, where an existing run resumes. Of several ranks only the main one writes. Every file but the
     log is complete at any moment: a kill while it is being written leaves its last state.
     """
 

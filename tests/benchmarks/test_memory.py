@@ -1,4 +1,4 @@
-"""The benchmark with seconds of sound: it writes what it says, runs both commands and reports their memory."""
+"""The benchmark with seconds of sound: it writes files of the stated length, runs both commands and reports their memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of time stamps on a second of sound: it compares two variants that agree, and says so if they do not."""
+"""The benchmark of time stamps on a second of sound: it compares two variants that agree, and reports it if they do not."""
 
 from __future__ import annotations
 

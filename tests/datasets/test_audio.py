@@ -218,7 +218,7 @@ def test_a_streamed_wav_without_a_length_is_whole(announced):
 
 
 def without_length_frame(mp3: bytes) -> bytes:
-    """Remove the first frame, in which LAME tells the length; many encoders do not write it."""
+    """Remove the first frame, in which LAME stores the length; many encoders do not write it."""
     first, second = (match.start() for match in list(re.finditer(re.escape(mp3[:2]), mp3))[:2])
     assert b"Info" in mp3[first:second] or b"Xing" in mp3[first:second]
     return mp3[second:]

@@ -118,7 +118,7 @@ def test_everything_unusable_is_named(root, tmp_path):
     }.items():
         assert reason in reasons.pop(name)
     assert not reasons
-    assert "4 files that are no audio skipped: 1 without suffix, 1 .m4a, 2 .txt" in data.report()
+    assert "4 files that are not audio skipped: 1 without suffix, 1 .m4a, 2 .txt" in data.report()
     assert "  and 12 more" in data.report(limit=5)
     for clip in data.clips(range(len(data.paths))):  # no surprise in the middle of an epoch
         assert clip.waveform.isfinite().all()
@@ -169,7 +169,7 @@ def test_folders_called_train_and_test_are_a_split(root, tmp_path):
     assert [part.tolist() for part in split(data)] == [[0, 1], [4, 5], [2, 3]]
 
 
-def test_copies_are_told_from_files_that_begin_alike(root):
+def test_copies_are_distinguished_from_files_that_begin_alike(root):
     content = write(root / "cat" / "long.wav", 40, 10.0).read_bytes()
     (root / "dog" / "other end.wav").write_bytes(content[:-2] + b"ab")
     (root / "dog" / "same.wav").write_bytes(content)
@@ -187,7 +187,7 @@ def test_nothing_to_learn_from_is_an_error(tmp_path, root):
         scan(root / "cat" / "deep" / "..")
     (root / "only").mkdir()
     (root / "cat").rename(root / "only" / "cat")
-    with pytest.raises(ValueError, match="1 classes.*one folder a class"):
+    with pytest.raises(ValueError, match="1 classes.*one folder per class"):
         scan(root / "only")
 
 

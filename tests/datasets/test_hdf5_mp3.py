@@ -196,7 +196,7 @@ def test_unusable_files_are_refused_when_opened(tmp_path, files):
     for name in ("text.hdf", "cut.hdf", "keys.hdf", "uneven.hdf", "types.hdf"):
         with pytest.raises(Hdf5Error, match=name):
             Mp3Dataset(tmp_path / name, num_classes=K)
-    for num_classes in (200, 8, 21):  # 21 also needs 3 bytes; the file says that it has 20
+    for num_classes in (200, 8, 21):  # 21 also needs 3 bytes; the file states that it has 20
         with pytest.raises(Hdf5Error, match=str(num_classes)):
             Mp3Dataset(files, num_classes=num_classes)
 

@@ -181,7 +181,7 @@ def test_a_changed_file_rate_or_version_is_decoded_again(files, tmp_path, monkey
     assert decoded == ["a.wav"]
 
 
-def test_files_of_one_name_size_and_time_are_told_apart(tmp_path):
+def test_files_of_one_name_size_and_time_are_distinguished(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         soundfile.write(tmp_path / folder / "a.wav", noise(ord(folder)), 32000)

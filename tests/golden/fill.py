@@ -31,7 +31,7 @@ def fill_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def waveform(n: int, sample_rate: int = 32000) -> torch.Tensor:
-    """(1, n) float32: a chirp from 50 Hz upwards at 2 kHz a second, with a click each half second."""
+    """(1, n) float32: a chirp from 50 Hz upwards at 2 kHz per second, with a click every half second."""
     t = np.arange(n, dtype=np.float64) / sample_rate
     x = 0.5 * np.sin(2 * np.pi * (50 * t + 1000 * t * t)) + 0.01 * np.random.RandomState(7).standard_normal(n)
     x[:: sample_rate // 2] += 0.4

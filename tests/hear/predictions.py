@@ -1,4 +1,4 @@
-"""heareval.predictions.runner beside today's torch and Lightning 1.9; its package stays as it is.
+"""heareval.predictions.runner with today's torch and Lightning 1.9; its package stays as it is.
 
 Since torch 2.6 `torch.load` reads weights only, and the kit's own checkpoints hold classes. Since Lightning 1.6 setting
 `fit_loop.current_epoch`, which the kit does before it tests an event task, no longer has an effect.

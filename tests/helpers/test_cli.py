@@ -55,7 +55,7 @@ def test_mistakes_in_the_code_keep_their_traceback(error: Exception) -> None:
         cli.run(main)
 
 
-def test_errors_of_loader_workers_are_told_apart(failing_message: Callable[..., str]) -> None:
+def test_errors_of_loader_workers_are_distinguished(failing_message: Callable[..., str]) -> None:
     """Torch raises the worker's class again, with the worker's traceback as the message."""
 
     class Clips(Dataset):
@@ -93,7 +93,7 @@ def test_help_lists_debug_once() -> None:
     assert parser.format_help().count("--debug") == 1 and "--debug" not in parser.format_usage()
 
 
-def test_a_missing_package_is_one_line_that_says_what_to_install(failing_message: Callable[..., str]) -> None:
+def test_a_missing_package_is_one_line_that_names_what_to_install(failing_message: Callable[..., str]) -> None:
     def main(argv: object) -> int:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 

@@ -232,7 +232,7 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_server_down_tells_address_folder_and_a_way_out(closed_port, resources, left_in, monkeypatch):
+def test_server_down_names_address_folder_and_a_remedy(closed_port, resources, left_in, monkeypatch):
     url = f"http://127.0.0.1:{closed_port}/release/"
     monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", url)
     with pytest.raises(AssetError) as caught:

@@ -210,7 +210,7 @@ def test_unknown_name_that_resembles_nothing_lists_all():
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_bundled_model_is_found_beside_the_code(name, own, release, tmp_path, monkeypatch):
+def test_bundled_model_is_found_next_to_the_code(name, own, release, tmp_path, monkeypatch):
     """Also when EFFICIENTAT_RESOURCES points elsewhere, and without any network."""
     beside = tmp_path / "beside"
     beside.mkdir()
@@ -222,7 +222,7 @@ def test_bundled_model_is_found_beside_the_code(name, own, release, tmp_path, mo
     assert release.paths == []
 
 
-# own checkpoints
+# project checkpoints
 
 
 def test_own_checkpoint_round_trip(own):
@@ -369,7 +369,7 @@ def test_save_replaces_and_makes_folders(own, left_in):
     assert left_in(path.parent) == ["new.pt"]
 
 
-# what is no checkpoint
+# files that are not checkpoints
 
 
 @pytest.mark.parametrize("name", ["missing.pt", "no/such/folder/model.pt", "no/such/file"])
@@ -387,7 +387,7 @@ def test_folder_is_an_error_that_names_it(tmp_path):
         checkpoints.load(tmp_path)
 
 
-def test_bare_state_dict_is_a_checkpoint_error_that_says_what_to_do(tmp_path, mn01_bytes):
+def test_bare_state_dict_is_a_checkpoint_error_with_a_remedy(tmp_path, mn01_bytes):
     (tmp_path / "bare.pt").write_bytes(mn01_bytes)
     with pytest.raises(CheckpointError, match="load_state_dict"):
         checkpoints.load(tmp_path / "bare.pt")

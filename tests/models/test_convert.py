@@ -47,7 +47,7 @@ def _random_state(layout: str, golden_dir: Path) -> dict[str, Tensor]:
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(7)
         elif len(shape) > 1:
-            gain = 1.0 if ".fc" in name or ".se." in name else 0.1  # small variances tell one epsilon from another
+            gain = 1.0 if ".fc" in name or ".se." in name else 0.1  # small variances distinguish one epsilon from another
             state[name] = gain * noise / noise[0].numel() ** 0.5
         else:
             state[name] = 0.2 * noise + (1 if name.endswith("weight") else 0)
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
         "own": "colour",
         "not a state dict": "state dict",
         "no file": "not found",
-        "pickle": "no readable",
+        "pickle": "not a readable",
         "web page": "web page",
     }[case]
     content: object = state

@@ -150,7 +150,7 @@ def harvest_all(fetched: Sequence[tuple[Package, Path | None]], num_workers: int
 
 
 def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_workers: int) -> list[str]:
-    """Build the corpus and print its summary; returns one line for each package that it lacks."""
+    """Build the corpus and print its summary; returns one line for each missing package."""
     for split in SPLITS:
         if hdf5_path(output_dir, split).exists():
             raise FileExistsError(f"{hdf5_path(output_dir, split)} exists; remove it or choose another --output_dir")
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         chosen = [package for package in packages() if re.search(args.packages, package.name)]
     except re.error as error:
-        raise UserError(f"--packages {args.packages} is no regular expression: {error}") from error
+        raise UserError(f"--packages {args.packages} is not a regular expression: {error}") from error
     if not chosen:
         known = ", ".join(package.name for package in packages())
         raise UserError(f"--packages {args.packages} matches none of {known}")

@@ -14,7 +14,7 @@ AUDIO_SUFFIXES = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".aif", ".aiff")
 
 
 class PackageError(UserError):
-    """A package or a program did not give what was asked of it; the message is one line."""
+    """A package could not be fetched or read, or a program failed; the message is one line."""
 
 
 def run_tool(*command: str | Path, cwd: str | None = None) -> str:

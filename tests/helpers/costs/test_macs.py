@@ -163,7 +163,7 @@ def test_rows_of_a_report() -> None:
     assert head.macs == 32 * head.params == 32 * (960 + 1) * 2 * 4 * 527  # at each of 32 positions in time
 
 
-def test_says_what_is_not_counted() -> None:
+def test_reports_what_is_not_counted() -> None:
     report = report_of(Arch(), MelConfig())
     assert report.uncounted == {
         "BatchNorm2d": 46,

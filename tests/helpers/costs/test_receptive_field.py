@@ -32,7 +32,7 @@ def positive_network(arch: Arch) -> MobileNetV3:
     [{"strides": (2, 2, 2, 2)}, {"strides": (2, 2, 2, 1)}, {"strides": (2, 2, 1, 1)}, {"strides": (2, 2, 2, 1), "dilated": True}],
     ids=str,
 )
-def test_gradients_reach_as_far_as_the_arithmetic_says(changes: dict) -> None:
+def test_gradients_reach_as_far_as_the_analytic_field(changes: dict) -> None:
     network = positive_network(Arch(**TINY, **changes, input_dim_f=32))
     report = receptive_field(network)
     frames = report.frames + 101

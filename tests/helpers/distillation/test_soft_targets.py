@@ -249,7 +249,7 @@ SECONDS = [1.0, 0.3, 2.5, 1.0, 3.0, 0.7, 1.2]  # of the clips
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> list[Path]:
-    """Two checkpoints that tell clips apart: random weights behind statistics of noise, logits of some size."""
+    """Two checkpoints that distinguish clips: random weights behind statistics of noise, logits of some size."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for seed in range(2):
         torch.manual_seed(seed)

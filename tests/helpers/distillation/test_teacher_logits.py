@@ -41,7 +41,7 @@ def test_rows_are_found_by_name_in_any_order(tmp_path, dtype, is_text, stored):
     assert teacher.row(next(name for name in names if name not in shuffled)) is None  # not of this data set, so not kept
 
 
-def test_names_that_begin_alike_are_told_apart(tmp_path, stored):
+def test_names_that_begin_alike_are_distinguished(tmp_path, stored):
     preds, index = stored(tmp_path, rows(3), ["ab", "abcdefgh", "a"])
     teacher = TeacherLogits(preds, index, ["abc", "ab"], 4)
     assert teacher.covered == 1 and teacher.row("abc") is None and teacher.row("abcdefgh") is None

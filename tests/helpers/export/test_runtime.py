@@ -94,7 +94,7 @@ def test_a_failing_export_is_one_line(resources: Path) -> None:
     assert not list(resources.rglob("*.onnx"))
 
 
-def test_without_torch_and_without_an_export_it_says_what_to_do(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_and_without_an_export_the_error_names_a_remedy(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
     with pytest.raises(ExportError, match="requirements.txt.*export.py --model_name mn10_as.*mn04_opensounds") as error:
         load_backend("mn10_as")

@@ -54,7 +54,7 @@ def test_columns_are_those_of_each_clip(model: EmbeddingModel, clips: Recordings
     assert info == stored.info and info["layers"] == ["block5", "mel"] and info["clips"] == 10
 
 
-def test_nothing_is_computed_twice_and_an_interrupted_run_goes_on(
+def test_nothing_is_computed_twice_and_an_interrupted_run_resumes(
     model: EmbeddingModel, clips: Recordings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = embed_clips(model, clips, tmp_path / "whole").read(["block5"])

@@ -19,7 +19,7 @@ THREE = np.array(["train", "valid", "test"])
 
 
 def gaussians(noise: float, num_classes: int = 4, clips: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Embeddings (clips, 16) around one centre a class, targets, and splits f0, f1 and f2, all of them balanced."""
+    """Embeddings (clips, 16) around one centre per class, targets, and splits f0, f1 and f2, all of them balanced."""
     rng = np.random.default_rng(0)
     classes = np.arange(clips) % num_classes
     embeddings = 3 * rng.standard_normal((num_classes, 16))[classes] + noise * rng.standard_normal((clips, 16))
@@ -221,7 +221,7 @@ def test_batches_of_equal_size_leave_no_clip_alone() -> None:
     assert classify(embeddings, targets, splits, protocol=protocol).score == 1
 
 
-def test_pieces_of_real_recordings_are_told_apart() -> None:
+def test_pieces_of_real_recordings_are_distinguished() -> None:
     tagger = AudioTagger("mn04_opensounds")
     names = ("rock", "speech", "wind")
     parts = [tagger.embed(RECORDINGS / f"{name}.ogg", window=1.0, hop=1.0) for name in names]

@@ -102,7 +102,7 @@ def test_a_folder_is_divided_into_folds(tmp_path: Path) -> None:
         ("group", True, {f"fold{k}": None for k in range(4)}),
     ],
 )
-def test_a_table_says_what_belongs_where(tmp_path: Path, column: str, folds: bool, expected: dict[str, int | None]) -> None:
+def test_a_table_assigns_splits_or_folds(tmp_path: Path, column: str, folds: bool, expected: dict[str, int | None]) -> None:
     values = {"split": ["train", "val", "test"] * 4, "fold": ["a", "b", "c"] * 4, "group": [f"g{i // 3}" for i in range(12)]}[
         column
     ]
@@ -120,10 +120,10 @@ def test_a_table_says_what_belongs_where(tmp_path: Path, column: str, folds: boo
         assert counts == expected
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_data_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing_here"):
         open_task(tmp_path / "nothing_here")
-    with pytest.raises(ValueError, match="one folder a class"):
+    with pytest.raises(ValueError, match="one folder per class"):
         open_task(tmp_path)
     (tmp_path / "tasks" / "pets-v1-full").mkdir(parents=True)
     (tmp_path / "tasks" / "pets-v1-full" / "task_metadata.json").write_text("{}")

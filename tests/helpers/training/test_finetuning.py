@@ -120,7 +120,7 @@ class Clips(list):
 
 
 def noise(count: int = 8, num_classes: int = 2, samples: int = 8000) -> Clips:
-    """Clips of one class each, or of one or none, whose amplitude tells the class."""
+    """Clips of one class each, or of one or none, whose amplitude determines the class."""
     generator = torch.Generator().manual_seed(0)
     classes = [i % max(num_classes, 2) for i in range(count)]
     targets = torch.eye(num_classes)[classes] if num_classes > 1 else torch.tensor(classes)[:, None].float()

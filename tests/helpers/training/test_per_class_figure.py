@@ -57,7 +57,7 @@ def test_classes_without_a_positive_clip_are_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "none.png").exists()
 
 
-def test_value_and_number_of_positive_clips_are_lettered(tmp_path: Path) -> None:
+def test_value_and_number_of_positive_clips_are_annotated(tmp_path: Path) -> None:
     written = " ".join(texts(["a", "b"], metrics([0.875, 0.00125], [37, 3]), tmp_path))
     for part in ("0.875", "37", "0.00125", "3 "):
         assert part in written

@@ -44,7 +44,7 @@ def start(*argv: str) -> Run:
     return Run(parse_arguments(parser(), argv))
 
 
-def test_a_run_says_what_it_was() -> None:
+def test_a_run_records_its_configuration() -> None:
     with start("--max_lr", "0.1", "--dataset_dir", "somewhere") as run:
         logging.getLogger("helpers.anything").warning("something before")
         run.open()

@@ -94,7 +94,7 @@ def arguments(folder, *options) -> list[str]:
 
 @pytest.fixture
 def made_up(monkeypatch, tmp_path):
-    """Three packages with files, one with signals and one that cannot be had; returns a function that builds."""
+    """Three packages with files, one with signals and one that cannot be fetched; returns a function that builds."""
 
     def fetch(name, debs_dir):
         if name == "lost":
@@ -222,7 +222,7 @@ def test_a_corpus_is_never_overwritten(made_up, tmp_path, failing_message):
     assert (tmp_path / "corpus" / "eval_segments_mp3.hdf").read_bytes() == b"precious"
 
 
-def test_nothing_to_be_had_is_an_error(made_up, tmp_path, failing_message):
+def test_no_available_package_is_an_error(made_up, tmp_path, failing_message):
     message = failing_message(build.main, *arguments(tmp_path / "corpus", "--packages", "lost"))
     assert "no clips; lost: apt-get failed" in message
 
