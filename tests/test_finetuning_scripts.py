@@ -138,7 +138,7 @@ SCRIPTS = {
         ),
         "last", 0.3,
     ),
-    "folder": Script(ex_folder, "folder_dir", (*PRETRAINED,), "last", 0.6),
+    "folder": Script(ex_folder, "folder_dir", (*PRETRAINED, *SHORT_HOP), "last", 0.6),
 }  # fmt: skip
 LABELS = {
     "esc50": tuple(f"sound_{k:02}" for k in range(50)),
