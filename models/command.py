@@ -66,7 +66,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
 
 
 def _fail(message: str) -> int:
-    rank = os.environ.get("RANK", "0")
+    rank = os.environ.get("RANK") or "0"
     print(f"{'' if rank == '0' else f'rank {rank}: '}error: {message}", file=sys.stderr)
     return 1
 
