@@ -43,7 +43,11 @@ def resources_dir() -> Path:
 def release_url() -> str:
     """Return the address below which the assets lie, ending in "/": EFFICIENTAT_RELEASE_URL, else the published release."""
     url = os.environ.get("EFFICIENTAT_RELEASE_URL") or RELEASE_URL
-    if urllib.parse.urlsplit(url).scheme not in ("https", "http", "file"):
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError as error:
+        raise AssetError(f"EFFICIENTAT_RELEASE_URL is no address: {url!r} ({error})") from error
+    if scheme not in ("https", "http", "file"):
         raise AssetError(f"EFFICIENTAT_RELEASE_URL must begin with https://, http:// or file://, not {url!r}")
     return url.rstrip("/") + "/"
 

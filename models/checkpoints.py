@@ -93,12 +93,13 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
     if num_classes not in (None, checkpoint.arch.num_classes):
         model.reset_classifier(num_classes)
         if num_classes:
+            renewed = model.last_layer if checkpoint.arch.num_classes else "classifier."
             logger.warning(
                 "%s: %d instead of %d classes, so %s are re-initialised",
                 checkpoint.name,
                 num_classes,
                 checkpoint.arch.num_classes,
-                ", ".join(sorted(key for key in model.state_dict() if key.startswith(model.last_layer))),
+                ", ".join(sorted(key for key in model.state_dict() if key.startswith(renewed))),
             )
     return model
 

@@ -256,7 +256,7 @@ def test_release_in_a_folder(resources, tmp_path, monkeypatch, mn01_state, mn01_
     assert assets.fetch(asset, check=lambda path: None).read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "data:text/plain,", "/somewhere", "127.0.0.1:80"])
+@pytest.mark.parametrize("url", ["http://[bad/", "ftp://127.0.0.1/", "data:text/plain,", "/somewhere", "127.0.0.1:80"])
 def test_other_schemes_are_refused(url, resources, left_in, monkeypatch):
     monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", url)
     with pytest.raises(AssetError, match="EFFICIENTAT_RELEASE_URL"):

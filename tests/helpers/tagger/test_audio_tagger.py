@@ -26,6 +26,7 @@ from helpers.tagger.reading import in_thread
 from helpers.tagger.rows import COLUMNS
 from models import checkpoints
 from models.config import Arch
+from models.errors import UserError
 from models.network import MobileNetV3
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -472,6 +473,21 @@ def test_scores_of_all_classes(tiny: AudioTagger) -> None:
     scores, tags = tiny.scores(NOISE, 32000), tiny.tag(NOISE, 32000, top_k=None)
     assert scores.shape == (527,) and scores.dtype == np.float32 and len(tags) == 527
     assert all(tags[label] == score for label, score in zip(tiny.labels, scores, strict=True))
+
+
+def test_a_model_without_classes_gives_embeddings_alone(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "features.pt", MobileNetV3(Arch(0, width_mult=0.1)))
+    tagger = AudioTagger(tmp_path / "features.pt", "cpu")
+    assert tagger.embed(NOISE, 32000).shape == (tagger.backend.embedding_size,)
+    for method in (tagger.tag, tagger.scores, tagger.tag_windows, tagger.iter_windows, tagger.tag_files):
+        with pytest.raises(UserError, match="no classes"):
+            method(NOISE, 32000)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_a_users_mistake(tiny_checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="cuda"):
+        AudioTagger(tiny_checkpoint, "cuda")
 
 
 def test_samples_among_the_files(loudness: AudioTagger, tmp_path: Path) -> None:
