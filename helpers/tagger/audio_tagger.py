@@ -55,8 +55,8 @@ class AudioTagger:
     their `sample_rate`. All methods raise `FileNotFoundError` for a missing file, `AudioError` for one that cannot be used, and
     `UserError` for an impossible argument.
 
-    A recording of more than 10 s is computed in windows of 10 s side by side, in constant memory, and gets their mean, each
-    weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For events that are short
+    A recording of more than 11 s is computed in windows of 10 s side by side, the last of up to 11 s, in constant memory, and
+    gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For events that are short
     against the recording, use `tag_windows`.
 
     Recordings, and windows, that are shorter than the clips of the model's training are padded with zeros at their end to that

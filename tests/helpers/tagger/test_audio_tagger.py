@@ -128,6 +128,19 @@ def test_a_long_recording_is_the_mean_of_its_windows(loudness: AudioTagger) -> N
     assert loudness.backend.batches == [(65 * 32000,)]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "lengths"),
+    [(10, [10]), (10.05, [10.05]), (11, [11]), (11.1, [10, 10]), (21, [10, 11]), (21.1, [10, 10, 10])],
+)
+def test_the_last_window_may_be_a_tenth_longer(loudness: AudioTagger, seconds: float, lengths: list[float]) -> None:
+    sound = np.full(round(seconds * 32000), 0.1, np.float32)
+    sound[-1] = 0.5
+    scores = loudness.scores(sound, 32000)
+    assert loudness.backend.batches == [tuple(round(length * 32000) for length in lengths)]
+    covered = [*lengths[:-1], seconds - sum(lengths[:-1])]  # the last may overlap the one before
+    assert scores[1] == pytest.approx((0.1 * sum(covered[:-1]) + 0.5 * covered[-1]) / seconds)
+
+
 def test_scores_are_continuous_in_the_length_of_a_recording(bundled: AudioTagger) -> None:
     scene, rate = soundfile.read(ROOT / "resources" / "recordings" / "scene.ogg", dtype="float32")
     sound = np.tile(scene, 7)
