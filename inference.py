@@ -349,4 +349,4 @@ def print_events(events: Iterable[Event]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fast_exit=True)

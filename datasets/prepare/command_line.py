@@ -3,13 +3,15 @@
 import argparse
 import sys
 
+from models.command import HelpFormatter
+
 
 def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of `python -m datasets.prepare.NAME`; the description keeps its line breaks."""
     return argparse.ArgumentParser(
         prog=f"python -m datasets.prepare.{name}",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 

@@ -43,7 +43,7 @@ from datasets.prepare.corpus import (
     write_origins,
     write_wav,
 )
-from models.command import run
+from models.command import HelpFormatter, run
 from models.errors import UserError
 
 PUBLISHED = {"esc50": "ESC-50", "fsd50k": "FSD50K", "dcase20": "TAU Urban Acoustic Scenes 2020 Mobile, development"}
@@ -202,8 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("stand_ins", __doc__)
     commands = parser.add_subparsers(dest="data_set", required=True)
     for data_set, published in PUBLISHED.items():
-        show_defaults = argparse.ArgumentDefaultsHelpFormatter
-        command = commands.add_parser(data_set, help=f"stand-in for {published}", formatter_class=show_defaults)
+        command = commands.add_parser(data_set, help=f"stand-in for {published}", formatter_class=HelpFormatter)
         command.add_argument("--corpus_dir", type=Path, default=data_dir("opensounds"), help="folder of the open corpus")
         command.add_argument("--output_dir", type=Path, default=data_dir(f"opensounds_{data_set}"), help="folder to write")
         if data_set == "dcase20":

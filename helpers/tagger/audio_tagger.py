@@ -56,8 +56,8 @@ class AudioTagger:
     `UserError` for an impossible argument.
 
     A recording of more than 11 s is computed in windows of 10 s side by side, the last of up to 11 s, in constant memory, and
-    gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For events that are short
-    against the recording, use `tag_windows`.
+    gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For
+    events that are short against the recording, use `tag_windows`.
 
     Recordings, and windows, that are shorter than the clips of the model's training are padded with zeros at their end to that
     length, where the checkpoint gives it. Released checkpoints do not, and get recordings as they are, as in the published code.

@@ -35,7 +35,8 @@ def average_windows(
     """Yield the mean scores and embedding of each recording, in their order.
 
     `compute` turns waveforms (samples,) into scores and embedding of each. `window` is in samples (None: the whole recording in one
-    piece); the last one may be longer by `MAX_LONGER`. A batch holds up to `batch_size` windows, and fewer where they reach `batch_samples`.
+    piece); the last one may be longer by `MAX_LONGER`. A batch holds up to `batch_size` windows, and fewer where they reach
+    `batch_samples`.
     """
     batch: list[_Window | Failure] = []
     samples = 0

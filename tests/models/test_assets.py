@@ -311,6 +311,20 @@ def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):
     assert left_in(resources) == []
 
 
+def test_what_a_killed_download_left_is_removed_a_day_later(release, resources, left_in):
+    resources.mkdir(parents=True)
+    old, recent, other, mine = (
+        resources / name for name in (".a.pt.0123abcd.part", ".a.pt.4567cdef.part", ".b.pt.0123abcd.part", ".a.pt.x.part")
+    )
+    for path in (old, recent, other, mine):
+        path.write_bytes(b"half")
+    for path in (old, other, mine):
+        os.utime(path, (0, time.time() - 25 * 3600))
+    release.files["a.pt"] = b"weights"
+    assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == sorted(["a.pt", recent.name, other.name, mine.name])
+
+
 def test_interrupted_download_leaves_nothing(release, resources, left_in):
     def interrupt(path: Path) -> None:
         assert path.read_bytes() == b"weights"
