@@ -96,9 +96,10 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         clips = audioset.training_set(args.dataset_dir, **form)
         sampler = audioset.balanced_sampler(clips, args.epoch_len)
         if args.kd_lambda < 1:
+            names = clips.names
             with distributed.local_main_first():
-                teacher = load_teacher(args, clips.names, audioset.NUM_CLASSES)
-            run.require_same("teacher logits", fingerprint(teacher, clips.names), "--teacher_preds")
+                teacher = load_teacher(args, names, audioset.NUM_CLASSES)
+            run.require_same("teacher logits", fingerprint(teacher, names), "--teacher_preds")
             clips = SoftTargetDataset(clips, teacher, args.temperature)
         loader = make_training_loader(augmented(clips, args), sampler, args)
         test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **form), args)

@@ -26,20 +26,21 @@ from efficientat.models.registry import PRETRAINED as _PRETRAINED  # noqa: E402
 
 
 def _entry(name: str) -> _Callable[..., _Any]:
-    def entry(pretrained: bool = True, num_classes: int = 527) -> _Any:
+    def entry(pretrained: bool = True, num_classes: int | None = None) -> _Any:
         from efficientat.models.checkpoints import architecture
         from efficientat.models.MobileNetV3 import MobileNetV3, get_model
 
         if pretrained:
             return get_model(num_classes, name).eval()
         arch, mel = architecture(name)
-        return MobileNetV3(_replace(arch, num_classes=num_classes), mel).eval()
+        return MobileNetV3(arch if num_classes is None else _replace(arch, num_classes=num_classes), mel).eval()
 
     entry.__name__ = entry.__qualname__ = name
     entry.__doc__ = f"""{name}: log-mel spectrograms (B, 1, n_mels, frames) -> logits (B, num_classes), embedding (B, C).
 
-    In evaluation mode; `pretrained=False` gives random weights. With another `num_classes` the last layer (head "mlp") or the
-    head is re-initialised. `efficientat.models.preprocess.AugmentMelSTFT.from_config(model.mel)` is the matching front end.
+    In evaluation mode; `pretrained=False` gives random weights. `num_classes` None is that of the checkpoint; with another
+    one the last layer (head "mlp") or the head is re-initialised. The matching front end is
+    `efficientat.models.preprocess.AugmentMelSTFT.from_config(model.mel)`.
     """
     return entry
 
@@ -47,7 +48,7 @@ def _entry(name: str) -> _Callable[..., _Any]:
 def tagger(model: str | list[str] = "mn10_as", **options: _Any) -> _Any:
     """An `AudioTagger`: recordings of any sample rate and length -> labelled scores, timelines and embeddings.
 
-    `options` are those of `AudioTagger`: device, backend, batch_size, min_seconds, layers, pooling.
+    `options` are those of `AudioTagger`: device, backend, batch_size, min_seconds, whole, layers, pooling.
     """
     return _efficientat.AudioTagger(model, **options)
 

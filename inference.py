@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--whole",
         action="store_true",
-        help=f"compute recordings of more than {WINDOW_SECONDS:g} s in one piece, as published, not as the mean of windows",
+        help=f"compute long recordings in one piece, as published, not as the mean of windows of {WINDOW_SECONDS:g} s",
     )
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="inference backend; onnx (CPU) starts without PyTorch")
 
@@ -349,4 +349,4 @@ def print_events(events: Iterable[Event]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fast_exit=True)

@@ -95,7 +95,7 @@ def choose(folders: Sequence[Path], count: int, seed: int) -> dict[Path, float]:
             break
         try:
             waveform, rate = audio.decode(path)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             print(f"left out: {error}")
             continue
         if SHORTEST <= len(waveform) / rate <= LONGEST:

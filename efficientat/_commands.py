@@ -12,4 +12,4 @@ from efficientat.models.command import run
 def __getattr__(name: str) -> Callable[[], None]:
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return partial(run, import_module(f"efficientat.{name}").main)
+    return partial(run, import_module(f"efficientat.{name}").main, fast_exit=name == "inference")

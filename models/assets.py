@@ -15,16 +15,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from models import files
-from models.errors import UserError
+from models.errors import IS_CHECKOUT, UserError
 from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
-IS_CHECKOUT = (BUNDLED_DIR.parent / "pyproject.toml").is_file()  # else installed, where nothing is written next to the code
 ATTEMPTS = 3  # a transfer whose connection breaks resumes where it stopped
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
+LEFTOVER_S = 24 * 3600.0  # after which an unfinished download is that of a process that was killed
 
 
 class AssetError(UserError):
@@ -35,7 +35,7 @@ def resources_dir() -> Path:
     """Return the folder of downloads: EFFICIENTAT_RESOURCES, else resources/ of the checkout, else ~/.cache/efficientat."""
     if folder := os.environ.get("EFFICIENTAT_RESOURCES"):
         return Path(folder)
-    if IS_CHECKOUT:
+    if IS_CHECKOUT:  # else nothing is written next to the code
         return BUNDLED_DIR
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientat"
 
@@ -43,7 +43,11 @@ def resources_dir() -> Path:
 def release_url() -> str:
     """Return the address below which the assets lie, ending in "/": EFFICIENTAT_RELEASE_URL, else the published release."""
     url = os.environ.get("EFFICIENTAT_RELEASE_URL") or RELEASE_URL
-    if urllib.parse.urlsplit(url).scheme not in ("https", "http", "file"):
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError as error:
+        raise AssetError(f"EFFICIENTAT_RELEASE_URL is no address: {url!r} ({error})") from error
+    if scheme not in ("https", "http", "file"):
         raise AssetError(f"EFFICIENTAT_RELEASE_URL must begin with https://, http:// or file://, not {url!r}")
     return url.rstrip("/") + "/"
 
@@ -52,13 +56,15 @@ def fetch(asset: str, check: Callable[[Path], None]) -> Path:
     """Return the path of `asset` in the resources folder, downloading it first if it is not there.
 
     `check(path)` raises for a file that is not what it should be; it sees the download under a temporary name, which is removed
-    when anything fails, so that the asset's own name never stands for a damaged file. Raises `AssetError`.
+    when anything fails, so that the asset's own name never stands for a damaged file. What a killed download left is removed a
+    day later, by the next one of the same asset. Raises `AssetError`.
     """
     path = resources_dir() / asset
     if path.is_file():
         return path
     url = release_url() + urllib.parse.quote(asset, safe="()")
     try:
+        files.remove_leftovers(path, LEFTOVER_S)
         with files.replacing(path) as temporary:
             _download(url, temporary, asset)
             check(temporary)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
-from models.errors import UserError
+from models.errors import UserError, install_command
 
 PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies")  # whose absence is our mistake, not the user's
 DEBUG = "--debug"
@@ -27,11 +29,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
                 self.add_argument(argparse.Action([DEBUG], "debug", nargs=0, help="show the traceback of an error"))
 
 
-def run(main: Callable[[Sequence[str] | None], int]) -> None:
+def run(main: Callable[[Sequence[str] | None], int], *, fast_exit: bool = False) -> None:
     """Run a command's `main` on the command line and leave with its exit code.
 
     A `UserError`, an `OSError`, memory that is full and a missing package are one line on standard error and exit code 1. Every
-    other exception is a mistake in the code and gets its traceback; `--debug`, anywhere on the command line, shows it for all.
+    other exception is a mistake in the code and gets its traceback; `--debug`, anywhere on the command line, shows it for all. With
+    `fast_exit` the process ends without cleaning up.
     """
     argv = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(argv) < len(sys.argv) - 1
@@ -40,6 +43,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try:
         code = main(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error is still reported
     except KeyboardInterrupt:
         code = 130
         print("interrupted", file=sys.stderr)
@@ -51,8 +56,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
         if package in PROJECT or debug:
             raise
         light = "; inference.py --backend onnx does without it" if package == "torch" else ""
-        needed = "requirements-imagenet.txt" if package == "torchvision" else "requirements.txt"
-        code = _fail(f"this needs {package}, which is not installed: pip install -r {needed}{light}")
+        command = install_command("imagenet" if package == "torchvision" else "")
+        code = _fail(f"this needs {package}, which is not installed: {command}{light}")
     except (UserError, OSError) as error:
         if debug:
             raise
@@ -62,11 +67,23 @@ def run(main: Callable[[Sequence[str] | None], int]) -> None:
             raise
         memory = "memory" if isinstance(error, MemoryError) else "the GPU's memory"
         code = _fail(f"{memory} is full, use a smaller --batch_size: {_one_line(error)}")
+    if fast_exit:
+        _leave(code)
     sys.exit(code)
 
 
+def _leave(code: int) -> NoReturn:
+    """Flush all output and end the process at once: unloading torch's libraries takes 0.5 s and 120 MB of peak memory."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os._exit(code)
+
+
 def _fail(message: str) -> int:
-    rank = os.environ.get("RANK", "0")
+    rank = os.environ.get("RANK") or "0"
     print(f"{'' if rank == '0' else f'rank {rank}: '}error: {message}", file=sys.stderr)
     return 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -82,4 +83,6 @@ class EnsembleModel(nn.Module):
 
 def get_ensemble_model(names: Sequence[str]) -> EnsembleModel:
     """Load the named models (released, bundled, or paths of checkpoints) as an ensemble in evaluation mode."""
+    if isinstance(names, (str, os.PathLike)):
+        raise UserError(f"an ensemble needs a list of models, not {os.fspath(names)!r}; get_model loads a single one")
     return EnsembleModel([WaveformModel(checkpoints.load_model(name)) for name in names]).eval()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a failure here must not hide the first one
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path, older_than: float) -> None:
+    """Remove the temporary files that killed processes left of `path`: those not written to for `older_than` seconds."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with contextlib.suppress(OSError):  # another process may be faster
+            if time.time() - leftover.stat().st_mtime > older_than:
+                leftover.unlink()
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -35,7 +35,7 @@ def memory_efficient(network: MobileNetV3, *, two_passes: bool = False) -> Mobil
         *(ChunkedBlock(block, two_passes=two_passes) for block in blocks),
         FoldedPointwiseConv(*last),
     )
-    if network.arch.head_type == "fully_convolutional":
+    if network.arch.head_type == "fully_convolutional" and network.arch.num_classes:
         convolution, norm, *pooling = network.classifier
         network.classifier = nn.Sequential(FoldedPointwiseConv(convolution, norm), *pooling)
     return network

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.config import Arch, MelConfig
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
@@ -16,6 +17,19 @@ class WaveformModel(nn.Module):
         super().__init__()
         self.front_end = front_end or AugmentMelSTFT.from_config(network.mel)
         self.network = network
+
+    def __repr__(self) -> str:
+        """One line; `print(model.front_end, model.network.features)` shows the layers."""
+        return f"{type(self).__name__}({self.sample_rate} Hz, {self.network!r})"
+
+    @property
+    def arch(self) -> Arch:
+        return self.network.arch
+
+    @property
+    def mel(self) -> MelConfig:
+        """The front end that the network expects, see `MobileNetV3`."""
+        return self.network.mel
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -49,6 +63,19 @@ class WaveformModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    def forward_features(self, waveform: Tensor) -> Tensor:
+        """(B, samples) -> the last feature map (B, C, F, T)."""
+        spectrogram = self.front_end(waveform).unsqueeze(1)
+        return self.network.forward_features(spectrogram.to(self.network.features[0][0].weight.dtype))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """As `MobileNetV3.forward_head`."""
+        return self.network.forward_head(features, pre_logits)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """As `MobileNetV3.reset_classifier`."""
+        self.network.reset_classifier(num_classes)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         return self.forward_spectrogram(self.front_end(waveform).unsqueeze(1))  # float32, whatever the weights are

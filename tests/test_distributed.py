@@ -31,7 +31,16 @@ TRAIN = (
     "--model_width", 0.1, "--n_mels", 32, "--warm_up_len", 0, "--max_lr", 0.003, "--roll", "--wavmix", "--gain_augment", 6,
     "--freqm", 8, "--wandb", "disabled",
 )  # fmt: skip
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "SLURM_LOCALID")
+LAUNCHER_VARIABLES = (
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+    "SLURM_LOCALID",
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "LOCAL_RANK",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -156,12 +165,23 @@ def test_without_a_local_rank_the_first_rank_still_goes_first() -> None:
         ({"RANK": "5", "LOCAL_RANK": "1"}, 1),
         ({"RANK": "5", "SLURM_LOCALID": "2"}, 2),
         ({"RANK": "5", "LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 1),
+        ({"RANK": "5", "LOCAL_RANK": "", "OMPI_COMM_WORLD_LOCAL_RANK": "3", "SLURM_LOCALID": "0"}, 3),
     ],
 )
 def test_the_local_rank_is_the_launchers(variables: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert distributed.local_rank() == expected
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"WORLD_SIZE": "abc"}, {"RANK": "x"}, {"RANK": "-1"}, {"RANK": "2"}, {"RANK": ""}, {"MASTER_PORT": "x"}]
+)
+def test_what_a_launcher_sets_wrongly_is_one_line(wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"} | wrong).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=next(iter(wrong))), distributed.group(cuda=False):
+        pass
 
 
 @pytest.mark.slow

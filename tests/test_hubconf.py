@@ -6,11 +6,13 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from efficientat.models import registry
 
 from models.MobileNetV3 import get_model
 from models.registry import BUNDLED, PRETRAINED
@@ -31,6 +33,12 @@ def test_a_random_network_has_the_architecture_and_front_end_of_its_name(name: s
     assert not model.training
     logits, embedding = model(torch.zeros(2, 1, n_mels, 50))
     assert logits.shape == (2, 3) and embedding.shape == (2, model.embedding_size)
+
+
+def test_the_class_count_is_that_of_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.PRETRAINED["mn01_as"]
+    monkeypatch.setitem(registry.PRETRAINED, "mn01_as", replace(entry, arch=replace(entry.arch, num_classes=3)))
+    assert load("mn01_as", pretrained=False).arch.num_classes == 3
 
 
 def test_a_released_model_comes_from_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

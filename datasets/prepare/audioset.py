@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="HDF5 file to write: {balanced_train,unbalanced_train,eval}_segments_mp3.hdf, in the data set's folder",
     )
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads")
     return parser
 
 

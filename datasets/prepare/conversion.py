@@ -97,7 +97,7 @@ def _convert(recording: Recording) -> bytes | Exception:
         if isinstance(recording.path, downloads.Entry):
             return audio.to_mp3(downloads.read(recording.path), name=str(recording.path))
         return audio.to_mp3(recording.path)
-    except (ValueError, OSError) as error:  # AudioError, and damaged archives
+    except (UserError, OSError) as error:  # AudioError, and damaged archives
         return error
 
 
@@ -149,7 +149,7 @@ def _write_wav(output_dir: Path, sample_rate: int | None, job: tuple[str, Path |
             waveform = audio.resample(waveform, rate, sample_rate)
             soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
             content = file.getvalue()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         return str(error)
     write_bytes(output_dir / name, content)
     return None

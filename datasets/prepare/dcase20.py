@@ -58,9 +58,9 @@ def _check_rate(output_dir: Path, sample_rate: int | None) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("dcase20", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=dcase20.LOCATION.default, help="folder to write (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=dcase20.LOCATION.default, help="folder to write")
     parser.add_argument("--sample_rate", type=positive_int, help="rate in Hz to resample to (default: the files as they are)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes (default: %(default)s)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes")
     return parser
 
 

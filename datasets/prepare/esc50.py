@@ -41,10 +41,8 @@ def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("esc50", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="ESC-50-master.zip, or the extracted folder")
-    parser.add_argument(
-        "--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB (default: %(default)s)"
-    )
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=esc50.LOCATION.default, help="folder to write, 640 MB")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker processes")
     return parser
 
 

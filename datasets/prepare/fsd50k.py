@@ -58,8 +58,8 @@ def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> 
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("fsd50k", __doc__)
     parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write (default: %(default)s)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads")
     return parser
 
 

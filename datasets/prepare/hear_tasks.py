@@ -173,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("--corpus_dir", data_dir("opensounds"), "folder of the open corpus"),
         ("--output_dir", data_dir("opensounds_hear"), "folder to write"),
     ):
-        parser.add_argument(option, type=Path, default=default, help=f"{text} (default: {default})")
+        parser.add_argument(option, type=Path, default=default, help=text)
     return parser
 
 

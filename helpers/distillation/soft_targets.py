@@ -99,12 +99,12 @@ def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: in
 
 
 def _fetch(asset: str, check: Callable[[Path], Any]) -> Path:
-    """As `assets.fetch`, for checks that raise ValueError."""
+    """As `assets.fetch`, for checks that raise UserError or OSError."""
 
     def check_asset(path: Path) -> None:
         try:
             check(path)
-        except ValueError as error:
+        except (UserError, OSError) as error:
             raise AssetError(str(error).replace(os.fspath(path), asset)) from error
 
     try:

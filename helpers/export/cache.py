@@ -16,6 +16,7 @@ from pathlib import Path
 
 from models import assets
 from models.assets import AssetError
+from models.errors import install_command
 from models.registry import BUNDLED, PRETRAINED
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def _require_exporter(name: str) -> None:
     missing = [package for package in EXPORT_REQUIREMENTS if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(
-            f"{name} has not been exported yet and that needs {' and '.join(missing)}: pip install -r requirements.txt, or run "
+            f"{name} has not been exported yet and that needs {' and '.join(missing)}: {install_command()}, or run "
             f"export.py --model_name {name} --output model.onnx elsewhere and give the path of the file; without both, use the "
             f"bundled model {', '.join(BUNDLED)}"
         )

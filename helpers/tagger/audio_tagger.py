@@ -55,9 +55,9 @@ class AudioTagger:
     their `sample_rate`. All methods raise `FileNotFoundError` for a missing file, `AudioError` for one that cannot be used, and
     `UserError` for an impossible argument.
 
-    A recording of more than 10 s is computed in windows of 10 s side by side, in constant memory, and gets their mean, each
-    weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For events that are short
-    against the recording, use `tag_windows`.
+    A recording of more than 11 s is computed in windows of 10 s side by side, the last of up to 11 s, in constant memory, and
+    gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For
+    events that are short against the recording, use `tag_windows`.
 
     Recordings, and windows, that are shorter than the clips of the model's training are padded with zeros at their end to that
     length, where the checkpoint gives it. Released checkpoints do not, and get recordings as they are, as in the published code.
@@ -124,6 +124,7 @@ class AudioTagger:
 
     def scores(self, audio: AudioSource, sample_rate: float | None = None) -> np.ndarray:
         """Return the scores (K,) float32 of all classes, in the order of `labels`, for a whole recording."""
+        self._require_classes()
         return self._average_one(audio, sample_rate, None).scores
 
     def embed(
@@ -176,6 +177,7 @@ class AudioTagger:
         name: str | None = None,
     ) -> Iterator[tuple[float, float, np.ndarray]]:
         """Yield start and end in seconds and the (K,) scores of each window of `tag_windows`, in constant memory."""
+        self._require_classes()
         return self._scored(self._open(audio, sample_rate, name), window, hop)
 
     def tag_files(
@@ -220,6 +222,7 @@ class AudioTagger:
 
     def classes(self, labels: Sequence[str] | None) -> tuple[int, ...] | None:
         """Return the indices of classes by name, in any case; `UserError` for an unknown name, with similar ones."""
+        self._require_classes()
         if labels is None:
             return None
         if isinstance(labels, str):
@@ -247,6 +250,10 @@ class AudioTagger:
             results = self._batched([waveform for _, waveform in batch])
             for (start, waveform), (scores, embedding) in zip(batch, results, strict=True):
                 yield start / self.sample_rate, (start + len(waveform)) / self.sample_rate, scores, embedding
+
+    def _require_classes(self) -> None:
+        if not self.labels:
+            raise UserError(f"{self._name} has no classes, so it gives embeddings alone; use another model to tag")
 
     def _selection(self, top_k: int | None, threshold: float, labels: Sequence[str] | None) -> Callable[[Average], Tagging]:
         """Check which tags are asked for; return what picks them."""

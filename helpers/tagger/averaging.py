@@ -12,6 +12,8 @@ from helpers.tagger.reading import UNUSABLE, Recording
 from helpers.tagger.results import Failure
 from helpers.tagger.windows import cut_windows
 
+MAX_LONGER = 0.1  # of a window, that the last one may be longer, so that a clip of little more than a window is computed once
+
 
 @dataclass(frozen=True)
 class Average:
@@ -33,7 +35,8 @@ def average_windows(
     """Yield the mean scores and embedding of each recording, in their order.
 
     `compute` turns waveforms (samples,) into scores and embedding of each. `window` is in samples (None: the whole recording in one
-    piece). A batch holds up to `batch_size` windows, and fewer where they reach `batch_samples`.
+    piece); the last one may be longer by `MAX_LONGER`. A batch holds up to `batch_size` windows, and fewer where they reach
+    `batch_samples`.
     """
     batch: list[_Window | Failure] = []
     samples = 0
@@ -83,6 +86,10 @@ def _cut(recording: Recording | Failure, window: int | None) -> Iterator[_Window
     try:
         pieces = [(0, np.concatenate(list(recording.blocks)))] if window is None else cut_windows(recording.blocks, window, window)
         for start, waveform in pieces:
+            added = start + len(waveform) - (last.start + len(last.waveform) if last else 0)
+            if last and added <= MAX_LONGER * window:
+                last = replace(last, waveform=np.concatenate([last.waveform, waveform[-added:]]))
+                continue
             if last:
                 yield last
             last = _Window(mean, start, waveform)

@@ -81,7 +81,7 @@ def with_rates(sources: Iterable[Source] | Source, sample_rate: float | None) ->
     """Return (recording, sample rate) of one recording or of several; `sample_rate` is that of arrays without one of their own."""
     is_file = isinstance(sources, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(sources, "read")
     if _is_samples(sources) and sources.ndim > 1:
-        raise UserError(f"sources have shape {tuple(sources.shape)}; pass a list of recordings, such as list(batch)")
+        raise UserError(f"sources have shape {tuple(sources.shape)}; pass [samples] for one recording, list(batch) for several")
     listed = [sources] if is_file or _is_pair(sources) or _is_samples(sources) else sources
     return (source if _is_pair(source) else (source, sample_rate if _is_samples(source) else None) for source in listed)
 

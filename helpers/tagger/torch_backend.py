@@ -41,7 +41,7 @@ class TorchBackend:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.model.eval().to(device)
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"device {str(device)!r} cannot be used: {reason}") from error
         self.sample_rate = self.model.sample_rate

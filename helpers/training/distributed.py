@@ -16,8 +16,8 @@ from torch import Tensor
 from helpers.devices import pick_device
 from models.errors import UserError
 
-# Of torchrun, SLURM, Open MPI and other MPIs.
-_LOCAL_RANK_VARIABLES = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
+# Of torchrun, Open MPI, other MPIs and, last because mpirun in a SLURM job inherits it as 0, SLURM.
+_LOCAL_RANK_VARIABLES = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 
 @contextmanager
@@ -27,15 +27,18 @@ def group(cuda: bool) -> Iterator[torch.device]:
     Yields this rank's device: with `cuda` the GPU of its local rank (backend nccl), else the CPU (gloo).
     """
     device = pick_device(cuda)
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if _int("WORLD_SIZE") in (None, 1):
         yield device
         return
-    if missing := [name for name in ("RANK", "MASTER_ADDR") if name not in os.environ]:
+    if missing := [name for name in ("RANK", "MASTER_ADDR") if not os.environ.get(name)]:
         raise UserError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {' and '.join(missing)} is not set; start with torchrun, which sets "
             "them, or unset WORLD_SIZE"
         )
-    os.environ.setdefault("MASTER_PORT", "29500")  # torchrun's own default
+    if _int("RANK") >= _int("WORLD_SIZE"):
+        raise UserError(f"RANK is {os.environ['RANK']} of WORLD_SIZE {os.environ['WORLD_SIZE']}; ranks are numbered from 0")
+    if _int("MASTER_PORT") is None:
+        os.environ["MASTER_PORT"] = "29500"  # torchrun's own default
     if device.type == "cuda":
         available = torch.cuda.device_count()
         if local_rank() >= available:
@@ -64,10 +67,18 @@ def local_rank() -> int:
     Where the launcher does not say, ranks fill the GPUs of one machine after another; without GPUs all are taken to be on one.
     """
     for variable in _LOCAL_RANK_VARIABLES:
-        if variable in os.environ:
-            return int(os.environ[variable])
-    rank, gpus = int(os.environ.get("RANK", "0")), torch.cuda.device_count()
+        if (number := _int(variable)) is not None:
+            return number
+    rank, gpus = _int("RANK") or 0, torch.cuda.device_count()
     return rank % gpus if gpus else rank
+
+
+def _int(variable: str) -> int | None:
+    """Return the number in an environment variable, None where it is unset or empty."""
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{variable} is {text!r}; the launcher must set it to a whole number, or unset it")
+    return int(text) if text else None
 
 
 def world_size() -> int:

@@ -37,7 +37,7 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
     The data set yields named tuples of input, target, name and index, such as `Clip` and `Picture`.
 
     `precision` is that of the network; front ends compute in float32. Several ranks, each with its own share of the clips in
-    its loader, all get the predictions for all of them. UserError when a clip is missing or occurs twice.
+    its loader, all get the predictions for all of them. RuntimeError when a clip is missing or occurs twice.
     """
     was_training = model.training
     model.eval()
@@ -62,7 +62,7 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
     if len(order) == 0:
         raise UserError("the data set holds no clips")
     if not np.array_equal(np.sort(order), np.arange(len(loader.dataset))):
-        raise UserError(f"predictions of {len(order)} clips do not cover the {len(loader.dataset)} of the data set once each")
+        raise RuntimeError(f"predictions of {len(order)} clips do not cover the {len(loader.dataset)} of the data set once each")
     positions = np.argsort(order)
     all_names = [name for share in shares for name in share[1]]
     return Predictions(

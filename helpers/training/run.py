@@ -42,7 +42,8 @@ class Run:
     """Writes `config.json`, `log.txt`, `metrics.csv`, `last.pt` and `best.pt` to a folder of its own.
 
     A context: `fit` opens the folder once everything before training has succeeded; leaving closes it. An exception other than a
-    user's mistake opens it too, so that there is a log of the crash. Files of others in the folder are never touched.
+    user's mistake opens it too, in the folder of an earlier run the log alone, so that there is a log of the crash. Nothing that
+    is in the folder is ever removed.
 
     Folder: runs/<experiment_name>, with a number if it exists, so that no run overwrites another; with `args.resume` the folder it
     names; or `folder`, where an existing run resumes. Of several ranks only the main one writes. Every file but the
@@ -99,24 +100,27 @@ class Run:
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
         try:
             _write_config(self.folder, config, self.args)
-            self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+            self._open_log()
         except OSError:
             if made:
                 with contextlib.suppress(OSError):
                     made.rmdir()  # which an empty folder alone can be
             raise
+        return config
+
+    def _open_log(self) -> None:
+        self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
         self._early_records.setTarget(self._log_file)
         self._early_records.flush()
         logging.getLogger().addHandler(self._log_file)
-        return config
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
         is_crash = isinstance(error, Exception) and not isinstance(error, (UserError, OSError))
         if self._log_file is None and is_crash and distributed.is_main():
-            with contextlib.suppress(OSError, UserError):  # which must not hide the error itself
-                self._open_folder()
+            with contextlib.suppress(OSError):  # which must not hide the error itself
+                self._open_folder() if self._is_new else self._open_log()
         logging.getLogger().removeHandler(self._early_records)
         if self._log_file is None:
             return

@@ -12,7 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.audio import AudioError
+from datasets.prepare.command_line import command_parser
 from helpers import cli
+from models import errors
 from models.assets import AssetError
 from models.errors import UserError
 
@@ -88,9 +90,9 @@ def test_debug_shows_the_traceback_of_any_error(argv: list[str], monkeypatch: py
 
 
 def test_help_lists_debug_once() -> None:
-    parser = argparse.ArgumentParser(formatter_class=cli.HelpFormatter)
-    parser.add_argument_group("more").add_argument("--more", help="more")
-    assert parser.format_help().count("--debug") == 1 and "--debug" not in parser.format_usage()
+    for parser in (argparse.ArgumentParser(formatter_class=cli.HelpFormatter), command_parser("esc50", "a command")):
+        parser.add_argument_group("more").add_argument("--more", help="more")
+        assert parser.format_help().count("--debug") == 1 and "--debug" not in parser.format_usage()
 
 
 def test_a_missing_package_is_one_line_that_names_what_to_install(failing_message: Callable[..., str]) -> None:
@@ -101,8 +103,38 @@ def test_a_missing_package_is_one_line_that_names_what_to_install(failing_messag
     assert "torch" in message and "requirements.txt" in message and "onnx" in message
 
 
-def test_a_reader_that_leaves_ends_the_program_quietly() -> None:
-    script = "from helpers import cli\ncli.run(lambda argv: [print(i) for i in range(10**5)] and 0)"
-    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} | head -1; echo ${{PIPESTATUS[0]}}"
+def test_an_installed_package_names_itself(failing_message: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def main(argv: object) -> int:
+        raise ModuleNotFoundError("No module named 'torchvision'", name="torchvision")
+
+    monkeypatch.setattr(errors, "IS_CHECKOUT", False)
+    assert "efficientat[imagenet]" in failing_message(main)
+
+
+@pytest.mark.parametrize("fast_exit", [False, True])
+def test_buffered_output_and_exit_code_of_a_command(fast_exit: bool, tmp_path: Path) -> None:
+    script = (
+        "import sys, logging; from models.command import run; from models.errors import UserError\n"
+        "def main(argv):\n"
+        "    print('printed'); logging.info('logged'); sys.stderr.write('unfinished')\n"
+        "    if argv: raise {'user': UserError, 'interrupt': KeyboardInterrupt}[argv[0]]('a mistake')\n"
+        f"    return 0\nrun(main, fast_exit={fast_exit})"
+    )
+    for argv, code in (([], 0), (["user"], 1), (["interrupt"], 130)):
+        with open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
+            assert subprocess.run([sys.executable, "-c", script, *argv], cwd=ROOT, stdout=out, stderr=err).returncode == code
+        assert (tmp_path / "out").read_text() == "printed\n"
+        assert (tmp_path / "err").read_text().startswith("logged\nunfinished")
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode != 0 and "No space left" in result.stderr
+
+
+@pytest.mark.parametrize("lines", [1, 10**5])  # a single one is buffered until the end
+@pytest.mark.parametrize("fast_exit", [False, True])
+def test_a_reader_that_leaves_ends_the_program_quietly(fast_exit: bool, lines: int) -> None:
+    script = f"from models.command import run\nrun(lambda argv: [print(i) for i in range({lines})] and 0, fast_exit={fast_exit})"
+    reader = "true" if lines == 1 else "head -1"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} | {reader}; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert result.stdout == "0\n141\n" and result.stderr == ""
+    assert result.stdout == ("141\n" if lines == 1 else "0\n141\n") and result.stderr == ""

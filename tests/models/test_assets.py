@@ -256,7 +256,7 @@ def test_release_in_a_folder(resources, tmp_path, monkeypatch, mn01_state, mn01_
     assert assets.fetch(asset, check=lambda path: None).read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "data:text/plain,", "/somewhere", "127.0.0.1:80"])
+@pytest.mark.parametrize("url", ["http://[bad/", "ftp://127.0.0.1/", "data:text/plain,", "/somewhere", "127.0.0.1:80"])
 def test_other_schemes_are_refused(url, resources, left_in, monkeypatch):
     monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", url)
     with pytest.raises(AssetError, match="EFFICIENTAT_RELEASE_URL"):
@@ -309,6 +309,20 @@ def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):
     with pytest.raises(AssetError, match="No space left"):
         assets.fetch("a.pt", check=lambda path: None)
     assert left_in(resources) == []
+
+
+def test_what_a_killed_download_left_is_removed_a_day_later(release, resources, left_in):
+    resources.mkdir(parents=True)
+    old, recent, other, mine = (
+        resources / name for name in (".a.pt.0123abcd.part", ".a.pt.4567cdef.part", ".b.pt.0123abcd.part", ".a.pt.x.part")
+    )
+    for path in (old, recent, other, mine):
+        path.write_bytes(b"half")
+    for path in (old, other, mine):
+        os.utime(path, (0, time.time() - 25 * 3600))
+    release.files["a.pt"] = b"weights"
+    assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == sorted(["a.pt", recent.name, other.name, mine.name])
 
 
 def test_interrupted_download_leaves_nothing(release, resources, left_in):

@@ -77,6 +77,13 @@ def test_renewed_head_has_its_fresh_initialisation(release, monkeypatch, pickled
     assert not head.bias.any() and head.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 
+def test_classes_for_a_model_without_renew_the_whole_head(tmp_path, caplog):
+    checkpoints.save(tmp_path / "features.pt", get_model(0, width_mult=0.1))
+    with caplog.at_level(logging.WARNING):
+        model = get_model(3, str(tmp_path / "features.pt"))
+    assert all(key in caplog.text for key in model.state_dict() if key.startswith("classifier."))
+
+
 @pytest.mark.parametrize("head_type", HEADS)
 def test_same_class_count_keeps_everything_silently(head_type, release, monkeypatch, pickled, random_state, caplog):
     name, state = serve(release, monkeypatch, pickled, random_state, Arch(527, 0.1, head_type=head_type))

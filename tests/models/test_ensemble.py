@@ -8,6 +8,7 @@ import torch
 from models import checkpoints
 from models.config import Arch, MelConfig
 from models.ensemble import EnsembleModel, get_ensemble_model
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
@@ -59,7 +60,13 @@ def test_get_model_with_its_front_end():
     for result, expected in zip(model(waveform), by_hand(model, waveform), strict=True):
         assert torch.equal(result, expected)
     assert model.front_end.config == MelConfig(n_mels=64) and (model.num_classes, model.sample_rate) == (5, 32000)
-    assert len(repr(model).splitlines()) == 4
+    assert len(repr(model).splitlines()) == 1
+    assert (model.arch, model.mel) == (model.network.arch, model.network.mel)
+    features = model.forward_features(waveform)
+    assert torch.equal(model.forward_head(features), model(waveform)[0])
+    assert torch.equal(model.forward_head(features, pre_logits=True), model(waveform)[1])
+    model.reset_classifier(3)
+    assert model(waveform)[0].shape == (2, 3) and model.num_classes == 3
 
 
 def test_waveform_model_takes_another_front_end():
@@ -139,6 +146,11 @@ def test_ensemble_answers_for_its_members():
 def test_members_that_disagree_are_refused(make):
     with pytest.raises(ValueError):
         EnsembleModel(make())
+
+
+def test_one_name_is_no_ensemble():
+    with pytest.raises(UserError, match="list"):
+        get_ensemble_model("mn04_opensounds")
 
 
 def test_ensemble_by_names_is_in_evaluation_mode_and_uses_each_front_end(tmp_path):

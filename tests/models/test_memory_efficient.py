@@ -47,6 +47,7 @@ def test_every_width_computes_the_same(width: float) -> None:
     "changes",
     [
         *({"head_type": head, "strides": (2, 2, 1, 1)} for head in HEAD_TYPES),
+        {"head_type": "fully_convolutional", "num_classes": 0},
         {"se_dims": "none", "reduced_tail": True},
         {"dilated": True, "strides": (1, 2, 2, 1)},
         {"se_dims": "f"},

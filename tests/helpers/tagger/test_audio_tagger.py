@@ -26,6 +26,7 @@ from helpers.tagger.reading import in_thread
 from helpers.tagger.rows import COLUMNS
 from models import checkpoints
 from models.config import Arch
+from models.errors import UserError
 from models.network import MobileNetV3
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,6 +126,19 @@ def test_a_long_recording_is_the_mean_of_its_windows(loudness: AudioTagger) -> N
     loudness.whole = True
     assert loudness.tag(sound.astype(np.float32), 8000).end == 65
     assert loudness.backend.batches == [(65 * 32000,)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lengths"),
+    [(10, [10]), (10.05, [10.05]), (11, [11]), (11.1, [10, 10]), (21, [10, 11]), (21.1, [10, 10, 10])],
+)
+def test_the_last_window_may_be_a_tenth_longer(loudness: AudioTagger, seconds: float, lengths: list[float]) -> None:
+    sound = np.full(round(seconds * 32000), 0.1, np.float32)
+    sound[-1] = 0.5
+    scores = loudness.scores(sound, 32000)
+    assert loudness.backend.batches == [tuple(round(length * 32000) for length in lengths)]
+    covered = [*lengths[:-1], seconds - sum(lengths[:-1])]  # the last may overlap the one before
+    assert scores[1] == pytest.approx((0.1 * sum(covered[:-1]) + 0.5 * covered[-1]) / seconds)
 
 
 def test_scores_are_continuous_in_the_length_of_a_recording(bundled: AudioTagger) -> None:
@@ -474,6 +488,21 @@ def test_scores_of_all_classes(tiny: AudioTagger) -> None:
     assert all(tags[label] == score for label, score in zip(tiny.labels, scores, strict=True))
 
 
+def test_a_model_without_classes_gives_embeddings_alone(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "features.pt", MobileNetV3(Arch(0, width_mult=0.1)))
+    tagger = AudioTagger(tmp_path / "features.pt", "cpu")
+    assert tagger.embed(NOISE, 32000).shape == (tagger.backend.embedding_size,)
+    for method in (tagger.tag, tagger.scores, tagger.tag_windows, tagger.iter_windows, tagger.tag_files):
+        with pytest.raises(UserError, match="no classes"):
+            method(NOISE, 32000)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_a_users_mistake(tiny_checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="cuda"):
+        AudioTagger(tiny_checkpoint, "cuda")
+
+
 def test_samples_among_the_files(loudness: AudioTagger, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", NOISE[:800], 8000)
     sources = [NOISE[:3200], (NOISE[:1600], 16000), tmp_path / "x.wav", (torch.from_numpy(NOISE[:800]), 8000.0)]
@@ -492,7 +521,7 @@ def test_one_recording_alone_is_one_recording(loudness: AudioTagger, tmp_path: P
         [tags] = loudness.tag_files(alone)
         assert tags.end == 0.1
     assert len(list(loudness.tag_files(NOISE[:800], 8000))) == len(list(loudness.embed_files(str(path)))) == 1
-    with pytest.raises(ValueError, match="list of recordings"):
+    with pytest.raises(ValueError, match=r"\[samples\]"):
         loudness.tag_files(np.zeros((3, 8000)), 8000)
 
 

@@ -333,7 +333,7 @@ def test_predict_keeps_order_and_mode_and_does_not_depend_on_the_batch_size() ->
 
 
 def test_predictions_that_lack_a_clip_are_refused() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(RuntimeError):
         predict(new_model(), DataLoader(clips(), batch_size=4, sampler=range(7)))
 
 

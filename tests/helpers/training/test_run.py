@@ -85,6 +85,18 @@ def test_a_crash_before_the_first_checkpoint_leaves_its_log(opened: bool) -> Non
     assert parse_arguments(parser(), ["--resume", "runs/test"]).experiment_name == "test"
 
 
+def test_a_crash_before_a_run_resumes_adds_to_its_log_alone() -> None:
+    with start() as run:
+        run.open()
+        run.log(0, {"mAP": 0.5})
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    with pytest.raises(RuntimeError), start("--resume", "runs/test", "--dataset_dir", "elsewhere"):
+        raise RuntimeError("building the model failed")
+    after = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    assert b"building the model failed" in after.pop("log.txt").removeprefix(before.pop("log.txt"))
+    assert before == after and "metrics.csv" in after
+
+
 @pytest.mark.parametrize("error", [UserError, RuntimeError])
 def test_a_run_that_fails_removes_no_files_of_others(error: type[Exception]) -> None:
     Path("mine").mkdir()
