@@ -54,8 +54,3 @@ def test_every_length_is_tagged_whole_and_in_windows(
 def test_speed_and_peak_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     memory.print_table("title", [TaggingRun("onnx", "whole", 7200.0, ProcessRun(20.0, 345_600_000, [], ""))])
     assert capsys.readouterr().out.splitlines()[-1].split() == ["whole,", "onnx", "2", "h", "20.0", "360", "345.6"]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (59.9, "59.9 s"), (180, "3 min"), (5400, "1.5 h")])
-def test_duration(seconds: float, text: str) -> None:
-    assert memory.duration(seconds) == text
