@@ -216,17 +216,6 @@ def test_damaged_cache_files_are_written_again(files, tmp_path, monkeypatch, dam
     assert decoded == ["a.wav"] and cached.read_bytes() == whole
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_an_interrupted_writing_leaves_nothing(files, tmp_path, monkeypatch, moment):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(recordings.os, moment, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        clips(files, cache_dir=tmp_path / "cache")[0]
-    assert not cached_files(tmp_path / "cache")
-
-
 def test_a_full_disk_is_logged_once_and_training_continues(files, tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")

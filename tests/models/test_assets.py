@@ -268,23 +268,6 @@ def fail(*_args, **_kwargs):
     raise OSError(errno.EROFS, "Read-only file system")
 
 
-def test_failing_rename_leaves_nothing(release, resources, left_in, monkeypatch):
-    release.files["a.pt"] = b"weights"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(AssetError):
-            assets.fetch("a.pt", check=lambda path: None)
-    assert left_in(resources) == []
-
-
-def test_failing_open_leaves_nothing(release, resources, left_in, monkeypatch):
-    release.files["a.pt"] = b"weights"
-    monkeypatch.setattr(assets, "open", fail, raising=False)
-    with pytest.raises(AssetError):
-        assets.fetch("a.pt", check=lambda path: None)
-    assert left_in(resources) == []
-
-
 def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):
     """The disk takes the first part of the file and no more."""
 

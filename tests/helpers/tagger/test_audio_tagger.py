@@ -376,16 +376,6 @@ def test_results_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> 
         assert len(list(csv.DictReader(file))) == 4 + 10
 
 
-def test_a_broken_off_file_of_results_leaves_the_older_one(tmp_path: Path) -> None:
-    (tmp_path / "r.csv").write_text("older")
-    with pytest.raises(RuntimeError), results_file(tmp_path / "r.csv") as file:
-        file.write([Tagging("a", 0.0, 1.0, ())])
-        raise RuntimeError
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
-    with pytest.raises(ValueError), results_file(tmp_path / "r.txt"):
-        pass
-
-
 DTYPES = ("float16", "float32", "float64", "int16", "int32", "uint8", "int8", "int64", "complex64")
 FLAWS = ("none", "silent", "clipped", "constant", "nan", "inf", "huge")
 
