@@ -25,8 +25,6 @@ from datasets.labels import audioset_labels
 from helpers.tagger.audio_tagger import AudioTagger
 from helpers.tagger.embedding_files import read_embeddings
 from models import checkpoints
-from models.config import Arch
-from models.MobileNetV3 import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
 SCRIPT = Path(inference.__file__)
@@ -64,35 +62,6 @@ def test_scores_are_the_sigmoid_of_the_model_on_its_own_front_end(tiny: AudioTag
     np.testing.assert_allclose([tag.score for tag in tags], scores[best].numpy(), atol=1e-6)
     for tag in tags:
         assert tag.score == pytest.approx(scores[audioset_labels().index(tag.label)].item(), abs=1e-6)
-
-
-def test_labels_come_from_the_checkpoint(tmp_path: Path) -> None:
-    model = MobileNetV3(Arch(num_classes=3, width_mult=0.1), labels=["cat", "dog", "rain"])
-    checkpoints.save(tmp_path / "three.pt", model)
-    content = io.BytesIO()
-    soundfile.write(content, NOISE, 32000, format="WAV")
-    tags = AudioTagger(tmp_path / "three.pt").tag(content.getvalue())
-    assert sorted(tag.label for tag in tags) == ["cat", "dog", "rain"]
-
-
-def test_ensemble_of_one_model_twice_is_that_model(tiny: AudioTagger, tiny_checkpoint: Path) -> None:
-    twice = AudioTagger([tiny_checkpoint, tiny_checkpoint], "cpu")
-    np.testing.assert_allclose(twice.scores(NOISE, 32000), tiny.scores(NOISE, 32000), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("rate", "channels", "samples"),
-    [(32000, 1, 320), (32000, 1, 1), (96000, 8, 96000), (8000, 2, 4000), (44100, 1, 44100)],
-    ids=["10 ms", "one sample", "8 channels at 96 kHz", "telephone", "44.1 kHz"],
-)
-def test_unusual_recordings_are_tagged(tiny: AudioTagger, tmp_path: Path, rate: int, channels: int, samples: int) -> None:
-    soundfile.write(tmp_path / "x.wav", np.random.default_rng(0).uniform(-0.1, 0.1, (samples, channels)), rate)
-    tags = tiny.tag(tmp_path / "x.wav")
-    assert len(tags) == 10 and all(0 <= tag.score <= 1 for tag in tags)
-
-
-def test_silence_is_tagged(tiny: AudioTagger) -> None:
-    assert len(tiny.tag(np.zeros(32000), 32000)) == 10
 
 
 @pytest.mark.parametrize("case", ["missing", "text", "empty", "folder", "truncated", "nan", "unknown model", "damaged model"])
