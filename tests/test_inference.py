@@ -335,13 +335,3 @@ def test_an_ensemble_embeds_side_by_side(tiny_checkpoint: Path) -> None:
     embedding = alone.embed(NOISE, 32000)
     np.testing.assert_allclose(twice.embed(NOISE, 32000), np.tile(embedding, 2), atol=1e-6)
     assert twice.backend.columns == {"0:block5": (0, 8), "0:mel": (8, 136), "1:block5": (136, 144), "1:mel": (144, 272)}
-
-
-def test_standard_input_has_a_name_among_embeddings(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = io.BytesIO()
-    soundfile.write(content, NOISE, 32000, format="WAV")
-    monkeypatch.setattr(sys, "stdin", Pipe(content.getvalue()))
-    assert run(capsys, "--model_name", tiny_checkpoint, "--audio_path", "-", "--embed", tmp_path / "rows.npy")[0] == 0
-    assert read_embeddings(tmp_path / "rows.npy").sources == ("standard input",)

@@ -1,6 +1,5 @@
 """datasets.hdf5_mp3: round trips with real mp3s, damage, interruption, workers."""
 
-import copy
 import io
 import logging
 import multiprocessing
@@ -140,28 +139,6 @@ def test_loader_workers_give_the_same_clips(files, pickled):
     assert [name for batch in batches for name in batch.name] == [c.name for c in expected]
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(12))
     assert torch.equal(dataset[0].waveform, expected[0].waveform)
-
-
-def test_a_forked_process_opens_files_of_its_own(files):
-    dataset = Mp3Dataset(files, num_classes=K)
-    parents_file, expected = dataset._open(1), dataset[0].waveform.numpy()
-
-    def child():  # no torch arithmetic here: its threads do not survive a fork
-        same = np.array_equal(dataset[0].waveform.numpy(), expected)
-        os._exit(7 if same and dataset._open(1) is not parents_file else 1)
-
-    process = FORK.Process(target=child, daemon=True)
-    process.start()
-    process.join(20)
-    assert process.exitcode == 7
-    assert np.array_equal(dataset[0].waveform.numpy(), expected)
-
-
-def test_pickles_and_copies_with_open_files(files):
-    dataset = Mp3Dataset(files, num_classes=K)
-    expected = dataset[1]
-    for twin in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
-        assert torch.equal(twin[1].waveform, expected.waveform)
 
 
 def test_a_corrupt_entry_is_named(tmp_path, files):

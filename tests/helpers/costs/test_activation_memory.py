@@ -77,11 +77,6 @@ def test_squeeze_and_excitation_holds_the_expanded_tensor_whole() -> None:
     assert "features.5" in without and "features.5 projection" not in without
 
 
-@pytest.mark.parametrize("strides", [(2, 2, 1, 1), (2, 1, 2, 2), (2, 1, 1, 1)])
-def test_where_such_a_block_is_the_peak_its_projection_is(strides: tuple) -> None:
-    assert efficient(Arch(strides=strides)).peak.name.endswith("projection")
-
-
 def test_a_block_that_does_not_expand_has_one_chunk() -> None:
     rows = {row.name: row.tensors for row in efficient(Arch(width_mult=0.1)).rows}
     assert rows["features.2"] == {"input": 8 * 32000, "depthwise chunk": 1 * 8000, "output": 8 * 8000}

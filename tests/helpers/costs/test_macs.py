@@ -33,21 +33,6 @@ WIDTHS = [
     (4.0, 68427303, 8.0276),
 ]
 # millions of parameters and 1e9 MACs for 10 s behind the model's own front end, as the release prints them
-RELEASED = [
-    ("mn04_as", "0.98", "0.11"),
-    ("mn05_as", "1.43", "0.16"),
-    ("mn10_as", "4.88", "0.54"),
-    ("mn20_as", "17.91", "2.06"),
-    ("mn30_as", "39.09", "4.55"),
-    ("mn40_as", "68.43", "8.03"),
-    ("mn40_as_ext", "68.43", "8.03"),
-    ("mn10_as_hop_15", "4.88", "0.36"),
-    ("mn10_as_hop_20", "4.88", "0.27"),
-    ("mn10_as_hop_25", "4.88", "0.22"),
-    ("mn10_as_mels_40", "4.88", "0.21"),
-    ("mn10_as_mels_64", "4.88", "0.27"),
-    ("mn10_as_mels_256", "4.88", "1.08"),
-]
 # not in that table: derived here, so that a change of the count is noticed
 DERIVED = [
     ("mn10_as_hop_5", 4876831, 1071426087),
@@ -72,12 +57,6 @@ def test_every_width_has_the_published_size(width: float, params: int, giga_macs
     report = report_of(Arch(width_mult=width), MelConfig())
     assert report.params == params
     assert f"{report.macs / 1e9:.4f}" == f"{giga_macs:.4f}"
-
-
-@pytest.mark.parametrize(("name", "mega_params", "giga_macs"), RELEASED)
-def test_released_models_have_the_published_size(name: str, mega_params: str, giga_macs: str) -> None:
-    report = released(name)
-    assert (f"{report.params / 1e6:.2f}", f"{report.macs / 1e9:.2f}") == (mega_params, giga_macs)
 
 
 @pytest.mark.parametrize(("name", "params", "macs"), DERIVED)
@@ -210,11 +189,6 @@ def test_an_explicit_shape_is_a_waveform_behind_a_front_end() -> None:
     network = meta_network(SMALL)
     assert count_macs(WaveformModel(network), (1, 32000)).macs == count_macs(network, (1, 1, 64, 100)).macs
     assert count_macs(network, (3, 1, 64, 100)).macs == 3 * count_macs(network, (1, 1, 64, 100)).macs
-
-
-def test_sample_rate_and_hop_give_the_frames() -> None:
-    half = report_of(Arch(), MelConfig(sample_rate=16000))  # 500 frames, like a hop of 640 at 32 kHz
-    assert half.macs == released("mn10_as_hop_20").macs
 
 
 def test_a_foreign_model_needs_a_shape() -> None:
