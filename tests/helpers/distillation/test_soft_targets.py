@@ -373,9 +373,9 @@ def test_an_interrupted_writer_resumes_to_the_same_bytes(when, before, torn, mod
     parts = {path.name for path in tmp_path.iterdir()}
     assert len(parts) == 3 and all(name.endswith(".part") for name in parts)
     if torn == "cut":
-        os.truncate(tmp_path / "teacher.rows.part", (tmp_path / "teacher.rows.part").stat().st_size - 1)
+        os.truncate(tmp_path / "teacher.npy.part", (tmp_path / "teacher.npy.part").stat().st_size - 1)
     if torn == "both":
-        for name, more in (("teacher.rows.part", b"x" * 1500), ("teacher.txt.part", b"c")):  # a row and a part of the next
+        for name, more in (("teacher.npy.part", b"x" * 1500), ("teacher.txt.part", b"c")):  # a row and a part of the next
             with open(tmp_path / name, "ab") as file:
                 file.write(more)
     assert main(argv) == 0
@@ -420,7 +420,7 @@ class FullDisk(io.FileIO):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
 
 
-@pytest.mark.parametrize("full", ["teacher.rows.part", "teacher.txt.part"])
+@pytest.mark.parametrize("full", ["teacher.npy.part", "teacher.txt.part"])
 def test_a_full_disk_is_one_line_and_keeps_what_is_written(full, models, hdfs, tmp_path, same_as, failing_message, monkeypatch):
     argv = arguments(models[:1], hdfs, tmp_path / "teacher.npy")
     opened = []
@@ -433,7 +433,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_written(full, models, hdfs, t
     with monkeypatch.context() as patch:
         patch.setattr(writer, "open", open_on_full_disk, raising=False)
         assert "No space left" in failing_message(main, *argv)
-    assert (tmp_path / "teacher.rows.part").stat().st_size > 3 * 2 * 527 and not (tmp_path / "teacher.npy").exists()
+    assert (tmp_path / "teacher.npy.part").stat().st_size > 3 * 2 * 527 and not (tmp_path / "teacher.npy").exists()
     assert main(argv) == 0
     same_as(tmp_path / "teacher.npy")
 

@@ -91,8 +91,7 @@ def test_heads(head_type: str, single_label: bool, tmp_path: Path) -> None:
         MelConfig(sample_rate=16000, win_length=400, hop_size=160, n_fft=512),
         MelConfig(win_length=1024),  # as long as the frame
         MelConfig(win_length=400),  # shorter than half of it
-        MelConfig(win_length=800, hop_size=441, n_fft=1000),  # no blocks
-        MelConfig(win_length=401, n_fft=1022),  # not in the middle of the frame
+        MelConfig(win_length=800, hop_size=441, n_fft=1000),  # blocks of one sample
         MelConfig(fmin=50.0, fmax=8000.0),
     ],
     ids=str,
@@ -238,6 +237,11 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path, f
     checkpoints.save(tmp_path / "diverged.pt", made)
     message = failing_message(script.main, "--model_name", tmp_path / "diverged.pt", "--output", tmp_path / "x.onnx")
     assert "diverged" in message and "features.3.block.1.1.running_var" in message and not (tmp_path / "x.onnx").exists()
+
+
+def test_windows_that_cannot_be_folded_are_refused() -> None:
+    with pytest.raises(ValueError, match="win_length 401"):
+        to_onnx(network(mel=MelConfig(win_length=401)), "odd")
 
 
 def test_squeeze_and_excitation_over_time_is_refused(tmp_path: Path, failing_message: Callable[..., str]) -> None:
