@@ -389,7 +389,7 @@ def default_options(training_clips: int, seconds: list[float] | None = None, *ar
     return args
 
 
-@pytest.mark.parametrize("training_clips", [1, 2, 3, 4, 5, 7, 8, 16, 50, 300, 2000, 50_000])
+@pytest.mark.parametrize("training_clips", [1, 2, 7, 8, 50, 2000, 50_000])
 def test_defaults_for_folders_of_any_size(training_clips: int) -> None:
     args = default_options(training_clips)
     steps = training_clips // args.batch_size
