@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ex_audioset
-from models import checkpoints
+from tests.finetuning import assert_same_run
 
 TRAIN = (
     "--train", "--kd_lambda", "1", "--clip_seconds", "0.5", "--num_workers", "1", "--batch_size", "8", "--n_epochs", "2",
@@ -59,17 +59,6 @@ def whole(tiny_audioset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "runs/audioset"
 
 
-def assert_same_run(first: Path, second: Path) -> None:
-    for name in ("last.pt", "best.pt"):
-        one, two = (checkpoints.load(folder / name) for folder in (first, second))
-        assert one.epoch == two.epoch
-        for key, tensor in one.state.items():
-            assert torch.equal(tensor, two.state[key]), f"{name}: {key}"
-    rows = [[row.rpartition(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()] for folder in (first, second)]
-    assert rows[0] == rows[1]
-    assert not list(second.glob(".*.part"))
-
-
 @pytest.mark.parametrize("number", [4, 7])
 def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
     """The fourth or seventh file is half written: best.pt after the first epoch, or last.pt within the second."""
@@ -77,3 +66,4 @@ def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_
     assert list((tmp_path / "runs/audioset").glob(".*.part"))
     finish("--train", "--resume", "runs/audioset", cwd=tmp_path)
     assert_same_run(whole, tmp_path / "runs/audioset")
+    assert not list((tmp_path / "runs/audioset").glob(".*.part"))

@@ -294,20 +294,6 @@ def test_what_save_accepts_load_accepts(extra, tmp_path):
     checkpoints.load(path)
 
 
-def test_failing_save_keeps_the_old_file_and_leaves_nothing(own, left_in, monkeypatch):
-    def broken(content, file):
-        file.write(b"half a file")
-        raise OSError("No space left on device")
-
-    before = own.read_bytes()
-    model = checkpoints.load_model(own)
-    monkeypatch.setattr(torch, "save", broken)
-    for path in (own, own.with_name("new.pt")):
-        with pytest.raises(OSError):
-            checkpoints.save(path, model)
-    assert own.read_bytes() == before and left_in(own.parent) == ["own.pt"]
-
-
 def test_save_replaces_and_makes_folders(own, left_in):
     path = own.parent / "deep" / "er" / "new.pt"
     model = checkpoints.load_model(own)
