@@ -39,18 +39,20 @@ FILL = runpy.run_path(str(ROOT / "tests" / "golden" / "fill.py"))
 
 
 def network(arch: Arch = SMALL, mel: MelConfig | None = None, **options) -> MobileNetV3:
-    """Random weights, norms and gates that matter, scores of about a half."""
+    """Random weights behind statistics of spectrograms, so that outputs depend on the input; scores of about a half."""
     torch.manual_seed(0)
-    made = MobileNetV3(arch, mel, **options).eval()
+    made = MobileNetV3(arch, mel, **options)
     for module in made.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.8, 2.0)
+            module.momentum = 1.0
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.1)
         if isinstance(module, torch.nn.Linear):
             module.weight.data.mul_(5)
-    return made
+    waveforms = torch.randn(4, RATE) * torch.tensor([[0.01], [0.1], [0.2], [0.4]])
+    with torch.no_grad():
+        made.train()(AugmentMelSTFT.from_config(made.mel).eval()(waveforms)[:, None])
+    return made.eval()
 
 
 def noise(batch: int, seconds: float, seed: int = 0) -> np.ndarray:
@@ -63,7 +65,7 @@ def backend_of(made: MobileNetV3, folder: Path) -> OnnxBackend:
 
 
 @torch.inference_mode()
-def assert_equal(backend: OnnxBackend, made: MobileNetV3, waveforms: np.ndarray) -> None:
+def assert_equal(backend: OnnxBackend, made: MobileNetV3, waveforms: np.ndarray, tolerance: float = 1e-3) -> None:
     model = WaveformModel(made).eval()
     logits, embeddings = model(torch.from_numpy(waveforms))
     as_one_batch = new_session(backend.path, threads=1).run(["scores", "embedding"], {"waveform": waveforms})
@@ -71,8 +73,8 @@ def assert_equal(backend: OnnxBackend, made: MobileNetV3, waveforms: np.ndarray)
     for scores, ours in (clip_by_clip, as_one_batch):
         assert scores.dtype == ours.dtype == np.float32
         assert scores.shape == tuple(logits.shape) and ours.shape == tuple(embeddings.shape)
-        np.testing.assert_allclose(scores, model.scores(logits).numpy(), atol=1e-4)
-        np.testing.assert_allclose(ours, embeddings.numpy(), atol=1e-4 * max(1.0, float(embeddings.std())))
+        np.testing.assert_allclose(scores, model.scores(logits).numpy(), atol=tolerance)
+        np.testing.assert_allclose(ours, embeddings.numpy(), atol=tolerance * max(1.0, float(embeddings.std())))
 
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
@@ -133,7 +135,7 @@ def test_the_bundled_file_is_the_bundled_checkpoint() -> None:
     backend = OnnxBackend(ROOT / "resources" / "mn04_opensounds.onnx", threads=1)
     model = checkpoints.load_model("mn04_opensounds")
     for waveforms in (noise(2, 10.0), noise(1, 30.0), np.zeros((1, RATE), np.float32)):
-        assert_equal(backend, model, waveforms)
+        assert_equal(backend, model, waveforms, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name, entry in GOLDEN.items() if "get_model" in entry])
@@ -249,7 +251,7 @@ def test_windows_that_cannot_be_folded_are_refused() -> None:
 
 
 def test_squeeze_and_excitation_over_time_is_refused(tmp_path: Path, failing_message: Callable[..., str]) -> None:
-    checkpoints.save(tmp_path / "t.pt", network(replace(SMALL, se_dims="ct")))
+    checkpoints.save(tmp_path / "t.pt", MobileNetV3(replace(SMALL, se_dims="ct")))
     message = failing_message(script.main, "--model_name", tmp_path / "t.pt", "--output", tmp_path / "t.onnx")
     assert "over time" in message and not (tmp_path / "t.onnx").exists()
 
