@@ -169,10 +169,6 @@ def test_options():
     for wrong in (("--kd_lambda", 1.1), ("--kd_lambda", -0.1), ("--kd_lambda", "nan"), ("--temperature", 0)):
         with pytest.raises(SystemExit):
             options(*wrong)
-    parser = argparse.ArgumentParser()
-    add_distillation_options(parser)
-    help_text = "".join(parser.format_help().split())
-    assert "passt_enemble_logits_mAP_495.npy" in help_text and "fname_to_index.pkl" in help_text
 
 
 def test_text_index_next_to_the_logits_is_used_and_coverage_logged(tmp_path, caplog, stored):
