@@ -9,7 +9,6 @@ python ex_audioset.py --ensemble mn40_as_ext mn40_as mn40_as_no_im_pre --cuda
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from datasets import audioset
 from datasets.clip import Clip, DistillationClip
+from datasets.csv_table import write_table
 from datasets.labels import audioset_labels
 from helpers import cli, network_options
 from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
@@ -164,10 +164,8 @@ def write_per_class(path: Path, scores: TaggingMetrics) -> None:
     """Write a row for each class that has positive clips, best average precision first."""
     rows = zip(audioset_labels(), scores.positives, scores.average_precision, scores.roc_auc, strict=True)
     scored = sorted((row for row in rows if row[1]), key=lambda row: -row[2])
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["label", "positive_clips", "average_precision", "roc_auc"])
-        writer.writerows([label, positives, f"{precision:.4f}", f"{area:.4f}"] for label, positives, precision, area in scored)
+    cells = [(label, positives, f"{precision:.4f}", f"{area:.4f}") for label, positives, precision, area in scored]
+    write_table(path, [("label", "positive_clips", "average_precision", "roc_auc"), *cells])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ After an interruption the same command resumes.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import update_bn
 
+from datasets.csv_table import write_table
 from helpers import cli
 from helpers.devices import pick_device
 from helpers.probing.embedding_cache import embed_clips
@@ -37,7 +36,6 @@ from models import checkpoints
 from models.config import POOLINGS
 from models.embeddings import PUBLISHED_BEST, SCENE_WINDOW, EmbeddingConfig, EmbeddingModel, layer_sizes
 from models.errors import UserError
-from models.files import write_atomically
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
@@ -133,13 +131,11 @@ def random_network(network: MobileNetV3, tasks: Iterable[ProbeTask]) -> MobileNe
 
 def write_csv(path: Path, results: Mapping[Job, Mapping[str, Any]]) -> None:
     """Write a row for each probe."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*Job._fields, "score", "folds", "hidden_layers", "lr", "initialisation"])
+    rows: list[Sequence[object]] = [[*Job._fields, "score", "folds", "hidden_layers", "lr", "initialisation"]]
     for job, result in results.items():
         folds = " ".join(f"{score:.4f}" for score in result["folds"])
-        writer.writerow([*job, f"{result['score']:.4f}", folds, *result["configuration"].values()])
-    write_atomically(path, lambda file: file.write(table.getvalue().encode()))
+        rows.append([*job, f"{result['score']:.4f}", folds, *result["configuration"].values()])
+    write_table(path, rows)
 
 
 def print_table(scores: Mapping[Kind, Sequence[float]], tasks: Mapping[str, ProbeTask], chances: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import write_bytes
 
 
 def read_table(
@@ -42,4 +42,4 @@ def write_table(path: str | Path, rows: Iterable[Sequence[object]], *, delimiter
     """Write rows, the first of them the header, as UTF-8; the file appears when it is complete."""
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    write_atomically(Path(path), lambda file: file.write(text.getvalue().encode()))
+    write_bytes(path, text.getvalue().encode())

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.clip import Clip, ClipDataset
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import write_bytes
 
 _CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
 _HEADER_BYTES = 128
@@ -60,7 +60,7 @@ class WaveformCache:
         waveform = audio.load(path, self.sample_rate, name=name)
         if not self._broken:
             try:
-                _write(cached, waveform)
+                write_bytes(cached, _header(len(waveform)) + waveform.astype("<f4").tobytes())
             except OSError as error:
                 self._give_up(error)
         return waveform
@@ -88,10 +88,6 @@ def _read(path: Path) -> np.ndarray | None:
             return np.memmap(file, "<f4", "r", _HEADER_BYTES, (samples,))
     except OSError:
         return None
-
-
-def _write(path: Path, waveform: np.ndarray) -> None:
-    write_atomically(path, lambda file: file.write(_header(len(waveform)) + waveform.astype("<f4").tobytes()))
 
 
 class Recordings(ClipDataset):

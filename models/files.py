@@ -59,6 +59,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file that appears under its name when it is complete, see `replacing`."""
+    write_atomically(Path(path), lambda file: file.write(content))
+
+
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new temporary folder next to `path`, which gets the name `path` at the end and is removed after an error.

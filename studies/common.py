@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets import audioset
+from datasets.csv_table import write_table
 from helpers import cli
 from models.errors import UserError
 
@@ -98,13 +99,13 @@ def _read_metrics(folder: Path) -> Epochs:
 
 def write_csv(path: Path, results: Results) -> None:
     """Write a row for each arm, seed and epoch."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["training", "seed", "epoch", *MEASURES])
-        for arm, runs in results.items():
-            for seed, epochs in enumerate(runs):
-                for epoch, metrics in enumerate(epochs):
-                    writer.writerow([arm, seed, epoch, *(f"{metrics[name]:.5f}" for name in MEASURES)])
+    rows = [
+        (arm, seed, epoch, *(f"{metrics[name]:.5f}" for name in MEASURES))
+        for arm, runs in results.items()
+        for seed, epochs in enumerate(runs)
+        for epoch, metrics in enumerate(epochs)
+    ]
+    write_table(path, [("training", "seed", "epoch", *MEASURES), *rows])
 
 
 def print_table(results: Results, names: Mapping[str, str], last_row: str | None = None) -> None:

@@ -12,7 +12,6 @@ Writes results.csv and scarce_data.png and prints a table. After an interruption
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import statistics
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from datasets import folder
+from datasets.csv_table import write_table
 from datasets.recordings import Recordings
 from helpers import cli
 from helpers.training.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, finetune, parse
@@ -140,12 +140,9 @@ def choose(targets: np.ndarray, training: np.ndarray, clips: int | None, seed: i
 
 def write_csv(path: Path, scores: dict[Job, dict[str, float]]) -> None:
     """Write the last epoch's scores, a row for each training."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["training", "clips_of_a_class", "seed", "accuracy", MEASURE, "val_loss"])
-        for (arm, clips, seed), values in scores.items():
-            measured = [f"{values[name]:.5f}" for name in ("accuracy", MEASURE, "val_loss")]
-            writer.writerow([arm, clips or "all", seed, *measured])
+    names = ("accuracy", MEASURE, "val_loss")
+    rows = [(arm, clips or "all", seed, *(f"{v[name]:.5f}" for name in names)) for (arm, clips, seed), v in scores.items()]
+    write_table(path, [("training", "clips_of_a_class", "seed", *names), *rows])
 
 
 def summarise(scores: dict[Job, dict[str, float]], arm: str, clips: int | None, seeds: int) -> tuple[float, float, float, float]:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
 
 import complexity
-from helpers import cli
 from helpers.costs import released as costs
 from models.registry import PRETRAINED
 
@@ -149,19 +147,3 @@ def test_all_stands_alone(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes(options: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         complexity.main(options.split())
-
-
-def test_name_and_ensemble_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        complexity.main("--model_name mn10_as --ensemble mn10_as".split())
-    assert end.value.code == 2
-    assert "not allowed with" in capsys.readouterr().err
-
-
-def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["complexity.py", "--model_name", "no_such.pt"])
-    with pytest.raises(SystemExit) as end:
-        cli.run(complexity.main)
-    assert end.value.code == 1
-    output = capsys.readouterr()
-    assert output.out == "" and len(output.err.splitlines()) == 1 and "no_such.pt" in output.err

@@ -14,7 +14,6 @@ import torch
 
 import ex_embeddings
 from helpers.probing import runs as probe_runs
-from helpers.probing.layer_figure import draw_layers
 from helpers.probing.probe import Protocol
 from helpers.probing.tasks import open_task
 from models import checkpoints
@@ -161,24 +160,3 @@ def test_mistakes_end_in_one_line(
     assert options[1] in failing_message(ex_embeddings.main, *words, *options)
     twice = failing_message(ex_embeddings.main, *words, "--data", tones, tones)
     assert "names" in twice
-
-
-def test_the_figure_shows_each_layer(tmp_path: Path) -> None:
-    from matplotlib import figure
-
-    layers = ["mel", "block0", "se4", "block4", "embedding", "logits"]
-    scores = {("net", layer, task): 0.1 * i for i, layer in enumerate([*layers, "block0+mel"]) for task in ("a", "b")}
-    scores |= {("random", layer, task): 0.05 for layer in layers[1:] for task in ("a", "b")}
-    seen = []
-    savefig = figure.Figure.savefig
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure.Figure, "savefig", lambda self, *args, **options: (seen.append(self), savefig(self, *args, **options)))
-        draw_layers(tmp_path / "layers.png", scores, {"a": 0.25, "b": 0.5}, layers, "random")
-    panels = [axes for axes in seen[0].axes if axes.has_data()]
-    assert [axes.get_title(loc="left") for axes in panels] == ["mean over 2 tasks", "a", "b"]
-    lines = {line.get_label(): line for line in panels[0].get_lines()}
-    np.testing.assert_allclose(lines["output of a block, net"].get_ydata(), [0.1, 0.3])
-    np.testing.assert_allclose(lines["log-mel average"].get_ydata(), 0)
-    np.testing.assert_allclose(lines["block0+mel"].get_ydata(), 0.6)
-    np.testing.assert_allclose(lines["chance"].get_ydata(), 0.375)
-    assert [label.get_text() for label in panels[0].get_xticklabels()] == layers[1:]

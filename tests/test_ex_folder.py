@@ -166,9 +166,3 @@ def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.C
     with pytest.raises(SystemExit) as end:
         run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_opensounds")
     assert end.value.code == 2 and "--from_scratch" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_the_folder_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        run(ex_folder, *OWN)
-    assert end.value.code == 2 and "DATA" in capsys.readouterr().err.splitlines()[-1]

@@ -20,10 +20,9 @@ import ex_esc50
 import ex_folder
 import ex_fsd50k
 import inference
-from datasets import audio, dcase20, esc50, fsd50k
+from datasets import audio, dcase20, fsd50k
 from datasets.hdf5_mp3 import Mp3Writer
 from helpers.tagger.audio_tagger import AudioTagger
-from helpers.training import finetuning
 from models import checkpoints
 from models.MobileNetV3 import get_model
 from models.waveform import WaveformModel
@@ -280,18 +279,6 @@ def test_five_folds_one_after_the_other(esc50_dir: Path, capsys: pytest.CaptureF
     for k in (4, 5):
         first, again = (checkpoints.load(path / "last.pt").state for path in (Path(f"first_{k}"), folder / f"fold_{k}"))
         assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
-
-
-@pytest.mark.parametrize("fold", esc50.FOLDS)
-def test_a_fold_is_tested_on_and_the_others_are_trained_on(fold: int, esc50_dir: Path) -> None:
-    args = finetuning.parse(ex_esc50.build_parser(), [], ex_esc50.RECIPES)
-    args.dataset_dir = esc50_dir
-    task = ex_esc50.make_task(args, fold)
-    for part in (task.test_set(RATE), task.validation_set(RATE)):
-        assert len(part) == 20 and {name.split("-")[0] for name in part.names} == {str(fold)}
-    training = task.training_set(RATE)
-    assert len(training) == 80 and {name.split("-")[0] for name in training.names} == set("12345") - {str(fold)}
-    assert (training.sample_rate, training.clip_seconds) == (RATE, 5.0)
 
 
 @pytest.mark.parametrize("argv", ["--fold 6", "--fold 0", "--evaluate mn04_opensounds --fold all"])

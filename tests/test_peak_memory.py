@@ -81,9 +81,3 @@ def test_analysis_next_to_measurement_and_a_figure(capsys: pytest.CaptureFixture
 def test_mistakes(options: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         peak_memory.main(options.split())
-
-
-def test_only_known_sizes_of_an_element(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        peak_memory.main(["--bits_per_elem", "7"])
-    assert "invalid choice" in capsys.readouterr().err

@@ -5,9 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +13,7 @@ import pytest
 import torch
 
 import ex_audioset
-from models import checkpoints
+from tests.finetuning import assert_same_run
 
 TRAIN = (
     "--train", "--kd_lambda", "1", "--clip_seconds", "0.5", "--num_workers", "1", "--batch_size", "8", "--n_epochs", "2",
@@ -48,13 +45,6 @@ def killed_while_saving(number: int, argv: Sequence[object], folder: Path) -> No
     assert process.exitcode == -signal.SIGKILL
 
 
-def start(*argv: object, cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, ex_audioset.__file__, *map(str, argv)], cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-
-
 def finish(*argv: object, cwd: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
@@ -69,17 +59,6 @@ def whole(tiny_audioset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "runs/audioset"
 
 
-def assert_same_run(first: Path, second: Path) -> None:
-    for name in ("last.pt", "best.pt"):
-        one, two = (checkpoints.load(folder / name) for folder in (first, second))
-        assert one.epoch == two.epoch
-        for key, tensor in one.state.items():
-            assert torch.equal(tensor, two.state[key]), f"{name}: {key}"
-    rows = [[row.rpartition(",")[0] for row in (folder / "metrics.csv").read_text().splitlines()] for folder in (first, second)]
-    assert rows[0] == rows[1]
-    assert not list(second.glob(".*.part"))
-
-
 @pytest.mark.parametrize("number", [4, 7])
 def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
     """The fourth or seventh file is half written: best.pt after the first epoch, or last.pt within the second."""
@@ -87,22 +66,4 @@ def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_
     assert list((tmp_path / "runs/audioset").glob(".*.part"))
     finish("--train", "--resume", "runs/audioset", cwd=tmp_path)
     assert_same_run(whole, tmp_path / "runs/audioset")
-
-
-@pytest.mark.slow
-def test_killed_again_and_again(whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
-    """Killed with its loader shortly after each start of training, at whatever moment that is, until it is through."""
-    folder = tmp_path / "runs/audioset"
-    argv: tuple[object, ...] = (*TRAIN, "--dataset_dir", tiny_audioset)
-    for attempt in range(3):
-        process = start(*argv, cwd=tmp_path)
-        seen = (folder / "last.pt").stat().st_mtime_ns if (folder / "last.pt").exists() else 0
-        while process.poll() is None and (not (folder / "last.pt").exists() or (folder / "last.pt").stat().st_mtime_ns == seen):
-            time.sleep(0.005)
-        time.sleep(0.04 * attempt)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        argv = ("--train", "--resume", "runs/audioset")
-    finish(*argv, cwd=tmp_path)
-    assert_same_run(whole, folder)
+    assert not list((tmp_path / "runs/audioset").glob(".*.part"))

@@ -20,7 +20,7 @@ from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import downloads
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import write_bytes
 
 _BATCH = 64  # recordings under conversion at a time; bounds the memory, whatever the size of the data set
 
@@ -153,8 +153,3 @@ def _write_wav(output_dir: Path, sample_rate: int | None, job: tuple[str, Path |
         return str(error)
     write_bytes(output_dir / name, content)
     return None
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name when it is complete."""
-    write_atomically(path, lambda file: file.write(content))

@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from datasets import dcase20
 from datasets.prepare.command_line import check_count, command_parser, positive_int
-from datasets.prepare.conversion import write_bytes, write_report, write_wavs
+from datasets.prepare.conversion import write_report, write_wavs
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
+from models.files import write_bytes
 
 TABLES = ("meta.csv", *(f"evaluation_setup/fold1_{part}.csv" for part in ("train", "test", "evaluate")))
 

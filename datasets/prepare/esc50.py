@@ -13,9 +13,10 @@ from pathlib import Path
 
 from datasets import esc50
 from datasets.prepare.command_line import check_count, command_parser, positive_int
-from datasets.prepare.conversion import write_bytes, write_report, write_wavs
+from datasets.prepare.conversion import write_report, write_wavs
 from datasets.prepare.downloads import Download
 from models.command import run
+from models.files import write_bytes
 
 
 def prepare(source: Path, output_dir: Path, num_workers: int) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from datasets import fsd50k
 from datasets.csv_table import read_table
 from datasets.prepare.command_line import check_count, command_parser, positive_int
-from datasets.prepare.conversion import Recording, write_bytes, write_recordings, write_report
+from datasets.prepare.conversion import Recording, write_recordings, write_report
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
+from models.files import write_bytes
 
 PUBLISHED = {"train": 36796, "val": 4170, "eval": 10231}  # clips; Fonseca et al., FSD50K, TASLP 2022, table 2
 _TRUTH = "FSD50K.ground_truth"

@@ -22,11 +22,12 @@ from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset
 from models.ensemble import EnsembleModel
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import publish
 
 logger = logging.getLogger(__name__)
 
 _FLOAT16_MAX = 65504
+_HEADER_BYTES = 128  # of a .npy file
 
 
 def windows(waveform: Tensor, length: int) -> Tensor:
@@ -105,7 +106,7 @@ def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, 
 class LogitsWriter:
     """Write teacher.json, teacher.txt and, when all is complete, teacher.npy.
 
-    Until then they are `.part` files, the rows without the header of a .npy. The next writer with the same settings resumes with
+    Until then they are `.part` files; the header of the .npy is of no rows. The next writer with the same settings resumes with
     them: after a kill or a full disk the rows that were written whole are kept.
     """
 
@@ -125,8 +126,10 @@ class LogitsWriter:
             about.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         names.touch()
         rows.touch()
+        self._write_header(0)
         lines = names.read_bytes().split(b"\n")[:-1]  # what follows the last end of line is not whole
-        self.names = [line.decode() for line in lines[: rows.stat().st_size // self._row_bytes]]  # of the rows that are there
+        num_rows = (rows.stat().st_size - _HEADER_BYTES) // self._row_bytes
+        self.names = [line.decode() for line in lines[:num_rows]]  # of the rows that are there
         self.truncate(len(self.names))
 
     @property
@@ -138,7 +141,7 @@ class LogitsWriter:
         self.names = self.names[:num_rows]
         _, names, rows = self.parts
         os.truncate(names, sum(len(name.encode()) + 1 for name in self.names))
-        os.truncate(rows, num_rows * self._row_bytes)
+        os.truncate(rows, _HEADER_BYTES + num_rows * self._row_bytes)
 
     def append(self, names: Sequence[str], logits: np.ndarray) -> None:
         """Append rows, (n, K), clipped to the range of float16. ValueError if they are not finite."""
@@ -153,19 +156,20 @@ class LogitsWriter:
 
     def finish(self) -> None:
         """Give the files their names, the .npy last, or, with no row in them, remove them and raise ValueError."""
-        about, names, rows = self.parts
         if not self.names:
             for part in self.parts:
                 part.unlink()
             raise UserError(f"none of the clips could be decoded, so {self.output} was not written")
         self.truncate(len(self.names))
-        for part in (about, names):
-            with open(part, "r+b") as file:
-                os.fsync(file.fileno())
-            os.replace(part, part.with_suffix(""))
-        logits = np.memmap(rows, "<f2", "r", shape=(len(self.names), self.num_classes))
-        write_atomically(self.output, lambda file: np.save(file, logits))
-        rows.unlink()
+        self._write_header(len(self.names))
+        for part in self.parts:
+            publish(part, part.with_suffix(""))
+
+    def _write_header(self, num_rows: int) -> None:
+        """Write the first 128 bytes of the .npy, as numpy does for up to 10^21 rows."""
+        with open(self.parts[2], "r+b") as file:
+            header = {"descr": "<f2", "fortran_order": False, "shape": (num_rows, self.num_classes)}
+            np.lib.format.write_array_header_1_0(file, header)
 
 
 def refuse_existing(output: Path) -> None:
@@ -182,7 +186,7 @@ def refuse_existing(output: Path) -> None:
 
 def _parts(output: Path) -> tuple[Path, Path, Path]:
     """Return what is written for an --output until all is complete: settings, names and rows."""
-    return output.with_suffix(".json.part"), output.with_suffix(".txt.part"), output.with_suffix(".rows.part")
+    return output.with_suffix(".json.part"), output.with_suffix(".txt.part"), output.with_suffix(".npy.part")
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import onnx
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, make_model, spectrogram_shape
 from models.config import MelConfig
+from models.errors import UserError
 from models.preprocess import LOG_OFFSET, PRE_EMPHASIS, mel_filterbank
 
 TO_THE_END = 2**62  # as the end of a slice
@@ -31,42 +32,29 @@ def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
     late = graph.add("Slice", x, graph.integers(1), graph.integers(TO_THE_END), graph.integers(1))
     early = graph.add("Slice", x, graph.integers(0), graph.integers(-1), graph.integers(1))
     x = graph.add("Sub", late, graph.add("Mul", early, graph.constant(PRE_EMPHASIS)))
+    if mel.n_fft % 4 or mel.win_length % 2:
+        raise UserError(f"n_fft {mel.n_fft} must be a multiple of 4 and win_length {mel.win_length} even to be exported")
 
     # Of the n_fft samples of a frame, the window keeps the win_length in the middle: the others are not gathered.
-    before = (mel.n_fft - mel.win_length) // 2
-    after = mel.n_fft - mel.win_length - before
     length = graph.add("Shape", x, start=1)
-    padding = graph.integers(0, mel.n_fft // 2 - before, 0, mel.n_fft // 2 - after)
-    x = graph.add("Pad", x, padding, mode="reflect")
+    x = graph.add("Pad", x, graph.integers(0, mel.win_length // 2, 0, mel.win_length // 2), mode="reflect")
     count = graph.add("Add", graph.add("Div", length, graph.integers(mel.hop_size)), graph.integers(1))
     bank = mel_filterbank(mel.n_mels, mel.n_fft, mel.sample_rate, mel.fmin, mel.fmax).T  # (bins, n_mels)
     bins = bank.any(1).nonzero()[:, 0]  # those without weight in any band are not computed
-    power = _folded_power if before == after and mel.n_fft % 4 == 0 else _plain_power
-    spectra = power(graph, mel, x, count, bins)
-    energies = [graph.add("MatMul", spectrum, graph.constant(bank[part])) for spectrum, part in spectra]
-    energy = energies[0] if len(energies) == 1 else graph.add("Add", *energies)  # (B, frames, n_mels)
+    energies = [graph.add("MatMul", power, graph.constant(bank[part])) for power, part in _power(graph, mel, x, count, bins)]
+    energy = graph.add("Add", *energies)  # (B, frames, n_mels)
     log_mel = graph.add("Log", graph.add("Add", energy, graph.constant(LOG_OFFSET)))
     log_mel = graph.add("Div", graph.add("Add", log_mel, graph.constant(4.5)), graph.constant(5.0))
     return graph.add("Unsqueeze", graph.add("Transpose", log_mel, perm=[0, 2, 1]), graph.integers(1))
 
 
-Spectra = Iterable[tuple[str, Tensor]]  # |DFT|^2 (B, frames, len(bins)) and the bins it holds
-
-
 def _add_frames(graph: Graph, mel: MelConfig, x: str, count: str, backwards: bool = False) -> str:
     """Cut (B, samples) into `count` frames, (B, frames, win_length), each reversed where `backwards`.
 
-    Frames are concatenated from blocks whose length divides hop and window: 160 samples for 320 and 800. Where blocks would be
-    tiny, single samples are gathered, which is slower.
+    Frames are concatenated from blocks whose length divides hop and window: 160 samples for 320 and 800.
     """
     size = math.gcd(mel.hop_size, mel.win_length)
     hops = graph.add("Sub", count, graph.integers(1))
-    if size < 16:
-        starts = graph.add("Range", graph.integer(0), graph.add("Squeeze", count), graph.integer(1))
-        starts = graph.add("Unsqueeze", graph.add("Mul", starts, graph.integers(mel.hop_size)), graph.integers(1))
-        offsets = list(range(mel.win_length))
-        index = graph.add("Add", starts, graph.integers(*(reversed(offsets) if backwards else offsets)))
-        return graph.add("Gather", x, index, axis=1)
     end = graph.add("Add", graph.add("Mul", hops, graph.integers(mel.hop_size)), graph.integers(mel.win_length))
     x = graph.add("Slice", x, graph.integers(0), end, graph.integers(1))
     blocks = graph.add("Reshape", x, graph.integers(0, -1, size))
@@ -83,16 +71,8 @@ def _add_frames(graph: Graph, mel: MelConfig, x: str, count: str, backwards: boo
     return graph.add("Concat", *parts, axis=2) if len(parts) > 1 else parts[0]
 
 
-def _plain_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Spectra:
-    """The discrete Fourier transform as a product of frames and a matrix, for any window."""
-    frames = _add_frames(graph, mel, x, count)
-    angle = 2 * torch.pi / mel.n_fft * (torch.outer(torch.arange(mel.win_length), bins) % mel.n_fft).double()
-    window = _window(mel)[:, None]
-    yield _squared(graph, frames, window * angle.cos(), frames, window * angle.sin()), bins
-
-
-def _folded_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Spectra:
-    """The same with a third of the multiplications, where 4 divides n_fft and the window is in the middle of the frame.
+def _power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """|DFT|^2, (B, frames, len(part)), of each of two parts of the bins: with a third of the multiplications of the plain product.
 
     Only the power counts, so phases may be relative to the middle of the frame, n = (n_fft - 1) / 2. About it, cosines are even
     and sines odd; and from n to n + n_fft / 2, those of even bins keep their sign while those of odd bins change it. So the
@@ -101,7 +81,7 @@ def _folded_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor
     """
     quarter, middle = mel.n_fft // 4, mel.win_length // 2
     frames, mirrored = _add_frames(graph, mel, x, count), _add_frames(graph, mel, x, count, backwards=True)
-    window = _window(mel)
+    window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
 
     def sums(begin: int, end: int) -> tuple[str, str]:
         """Return the inputs of cosines and of sines: sums and differences of samples `begin` to `end` and their mirror images."""
@@ -122,10 +102,6 @@ def _folded_power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor
         part = bins[bins % 2 == parity]
         angle = 2 * torch.pi / mel.n_fft * torch.outer(inner + 0.5, part.double())
         yield _squared(graph, cosine_sum, angle.cos(), sine_sum, angle.sin()), part
-
-
-def _window(mel: MelConfig) -> Tensor:
-    return torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
 
 
 def _squared(graph: Graph, x: str, cosines: Tensor, y: str, sines: Tensor) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from datasets.labels import default_labels
 from helpers.export.cache import FORMAT_VERSION, METADATA_KEY
 from models.config import MelConfig
-from models.files import write_atomically
+from models.files import write_bytes
 from models.network import MobileNetV3
 
 OPSET, IR_VERSION = 18, 10  # what ONNX Runtime 1.18 (2024) and later read
@@ -48,10 +48,6 @@ class Graph:
     def integers(self, *values: int) -> str:
         """Add a list of int64, as shapes, axes and indices are given."""
         return self._constant(np.array(values, np.int64))
-
-    def integer(self, value: int) -> str:
-        """Add a single int64 without axes."""
-        return self._constant(np.array(value, np.int64))
 
     def _constant(self, array: np.ndarray) -> str:
         name = f"constant_{len(self.constants)}"
@@ -104,5 +100,4 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
 
 def write(path: Path, model: onnx.ModelProto) -> None:
     """Write a file atomically."""
-    content = model.SerializeToString()
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, model.SerializeToString())

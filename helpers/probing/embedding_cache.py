@@ -22,7 +22,7 @@ from tqdm import tqdm
 from datasets.clip import Clip, ClipDataset
 from models.config import to_plain
 from models.embeddings import EmbeddingModel
-from models.files import write_atomically
+from models.files import write_atomically, write_bytes
 
 CHUNK_CLIPS = 512
 CLIPS_AT_ONCE = 64  # that are in memory
@@ -50,7 +50,7 @@ def embed_clips(model: EmbeddingModel, clips: ClipDataset, cache_dir: str | Path
     """
     info = cache_info(model, clips)
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(info).encode()).hexdigest()[:32]
-    write_atomically(folder / "info.json", lambda file: file.write(json.dumps(info, indent=1).encode()))
+    write_bytes(folder / "info.json", json.dumps(info, indent=1).encode())
     with tqdm(total=len(clips), desc="embedding", unit="clip", disable=None, leave=False) as bar:
         for start in range(0, len(clips), CHUNK_CLIPS):
             rows = range(start, min(start + CHUNK_CLIPS, len(clips)))

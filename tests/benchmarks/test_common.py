@@ -62,11 +62,6 @@ def test_ratios_are_of_each_round() -> None:
         common.ratios([1, 2], [1])
 
 
-def test_the_machine_is_described() -> None:
-    text = common.machine("numpy", "no-such-package")
-    assert f"{common.available_cores()} cores" in text and f"numpy {np.__version__}" in text and "no-such-package missing" in text
-
-
 def test_bars_for_every_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common.draw_bars({"seconds": {"a": [1.0, 2.0], "b": [3.0]}, "MB": {"a": [5.0], "b": [6.0]}}, "title", tmp_path / "bars.svg")
     svg = (tmp_path / "bars.svg").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import torch
 from benchmarks import speed
 from benchmarks.speed import TimedVariant
 from models.config import MelConfig
-from models.MobileNetV3 import get_model
 from models.preprocess import AugmentMelSTFT
 
 
@@ -62,20 +60,6 @@ def test_a_variant_that_computes_something_else_is_refused() -> None:
     for wrong in (ones + 0.1, ones * math.nan):
         with pytest.raises(ValueError, match="wrong"):
             speed.check({"plain": lambda: (ones, ones), "wrong": lambda wrong=wrong: (ones, wrong)})
-
-
-def test_folding_leaves_the_network_as_it_was() -> None:
-    network = get_model(num_classes=3, width_mult=0.1).eval()
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.running_mean)
-            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    x = torch.randn(2, 1, 128, 50)
-    with torch.inference_mode():
-        speed.check({name: partial(build(network, 2), x) for name, build in speed.VARIANTS.items()})
-    assert network.state_dict().keys() == before.keys()
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_the_front_ends_arithmetic_is_that_of_ten_seconds() -> None:

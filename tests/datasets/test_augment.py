@@ -44,13 +44,6 @@ def test_gain_is_uniform_in_decibels():
     assert decibels[:, 0].std() == pytest.approx(12 / 3**0.5, rel=0.06)
 
 
-def test_generators_make_draws_repeatable():
-    draw = [
-        (roll(torch.arange(99.0), 40, g), gain(torch.ones(1), 6, g)) for g in (torch.Generator().manual_seed(5) for _ in range(2))
-    ]
-    assert torch.equal(draw[0][0], draw[1][0]) and torch.equal(draw[0][1], draw[1][1])
-
-
 def test_without_options_clips_pass_unchanged():
     clips, plain = Toy(), Augmented(Toy())
     assert len(plain) == 8

@@ -122,8 +122,6 @@ def test_other_folds_are_refused(master, fold):
         (lambda table: [*table, ("a.wav", 6, 0, "class_00", True, 1, "A")], "fold 6"),
         (lambda table: [*table, ("a.wav", 1, 50, "class_50", True, 1, "A")], "target 50"),
         (lambda table: [*table, ("a.wav", 1, 0, "dog", True, 1, "A")], "both class_00 and dog"),
-        (lambda table: [*table, ("a.wav", 1)], "line 302"),
-        (lambda table: [], "no rows"),
         (lambda table: [row for row in table if row[1] != 3], "fold 3"),
     ],
 )
@@ -200,14 +198,6 @@ def test_zip_entries_stay_where_they_belong(master, tmp_path):
 def test_a_killed_worker_is_one_line(master, tmp_path, monkeypatch, failing_message):
     monkeypatch.setattr(audio, "decode", lambda *_, **__: os._exit(1))  # workers are forked
     assert "--num_workers" in failing_message(prepare_esc50.main, *arguments(master, tmp_path / "out"))
-
-
-def test_leftovers_of_a_killed_run_are_removed(master, tmp_path):
-    leftover = tmp_path / "out" / "audio_32k" / ".1-1000-A-0.wav.0123abcd.part"
-    leftover.parent.mkdir(parents=True)
-    leftover.write_bytes(b"RIFF")
-    assert run(master, tmp_path / "out") == 0
-    assert not leftover.exists() and len(list(leftover.parent.iterdir())) == 300
 
 
 def test_user_mistakes_and_full_disks_are_one_line(master, tmp_path, monkeypatch, failing_message):

@@ -105,20 +105,15 @@ def test_event_tasks_are_for_the_kit(tmp_path):
     ("key", "value"),
     [
         ("task_name", None),
-        ("embedding_type", "frame"),
         ("prediction_type", "regression"),
         ("split_mode", ["trainvaltest"]),
-        ("splits", None),
         ("splits", ["fold00", "fold01"]),
         ("splits", ["fold00", "fold01", "fold01"]),
         ("splits", ["fold00", "fold01", "../fold02"]),
         ("splits", ["fold00", "fold01", ".."]),
-        ("sample_duration", "3"),
         ("sample_duration", 0),
         ("sample_duration", float("nan")),
-        ("sample_duration", True),
         ("evaluation", []),
-        ("evaluation", "top1_acc"),
     ],
 )
 def test_metadata_that_contradict_the_format(task_dir, key, value):
@@ -141,10 +136,8 @@ def test_what_is_not_json(task_dir, file, content):
     "vocabulary",
     [
         "idx,label\n",
-        "idx,label\n0,3\n1,dog\n3,cat\n",
         "idx,label\n1,3\n2,dog\n",
         "idx,label\n0,dog\n1,dog\n",
-        "idx,label\n0,a\n0,b\n",
     ]
     + ["label\ndog\n", "idx,label\nx,dog\n", "idx,label\n0\n"],
 )
@@ -162,11 +155,9 @@ def test_damaged_vocabularies(tmp_path, vocabulary):
         {"a.wav": ["cow"]},
         {"a.wav": []},
         {"a.wav": ["dog", "3"]},
-        {"a.wav": "dog"},
         {"a.wav": [{"label": "dog", "start": 0, "end": 100}]},
         {"../fold01/c.wav": ["dog"]},
         {"..": ["dog"]},
-        {"": ["dog"]},
     ],
     ids=repr,
 )

@@ -2,10 +2,8 @@
 
 import copy
 import logging
-import multiprocessing
 import os
 import pickle
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ from datasets.audio import AudioError
 from datasets.recordings import Recordings, WaveformCache
 
 BUNDLED = sorted((Path(__file__).resolve().parents[2] / "resources" / "recordings").glob("*.ogg"))
-FORK = multiprocessing.get_context("fork")
 
 
 def noise(seed: int, seconds: float = 1.0, rate: int = 32000) -> np.ndarray:
@@ -216,17 +213,6 @@ def test_damaged_cache_files_are_written_again(files, tmp_path, monkeypatch, dam
     assert decoded == ["a.wav"] and cached.read_bytes() == whole
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_an_interrupted_writing_leaves_nothing(files, tmp_path, monkeypatch, moment):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(recordings.os, moment, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        clips(files, cache_dir=tmp_path / "cache")[0]
-    assert not cached_files(tmp_path / "cache")
-
-
 def test_a_full_disk_is_logged_once_and_training_continues(files, tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -258,44 +244,6 @@ def test_a_folder_that_cannot_be_made_is_logged_once(files, tmp_path, caplog):
     dataset = clips(files, cache_dir=tmp_path / "cache")
     assert [clip.index for clip in dataset] == [0, 1, 2]
     assert len(caplog.records) == 1 and "cannot be written" in caplog.text
-
-
-def _read_all(paths, cache, results, number):
-    dataset = clips(paths, clip_seconds=None, cache_dir=cache)
-    results[number] = all(
-        np.array_equal(dataset[index].waveform.numpy(), audio.load(path, 32000)) for index, path in enumerate(paths)
-    )
-
-
-def test_four_processes_share_a_cache(tmp_path):
-    paths = []
-    for i in range(20):
-        paths.append(tmp_path / f"{i}.wav")
-        soundfile.write(paths[-1], noise(i, 0.5, 44100), 44100)
-    stop, results = FORK.Event(), FORK.Array("b", 4)
-
-    def vandal():  # damages files while others read them
-        while not stop.is_set():
-            for path in cached_files(tmp_path / "cache")[::3]:
-                if path.suffix == ".npy":
-                    replacement = path.with_suffix(".bad")
-                    replacement.write_bytes(b"damage")
-                    os.replace(replacement, path)
-            time.sleep(0.01)
-
-    processes = [
-        FORK.Process(target=_read_all, args=(paths, tmp_path / "cache", results, number), daemon=True) for number in range(4)
-    ]
-    disturbance = FORK.Process(target=vandal, daemon=True)
-    for process in (disturbance, *processes):
-        process.start()
-    for process in processes:
-        process.join(30)
-    stop.set()
-    disturbance.join(10)
-    assert list(results) == [1, 1, 1, 1]
-    _read_all(paths, tmp_path / "cache", results, 0)
-    assert results[0] and [path.suffix for path in cached_files(tmp_path / "cache")] == [".npy"] * 20
 
 
 @pytest.mark.parametrize("pickled", [False, True])  # as workers that are spawned get it

@@ -78,7 +78,7 @@ def test_release_address_with_and_without_slash(ending, release, monkeypatch):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("faults", [[1000], [300_000], [300_000, 1000], [0]], ids=str)
+@pytest.mark.parametrize("faults", [[300_000, 1000], [0]], ids=str)
 def test_a_transfer_resumes_after_its_connection_is_cut(faults, ranges, release, resources, left_in, mn01_state, mn01_bytes):
     assert len(mn01_bytes) > 301_000
     release.files[ASSET] = mn01_bytes
@@ -141,9 +141,6 @@ def bodies(mn01: bytes, pickled, random_state) -> dict[str, bytes]:
         "text": b"Not Found",
         "web page": b"<!DOCTYPE html>\n<html><body>Sign in to the network</body></html>",
         "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-        "garbage": bytes(range(256)) * 8,
-        "null bytes": bytes(5000),
-        "pickle of nothing": b"\x80\x02.",
         "cut legacy file": legacy(state)[:-1000],
         "cut": mn01[: len(mn01) * 2 // 3],
         "bit flip": bytes(flipped),
@@ -151,18 +148,15 @@ def bodies(mn01: bytes, pickled, random_state) -> dict[str, bytes]:
         "other head": pickled(random_state(Arch(527, 0.1, head_type="fully_convolutional"))),
         "other class count": pickled(random_state(Arch(10, 0.1))),
         "one tensor less": pickled({name: tensor for name, tensor in state.items() if name != first}),
-        "one tensor more": pickled({**state, "extra": torch.zeros(1)}),
         "wrong shape": pickled({**state, first: state[first].flatten()}),
         "not a tensor": pickled({**state, first: [1.0]}),
         "a list": pickled([1, 2, 3]),
-        "a number": pickled(3),
     }
 
 
 BODIES = (
-    "empty, text, web page, pointer, garbage, null bytes, pickle of nothing, cut legacy file, cut, bit flip, "
-    "other width, other head, other class count, one tensor less, one tensor more, wrong shape, not a tensor, a list, "
-    "a number"
+    "empty, text, web page, pointer, cut legacy file, cut, bit flip, "
+    "other width, other head, other class count, one tensor less, wrong shape, not a tensor, a list"
 ).split(", ")
 
 
@@ -266,23 +260,6 @@ def test_other_schemes_are_refused(url, resources, left_in, monkeypatch):
 
 def fail(*_args, **_kwargs):
     raise OSError(errno.EROFS, "Read-only file system")
-
-
-def test_failing_rename_leaves_nothing(release, resources, left_in, monkeypatch):
-    release.files["a.pt"] = b"weights"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(AssetError):
-            assets.fetch("a.pt", check=lambda path: None)
-    assert left_in(resources) == []
-
-
-def test_failing_open_leaves_nothing(release, resources, left_in, monkeypatch):
-    release.files["a.pt"] = b"weights"
-    monkeypatch.setattr(assets, "open", fail, raising=False)
-    with pytest.raises(AssetError):
-        assets.fetch("a.pt", check=lambda path: None)
-    assert left_in(resources) == []
 
 
 def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints import load_model
 from models.config import HEAD_TYPES, Arch
 from models.memory_efficient import memory_efficient
 from models.network import MobileNetV3
@@ -75,11 +74,6 @@ def test_a_length_that_squeeze_and_excitation_was_not_built_for() -> None:
 def test_float16_differs_by_its_own_precision() -> None:
     network = random_network(SMALL)
     assert worst(network, memory_efficient(network).half(), torch.randn(2, 1, 64, 75)) < 0.02
-
-
-def test_trained_weights() -> None:
-    network = load_model("mn04_opensounds")
-    assert worst(network, memory_efficient(network), torch.randn(1, 1, 128, 200)) < 1e-5
 
 
 def test_the_network_itself_stays_as_it_was() -> None:

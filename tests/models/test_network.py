@@ -42,14 +42,6 @@ def test_variant_runs_and_every_parameter_learns(variant):
 
 
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
-def test_batch_axis_stays_when_batch_and_class_count_are_1(head_type):
-    model = MobileNetV3(Arch(1, 0.1, head_type=head_type)).eval()
-    logits, embedding = model(torch.randn(1, 1, 128, 60))
-    assert logits.shape == (1, 1)
-    assert embedding.shape == (1, model.embedding_size)
-
-
-@pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_features_and_head_compose_to_forward(head_type):
     model = MobileNetV3(Arch(4, 0.1, head_type=head_type)).eval()
     x = torch.randn(2, 1, 64, 50)
@@ -148,21 +140,6 @@ def test_se_sizes_follow_the_convolutions():
     assert sizes == [125, 63, 32]
 
 
-def test_small_network_with_se_on_frequency_trains_a_step_and_evaluates():
-    model = get_model(width_mult=0.1, head_type="fully_convolutional", se_dims="f")
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    logits, _ = model.train()(torch.randn(2, 1, 128, 100))
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.rand(2, 527).round())
-    loss.backward()
-    optimizer.step()
-    assert torch.isfinite(loss)
-    assert all(not torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
-    with torch.no_grad():
-        logits, embedding = model.eval()(torch.randn(1, 1, 128, 100))
-    assert logits.shape == (1, 527) and torch.isfinite(logits).all() and torch.isfinite(embedding).all()
-
-
 def test_embedding_is_the_global_mean_of_the_last_feature_map():
     model = MobileNetV3(Arch(3, 0.1)).eval()
     x = torch.randn(2, 1, 64, 100)
@@ -201,25 +178,10 @@ def test_dropout_acts_in_training_only():
         assert torch.equal(model(x)[0], model(x)[0])
 
 
-@pytest.mark.parametrize(
-    ("arch", "names"),
-    [
-        (
-            Arch(5, 0.1, head_type="multihead_attention_pooling"),
-            {"classifier.head_weight", "classifier.subspace_proj.weight", "classifier.subspace_proj.bias"},
-        ),
-        (
-            Arch(5, 0.1, head_type="fully_convolutional"),
-            {"classifier.0.weight", "classifier.1.weight", "classifier.1.bias"}
-            | {f"classifier.1.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")},
-        ),
-        (Arch(5, 0.1), {f"classifier.{index}.{part}" for index in (2, 5) for part in ("weight", "bias")}),
-    ],
-    ids=lambda value: getattr(value, "head_type", ""),
-)
-def test_head_state_names(arch, names):
-    state = MobileNetV3(arch).state_dict()
-    assert {name for name in state if name.startswith("classifier.")} == names
+def test_state_names_of_the_attention_head():
+    state = MobileNetV3(Arch(5, 0.1, head_type="multihead_attention_pooling")).state_dict()
+    names = {name for name in state if name.startswith("classifier.")}
+    assert names == {"classifier.head_weight", "classifier.subspace_proj.weight", "classifier.subspace_proj.bias"}
 
 
 @pytest.mark.parametrize("se_dims", SE_DIMS)

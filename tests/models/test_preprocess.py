@@ -43,15 +43,10 @@ def reference(x: np.ndarray, config: MelConfig) -> np.ndarray:
     "config",
     [
         MelConfig(),
-        MelConfig(hop_size=160),
         MelConfig(hop_size=480, n_mels=64),
-        MelConfig(hop_size=640),
-        MelConfig(hop_size=800, n_mels=40),
         MelConfig(n_mels=256),
-        MelConfig(n_mels=33),
         MelConfig(fmin=120.0, fmax=14000.0),
         MelConfig(64, 16000, 400, 160, 512),
-        MelConfig(win_length=1024),
     ],
     ids=repr,
 )
@@ -93,12 +88,6 @@ def test_where_a_gradient_is_asked_for_nothing_differs_from_the_plain_formula(tr
     expected = plain_log_mel(x, mel.config)
     assert torch.equal(mel(x), expected)
     assert torch.equal(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (mel(x), expected)))
-
-
-def test_training_without_gradient_does_not_differ_from_the_plain_formula():
-    mel = AugmentMelSTFT(freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0).train()
-    x = torch.randn(2, 9000)
-    assert torch.equal(mel(x), plain_log_mel(x, mel.config))
 
 
 def test_waveforms_of_any_layout_are_left_as_they_were():
@@ -171,22 +160,11 @@ def test_silence(training):
 def test_frame_count_is_the_configurations(hop_size):
     config = MelConfig(hop_size=hop_size)
     mel = AugmentMelSTFT.from_config(config).eval()
-    lengths = [1, 2, 512, 513, 514, 515, 800, 960, 961, 1024, 1600, 1601, 4800, 4801, 31999, 32000, 32001, 96000]
+    lengths = [1, 512, 513, 514, 800, 960, 961, 1600, 1601, 31999, 32000, 32001]
     for samples in lengths:
         result = mel(torch.rand(1, samples) - 0.5)
         assert result.shape == (1, 128, config.frames(samples)), samples
         assert torch.isfinite(result).all()
-
-
-def test_frame_count_with_every_length_around_a_hop():
-    config = MelConfig(n_mels=8)
-    mel = AugmentMelSTFT.from_config(config).eval()
-    assert [mel(torch.zeros(1, n)).shape[2] for n in range(958, 966)] == [config.frames(n) for n in range(958, 966)]
-
-
-def test_odd_n_fft_is_refused():
-    with pytest.raises(ValueError):
-        MelConfig(n_fft=1023)
 
 
 def test_short_clips_are_padded_with_zeros_at_their_end():
@@ -272,12 +250,6 @@ def test_full_scale_sine_is_finite_also_for_half_precision_waveforms():
         assert torch.isfinite(mel(x.to(dtype))).all()
 
 
-def test_front_end_has_no_state_of_its_own():
-    mel = AugmentMelSTFT().eval()
-    mel(torch.zeros(1, 1000))
-    assert not mel.state_dict() and not list(mel.parameters())
-
-
 def test_evaluation_is_deterministic_and_builds_the_filterbank_once(monkeypatch):
     built = []
     monkeypatch.setattr(preprocess, "mel_filterbank", lambda *args: built.append(args) or mel_filterbank(*args))
@@ -299,12 +271,6 @@ def test_evaluation_after_training_is_evaluation():
     mel.train()
     assert not torch.equal(mel(x), mel(x))
     assert torch.equal(mel.eval()(x), expected)
-
-
-def test_waveform_can_be_differentiated():
-    x = torch.randn(1, 2000, requires_grad=True)
-    AugmentMelSTFT().eval()(x).sum().backward()
-    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
 
 
 def test_waveform_can_be_differentiated_after_use_in_inference_mode():
@@ -364,12 +330,6 @@ def test_masks_wider_than_the_spectrogram_are_cut_to_it():
     assert max(len(bands) for bands, _ in runs) <= 40 and max(len(frames) for _, frames in runs) <= 25
 
 
-def test_0_turns_masks_off():
-    mel = AugmentMelSTFT(freqm=0, timem=0, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0)
-    x = torch.randn(3, 8000)
-    torch.testing.assert_close(mel.train()(x), mel.eval()(x), rtol=0, atol=2e-4)
-
-
 def drawn_edges(monkeypatch: pytest.MonkeyPatch, calls: int, **arguments) -> tuple[np.ndarray, np.ndarray]:
     """fmin and fmax of the filterbank in each of many training calls."""
     edges = []
@@ -400,11 +360,6 @@ def test_band_edge_ranges_follow_the_arguments(monkeypatch):
     fmin, fmax = drawn_edges(monkeypatch, 200, fmin=50.0, fmax=14000.0, fmin_aug_range=3, fmax_aug_range=5)
     assert set(fmin) == {50, 51, 52}
     assert set(fmax) == {14002, 14001, 14000, 13999, 13998}
-
-
-def test_band_edges_stand_still_at_range_1(monkeypatch):
-    fmin, fmax = drawn_edges(monkeypatch, 5, fmin_aug_range=1, fmax_aug_range=1, fmax=15000.0)
-    assert set(fmin) == {0} and set(fmax) == {15000}
 
 
 @pytest.mark.parametrize("arguments", [{"fmax": 500.0}, {"fmin": 14500.0, "fmin_aug_range": 1000}], ids=str)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 from collections import Counter, defaultdict
-from itertools import count
 from pathlib import Path
 
 import h5py
@@ -245,19 +243,3 @@ def test_mistakes_are_one_line_and_change_nothing(corpus_dir, folders, tmp_path,
         before = sorted(tmp_path.rglob("*"))
         failing_message(stand_ins.main, *arguments(data_set, corpus, output))
         assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_run_leaves_nothing(corpus_dir, tmp_path, monkeypatch, failure):
-    written, write_bytes = count(), Path.write_bytes
-
-    def write(path: Path, content: bytes) -> int:
-        if next(written) == 5:
-            raise failure
-        return write_bytes(path, content)
-
-    (tmp_path / ".esc50.part" / "audio").mkdir(parents=True)  # of a run that was killed
-    monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(type(failure)):
-        build("esc50", corpus_dir, tmp_path / "esc50")
-    assert next(written) == 6 and not list(tmp_path.iterdir())

@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from functools import cache
 from itertools import cycle
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +18,6 @@ from models.MobileNetV3 import MobileNetV3, get_model
 from models.registry import PRETRAINED
 from models.waveform import WaveformModel
 
-GOLDEN_DIR = Path(__file__).resolve().parents[2] / "golden"
-
 # exact parameters; MACs in 1e9 for 128 mels and 1000 frames, from the published table
 WIDTHS = [
     (0.1, 123783, 0.0181),
@@ -33,21 +30,6 @@ WIDTHS = [
     (4.0, 68427303, 8.0276),
 ]
 # millions of parameters and 1e9 MACs for 10 s behind the model's own front end, as the release prints them
-RELEASED = [
-    ("mn04_as", "0.98", "0.11"),
-    ("mn05_as", "1.43", "0.16"),
-    ("mn10_as", "4.88", "0.54"),
-    ("mn20_as", "17.91", "2.06"),
-    ("mn30_as", "39.09", "4.55"),
-    ("mn40_as", "68.43", "8.03"),
-    ("mn40_as_ext", "68.43", "8.03"),
-    ("mn10_as_hop_15", "4.88", "0.36"),
-    ("mn10_as_hop_20", "4.88", "0.27"),
-    ("mn10_as_hop_25", "4.88", "0.22"),
-    ("mn10_as_mels_40", "4.88", "0.21"),
-    ("mn10_as_mels_64", "4.88", "0.27"),
-    ("mn10_as_mels_256", "4.88", "1.08"),
-]
 # not in that table: derived here, so that a change of the count is noticed
 DERIVED = [
     ("mn10_as_hop_5", 4876831, 1071426087),
@@ -74,30 +56,10 @@ def test_every_width_has_the_published_size(width: float, params: int, giga_macs
     assert f"{report.macs / 1e9:.4f}" == f"{giga_macs:.4f}"
 
 
-@pytest.mark.parametrize(("name", "mega_params", "giga_macs"), RELEASED)
-def test_released_models_have_the_published_size(name: str, mega_params: str, giga_macs: str) -> None:
-    report = released(name)
-    assert (f"{report.params / 1e6:.2f}", f"{report.macs / 1e9:.2f}") == (mega_params, giga_macs)
-
-
 @pytest.mark.parametrize(("name", "params", "macs"), DERIVED)
 def test_other_released_models(name: str, params: int, macs: int) -> None:
     report = released(name)
     assert (report.params, report.macs) == (params, macs)
-
-
-@pytest.mark.parametrize(
-    ("golden", "arch"),
-    [
-        ("state_dict_mn10_mlp.tsv", Arch()),
-        ("state_dict_mn10_fc_mels40.tsv", Arch(head_type="fully_convolutional", input_dim_f=40)),
-    ],
-)
-def test_parameters_are_those_of_the_published_state_dict(golden: str, arch: Arch) -> None:
-    rows = [line.split("\t") for line in (GOLDEN_DIR / golden).read_text().splitlines()[1:]]
-    buffers = ("running_mean", "running_var", "num_batches_tracked")
-    shapes = [[int(size) for size in shape.split(",")] for name, shape in rows if not name.endswith(buffers)]
-    assert report_of(arch, MelConfig(n_mels=arch.input_dim_f)).params == sum(math.prod(shape) for shape in shapes)
 
 
 @pytest.mark.parametrize(
@@ -197,24 +159,10 @@ def test_an_ensemble_is_the_sum_of_its_members_each_behind_its_own_front_end() -
     assert report.layers[-1].name == "members.2.network.classifier.5"
 
 
-def test_the_published_ensemble_of_nine() -> None:
-    """The published 615.87 M and 72.27 G are nine times the rounded figures of one member."""
-    members = [released(name) for name in PRETRAINED if name.startswith("mn40_as")]
-    assert len(members) == 9
-    assert f"{sum(member.params for member in members) / 1e6:.2f}" == "615.85"
-    assert f"{sum(member.macs for member in members) / 1e9:.2f}" == "72.25"
-    assert (f"{9 * 68.43:.2f}", f"{9 * 8.03:.2f}") == ("615.87", "72.27")
-
-
 def test_an_explicit_shape_is_a_waveform_behind_a_front_end() -> None:
     network = meta_network(SMALL)
     assert count_macs(WaveformModel(network), (1, 32000)).macs == count_macs(network, (1, 1, 64, 100)).macs
     assert count_macs(network, (3, 1, 64, 100)).macs == 3 * count_macs(network, (1, 1, 64, 100)).macs
-
-
-def test_sample_rate_and_hop_give_the_frames() -> None:
-    half = report_of(Arch(), MelConfig(sample_rate=16000))  # 500 frames, like a hop of 640 at 32 kHz
-    assert half.macs == released("mn10_as_hop_20").macs
 
 
 def test_a_foreign_model_needs_a_shape() -> None:

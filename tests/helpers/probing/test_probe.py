@@ -233,38 +233,31 @@ def test_pieces_of_real_recordings_are_distinguished() -> None:
 def damaged(name: str) -> dict[str, object]:
     embeddings, targets, splits = gaussians(noise=1)
     good = {"embeddings": embeddings, "targets": targets, "splits": splits, "metric": "top1_acc", "folds": True}
-    nan, two_classes, one_class = embeddings.copy(), targets.copy(), np.zeros_like(targets)
-    nan[7, 3], two_classes[5], one_class[:, 2] = np.nan, 1, 1
+    nan, two_classes = embeddings.copy(), targets.copy()
+    nan[7, 3], two_classes[5] = np.nan, 1
     no_positives = targets * (splits != "f1")[:, None]
     return good | {
         "not finite": {"embeddings": nan},
-        "more than float32 holds": {"embeddings": embeddings.astype(float) * 1e300},
         "no clips": {"embeddings": embeddings[:0], "targets": targets[:0], "splits": splits[:0]},
-        "no values": {"embeddings": embeddings[:, :0]},
         "one axis": {"embeddings": embeddings[:, 0]},
         "fewer targets": {"targets": targets[1:]},
-        "class numbers": {"targets": targets.argmax(1)},
         "two classes": {"targets": two_classes},
-        "no class": {"targets": no_positives},
         "probabilities": {"targets": targets * 0.5, "single_label": False},
-        "one class": {"targets": one_class},
         "undefined": {"targets": no_positives, "single_label": False, "metric": "mAP"},
         "fewer splits": {"splits": splits[1:]},
         "two folds": {"splits": np.where(splits == "f0", "f1", splits)},
         "one training clip": {"splits": np.where(np.arange(120) == 0, "a", np.where(splits == "f0", "b", "c"))},
         "no validation": {"splits": np.where(splits == "f0", "train", "test"), "folds": False},
-        "another split": {"splits": np.where(np.arange(120) == 0, "extra", THREE[np.arange(120) % 3]), "folds": False},
         "unknown metric": {"metric": "accuracy"},
     }[name]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "name",
-    ["not finite", "more than float32 holds", "no clips", "no values", "one axis", "fewer targets", "class numbers", "two classes",
-     "no class", "probabilities", "one class", "undefined", "fewer splits", "two folds", "one training clip", "no validation",
-     "another split", "unknown metric"],
+    ["not finite", "no clips", "one axis", "fewer targets", "two classes", "probabilities", "undefined", "fewer splits",
+     "two folds", "one training clip", "no validation", "unknown metric"],
 )  # fmt: skip
-@pytest.mark.filterwarnings("error", "ignore:overflow encountered in cast")
+@pytest.mark.filterwarnings("error")
 def test_bad_input(name: str) -> None:
     arguments = {"single_label": True, **damaged(name)}
     with pytest.raises(ValueError) as error:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import pickle
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -86,7 +85,7 @@ def test_choices_of_tags(loudness: AudioTagger) -> None:
     assert [tag.label for tag in loudness.tag(sound, 32000, top_k=2)] == ["peak", "begin"]
     assert [tag.label for tag in loudness.tag(sound, 32000, threshold=0.4)] == ["peak", "begin"]
     assert [tag.label for tag in loudness.tag(sound, 32000, labels=["END", "begin"])] == ["begin", "end"]
-    for mistake in ({"top_k": 0}, {"threshold": 1.5}, {"labels": ["pek"]}, {"labels": "peak"}):
+    for mistake in ({"top_k": 0}, {"threshold": 1.5}, {"labels": ["pek"]}, {"labels": "peak"}, {"labels": [0]}):
         with pytest.raises(ValueError):
             loudness.tag(sound, 32000, **mistake)
     with pytest.raises(ValueError, match="'peak'"):
@@ -165,27 +164,6 @@ def test_long_recordings_run_in_constant_memory(loudness: AudioTagger, tmp_path:
     finally:
         tracemalloc.stop()
     assert peak < 40e6  # a batch of four windows, copied once, and blocks in advance
-
-
-@pytest.mark.slow
-def test_three_hours_take_the_memory_of_three_minutes(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    code = """
-import resource, sys
-from helpers.tagger import AudioTagger
-count = sum(1 for _ in AudioTagger(sys.argv[1], "cpu").iter_windows(sys.argv[2], hop=10))
-print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    kilobytes = {}
-    for minutes in (3, 180):
-        path = tmp_path / f"{minutes}.wav"
-        with soundfile.SoundFile(path, "w", 8000, 1) as file:
-            for _ in range(minutes):
-                file.write(np.random.default_rng(0).uniform(-1, 1, 8000 * 60))
-        command = [sys.executable, "-c", code, tiny_checkpoint, path]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        count, kilobytes[minutes] = map(int, result.stdout.split())
-        assert count == minutes * 6
-    assert kilobytes[180] < kilobytes[3] + 50_000  # at 32 kHz the sound is 1.4 GB
 
 
 def pieces_of(content: bytes, sizes: Callable[[], int]) -> list[bytes]:
@@ -390,16 +368,6 @@ def test_results_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> 
         assert len(list(csv.DictReader(file))) == 4 + 10
 
 
-def test_a_broken_off_file_of_results_leaves_the_older_one(tmp_path: Path) -> None:
-    (tmp_path / "r.csv").write_text("older")
-    with pytest.raises(RuntimeError), results_file(tmp_path / "r.csv") as file:
-        file.write([Tagging("a", 0.0, 1.0, ())])
-        raise RuntimeError
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
-    with pytest.raises(ValueError), results_file(tmp_path / "r.txt"):
-        pass
-
-
 DTYPES = ("float16", "float32", "float64", "int16", "int32", "uint8", "int8", "int64", "complex64")
 FLAWS = ("none", "silent", "clipped", "constant", "nan", "inf", "huge")
 
@@ -530,11 +498,6 @@ def test_a_batch_is_no_recording(loudness: AudioTagger) -> None:
     for samples in (batch, batch.T, torch.from_numpy(batch[:3])):
         with pytest.raises(ValueError, match="one by one"):
             loudness.tag(samples, 32000)
-
-
-def test_labels_are_names(loudness: AudioTagger) -> None:
-    with pytest.raises(ValueError):
-        loudness.tag(NOISE, 32000, labels=[0])
 
 
 @pytest.mark.parametrize(("min_seconds", "expected"), [(0, 20), (2.0, 5), (10.0, 4)])

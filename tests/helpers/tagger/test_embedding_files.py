@@ -52,20 +52,6 @@ def test_other_programs_read_them(tmp_path: Path) -> None:
         assert file["sources"].asstr()[file["source"][3]] == "c.wav" and json.loads(file.attrs["info"]) == INFO
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "rows.h5"])
-def test_nothing_is_left_of_a_failure_and_an_older_file_stays(tmp_path: Path, name: str) -> None:
-    write_embeddings(tmp_path / name, rows(), 3, INFO)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def broken() -> Iterator[Embedding]:
-        yield from rows()
-        raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space left"):
-        write_embeddings(tmp_path / name, broken(), 3, {})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_both_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +20,12 @@ from helpers.metrics import accuracy, accuracy_by
 from helpers.training import finetuning
 from helpers.training.evaluation import Predictions
 from helpers.training.finetuning import Task, finetune
-from helpers.training.mixing import Mix, freq_mixstyle, mixed_loss
-from helpers.training.objectives import CLASSIFICATION, TAGGING, Objective, bce_per_clip, cross_entropy_per_clip
+from helpers.training.mixing import freq_mixstyle
+from helpers.training.objectives import CLASSIFICATION, TAGGING, Objective, cross_entropy_per_clip
 from helpers.training.optimization import parameter_groups
 from helpers.training.run import Run
 from models import checkpoints
 from models.MobileNetV3 import get_model
-from models.network import MobileNetV3
 
 HEADS = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 TUNED = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_augment": 12.0}
@@ -243,36 +240,12 @@ def test_a_new_head_on_old_features(head: str, num_classes: int, objective: Obje
         assert torch.allclose(scores.sum(1), torch.ones(3)) == objective.single_label
 
 
-def test_a_released_checkpoint_of_527_classes_gets_a_new_last_layer(tiny_checkpoint: Path) -> None:
-    folder = train(options("--pretrained_name", tiny_checkpoint, "--n_mels", 128, "--linear_probe"))
-    start, last = checkpoints.load(tiny_checkpoint), checkpoints.load(folder / "last.pt")
-    assert last.state["classifier.5.weight"].shape[0] == 2 and start.state["classifier.5.weight"].shape[0] == 527
-    for key in start.state:
-        assert key.startswith("classifier.5.") or torch.equal(start.state[key], last.state[key]), key
-
-
 def test_a_fine_tuned_model_can_be_fine_tuned_for_another_task() -> None:
     """From a single-label model to a tagger: the scores follow the new task, not the checkpoint."""
     first = train(options("--model_width", 0.1))
     assert checkpoints.load_model(first / "last.pt").single_label
     second = train(options("--pretrained_name", first / "last.pt"), 2, TAGGING)
     assert not checkpoints.load_model(second / "last.pt").single_label
-
-
-@pytest.mark.parametrize("argv", [(), ("--mixstyle_p", 1, "--mixup_alpha", 0), ("--freqm", 8, "--timem", 5, "--gain_augment", 6)])
-def test_the_loss_falls(argv: tuple) -> None:
-    folder = train(options("--model_width", 0.1, "--n_epochs", 4, "--max_lr", 0.003, *argv), count=32)
-    with open(folder / "metrics.csv", newline="") as file:
-        losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
-    assert len(losses) == 4 and losses[-1] < losses[0] - 0.03
-
-
-def test_the_weights_follow_the_seed() -> None:
-    first = []
-    for number, seed in enumerate((1, 1, 2)):
-        folder = train(options("--model_width", 0.1, "--seed", seed, "--experiment_name", f"run{number}"))
-        first.append(checkpoints.load(folder / "last.pt").state["features.0.0.weight"])
-    assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.01, 0.5, 1.0])
@@ -326,15 +299,6 @@ def test_cross_entropy_of_each_clip() -> None:
     assert cross_entropy_per_clip(torch.zeros(1, 4), torch.eye(4)[:1]).item() == pytest.approx(math.log(4))
 
 
-@pytest.mark.parametrize("loss_per_clip", [cross_entropy_per_clip, bce_per_clip])
-def test_a_mixed_loss_is_the_loss_of_mixed_targets(loss_per_clip: Callable[[Tensor, Tensor], Tensor]) -> None:
-    logits, targets = soft_targets()
-    mix = Mix(torch.tensor([1, 2, 3, 4, 5, 0]), torch.linspace(0.5, 1.0, 6))
-    mixed = mix.weight[:, None] * targets + (1 - mix.weight[:, None]) * targets[mix.partner]
-    torch.testing.assert_close(mixed_loss(loss_per_clip, logits, mix, targets), loss_per_clip(logits, mixed))
-    torch.testing.assert_close(mixed_loss(loss_per_clip, logits, None, targets), loss_per_clip(logits, targets))
-
-
 # Freq-MixStyle
 
 
@@ -362,18 +326,6 @@ def test_freq_mixstyle_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_allclose(result[i, band], expected, atol=1e-4)
 
 
-def test_a_share_of_0_swaps_the_statistics_and_of_1_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = spectrograms(2)
-    drawn(monkeypatch, np.zeros(2), [1, 0])
-    swapped = freq_mixstyle(torch.from_numpy(x), 1.0, 0.4).numpy()
-    np.testing.assert_allclose(swapped.mean(2), x[::-1].mean(2), atol=1e-5)
-    np.testing.assert_allclose(swapped.std(2), x[::-1].std(2), atol=1e-4)
-    normal = [(one - one.mean(2, keepdims=True)) / one.std(2, keepdims=True) for one in (x, swapped)]
-    np.testing.assert_allclose(*normal, atol=1e-4)  # what is heard over time stays where it is
-    drawn(monkeypatch, np.ones(2), [1, 0])
-    np.testing.assert_allclose(freq_mixstyle(torch.from_numpy(x), 1.0, 0.4), x, atol=1e-5)
-
-
 def test_freq_mixstyle_comes_with_its_probability() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 8)
@@ -382,25 +334,6 @@ def test_freq_mixstyle_comes_with_its_probability() -> None:
     assert untouched == pytest.approx(1400, abs=80)
     assert not any(freq_mixstyle(x, 1.0, 0.4) is x for _ in range(50))
     assert torch.isfinite(freq_mixstyle(torch.zeros(2, 3, 8), 1.0, 0.4)).all()  # silence
-
-
-def test_shares_and_partners_are_those_of_single_examples() -> None:
-    """Every band of an example has one partner and one share; shares are Beta(0.4, 0.4), of mean 1/2 and deviation 0.37."""
-    torch.manual_seed(0)
-    x = torch.from_numpy(spectrograms(512))
-    means, mixed = x.mean(2), freq_mixstyle(x, 1.0, 0.4).mean(2)
-    direction = mixed - means  # (1 - share) * (mean of the partner - own mean)
-    shares = []
-    for i in range(64):
-        towards = means - means[i]
-        weight = (towards @ direction[i]) / towards.square().sum(1).clamp(min=1e-9)
-        error = (weight[:, None] * towards - direction[i]).abs().amax(1)
-        if direction[i].abs().max() < 1e-3:  # a partner of its own, or all of its own
-            continue
-        partner = error.argmin()
-        assert error[partner] < 1e-4 and -1e-4 < weight[partner] < 1 + 1e-4
-        shares.append(1 - weight[partner].item())
-    assert len(shares) > 40 and np.mean(shares) < 0.75 and 0.2 < np.std(shares) < 0.5
 
 
 # Accuracy
@@ -456,7 +389,7 @@ def default_options(training_clips: int, seconds: list[float] | None = None, *ar
     return args
 
 
-@pytest.mark.parametrize("training_clips", [1, 2, 3, 4, 5, 7, 8, 16, 50, 300, 2000, 50_000])
+@pytest.mark.parametrize("training_clips", [1, 2, 7, 8, 50, 2000, 50_000])
 def test_defaults_for_folders_of_any_size(training_clips: int) -> None:
     args = default_options(training_clips)
     steps = training_clips // args.batch_size
@@ -483,11 +416,3 @@ def test_defaults_leave_what_is_given_alone() -> None:
 )
 def test_clips_are_as_long_as_most_recordings(seconds: list[float], expected: float) -> None:
     assert default_options(50, seconds).clip_seconds == expected
-
-
-def test_last_layers_are_named_by_the_network() -> None:
-    for head in HEADS:
-        network = get_model(3, width_mult=0.1, head_type=head)
-        assert isinstance(network, MobileNetV3)
-        of_classes = {name for name, _ in network.named_parameters() if name.startswith(network.last_layer)}
-        assert of_classes == {name for name, _ in network.named_parameters() if part_of(name, head) == "last_layer"}

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,13 +40,6 @@ def test_the_best_and_the_worst_are_drawn_and_nothing_between(tmp_path: Path) ->
     assert len(drawn(labels, metrics(precision), tmp_path)) == 30
 
 
-@pytest.mark.parametrize("number", [1, 2, 5, 6, 7])
-def test_few_classes_are_drawn_once_each(tmp_path: Path, number: int) -> None:
-    labels = [f"class {k}" for k in range(number)]
-    shown = drawn(labels, metrics(np.linspace(0, 1, number)), tmp_path, count=3)
-    assert len(shown) == len(set(shown)) == min(number, 6)
-
-
 def test_classes_without_a_positive_clip_are_left_out(tmp_path: Path) -> None:
     assert sorted(drawn(["a", "b", "c"], metrics([0.5, 0.2, 0.9], [3, 0, 4]), tmp_path)) == ["a", "c"]
     with pytest.raises(ValueError):
@@ -63,63 +53,24 @@ def test_value_and_number_of_positive_clips_are_annotated(tmp_path: Path) -> Non
         assert part in written
 
 
-def test_labels_are_not_read_as_formulas(tmp_path: Path) -> None:
-    labels = ["costs $5 and $6_{", r"\frac{a"]
-    assert sorted(drawn(labels, metrics([0.5, 0.6]), tmp_path)) == sorted(labels)
+@pytest.mark.parametrize("number", [1, 5, 7])
+def test_few_classes_are_drawn_once_each(tmp_path: Path, number: int) -> None:
+    labels = [f"costs $5 and $6_{{ {k}" for k in range(number)]  # no formulas
+    shown = drawn(labels, metrics(np.linspace(0, 1, number)), tmp_path, count=3)
+    assert len(shown) == len(set(shown)) == min(number, 6)
 
 
-@pytest.mark.parametrize("precision", [[1.0, 0.5, 0.4, 0.2], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
-def test_nothing_is_cut_at_the_edge(tmp_path: Path, precision: list[float]) -> None:
-    labels = ["a", "A label " + "that is longer than any other " * 3, "c", "d"]
-    per_class_figure(labels, metrics(precision, [99, 100, 100, 98]), tmp_path / "figure.png")
-    pixels = matplotlib.image.imread(tmp_path / "figure.png")[..., :3]
-    assert pixels.min() < 0.2
-    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
-        assert edge.min() == 1
+@pytest.mark.parametrize(("name", "start"), [("figure.png", b"\x89PNG"), ("figure.PDF", b"%PDF")])
+def test_the_suffix_decides_the_format(tmp_path: Path, name: str, start: bytes) -> None:
+    per_class_figure(["a", "b"], metrics([0.5, 0.6]), str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(start)
 
 
-@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".svg", b"<?xml")])
-def test_the_suffix_decides_the_format(tmp_path: Path, suffix: str, start: bytes) -> None:
-    path = tmp_path / f"figure{suffix}"
-    path.write_bytes(b"an older one")
-    per_class_figure(["a", "b"], metrics([0.5, 0.6]), str(path))
-    assert path.read_bytes().startswith(start)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("name", ["figure", "figure.", "figure.xyz", ".png"])
-def test_an_unknown_suffix_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "labels", "count"),
+    [("figure", ["a", "b"], 15), ("figure.xyz", ["a", "b"], 15), ("figure.png", ["a"], 15), ("figure.png", ["a", "b"], 0)],
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path, name: str, labels: list[str], count: int) -> None:
     with pytest.raises(ValueError):
-        per_class_figure(["a"], metrics([0.5]), tmp_path / name)
+        per_class_figure(labels, metrics([0.5, 0.6]), tmp_path / name, count)
     assert not list(tmp_path.iterdir())
-
-
-def test_contradictions_are_refused(tmp_path: Path) -> None:
-    for labels, count in ((["a"], 15), (["a", "b"], 0)):
-        with pytest.raises(ValueError):
-            per_class_figure(labels, metrics([0.5, 0.6]), tmp_path / "figure.png", count)
-
-
-def test_a_broken_off_figure_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "figure.png").write_bytes(b"an older one")
-
-    def fail(*_: object) -> None:
-        raise OSError
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError):
-        per_class_figure(["a"], metrics([0.5]), tmp_path / "figure.png")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"an older one"]
-
-
-def test_drawing_needs_no_pyplot_and_no_display(tmp_path: Path) -> None:
-    code = """
-import sys, numpy, helpers.training.per_class_figure, helpers.metrics
-one = numpy.ones(1)
-helpers.training.per_class_figure.per_class_figure(["a"], helpers.metrics.TaggingMetrics(one.astype(int), one, one, 2), sys.argv[1])
-assert "matplotlib.pyplot" not in sys.modules
-"""
-    root = Path(__file__).resolve().parents[3]
-    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | {"PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-c", code, tmp_path / "figure.png"], env=environment, check=True, timeout=120)
-    assert (tmp_path / "figure.png").exists()

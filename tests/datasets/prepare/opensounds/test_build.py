@@ -197,16 +197,6 @@ def test_subset_of_packages(made_up, tmp_path):
     assert {row["package"] for row in table(tmp_path / "corpus" / "clips.csv")} == {"farm", "game"}
 
 
-def test_an_interrupted_build_leaves_nothing_that_looks_complete(made_up, tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(build.os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        made_up()
-    assert not list((tmp_path / "corpus").rglob("*.hdf"))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [(["--packages", "nowhere"], "farm, signals-train"), (["--packages", "("], "missing ), unterminated")],
