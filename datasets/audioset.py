@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,11 @@ _CHUNK = 16384  # clips whose targets are unpacked at a time: 69 MB as float64
 logger = logging.getLogger(__name__)
 
 
-def training_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
+def training_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
     """Balanced and unbalanced training clips, in this order; longer ones are cropped at random.
 
-    One of the two files is enough; a missing one is logged. Raises FileNotFoundError when both are missing.
+    `options` are the `sample_rate` and the `clip_seconds` of `Mp3Dataset`. One of the two files is enough; a missing one is logged.
+    Raises FileNotFoundError when both are missing.
     """
     folder = LOCATION.resolve(dataset_dir)
     found = {part: _find(folder, part) for part in ("balanced_train", "unbalanced_train")}
@@ -38,24 +38,17 @@ def training_set(
     for part, path in found.items():
         if path is None:
             logger.warning("%s has no %s_segments_mp3.hdf; training on %s alone", folder, part, paths[0].name)
-    return Mp3Dataset(
-        paths,
-        num_classes=NUM_CLASSES,
-        sample_rate=sample_rate,
-        clip_seconds=clip_seconds,
-        random_crop=clip_seconds is not None,
-    )
+    random_crop = options.get("clip_seconds", 10.0) is not None
+    return Mp3Dataset(paths, num_classes=NUM_CLASSES, random_crop=random_crop, **options)
 
 
-def evaluation_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
-    """Evaluation clips, each from its beginning. Raises FileNotFoundError when the file is missing."""
+def evaluation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """Evaluation clips, each from its beginning; `options` as above. Raises FileNotFoundError when the file is missing."""
     folder = LOCATION.resolve(dataset_dir)
     path = _find(folder, "eval")
     if path is None:
         raise _not_found(folder, "eval")
-    return Mp3Dataset(path, num_classes=NUM_CLASSES, sample_rate=sample_rate, clip_seconds=clip_seconds)
+    return Mp3Dataset(path, num_classes=NUM_CLASSES, **options)
 
 
 def class_balanced_weights(dataset: Mp3Dataset) -> torch.Tensor:
