@@ -247,6 +247,13 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int, *, compression: float = 0
     return file.getvalue()
 
 
+def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """Encode (samples,) float32 at `sample_rate` Hz as a complete wav file of 16 bits."""
+    file = io.BytesIO()  # libsndfile does not report a full disk as an OSError, so the caller writes the file
+    soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
+    return file.getvalue()
+
+
 def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
     """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is in this form already is returned byte for byte.
 

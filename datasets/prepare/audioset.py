@@ -120,13 +120,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; returns 0 also when clips are missing, which the report lists."""
     args = build_parser().parse_args(argv)
-    report_path = args.output.with_name(args.output.name + ".report.tsv")
     if args.output.exists():
         raise FileExistsError(f"{args.output} exists; remove it or give another --output")
     recordings = to_recordings(read_segments(args.csv), find_audio(args.audio_dir))
     report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
-    write_report(report, report_path)
-    print(f"{args.output}: {report}, listed in {report_path}")
+    write_report(report, args.output)
     return 0
 
 
