@@ -99,9 +99,7 @@ def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tu
 
 def _convert(recording: Recording) -> bytes | Exception:
     try:
-        if isinstance(recording.path, downloads.Entry):
-            return audio.to_mp3(downloads.read(recording.path), name=str(recording.path))
-        return audio.to_mp3(recording.path)
+        return audio.to_mp3(downloads.read(recording.path), name=str(recording.path))
     except (UserError, OSError) as error:  # AudioError, and damaged archives
         return error
 

@@ -227,7 +227,6 @@ def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_work
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this command."""
     parser = command_parser("opensounds", __doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the corpus, about 220 MB")
     parser.add_argument("--cache_dir", type=Path, help="folder for downloads, about 1.5 GB (default: OUTPUT_DIR/cache)")
