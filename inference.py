@@ -243,7 +243,6 @@ def report_progress(results: Iterable[Result], count: int, failed: list[Failure]
 
 
 def embed(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace, failed: list[Failure]) -> None:
-    """Write embeddings to a file."""
     window, hop = args.window, (args.hop or HOP_SECONDS) if args.window else None
     info = {
         "model": args.ensemble or args.model_name,

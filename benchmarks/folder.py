@@ -41,8 +41,6 @@ Variant = Callable[[Sequence[Path]], list[str]]  # recordings -> the top tag of 
 
 @dataclass
 class VariantResult:
-    """What was measured of one variant."""
-
     seconds: list[float] = field(default_factory=list)  # of each group
     classes: list[str] = field(default_factory=list)  # of each recording, in the order of the groups
 

@@ -49,8 +49,6 @@ AUGMENTATION = {"roll": 10000, "gain_db": 7.0, "wavmix": True}  # all there is: 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time of one piece of work."""
-
     wall: float
     cpu: float  # of all threads
 

@@ -96,7 +96,6 @@ def _read_metrics(folder: Path) -> Epochs:
 
 
 def write_csv(path: Path, results: Results) -> None:
-    """Write a row for each arm, seed and epoch."""
     rows = [
         (arm, seed, epoch, *(f"{metrics[name]:.5f}" for name in MEASURES))
         for arm, runs in results.items()

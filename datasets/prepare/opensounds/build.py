@@ -230,7 +230,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("opensounds", __doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the corpus, about 220 MB")
     parser.add_argument("--cache_dir", type=Path, help="folder for downloads, about 1.5 GB (default: OUTPUT_DIR/cache)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages (default: 2)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages")
     parser.add_argument("--packages", metavar="REGEX", default="", help="only packages with such a name (default: all)")
     return parser
 
