@@ -87,22 +87,17 @@ def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.S
     """The recordings of a folder: training clips are cropped at random, the others from their beginning or not at all."""
     eval_seconds = None if args.variable_eval_length else args.clip_seconds
 
-    def training_set(rate: int) -> Recordings:
-        return data.clips(
-            split.train, sample_rate=rate, clip_seconds=args.clip_seconds, random_crop=True, cache_dir=args.cache_path
-        )
-
-    def held_out(indices: np.ndarray, rate: int) -> Recordings:
-        return data.clips(indices, sample_rate=rate, clip_seconds=eval_seconds, cache_dir=args.cache_path)
+    def clips(indices: np.ndarray, rate: int, seconds: float | None = eval_seconds, random_crop: bool = False) -> Recordings:
+        return data.clips(indices, sample_rate=rate, clip_seconds=seconds, random_crop=random_crop, cache_dir=args.cache_path)
 
     return finetuning.Task(
         objective=CLASSIFICATION if data.single_label else TAGGING,
         num_classes=len(data.class_names),
         labels=data.class_names,
         clip_seconds=args.clip_seconds,
-        training_set=training_set,
-        validation_set=lambda rate: held_out(split.val, rate),
-        test_set=lambda rate: held_out(split.test if len(split.test) else split.val, rate),
+        training_set=lambda rate: clips(split.train, rate, args.clip_seconds, random_crop=True),
+        validation_set=lambda rate: clips(split.val, rate),
+        test_set=lambda rate: clips(split.test if len(split.test) else split.val, rate),
         description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
     )
 
