@@ -46,9 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_task(args: argparse.Namespace) -> finetuning.Task:
     """Fold 1 of the development set, whose test files are measured after each epoch: there is no other validation set."""
 
-    def training_set(sample_rate: int) -> Recordings:
-        return dcase20.training_set(args.dataset_dir, sample_rate=sample_rate, cache_dir=args.cache_path)
-
     def test_set(sample_rate: int) -> Recordings:
         return dcase20.test_set(args.dataset_dir, sample_rate=sample_rate, cache_dir=args.cache_path)
 
@@ -66,7 +63,7 @@ def make_task(args: argparse.Namespace) -> finetuning.Task:
         num_classes=dcase20.NUM_CLASSES,
         labels=dcase20.SCENES,
         clip_seconds=dcase20.CLIP_SECONDS,
-        training_set=training_set,
+        training_set=lambda rate: dcase20.training_set(args.dataset_dir, sample_rate=rate, cache_dir=args.cache_path),
         validation_set=test_set,
         test_set=test_set,
     )

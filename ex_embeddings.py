@@ -46,8 +46,6 @@ NORM_CLIPS = 16  # of each data set, from which the batch norms of the random ne
 
 
 class Job(NamedTuple):
-    """A probe to train."""
-
     network: str  # the model's name, or RANDOM
     layers: str
     task: str
@@ -130,7 +128,6 @@ def random_network(network: MobileNetV3, tasks: Iterable[ProbeTask]) -> MobileNe
 
 
 def write_csv(path: Path, results: Mapping[Job, Mapping[str, Any]]) -> None:
-    """Write a row for each probe."""
     rows: list[Sequence[object]] = [[*Job._fields, "score", "folds", "hidden_layers", "lr", "initialisation"]]
     for job, result in results.items():
         folds = " ".join(f"{score:.4f}" for score in result["folds"])

@@ -67,9 +67,6 @@ def train_all_folds(args: argparse.Namespace, device: torch.device) -> None:
 def make_task(args: argparse.Namespace, fold: int) -> finetuning.Task:
     """ESC-50 with one fold held out; there is no other validation set."""
 
-    def training_set(sample_rate: int) -> Recordings:
-        return esc50.training_set(args.dataset_dir, fold, sample_rate=sample_rate, cache_dir=args.cache_path)
-
     def held_out(sample_rate: int) -> Recordings:
         return esc50.test_set(args.dataset_dir, fold, sample_rate=sample_rate, cache_dir=args.cache_path)
 
@@ -78,7 +75,7 @@ def make_task(args: argparse.Namespace, fold: int) -> finetuning.Task:
         num_classes=esc50.NUM_CLASSES,
         labels=esc50.class_names(args.dataset_dir),
         clip_seconds=esc50.CLIP_SECONDS,
-        training_set=training_set,
+        training_set=lambda rate: esc50.training_set(args.dataset_dir, fold, sample_rate=rate, cache_dir=args.cache_path),
         validation_set=held_out,
         test_set=held_out,
     )

@@ -16,17 +16,7 @@ import numpy as np
 from datasets import folder
 from datasets.recordings import Recordings
 from helpers import cli
-from helpers.training import distributed
-from helpers.training.finetuning import (
-    TUNED_AUGMENTATION,
-    Task,
-    add_cache_option,
-    add_options,
-    evaluate,
-    finetune,
-    parse,
-    print_scores,
-)
+from helpers.training import distributed, finetuning
 from helpers.training.objectives import CLASSIFICATION, TAGGING
 
 CLIPS_TO_SEE = 8000  # in a training: fewer clips get more epochs
@@ -41,17 +31,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")
     parser.add_argument("--variable_eval_length", action="store_true", help="validate and test on whole clips")
     parser.add_argument("--from_scratch", action="store_true", help="start from random weights instead of --pretrained_name")
-    add_options(parser, experiment_name="folder", pretrained_name="mn10_as")
-    add_cache_option(parser)
+    finetuning.add_options(parser, experiment_name="folder", pretrained_name="mn10_as")
+    finetuning.add_cache_option(parser)
     by_size = dict.fromkeys(("batch_size", "n_epochs", "warm_up_len", "ramp_down_start", "ramp_down_len"))  # see `fill_in`
-    parser.set_defaults(max_lr=1e-3, batch_norm_momentum=0.1, **by_size, **TUNED_AUGMENTATION)
+    parser.set_defaults(max_lr=1e-3, batch_norm_momentum=0.1, **by_size, **finetuning.TUNED_AUGMENTATION)
     return parser
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line."""
     parser = build_parser()
-    args = parse(parser, argv, as_trained=("csv", "clip_seconds", "val_share", "fold", "seed"))
+    args = finetuning.parse(parser, argv, as_trained=("csv", "clip_seconds", "val_share", "fold", "seed"))
     if args.dataset_dir is None:
         parser.error("DATA is missing: the folder of the recordings")
     if args.from_scratch:
@@ -70,11 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = make_task(args, data, split)
         part, checkpoint = ("test" if len(split.test) else "validation"), args.evaluate
         if not checkpoint:
-            scores, run_folder = finetune(args, device, task)
-            print_scores("Results on the validation clips, last epoch", scores)
+            scores, run_folder = finetuning.finetune(args, device, task)
+            finetuning.print_scores("Results on the validation clips, last epoch", scores)
             checkpoint = distributed.gather(run_folder)[0] / "best.pt"
         if args.evaluate or len(split.test):
-            print_scores(f"Results on the {part} clips: {checkpoint}", evaluate(args, device, task, checkpoint))
+            finetuning.print_scores(
+                f"Results on the {part} clips: {checkpoint}", finetuning.evaluate(args, device, task, checkpoint)
+            )
     return 0
 
 
@@ -92,26 +83,21 @@ def fill_in(args: argparse.Namespace, data: folder.FolderData, training_clips: i
         args.clip_seconds = float(np.clip(np.ceil(np.quantile(data.seconds, 0.9)), 1, 10))
 
 
-def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.Split) -> Task:
+def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.Split) -> finetuning.Task:
     """The recordings of a folder: training clips are cropped at random, the others from their beginning or not at all."""
     eval_seconds = None if args.variable_eval_length else args.clip_seconds
 
-    def training_set(rate: int) -> Recordings:
-        return data.clips(
-            split.train, sample_rate=rate, clip_seconds=args.clip_seconds, random_crop=True, cache_dir=args.cache_path
-        )
+    def clips(indices: np.ndarray, rate: int, seconds: float | None = eval_seconds, random_crop: bool = False) -> Recordings:
+        return data.clips(indices, sample_rate=rate, clip_seconds=seconds, random_crop=random_crop, cache_dir=args.cache_path)
 
-    def held_out(indices: np.ndarray, rate: int) -> Recordings:
-        return data.clips(indices, sample_rate=rate, clip_seconds=eval_seconds, cache_dir=args.cache_path)
-
-    return Task(
+    return finetuning.Task(
         objective=CLASSIFICATION if data.single_label else TAGGING,
         num_classes=len(data.class_names),
         labels=data.class_names,
         clip_seconds=args.clip_seconds,
-        training_set=training_set,
-        validation_set=lambda rate: held_out(split.val, rate),
-        test_set=lambda rate: held_out(split.test if len(split.test) else split.val, rate),
+        training_set=lambda rate: clips(split.train, rate, args.clip_seconds, random_crop=True),
+        validation_set=lambda rate: clips(split.val, rate),
+        test_set=lambda rate: clips(split.test if len(split.test) else split.val, rate),
         description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
     )
 

@@ -51,13 +51,9 @@ def make_task(args: argparse.Namespace) -> finetuning.Task:
         num_classes=fsd50k.NUM_CLASSES,
         labels=fsd50k.class_names(args.dataset_dir),
         clip_seconds=args.clip_seconds,
-        training_set=lambda sample_rate: fsd50k.training_set(
-            args.dataset_dir, sample_rate=sample_rate, clip_seconds=args.clip_seconds
-        ),
-        validation_set=lambda sample_rate: fsd50k.validation_set(
-            args.dataset_dir, sample_rate=sample_rate, clip_seconds=eval_seconds
-        ),
-        test_set=lambda sample_rate: fsd50k.evaluation_set(args.dataset_dir, sample_rate=sample_rate, clip_seconds=eval_seconds),
+        training_set=lambda rate: fsd50k.training_set(args.dataset_dir, sample_rate=rate, clip_seconds=args.clip_seconds),
+        validation_set=lambda rate: fsd50k.validation_set(args.dataset_dir, sample_rate=rate, clip_seconds=eval_seconds),
+        test_set=lambda rate: fsd50k.evaluation_set(args.dataset_dir, sample_rate=rate, clip_seconds=eval_seconds),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
-from datasets.images import Images, Picture, Transform, evaluation_transform, training_transform
+from datasets.images import Images, Picture, evaluation_transform, training_transform
 from helpers import cli, network_options
 from helpers.metrics import top_k_accuracy
 from helpers.seeding import seed_everything
@@ -64,7 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line."""
     parser = build_parser()
     args = parse_arguments(parser, argv)
     if args.evaluate and args.resume:
@@ -94,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(args: argparse.Namespace, device: torch.device) -> None:
     """Train on the images in train/, with evaluation on those in val/ after each epoch."""
     seed_everything(args.seed)
-    augment = training_transform(
-        args.image_size, min_area=args.min_crop_area, flip=args.flip, randaugment=args.randaugment
-    )  # fmt: skip
+    augment = training_transform(args.image_size, min_area=args.min_crop_area, flip=args.flip, randaugment=args.randaugment)
     images, validation_images = Images(args.dataset_dir, "train", augment), validation_set(args)
     if images.class_names != validation_images.class_names:
         one_sided = sorted(set(images.class_names) ^ set(validation_images.class_names))
@@ -141,8 +138,7 @@ def parameter_groups(network: MobileNetV3, weight_decay: float) -> list[dict[str
 
 
 def validation_set(args: argparse.Namespace) -> Images:
-    transform: Transform = evaluation_transform(args.image_size, crop=args.eval_crop)
-    return Images(args.dataset_dir, "val", transform)
+    return Images(args.dataset_dir, "val", evaluation_transform(args.image_size, crop=args.eval_crop))
 
 
 def scores(predictions: Predictions) -> dict[str, float]:

@@ -26,9 +26,7 @@ class HearModel(EmbeddingModel):
     def scene_embedding_size(self) -> int:
         return self.embedding_size
 
-    @property
-    def timestamp_embedding_size(self) -> int:
-        return self.embedding_size
+    timestamp_embedding_size = scene_embedding_size
 
 
 def load_model(

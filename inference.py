@@ -137,9 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.stream:
         return tag_stream(tagger, args)
-    if args.embed:
-        return embed(tagger, sources, args)
-    return tag(tagger, sources, args)
+    failed: list[Failure] = []
+    (embed if args.embed else tag)(tagger, sources, args, failed)
+    return 1 if failed else 0
 
 
 def refuse_conflicts(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -159,14 +159,12 @@ def find_recordings(paths: Sequence[str]) -> list[str]:
     """Expand folders, with all recordings below them, and patterns; a path stays as it is, also where nothing is there."""
     found: list[str] = []
     for path in paths:
-        if path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isdir(path)):
-            found.append(path)
-        elif os.path.isdir(path):
+        if path != STANDARD_INPUT and os.path.isdir(path):
             below = audio.find(path)
             if not below:
                 raise UserError(f"{path} holds no recordings ({', '.join(audio.SUFFIXES)})")
             found += map(str, below)
-        elif glob.has_magic(path):
+        elif glob.has_magic(path) and not os.path.exists(path):
             matching = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
             if not matching:
                 raise FileNotFoundError(f"no file matches {path}")
@@ -176,8 +174,8 @@ def find_recordings(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def tag(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace) -> int:
-    """Tag recordings or their windows; print results or write them to a file; return the exit code."""
+def tag(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace, failed: list[Failure]) -> None:
+    """Tag recordings or their windows; print results or write them to a file."""
     inputs: Sequence[str | bytes] = sources
     name = None
     if sources == [STANDARD_INPUT]:
@@ -203,10 +201,13 @@ def tag(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace) -
     else:
         results = tagger.tag_files(inputs, **selection)
     if args.output:
-        return write(results, len(inputs), args.output)
-    if len(inputs) == 1 and not args.window:
-        return print_published(next(iter(results)))
-    return print_results(results, len(inputs), args.window is not None)
+        with results_file(args.output) as file:
+            file.write(report_progress(results, len(inputs), failed))
+        print(f"{args.output}: {len(inputs) - len(failed)} of {len(inputs)} recordings", file=sys.stderr)
+    elif len(inputs) == 1 and not args.window:
+        print_published(next(iter(results)))
+    else:
+        print_results(report_progress(results, len(inputs), failed), args.window is not None)
 
 
 def tag_windows(
@@ -241,17 +242,7 @@ def report_progress(results: Iterable[Result], count: int, failed: list[Failure]
             yield result
 
 
-def write(results: Iterable[Tagging | Failure], count: int, path: Path) -> int:
-    """Write results to a file; return the exit code."""
-    failed: list[Failure] = []
-    with results_file(path) as file:
-        file.write(report_progress(results, count, failed))
-    print(f"{path}: {count - len(failed)} of {count} recordings", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def embed(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace) -> int:
-    """Write embeddings to a file; return the exit code."""
+def embed(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace, failed: list[Failure]) -> None:
     window, hop = args.window, (args.hop or HOP_SECONDS) if args.window else None
     info = {
         "model": args.ensemble or args.model_name,
@@ -264,7 +255,6 @@ def embed(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace)
         "window": window,
         "hop": hop,
     }
-    failed: list[Failure] = []
     embeddings = tagger.embed_files(map(open_input, sources), window=window, hop=hop or HOP_SECONDS)
     rows = (result for result in report_progress(embeddings, len(sources), failed) if not isinstance(result, Failure))
     size = tagger.backend.embedding_size
@@ -273,7 +263,6 @@ def embed(tagger: AudioTagger, sources: Sequence[str], args: argparse.Namespace)
         f"{args.embed}: {count} embeddings of {size} values, {len(sources) - len(failed)} of {len(sources)} recordings",
         file=sys.stderr,
     )
-    return 1 if failed else 0
 
 
 def open_input(source: str) -> str | io.BytesIO:
@@ -285,20 +274,18 @@ def open_input(source: str) -> str | io.BytesIO:
     return content
 
 
-def print_published(tags: Tagging) -> int:
-    """Print one recording in the form of the published code; return the exit code."""
+def print_published(tags: Tagging) -> None:
+    """Print one recording in the form of the published code."""
     print("************* Acoustic Event Detected: *****************")
     for tag in tags:
         print(f"{tag.label}: {tag.score:.3f}")
     print("********************************************************")
-    return 0
 
 
-def print_results(results: Iterable[Tagging | Failure], count: int, windows: bool) -> int:
-    """Print recordings, each with its tags or its timeline below its name; return the exit code."""
-    failed: list[Failure] = []
+def print_results(results: Iterable[Tagging | Failure], windows: bool) -> None:
+    """Print recordings, each with its tags or its timeline below its name."""
     last = None
-    for result in report_progress(results, count, failed):
+    for result in results:
         if isinstance(result, Failure):
             continue
         lines = [result.source] if result.source != last else []
@@ -309,7 +296,6 @@ def print_results(results: Iterable[Tagging | Failure], count: int, windows: boo
         else:
             lines += [f"  {tag.label}: {tag.score:.3f}" for tag in result]
         tqdm.write("\n".join(lines))
-    return 1 if failed else 0
 
 
 def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:

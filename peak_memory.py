@@ -17,7 +17,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from helpers import cli, network_options
 from helpers.costs.activation_memory import MemoryReport, peak_memory
@@ -92,11 +92,7 @@ def block_rows(analytic: MemoryReport, measured: MemoryReport | None) -> list[di
 def random_network(arch: Arch, mel: MelConfig) -> MobileNetV3:
     """Return a network with random weights whose norms keep activations at the scale of trained ones, in the range of float16."""
     network = MobileNetV3(arch, mel)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # statistics are those of the one batch that follows
-    with torch.no_grad():
-        network(noises(network, 4))
+    update_bn([noises(network, 4)], network)
     return network.eval()
 
 

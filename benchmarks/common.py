@@ -40,7 +40,7 @@ class ProcessRun:
 
     seconds: float
     peak: int  # bytes of its resident set, at most
-    samples: list[tuple[float, int]]  # seconds since its start, bytes of its resident set
+    samples: list[Sequence[float]]  # seconds since its start, bytes of its resident set
     printed: str
 
 
@@ -113,9 +113,7 @@ def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             what = " ".join(str(part) for part in arguments if "\n" not in str(part))
             raise UserError(f"python {what} failed: {reason.removeprefix('error: ')}")
-        measured = json.loads(report.read_text())
-    samples = [(seconds, size) for seconds, size in measured["samples"]]
-    return ProcessRun(measured["seconds"], measured["peak"], samples, result.stdout)
+        return ProcessRun(**json.loads(report.read_text()), printed=result.stdout)
 
 
 def draw_bars(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:

@@ -41,8 +41,6 @@ Variant = Callable[[Sequence[Path]], list[str]]  # recordings -> the top tag of 
 
 @dataclass
 class VariantResult:
-    """What was measured of one variant."""
-
     seconds: list[float] = field(default_factory=list)  # of each group
     classes: list[str] = field(default_factory=list)  # of each recording, in the order of the groups
 
@@ -67,16 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("the plain loop reads with librosa, which is missing: pip install librosa")
     print(common.machine("torch", "onnxruntime", "librosa", "soundfile", "soxr"))
     seconds = choose(args.audio_path, args.clips, args.seed)
-    groups = cut(list(seconds), args.rounds)
+    groups = [list(group) for group in np.array_split(list(seconds), min(args.rounds, len(seconds)))]
     lengths = [sum(seconds[path] for path in group) for group in groups]
     hours, middle = sum(lengths) / 3600, median(seconds.values())
     title = f"{len(seconds)} recordings, {hours:.2f} hours, of {middle:.1f} s (median), with {args.model_name}"
-    threads = torch.get_num_threads()
     torch.set_num_threads(args.threads)
-    try:
-        results = measure(variants(args.model_name), groups)
-    finally:
-        torch.set_num_threads(threads)
+    results = measure(variants(args.model_name), groups)
     print_table(title, results, [len(group) for group in groups], lengths)
     if args.figure:
         speeds = {variant: common.ratios(lengths, result.seconds) for variant, result in results.items()}
@@ -105,13 +99,6 @@ def choose(folders: Sequence[Path], count: int, seed: int) -> dict[Path, float]:
     if not seconds:
         raise UserError(f"no usable recordings in {', '.join(map(str, folders))}")
     return seconds
-
-
-def cut(paths: Sequence[Path], rounds: int) -> list[Sequence[Path]]:
-    """Cut into `rounds` groups, or as many as there are paths, that differ by one path at most."""
-    rounds = min(rounds, len(paths))
-    edges = [number * len(paths) // rounds for number in range(rounds + 1)]
-    return [paths[start:end] for start, end in zip(edges, edges[1:], strict=False)]
 
 
 def variants(model_name: str) -> dict[str, Variant]:

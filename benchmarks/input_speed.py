@@ -15,6 +15,7 @@ import itertools
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,8 +49,6 @@ AUGMENTATION = {"roll": 10000, "gain_db": 7.0, "wavmix": True}  # all there is: 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time of one piece of work."""
-
     wall: float
     cpu: float  # of all threads
 
@@ -68,26 +67,25 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.manual_seed(args.seed)
-    cores, threads = available_cores(), torch.get_num_threads()
+    cores = available_cores()
     print(machine("torch", "numpy", "scikit-learn", "h5py", "soundfile", "soxr", "av"))
     print(f"seed {args.seed}")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "clips_mp3.hdf"
-            write_clips(path, args.clips, args.seconds, args.seed)
-            torch.set_num_threads(1)  # as in a loader's worker
-            with h5py.File(path, locking=False) as file:  # as the data set opens it
-                print_stages(measure_interleaved(stages(file, args.seconds, args.batch_size), args.rounds, measure), args.clips)
-            if version("av") == "missing":
-                print("\nPyAV is missing, so decoding is not compared with it; pip install av")
-            else:
-                print_decoding(compare_decoders(path, DECODINGS * args.rounds))
-            for count in sorted({1, cores}):
-                print_feeding(measure_feeding(path, args.seconds, args.batch_size, count, args.rounds), count)
-            seconds = measure(evaluation(args.metric_clips, args.seed))
-            print(f"\nmetrics of {args.metric_clips} x {NUM_CLASSES} scores: {seconds.wall:.2f} s wall, {seconds.cpu:.2f} s cpu")
-    finally:
-        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clips_mp3.hdf"
+        write_clips(path, args.clips, args.seconds, args.seed)
+        torch.set_num_threads(1)  # as in a loader's worker
+        with h5py.File(path, locking=False) as file:  # as the data set opens it
+            print_stages(measure_interleaved(stages(file, args.seconds, args.batch_size), args.rounds, measure), args.clips)
+        if version("av") == "missing":
+            print("\nPyAV is missing, so decoding is not compared with it; pip install av")
+        else:
+            print_decoding(compare_decoders(path, DECODINGS * args.rounds))
+        for count in sorted({1, cores}):
+            print_feeding(measure_feeding(path, args.seconds, args.batch_size, count, args.rounds), count)
+    targets = random_targets(args.metric_clips, args.seed)
+    scores = np.random.default_rng(args.seed).standard_normal(targets.shape, np.float32) + targets  # correlated with the targets
+    seconds = measure(partial(tagging_metrics, targets, scores))
+    print(f"\nmetrics of {args.metric_clips} x {NUM_CLASSES} scores: {seconds.wall:.2f} s wall, {seconds.cpu:.2f} s cpu")
     return 0
 
 
@@ -131,7 +129,7 @@ def ratio(times: Sequence[Seconds], others: Sequence[Seconds], clock: str) -> fl
     return median(ratios(*([getattr(one, clock) for one in of_one] for of_one in (times, others))))
 
 
-def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callable[[], None]]:
+def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callable[[], object]]:
     """Stages of loading a clip, each run over all clips of the file."""
     dataset = Mp3Dataset(file.filename, num_classes=NUM_CLASSES, clip_seconds=seconds)
     names, mp3s, targets = file["audio_name"], file["mp3"], file["target"]
@@ -147,12 +145,8 @@ def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callab
         mp3s[row].tobytes()
         np.unpackbits(targets[row], count=NUM_CLASSES)
 
-    def over(items: Sequence[Any], work: Callable[[Any], object]) -> Callable[[], None]:
-        def run() -> None:
-            for item in items:
-                work(item)
-
-        return run
+    def over(items: Sequence[Any], work: Callable[[Any], object]) -> Callable[[], object]:
+        return lambda: deque(map(work, items), maxlen=0)  # keeps no results
 
     return {
         "read name, mp3 and target from HDF5": over(rows, read),
@@ -294,13 +288,6 @@ def print_feeding(times: Mapping[str, Sequence[Seconds]], cores: int) -> None:
     step, loader = times["training step"], times["loader"]
     rows.append(("the loader is faster by", *(f"{ratio(step, loader, clock):.1f}" for clock in ("wall", "cpu"))))
     print_table(f"on {cores} core{'s' if cores > 1 else ''}", ("", "clips/s (wall)", "cpu ms per clip"), rows)
-
-
-def evaluation(clips: int, seed: int) -> Callable[[], object]:
-    """The metrics of random scores that are correlated with the targets."""
-    targets = random_targets(clips, seed)
-    scores = np.random.default_rng(seed).standard_normal(targets.shape, np.float32) + targets
-    return lambda: tagging_metrics(targets, scores)
 
 
 if __name__ == "__main__":

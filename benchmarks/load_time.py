@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import torch
 
@@ -36,18 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     print(common.machine("torch"))
     entry = PRETRAINED[args.model_name]
-    before = os.environ.get("EFFICIENTAT_RESOURCES")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, EFFICIENTAT_RESOURCES=folder):
         path = Path(folder) / entry.asset
         torch.save(MobileNetV3(entry.arch).state_dict(), path)
         size = path.stat().st_size
-        os.environ["EFFICIENTAT_RESOURCES"] = folder
-        try:
-            seconds = [load_seconds(args.model_name) for _ in range(args.rounds + 1)][1:]
-        finally:
-            del os.environ["EFFICIENTAT_RESOURCES"]
-            if before is not None:
-                os.environ["EFFICIENTAT_RESOURCES"] = before
+        seconds = [load_seconds(args.model_name) for _ in range(args.rounds + 1)][1:]
     print(f"{args.model_name}, {size / common.MB:.0f} MB: {median(seconds):.3f} s (from {min(seconds):.3f} to {max(seconds):.3f})")
     return 0
 

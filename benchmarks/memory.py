@@ -30,8 +30,6 @@ INTERVAL = 0.05  # seconds from one reading of the memory to the next
 
 @dataclass(frozen=True)
 class TaggingRun:
-    """One run of inference.py."""
-
     backend: str
     what: str  # of OPTIONS
     length: float  # seconds of sound

@@ -35,7 +35,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     print(common.machine("torch", "onnxruntime", "numpy"))
-    runs = run_interleaved(args.model_name, args.audio_path, args.rounds)
+    model_cache.exported(args.model_name)
+    options = ["--model_name", args.model_name, "--audio_path", args.audio_path.absolute()]
+    commands = {backend: partial(common.run_process, ["inference.py", "--backend", backend, *options]) for backend in BACKENDS}
+    runs = common.measure_interleaved(commands, args.rounds, measure=lambda run: run())
     title = f"{args.audio_path.name} with {args.model_name}"
     print_runs(title, runs)
     if args.figure:
@@ -43,14 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         peaks = {backend: [run.peak / common.MB for run in of_one] for backend, of_one in runs.items()}
         common.draw_bars({"seconds": seconds, "peak of the memory, MB": peaks}, f"inference.py: {title}", args.figure)
     return 0
-
-
-def run_interleaved(model_name: str, audio_path: Path, rounds: int) -> dict[str, list[ProcessRun]]:
-    """Run the command with each backend once per round."""
-    model_cache.exported(model_name)
-    options = ["--model_name", model_name, "--audio_path", audio_path.absolute()]
-    runs = {backend: partial(common.run_process, ["inference.py", "--backend", backend, *options]) for backend in BACKENDS}
-    return common.measure_interleaved(runs, rounds, measure=lambda run: run())
 
 
 def print_runs(title: str, runs: Mapping[str, Sequence[ProcessRun]]) -> None:

@@ -226,7 +226,6 @@ def check(runs: Mapping[str, Callable[[], tuple[Tensor, ...] | Tensor]]) -> None
 
 
 def measure(variants: Sequence[TimedVariant], rounds: int) -> dict[TimedVariant, list[float]]:
-    """Return the seconds of each variant in each round."""
     return common.measure_interleaved({variant: variant.run for variant in variants}, rounds, before=lambda one: one.before())
 
 

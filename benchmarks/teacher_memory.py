@@ -63,24 +63,16 @@ def write_clips(folder: Path, count: int) -> None:
                 target = rng.random(NUM_CLASSES) < 0.01
                 target[number] = True
                 noise = rng.uniform(-0.5, 0.5, 32000).astype(np.float32)
-                writer.add(clip_name(number), audio.encode_mp3(noise, 32000), target)
+                writer.add(f"Y{number:011d}.mp3", audio.encode_mp3(noise, 32000), target)
 
 
 def write_teacher(folder: Path, rows: int, clips: int) -> None:
     """Write zeros that take no space on the disk, and an index in which the clips are spread over all rows."""
     np.lib.format.open_memmap(folder / "teacher.npy", "w+", np.float16, (rows, NUM_CLASSES)).flush()
     spread = {number * (rows // clips): number for number in range(clips)}
-    index = {youtube_id(spread.get(row, clips + row)): row for row in range(rows)}
+    index = {f"{spread.get(row, clips + row):011d}": row for row in range(rows)}  # by YouTube id
     with open(folder / "teacher.pkl", "wb") as file:
         pickle.dump(index, file)
-
-
-def youtube_id(number: int) -> str:
-    return f"{number:011d}"
-
-
-def clip_name(number: int) -> str:
-    return f"Y{youtube_id(number)}.mp3"
 
 
 def train(folder: Path, variant: str) -> float:

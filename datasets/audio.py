@@ -8,7 +8,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,15 +107,6 @@ def _readable(source: str | Path | bytes | io.BytesIO) -> Iterator[str | bytes |
         yield io.BytesIO(source)
 
 
-def _read(file: soundfile.SoundFile, count: int) -> np.ndarray:
-    """Read up to `count` samples, (samples, channels) float32; fewer where the file ends before."""
-    blocks = [file.read(0, dtype="float32", always_2d=True)]
-    while count and len(block := file.read(min(count, _BLOCK), dtype="float32", always_2d=True)):
-        blocks.append(block)
-        count -= len(block)
-    return blocks[-1] if len(blocks) <= 2 else np.concatenate(blocks)
-
-
 @contextmanager
 def opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.SoundFile, bool]]:
     """Yield a recording opened by libsndfile, and whether its header has its length; errors, also of reading it, as in `decode`."""
@@ -150,6 +141,34 @@ def find(folder: str | Path) -> list[Path]:
     return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
+def read_blocks(
+    source: str | Path | bytes, name: str, block_frames: Callable[[int], int], seconds: float | None = None
+) -> Iterator[int | np.ndarray]:
+    """Yield the rate of a recording, then its samples in blocks, (samples, channels) float32; arguments and errors as in `decode`.
+
+    `block_frames` says for a rate how long a block is.
+    """
+    with opened(source, name) as (file, has_length):
+        rate, done = file.samplerate, 0
+        yield rate
+        announced = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
+        while done < announced:
+            block = file.read(min(block_frames(rate), announced - done), dtype="float32", always_2d=True)
+            if len(block) == 0:
+                break
+            done += len(block)
+            yield block
+    if done + MP3_SLACK < announced and has_length:
+        raise AudioError(f"{name} is truncated: {done} of {announced} samples are there; fetch it again")
+    if done == 0:
+        raise AudioError(f"{name} holds no samples; leave it out")
+
+
+def downmix(samples: np.ndarray) -> np.ndarray:
+    """Average the channels of (samples, channels) float32."""
+    return samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
+
+
 def decode(source: str | Path | bytes, *, seconds: float | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
     """Read a recording as (samples,) float32 at its own rate, and that rate in Hz. All channels are averaged.
 
@@ -161,15 +180,8 @@ def decode(source: str | Path | bytes, *, seconds: float | None = None, name: st
     file, a format that is not audio, damage, no samples, or samples that are NaN or infinite.
     """
     name = name or _source_name(source)
-    with opened(source, name) as (file, has_length):
-        rate = file.samplerate
-        announced = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
-        samples = _read(file, announced)  # (samples, channels)
-    if len(samples) + MP3_SLACK < announced and has_length:
-        raise AudioError(f"{name} is truncated: {len(samples)} of {announced} samples are there; fetch it again")
-    if len(samples) == 0:
-        raise AudioError(f"{name} holds no samples; leave it out")
-    waveform = samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
+    rate, *blocks = read_blocks(source, name, lambda rate: _BLOCK, seconds)
+    waveform = downmix(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
     if not np.isfinite(waveform).all():
         raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
     return waveform, rate
@@ -244,6 +256,13 @@ def encode_mp3(waveform: np.ndarray, sample_rate: int, *, compression: float = 0
         raise AudioError(f"mp3 has no {sample_rate} Hz; resample to one of {', '.join(map(str, MP3_RATES))}")
     file = io.BytesIO()
     soundfile.write(file, waveform, sample_rate, format="MP3", bitrate_mode="VARIABLE", compression_level=min(compression, 0.99))
+    return file.getvalue()
+
+
+def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """Encode (samples,) float32 at `sample_rate` Hz as a complete wav file of 16 bits."""
+    file = io.BytesIO()  # libsndfile does not report a full disk as an OSError, so the caller writes the file
+    soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
     return file.getvalue()
 
 

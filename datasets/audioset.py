@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,45 +18,33 @@ LOCATION = Location(
     "AUDIOSET_DIR",
     "build it in {default} with python -m datasets.prepare.audioset or python -m datasets.prepare.opensounds",
 )
-_SPELLINGS = ("segments", "segmenets")  # both are in use
+_SPELLINGS = ("segmenets", "segments")  # both are in use; the second one has precedence
 _CHUNK = 16384  # clips whose targets are unpacked at a time: 69 MB as float64
 
 logger = logging.getLogger(__name__)
 
 
-def training_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
+def training_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
     """Balanced and unbalanced training clips, in this order; longer ones are cropped at random.
 
-    One of the two files is enough; a missing one is logged. Raises FileNotFoundError when both are missing.
+    `options` are the `sample_rate` and the `clip_seconds` of `Mp3Dataset`. One of the two files is enough; a missing one is logged.
+    Raises FileNotFoundError when both are missing.
     """
     folder = LOCATION.resolve(dataset_dir)
-    found = {part: _find(folder, part) for part in ("balanced_train", "unbalanced_train")}
-    paths = [path for path in found.values() if path]
-    if not paths:
-        raise _not_found(folder, "balanced_train", "unbalanced_train")
-    for part, path in found.items():
-        if path is None:
+    parts = ("balanced_train", "unbalanced_train")
+    found = _find(folder, *parts)
+    paths = list(found.values())
+    for part in parts:
+        if part not in found:
             logger.warning("%s has no %s_segments_mp3.hdf; training on %s alone", folder, part, paths[0].name)
-    return Mp3Dataset(
-        paths,
-        num_classes=NUM_CLASSES,
-        sample_rate=sample_rate,
-        clip_seconds=clip_seconds,
-        random_crop=clip_seconds is not None,
-    )
+    random_crop = options.get("clip_seconds", 10.0) is not None
+    return Mp3Dataset(paths, num_classes=NUM_CLASSES, random_crop=random_crop, **options)
 
 
-def evaluation_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
-    """Evaluation clips, each from its beginning. Raises FileNotFoundError when the file is missing."""
-    folder = LOCATION.resolve(dataset_dir)
-    path = _find(folder, "eval")
-    if path is None:
-        raise _not_found(folder, "eval")
-    return Mp3Dataset(path, num_classes=NUM_CLASSES, sample_rate=sample_rate, clip_seconds=clip_seconds)
+def evaluation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """Evaluation clips, each from its beginning; `options` as above. Raises FileNotFoundError when the file is missing."""
+    path = _find(LOCATION.resolve(dataset_dir), "eval")["eval"]
+    return Mp3Dataset(path, num_classes=NUM_CLASSES, **options)
 
 
 def class_balanced_weights(dataset: Mp3Dataset) -> torch.Tensor:
@@ -92,10 +81,11 @@ def _target_chunks(dataset: Mp3Dataset) -> Iterator[np.ndarray]:
     return (dataset.targets(start, start + _CHUNK) for start in range(0, len(dataset), _CHUNK))
 
 
-def _find(folder: Path, part: str) -> Path | None:
-    candidates = (folder / f"{part}_{spelling}_mp3.hdf" for spelling in _SPELLINGS)
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _not_found(folder: Path, *parts: str) -> FileNotFoundError:
-    return FileNotFoundError(f"{folder} has no {' or '.join(f'{part}_segments_mp3.hdf' for part in parts)}; {LOCATION.remedies}")
+def _find(folder: Path, *parts: str) -> dict[str, Path]:
+    """The files of these parts, as far as they are there. Raises FileNotFoundError when none is."""
+    paths = [(part, folder / f"{part}_{spelling}_mp3.hdf") for part in parts for spelling in _SPELLINGS]
+    found = {part: path for part, path in paths if path.is_file()}
+    if not found:
+        names = " or ".join(f"{part}_segments_mp3.hdf" for part in parts)
+        raise FileNotFoundError(f"{folder} has no {names}; {LOCATION.remedies}")
+    return found

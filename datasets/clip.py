@@ -38,7 +38,7 @@ class DistillationClip(NamedTuple):
 class ClipDataset(Dataset[Clip]):
     """Base class of data sets of `Clip`: the length of waveforms, and indices that count from either end."""
 
-    def __init__(self, sample_rate: int, clip_seconds: float | None, random_crop: bool) -> None:
+    def __init__(self, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0, random_crop: bool = False) -> None:
         """`clip_seconds` is the length of every waveform, padded with zeros at the end; None keeps each one's own.
 
         `random_crop` crops longer clips at a position drawn from torch's generator; otherwise they keep their beginning.

@@ -4,6 +4,7 @@ The folder is that of the original download: audio/, meta.csv and evaluation_set
 """
 
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from datasets.csv_table import read_table
 from datasets.location import Location
@@ -20,29 +21,17 @@ DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
 LOCATION = Location("dcase20", "DCASE20_DIR", "build it in {default} with python -m datasets.prepare.dcase20")
 
 
-def training_set(
-    dataset_dir: str | Path | None = None,
-    *,
-    sample_rate: int = 32000,
-    clip_seconds: float | None = CLIP_SECONDS,
-    cache_dir: str | Path | None = None,
-) -> Recordings:
-    """The 13,965 clips of fold1_train.csv.
+def training_set(dataset_dir: str | Path | None = None, **options: Any) -> Recordings:
+    """The 13,965 clips of fold1_train.csv; `options` are those of `Recordings`.
 
     Raises FileNotFoundError for a missing folder, table or recording, UserError for a damaged table; likewise `test_set`.
     """
-    return _open(dataset_dir, "train", sample_rate, clip_seconds, cache_dir)
+    return _open(dataset_dir, "train", options)
 
 
-def test_set(
-    dataset_dir: str | Path | None = None,
-    *,
-    sample_rate: int = 32000,
-    clip_seconds: float | None = CLIP_SECONDS,
-    cache_dir: str | Path | None = None,
-) -> Recordings:
-    """The 2,970 clips of fold1_evaluate.csv, the fold's test files with their scenes."""
-    return _open(dataset_dir, "evaluate", sample_rate, clip_seconds, cache_dir)
+def test_set(dataset_dir: str | Path | None = None, **options: Any) -> Recordings:
+    """The 2,970 clips of fold1_evaluate.csv, the fold's test files with their scenes; `options` are those of `Recordings`."""
+    return _open(dataset_dir, "evaluate", options)
 
 
 def city_by_name(dataset_dir: str | Path | None, part: str) -> dict[str, str]:
@@ -94,17 +83,9 @@ def read_list(folder: Path, part: str) -> list[dict[str, str]]:
     return rows
 
 
-def _open(
-    dataset_dir: str | Path | None, part: str, sample_rate: int, clip_seconds: float | None, cache_dir: str | Path | None
-) -> Recordings:
+def _open(dataset_dir: str | Path | None, part: str, options: dict[str, Any]) -> Recordings:
     folder = LOCATION.resolve(dataset_dir)
     rows = read_list(folder, part)
-    files = [row["filename"] for row in rows]
-    return Recordings(
-        [folder / file for file in files],
-        one_hot([SCENES.index(row["scene_label"]) for row in rows], NUM_CLASSES),
-        [PurePosixPath(file).name for file in files],
-        sample_rate=sample_rate,
-        clip_seconds=clip_seconds,
-        cache_dir=cache_dir,
-    )
+    paths = [folder / row["filename"] for row in rows]
+    targets = one_hot([SCENES.index(row["scene_label"]) for row in rows], NUM_CLASSES)
+    return Recordings(paths, targets, [path.name for path in paths], **{"clip_seconds": CLIP_SECONDS} | options)

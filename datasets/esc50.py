@@ -4,6 +4,7 @@ The folder is that of the original download: meta/esc50.csv and audio/ (44.1 kHz
 """
 
 from pathlib import Path
+from typing import Any
 
 from datasets.csv_table import read_table
 from datasets.location import Location
@@ -19,31 +20,17 @@ LOCATION = Location(
 )
 
 
-def training_set(
-    dataset_dir: str | Path | None,
-    fold: int,
-    *,
-    sample_rate: int = 32000,
-    clip_seconds: float | None = CLIP_SECONDS,
-    cache_dir: str | Path | None = None,
-) -> Recordings:
-    """Clips of the four folds other than `fold`.
+def training_set(dataset_dir: str | Path | None, fold: int, **options: Any) -> Recordings:
+    """Clips of the four folds other than `fold`; `options` are those of `Recordings`.
 
     Raises FileNotFoundError for a missing folder, CSV or recording, UserError for a damaged CSV; likewise `test_set`.
     """
-    return _open(dataset_dir, fold, False, sample_rate, clip_seconds, cache_dir)
+    return _open(dataset_dir, fold, False, options)
 
 
-def test_set(
-    dataset_dir: str | Path | None,
-    fold: int,
-    *,
-    sample_rate: int = 32000,
-    clip_seconds: float | None = CLIP_SECONDS,
-    cache_dir: str | Path | None = None,
-) -> Recordings:
-    """Clips of `fold`."""
-    return _open(dataset_dir, fold, True, sample_rate, clip_seconds, cache_dir)
+def test_set(dataset_dir: str | Path | None, fold: int, **options: Any) -> Recordings:
+    """Clips of `fold`; `options` are those of `Recordings`."""
+    return _open(dataset_dir, fold, True, options)
 
 
 def class_names(dataset_dir: str | Path | None) -> tuple[str, ...]:
@@ -80,14 +67,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _open(
-    dataset_dir: str | Path | None,
-    fold: int,
-    held_out: bool,
-    sample_rate: int,
-    clip_seconds: float | None,
-    cache_dir: str | Path | None,
-) -> Recordings:
+def _open(dataset_dir: str | Path | None, fold: int, held_out: bool, options: dict[str, Any]) -> Recordings:
     if fold not in FOLDS:
         raise UserError(f"fold is {fold}; ESC-50 has folds 1 to 5")
     folder = LOCATION.resolve(dataset_dir)
@@ -98,11 +78,5 @@ def _open(
     if not audio_dir.is_dir():
         audio_dir = folder / "audio"
     names = [row["filename"] for row in rows]
-    return Recordings(
-        [audio_dir / name for name in names],
-        one_hot([int(row["target"]) for row in rows], NUM_CLASSES),
-        names,
-        sample_rate=sample_rate,
-        clip_seconds=clip_seconds,
-        cache_dir=cache_dir,
-    )
+    targets = one_hot([int(row["target"]) for row in rows], NUM_CLASSES)
+    return Recordings([audio_dir / name for name in names], targets, names, **{"clip_seconds": CLIP_SECONDS} | options)

@@ -1,6 +1,7 @@
 """FSD50K: 200 classes, 51,197 clips of 0.3 to 30 s, several labels each, in three HDF5 files of mp3s."""
 
 from pathlib import Path
+from typing import Any
 
 from datasets.csv_table import read_table
 from datasets.hdf5_mp3 import Mp3Dataset
@@ -11,25 +12,22 @@ NUM_CLASSES = 200
 LOCATION = Location("fsd50k", "FSD50K_DIR", "build it in {default} with python -m datasets.prepare.fsd50k")
 
 
-def training_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
-    """The 36,796 clips of the development set's split "train"; longer ones are cropped at random."""
-    return _open(dataset_dir, "train", sample_rate, clip_seconds, random_crop=clip_seconds is not None)
+def training_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """The 36,796 clips of the development set's split "train"; longer ones are cropped at random.
+
+    `options` are the `sample_rate` and the `clip_seconds` of `Mp3Dataset`; `clip_seconds=None` keeps full lengths.
+    """
+    return _open(dataset_dir, "train", random_crop=options.get("clip_seconds", 10.0) is not None, **options)
 
 
-def validation_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
-    """The 4,170 clips of the development set's split "val", each from its beginning; `clip_seconds=None` keeps full lengths."""
-    return _open(dataset_dir, "val", sample_rate, clip_seconds)
+def validation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """The 4,170 clips of the development set's split "val", each from its beginning; `options` as above."""
+    return _open(dataset_dir, "val", **options)
 
 
-def evaluation_set(
-    dataset_dir: str | Path | None = None, *, sample_rate: int = 32000, clip_seconds: float | None = 10.0
-) -> Mp3Dataset:
-    """The 10,231 clips of the evaluation set, each from its beginning; `clip_seconds=None` keeps full lengths."""
-    return _open(dataset_dir, "eval", sample_rate, clip_seconds)
+def evaluation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """The 10,231 clips of the evaluation set, each from its beginning; `options` as above."""
+    return _open(dataset_dir, "eval", **options)
 
 
 def class_names(dataset_dir: str | Path | None = None) -> tuple[str, ...] | None:
@@ -47,10 +45,8 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def _open(
-    dataset_dir: str | Path | None, part: str, sample_rate: int, clip_seconds: float | None, random_crop: bool = False
-) -> Mp3Dataset:
+def _open(dataset_dir: str | Path | None, part: str, **options: Any) -> Mp3Dataset:
     path = LOCATION.resolve(dataset_dir) / f"FSD50K.{part}_mp3.hdf"
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found; {LOCATION.remedies}")
-    return Mp3Dataset(path, num_classes=NUM_CLASSES, sample_rate=sample_rate, clip_seconds=clip_seconds, random_crop=random_crop)
+    return Mp3Dataset(path, num_classes=NUM_CLASSES, **options)

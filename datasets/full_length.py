@@ -1,7 +1,5 @@
 """Clips of full length, in batches of one length each, so that a clip's scores do not depend on its batch."""
 
-import math
-
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -47,8 +45,4 @@ class FullLengthClips(Dataset[Clip]):
         """
         order = np.argsort(-self.lengths, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1)
-        return [
-            group[part * batch_size : (part + 1) * batch_size].tolist()
-            for group in groups
-            for part in range(math.ceil(len(group) / batch_size))
-        ]
+        return [group[start : start + batch_size].tolist() for group in groups for start in range(0, len(group), batch_size)]

@@ -28,7 +28,7 @@ from models.errors import UserError
 from models.files import publish
 
 NAME_BYTES = 20
-_NAMES, _MP3S, _TARGETS = "audio_name", "mp3", "target"
+_KEYS = _NAMES, _MP3S, _TARGETS = "audio_name", "mp3", "target"
 _CHUNK = 256  # entries per HDF5 chunk
 _COMMIT_ENTRIES, _COMMIT_BYTES = 256, 32 * 2**20  # what is held back in memory, and lost by a kill, at most
 _WRITING = "writing"  # attribute of a .part: True while a commit is under way
@@ -161,7 +161,7 @@ class Mp3Writer:
         names, mp3s, targets = zip(*self._pending, strict=True)
         start, stop = self._committed, self._committed + len(names)
         self._set_writing(True)
-        for key in (_NAMES, _MP3S, _TARGETS):
+        for key in _KEYS:
             self._file[key].resize(stop, axis=0)
         self._file[_NAMES][start:stop] = np.array(names, f"S{NAME_BYTES}")
         for row, mp3 in enumerate(mp3s, start):
@@ -180,20 +180,12 @@ class Mp3Dataset(ClipDataset):
     of loader workers. Mp3s of any rate and number of channels are averaged to mono and resampled before cropping.
     """
 
-    def __init__(
-        self,
-        paths: str | Path | Sequence[str | Path],
-        *,
-        num_classes: int,
-        sample_rate: int = 32000,
-        clip_seconds: float | None = 10.0,
-        random_crop: bool = False,
-    ) -> None:
-        """`clip_seconds` and `random_crop` are those of `ClipDataset`.
+    def __init__(self, paths: str | Path | Sequence[str | Path], *, num_classes: int, **options: Any) -> None:
+        """`options` are those of `ClipDataset`.
 
         Raises FileNotFoundError, and Hdf5Error for a file that is not of this layout or has other classes.
         """
-        super().__init__(sample_rate, clip_seconds, random_crop)
+        super().__init__(**options)
         self.paths = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not self.paths:
             raise UserError("no paths given; name at least one HDF5 file")
@@ -240,12 +232,9 @@ class Mp3Dataset(ClipDataset):
         """Targets of the clips start to stop - 1, (n, K) uint8 of 0 and 1, read without touching the mp3s."""
         start, stop, _ = slice(start, stop).indices(len(self))
         packed = []
-        for path, first, last in zip(self.paths, [0, *self._stops[:-1]], self._stops, strict=True):
-            if start < last and stop > first:
-                with _open_to_read(path) as file:
-                    packed.append(file[_TARGETS][max(start - first, 0) : stop - first])
-        if not packed:
-            return np.zeros((0, self.num_classes), np.uint8)
+        for path, first in zip(self.paths, [0, *self._stops], strict=False):
+            with _open_to_read(path) as file:
+                packed.append(file[_TARGETS][max(start - first, 0) : max(stop - first, 0)])
         return np.unpackbits(np.concatenate(packed), axis=1, count=self.num_classes)
 
     def lengths(self) -> np.ndarray:
@@ -273,7 +262,7 @@ class Mp3Dataset(ClipDataset):
             self._files, self._files_pid = {}, os.getpid()
         if which not in self._files:
             file = _open_to_read(self.paths[which])
-            self._files[which] = {key: file[key] for key in (_NAMES, _MP3S, _TARGETS)}
+            self._files[which] = {key: file[key] for key in _KEYS}
         return self._files[which]
 
 
@@ -288,20 +277,17 @@ def _check_layout(path: Path, num_classes: int) -> int:
         raise FileNotFoundError(f"{path} not found (or not a file); build it with a script of datasets.prepare")
     try:
         with _open_to_read(path) as file:
-            missing = [key for key in (_NAMES, _MP3S, _TARGETS) if not isinstance(file.get(key), h5py.Dataset)]
+            missing = [key for key in _KEYS if not isinstance(file.get(key), h5py.Dataset)]
             if missing:
                 raise Hdf5Error(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
-            names, mp3s, targets = file[_NAMES], file[_MP3S], file[_TARGETS]
+            names, mp3s, targets = (file[key] for key in _KEYS)
             width = -(-num_classes // 8)
-            mp3_dtype = h5py.check_vlen_dtype(mp3s.dtype)
-            if mp3_dtype != np.uint8 or targets.dtype != np.uint8 or names.dtype.kind not in "SO":
-                raise Hdf5Error(f"{path} has types {names.dtype}, {mp3s.dtype}, {targets.dtype}; not mp3-in-HDF5")
-            if targets.ndim != 2 or targets.shape[1] != width:
-                raise Hdf5Error(f"{path} has targets {targets.shape}; {num_classes} classes need (N, {width})")
+            types = h5py.check_vlen_dtype(mp3s.dtype) == np.uint8 == targets.dtype and names.dtype.kind in "SO"
+            if not types or not names.shape == mp3s.shape == targets.shape[:1] or targets.shape[1:] != (width,):
+                found = ", ".join(f"{file[key].shape} {file[key].dtype} {key}" for key in _KEYS)
+                raise Hdf5Error(f"{path} has {found}; mp3s of {num_classes} classes have (N, {width}) bytes of targets")
             if file.attrs.get("num_classes", num_classes) != num_classes:
                 raise Hdf5Error(f"{path} has {file.attrs['num_classes']} classes, not {num_classes}")
-            if not names.shape == mp3s.shape == (len(targets),):
-                raise Hdf5Error(f"{path} has {names.shape} names, {mp3s.shape} mp3s, {targets.shape} targets: damaged")
             return len(targets)
     except (OSError, RuntimeError) as error:
         raise Hdf5Error(f"{path} cannot be read as HDF5 ({error}); fetch or build it again") from error

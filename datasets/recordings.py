@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,17 +100,15 @@ class Recordings(ClipDataset):
         targets: npt.ArrayLike,
         names: Sequence[str],
         *,
-        sample_rate: int = 32000,
-        clip_seconds: float | None = 10.0,
-        random_crop: bool = False,
         cache_dir: str | Path | None = None,
+        **options: Any,
     ) -> None:
-        """`targets` is (N, K) of 0 and 1, `clip_seconds` and `random_crop` are those of `ClipDataset`.
+        """`targets` is (N, K) of 0 and 1, `options` are those of `ClipDataset`.
 
         `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises UserError, and FileNotFoundError that counts
         the files that are missing and names the first.
         """
-        super().__init__(sample_rate, clip_seconds, random_crop)
+        super().__init__(**options)
         targets = np.asarray(targets)
         if targets.ndim != 2 or not len(paths) == len(targets) == len(names):
             raise UserError(f"{len(paths)} paths and {len(names)} names need targets (N, K), not {targets.shape}")
@@ -124,7 +123,7 @@ class Recordings(ClipDataset):
             raise FileNotFoundError(f"{len(missing)} of {len(paths)} recordings are missing: {first}; fetch or prepare them again")
         self._targets = targets.astype(np.uint8)
         self._names = list(names)
-        self._cache = None if cache_dir is None else WaveformCache(cache_dir, sample_rate)
+        self._cache = None if cache_dir is None else WaveformCache(cache_dir, self.sample_rate)
 
     @property
     def num_classes(self) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import numpy as np
 import soxr
 
-from datasets.audio import MP3_SLACK, AudioError, opened
+from datasets.audio import AudioError, downmix, read_blocks
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,26 +81,9 @@ def open_sound(source: AudioSource, sample_rate: float | None = None, *, name: s
     name = name or (f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source))
     if isinstance(source, str) and "\0" in source:
         raise UserError("a path cannot hold a zero byte; pass the content of a file as bytes")
-    parts = _read(source, name)
+    parts = read_blocks(source, name, _block_frames)
     rate = next(parts)
     return Sound(name, rate, _checked(parts, name))
-
-
-def _read(source: str | Path | bytes, name: str) -> Iterator[int | np.ndarray]:
-    """Yield the rate of a file, then its blocks as (samples, channels)."""
-    with opened(source, name) as (file, tells_length):
-        yield file.samplerate
-        announced, done, size = file.frames, 0, _block_frames(file.samplerate)
-        while done < announced:
-            block = file.read(min(size, announced - done), dtype="float32", always_2d=True)
-            if len(block) == 0:
-                break
-            done += len(block)
-            yield block
-    if done + MP3_SLACK < announced and tells_length:
-        raise AudioError(f"{name} is truncated: {done} of {announced} samples are there; fetch it again")
-    if done == 0:
-        raise AudioError(f"{name} holds no samples; leave it out")
 
 
 def _block_frames(rate: int) -> int:
@@ -164,8 +147,7 @@ def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
             raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
         if (peak := float(np.abs(part).max())) > MAX_PEAK:
             raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; divide them or convert it again")
-        part = part.astype(np.float32, copy=False)
-        yield part[:, 0] if part.shape[1] == 1 else (sum(part.T) / part.shape[1]).astype(np.float32, copy=False)
+        yield downmix(part.astype(np.float32, copy=False))
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str = "recording") -> Iterator[np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import statistics
 import subprocess
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets import audioset
-from datasets.csv_table import write_table
+from datasets.csv_table import read_table, write_table
 from helpers import cli
 from models.errors import UserError
 
@@ -93,12 +92,10 @@ def read_results(output_dir: Path, arms: Sequence[str], seeds: int) -> Results:
 
 
 def _read_metrics(folder: Path) -> Epochs:
-    with open(folder / "metrics.csv", newline="") as file:
-        return [{name: float(row[name]) for name in MEASURES} for row in csv.DictReader(file)]
+    return [{name: float(row[name]) for name in MEASURES} for row in read_table(folder / "metrics.csv", MEASURES)]
 
 
 def write_csv(path: Path, results: Results) -> None:
-    """Write a row for each arm, seed and epoch."""
     rows = [
         (arm, seed, epoch, *(f"{metrics[name]:.5f}" for name in MEASURES))
         for arm, runs in results.items()

@@ -27,6 +27,7 @@ from models.ensemble import get_ensemble_model
 from models.errors import UserError
 from studies import common
 
+TEACHER = "teacher.npy"
 ARMS = {"labels": "labels alone", "distilled": "labels and teacher"}
 
 
@@ -65,24 +66,28 @@ def train_runs(args: argparse.Namespace, runs: Sequence[tuple[str, int]]) -> Non
     shared = common.training_options(args, 3e-3, max(args.n_epochs // 5, 1)) + ["--model_width", args.model_width]
     options = {
         "labels": ["--kd_lambda", 1],
-        "distilled": ["--teacher_preds", teacher_path(args), "--kd_lambda", args.kd_lambda, "--temperature", args.temperature],
+        "distilled": [
+            "--teacher_preds",
+            args.output_dir / TEACHER,
+            "--kd_lambda",
+            args.kd_lambda,
+            "--temperature",
+            args.temperature,
+        ],
     }
     common.train_all({run: options[run[0]] for run in runs}, shared, args.output_dir, args.jobs)
-
-
-def teacher_path(args: argparse.Namespace) -> Path:
-    return args.output_dir / "teacher.npy"
 
 
 def write_teacher(args: argparse.Namespace) -> None:
     """Write the logits that the ensemble of the teacher's members gives to the training clips."""
     members = list(map(str, teacher_members(args)))
-    if teacher_path(args).exists():
-        about = json.loads(teacher_path(args).with_suffix(".json").read_text())
+    path = args.output_dir / TEACHER
+    if path.exists():
+        about = json.loads(path.with_suffix(".json").read_text())
         if (about["models"], about["clip_seconds"]) != (members, args.clip_seconds):
-            raise UserError(f"{teacher_path(args)} was written with other options; give another --output_dir")
+            raise UserError(f"{path} was written with other options; give another --output_dir")
         return
-    options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", teacher_path(args)]
+    options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", path]
     options += ["--cuda"] if args.cuda else []
     common.run_python(["-m", "helpers.distillation", "--models", *members, *options], "teacher", args.output_dir, args.jobs)
 

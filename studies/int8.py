@@ -71,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(exports: dict[str, onnx.ModelProto], clips: ClipDataset, sample_rate: int, rounds: int) -> list[Row]:
-    """Score and time exports of one network."""
     contents = {name: model.SerializeToString() for name, model in exports.items()}
     graphs = {name: ParallelGraph(content) for name, content in contents.items()}
     scores: dict[str, list[np.ndarray]] = {name: [] for name in graphs}

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from benchmarks.common import RECORDINGS
 from datasets import audio
 from helpers import cli, network_options
 from helpers.costs.macs import CLIP_SECONDS, describe, meta_network
@@ -26,7 +27,6 @@ from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
-RECORDINGS = Path(__file__).resolve().parent.parent / "resources" / "recordings"
 STRIDES = ((2, 2, 2, 2), (2, 2, 2, 1), (2, 2, 1, 1))  # of the released models
 
 
@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = [file for path in args.recordings for file in (audio.find(path) if path.is_dir() else [path])]
     if not paths:
         raise UserError(f"no recordings in {', '.join(map(str, args.recordings))}")
-    clips = torch.stack([_ten_seconds(path, mel.sample_rate) for path in paths])
-    spectrograms = AugmentMelSTFT.from_config(mel).eval()(clips)[:, None]
+    # repeated where they are shorter: silence would have no gradient to speak of
+    clips = np.stack([np.resize(audio.load(path, mel.sample_rate), CLIP_SECONDS * mel.sample_rate) for path in paths])
+    spectrograms = AugmentMelSTFT.from_config(mel).eval()(torch.from_numpy(clips))[:, None]
     field = effective_receptive_field(network, spectrograms)
     seconds = ((report.frames - 1) * mel.hop_size + mel.win_length) / mel.sample_rate
     size = f"{report.frames} frames ({seconds:.2f} s) and {report.bands} mel bands; the spectrograms have {mel.n_mels}"
@@ -72,20 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         fields = {name: (report, field)}
         for strides in STRIDES:
             other = MobileNetV3(replace(arch, strides=strides), mel).eval()
-            fields[f"strides {' '.join(map(str, strides))}, random weights"] = (
-                receptive_field(other),
-                effective_receptive_field(other, spectrograms),
-            )
+            title = f"strides {' '.join(map(str, strides))}, random weights"
+            fields[title] = receptive_field(other), effective_receptive_field(other, spectrograms)
         receptive_field_figure(fields, args.figure)
         print(f"figure: {args.figure}")
     return 0
-
-
-def _ten_seconds(path: Path, sample_rate: int) -> Tensor:
-    """Return 10 s of a recording, repeated where it is shorter: silence would have no gradient to speak of."""
-    samples = torch.from_numpy(audio.load(path, sample_rate))
-    count = CLIP_SECONDS * sample_rate
-    return samples.repeat(-(-count // len(samples)))[:count]
 
 
 if __name__ == "__main__":

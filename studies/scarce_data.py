@@ -116,17 +116,16 @@ def training_parser() -> argparse.ArgumentParser:
 
 def make_task(run_args: argparse.Namespace, data: folder.FolderData, training: np.ndarray, test: np.ndarray) -> Task:
     """Training clips, in epochs of `EPOCH_CLIPS`, are cropped at random, those tested on from their beginning."""
-
-    seconds, cache = run_args.clip_seconds, run_args.cache_path
+    options = {"clip_seconds": run_args.clip_seconds, "cache_dir": run_args.cache_path}
 
     def test_set(rate: int) -> Recordings:
-        return data.clips(test, sample_rate=rate, clip_seconds=seconds, cache_dir=cache)
+        return data.clips(test, sample_rate=rate, **options)
 
     def training_set(rate: int) -> Recordings:
-        return data.clips(training, sample_rate=rate, clip_seconds=seconds, random_crop=True, cache_dir=cache)
+        return data.clips(training, sample_rate=rate, random_crop=True, **options)
 
     labels = data.class_names
-    return Task(CLASSIFICATION, len(labels), labels, seconds, training_set, test_set, test_set, EPOCH_CLIPS)
+    return Task(CLASSIFICATION, len(labels), labels, run_args.clip_seconds, training_set, test_set, test_set, EPOCH_CLIPS)
 
 
 def choose(targets: np.ndarray, training: np.ndarray, clips: int | None, seed: int) -> np.ndarray:

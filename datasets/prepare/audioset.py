@@ -11,8 +11,7 @@ is listed in <output>.report.tsv.
 import argparse
 import csv
 import os
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import audio
@@ -28,54 +27,44 @@ from models.errors import UserError
 SUFFIXES = (*audio.SUFFIXES, ".m4a", ".aac", ".webm", ".mp4")
 
 
-@dataclass(frozen=True)
-class Segment:
-    """One row of an AudioSet CSV."""
-
-    youtube_id: str
-    start: float  # seconds into the video
-    end: float
-    mids: tuple[str, ...]  # ontology identifiers, such as "/m/09x0r"
-
-
-def read_segments(path: str | Path) -> list[Segment]:
-    """Read an AudioSet CSV: comment lines begin with '#', others are `id, start, end, "mid,mid,..."`.
+def read_segments(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Read classes by YouTube id from an AudioSet CSV: comments begin with '#', other lines are `id, start, end, "mid,mid,..."`.
 
     Raises FileNotFoundError, and UserError, with the line, for a row of another form, an unknown MID or a repeated id.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found (or not a file); give one of AudioSet's CSV files")
-    known, segments = set(audioset_mids()), {}
+    class_of = {mid: index for index, mid in enumerate(audioset_mids())}
+    segments: dict[str, tuple[int, ...]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file, skipinitialspace=True)
         try:
             for row in reader:
                 if row and not row[0].startswith("#"):
-                    segment = _parse_row(row, known)
-                    if segment.youtube_id in segments:
-                        raise UserError(f"id {segment.youtube_id} is listed twice")
-                    segments[segment.youtube_id] = segment
+                    youtube_id, classes = _parse_row(row, class_of)
+                    if youtube_id in segments:
+                        raise UserError(f"id {youtube_id} is listed twice")
+                    segments[youtube_id] = classes
         except (ValueError, csv.Error) as error:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
-    return list(segments.values())
+    return segments
 
 
-def _parse_row(row: Sequence[str], known_mids: Container[str]) -> Segment:
+def _parse_row(row: Sequence[str], class_of: Mapping[str, int]) -> tuple[str, tuple[int, ...]]:
     try:
         youtube_id, start, end, mids = row
-        segment = Segment(youtube_id, float(start), float(end), tuple(mids.split(",")))
+        float(start), float(end)  # which raise
     except ValueError as error:
         raise UserError(f'{row} is not `id, start, end, "mid,mid,..."` as in AudioSet\'s CSV files') from error
-    unknown = [mid for mid in segment.mids if mid not in known_mids]
+    unknown = [mid for mid in mids.split(",") if mid not in class_of]
     if unknown:
         raise UserError(f"{', '.join(unknown)} is not among AudioSet's {NUM_CLASSES} class identifiers (MIDs)")
-    return segment
+    return youtube_id, tuple(class_of[mid] for mid in mids.split(","))
 
 
-def find_audio(audio_dir: str | Path) -> dict[str, str]:
+def find_audio(audio_dir: Path) -> dict[str, str]:
     """Audio files anywhere below a folder, by file name without suffix. Raises NotADirectoryError."""
-    audio_dir = Path(audio_dir)
     if not audio_dir.is_dir():
         raise NotADirectoryError(f"{audio_dir} is not a folder; give the one that holds the audio files")
     found: dict[str, str] = {}
@@ -90,17 +79,6 @@ def find_audio(audio_dir: str | Path) -> dict[str, str]:
 
 def _preference(path: str) -> tuple[int, str]:
     return SUFFIXES.index(os.path.splitext(path)[1].lower()), path
-
-
-def to_recordings(segments: Sequence[Segment], files: dict[str, str]) -> list[Recording]:
-    """Pair segments with the files of `find_audio`; names become 'Y<id>.mp3'."""
-    class_of = {mid: index for index, mid in enumerate(audioset_mids())}
-    recordings = []
-    for segment in segments:
-        classes = tuple(class_of[mid] for mid in segment.mids)
-        path = files.get(f"Y{segment.youtube_id}") or files.get(segment.youtube_id)
-        recordings.append(Recording(f"Y{segment.youtube_id}.mp3", path, classes))
-    return recordings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -120,13 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file; returns 0 also when clips are missing, which the report lists."""
     args = build_parser().parse_args(argv)
-    report_path = args.output.with_name(args.output.name + ".report.tsv")
     if args.output.exists():
         raise FileExistsError(f"{args.output} exists; remove it or give another --output")
-    recordings = to_recordings(read_segments(args.csv), find_audio(args.audio_dir))
+    segments, files = read_segments(args.csv), find_audio(args.audio_dir)
+    recordings = [Recording(f"Y{key}.mp3", files.get(f"Y{key}") or files.get(key), classes) for key, classes in segments.items()]
     report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
-    write_report(report, report_path)
-    print(f"{args.output}: {report}, listed in {report_path}")
+    write_report(report, args.output)
     return 0
 
 

@@ -36,19 +36,32 @@ FONT_SIZE = 96  # at which letters are drawn, before they are brought to the siz
 VALIDATION_SHARE = 5  # one in so many
 
 
-def prepare(data_set: str, fonts_dir: Path | None, output_dir: Path) -> None:
-    """Write the images. Raises OSError, and UserError where a folder holds something already, or no fonts."""
-    if output_dir.exists() and any(output_dir.iterdir()):
-        raise UserError(f"{output_dir} is not empty; remove it, or give another --output_dir")
-    images = digits() if data_set == "digits" else letters(fonts_dir)
+def build_parser() -> argparse.ArgumentParser:
+    parser = command_parser("characters", __doc__)
+    parser.add_argument("data_set", choices=("digits", "letters"), help="which set")
+    parser.add_argument("--fonts_dir", type=Path, help="folder of the fonts that letters are drawn with")
+    parser.add_argument("--output_dir", required=True, type=Path, help="folder to write")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the images; returns 0. Raises OSError, and UserError where a folder holds something already, or no fonts."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if (args.data_set == "letters") != (args.fonts_dir is not None):
+        parser.error("letters need --fonts_dir, digits do not")
+    if args.output_dir.exists() and any(args.output_dir.iterdir()):
+        raise UserError(f"{args.output_dir} is not empty; remove it, or give another --output_dir")
+    images = digits() if args.data_set == "digits" else letters(args.fonts_dir)
     counts = dict.fromkeys(PARTS, 0)
-    with replacing_folder(output_dir) as folder:
+    with replacing_folder(args.output_dir) as folder:
         for part, label, name, pixels in images:
             path = folder / part / label / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_png(pixels))
             counts[part] += 1
-    print(f"{output_dir}: {counts['train']} images to train, {counts['val']} to validate on")
+    print(f"{args.output_dir}: {counts['train']} images to train, {counts['val']} to validate on")
+    return 0
 
 
 def digits() -> Iterator[tuple[str, str, str, np.ndarray]]:
@@ -114,24 +127,6 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _hashed(text: str) -> int:
     return int(hashlib.sha1(text.encode()).hexdigest(), 16)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = command_parser("characters", __doc__)
-    parser.add_argument("data_set", choices=("digits", "letters"), help="which set")
-    parser.add_argument("--fonts_dir", type=Path, help="folder of the fonts that letters are drawn with")
-    parser.add_argument("--output_dir", required=True, type=Path, help="folder to write")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Write the images; returns 0."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if (args.data_set == "letters") != (args.fonts_dir is not None):
-        parser.error("letters need --fonts_dir, digits do not")
-    prepare(args.data_set, args.fonts_dir, args.output_dir)
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from models.command import HelpFormatter
 
@@ -11,6 +12,15 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=f"python -m datasets.prepare.{name}", description=description, formatter_class=HelpFormatter
     )
+
+
+def download_parser(name: str, description: str, source: str, output_dir: Path) -> argparse.ArgumentParser:
+    """Return the parser of a command that converts a download, with the help text `source` and the default `output_dir`."""
+    parser = command_parser(name, description)
+    parser.add_argument("--source", required=True, type=Path, help=source)
+    parser.add_argument("--output_dir", type=Path, default=output_dir, help="folder to write")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="workers that convert recordings")
+    return parser
 
 
 def check_count(what: str, count: int, published: int) -> None:

@@ -1,6 +1,5 @@
 """Convert recordings of any format to mp3s in an HDF5 file or to wavs in a folder, and report what is missing."""
 
-import io
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from datasets import audio
@@ -42,6 +40,11 @@ class Report:
     already_there: int  # from an earlier run
     missing: tuple[str, ...]  # names
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
+
+    @property
+    def lost(self) -> set[str]:
+        """Names of the recordings that were not written."""
+        return {*self.missing, *(name for name, _ in self.unreadable)}
 
     def __str__(self) -> str:
         there, missing, unreadable = self.written + self.already_there, len(self.missing), len(self.unreadable)
@@ -77,11 +80,13 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
     return Report(len(found) - len(unreadable), already_there, missing, tuple(unreadable))
 
 
-def write_report(report: Report, path: str | Path) -> None:
-    """Write a TSV with a line for each clip that is missing or unreadable: name, what, reason."""
+def write_report(report: Report, output: Path) -> None:
+    """Print a summary, and list what is missing or unreadable (name, what, reason) in a TSV in a folder or next to a file."""
     rows = [(name, "missing", "") for name in report.missing]
     rows += [(name, "unreadable", " ".join(reason.split())) for name, reason in report.unreadable]
+    path = output / "report.tsv" if output.is_dir() else output.with_name(f"{output.name}.report.tsv")
     write_table(path, [("name", "what", "reason"), *rows], delimiter="\t")
+    print(f"{output}: {report}, listed in {path}")
 
 
 def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tuple[Recording, bytes | Exception]]:
@@ -94,9 +99,7 @@ def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tu
 
 def _convert(recording: Recording) -> bytes | Exception:
     try:
-        if isinstance(recording.path, downloads.Entry):
-            return audio.to_mp3(downloads.read(recording.path), name=str(recording.path))
-        return audio.to_mp3(recording.path)
+        return audio.to_mp3(downloads.read(recording.path), name=str(recording.path))
     except (UserError, OSError) as error:  # AudioError, and damaged archives
         return error
 
@@ -145,10 +148,7 @@ def _write_wav(output_dir: Path, sample_rate: int | None, job: tuple[str, Path |
         content = downloads.read(source)
         waveform, rate = audio.decode(content, name=str(source))
         if sample_rate is not None:
-            file = io.BytesIO()
-            waveform = audio.resample(waveform, rate, sample_rate)
-            soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
-            content = file.getvalue()
+            content = audio.encode_wav(audio.resample(waveform, rate, sample_rate), sample_rate)
     except (UserError, OSError) as error:
         return str(error)
     write_bytes(output_dir / name, content)

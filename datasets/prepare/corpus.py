@@ -1,7 +1,6 @@
 """The corpus of datasets.prepare.opensounds as raw material: its clips, selections of them, and folders made of them."""
 
 import hashlib
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import soundfile
 
 from datasets import audio, audioset
 from datasets.csv_table import read_table, write_table
@@ -133,9 +131,7 @@ def assign_folds(classes: dict[str, list[CorpusClip]], names: Sequence[int]) -> 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     """Write (samples,) as a mono wav of 16 bits. Raises OSError, as on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()  # libsndfile does not report a full disk as an OSError
-    soundfile.write(file, waveform, sample_rate, subtype="PCM_16", format="WAV")
-    path.write_bytes(file.getvalue())
+    path.write_bytes(audio.encode_wav(waveform, sample_rate))
 
 
 def write_origins(folder: Path, origins: Iterable[tuple[str, CorpusClip]]) -> None:

@@ -83,10 +83,10 @@ class Download:
                 self._files.setdefault("/".join(parts[-count:]), file)
 
 
-def read(file: Path | Entry) -> bytes:
+def read(file: str | Path | Entry) -> bytes:
     """Content of a file, in an archive or not. Raises OSError, and UserError for a damaged or encrypted entry."""
-    if isinstance(file, Path):
-        return file.read_bytes()
+    if not isinstance(file, Entry):
+        return Path(file).read_bytes()
     try:
         return _open(file.archive, os.getpid(), threading.get_ident()).read(file.name)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:

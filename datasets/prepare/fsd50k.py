@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datasets import fsd50k
 from datasets.csv_table import read_table
-from datasets.prepare.command_line import check_count, command_parser, positive_int
+from datasets.prepare.command_line import check_count, download_parser
 from datasets.prepare.conversion import Recording, write_recordings, write_report
 from datasets.prepare.downloads import Download
 from models.command import run
@@ -24,22 +24,27 @@ PUBLISHED = {"train": 36796, "val": 4170, "eval": 10231}  # clips; Fonseca et al
 _TRUTH = "FSD50K.ground_truth"
 
 
-def prepare(source: Path, output_dir: Path, num_workers: int) -> None:
-    """Write the ground truth and three files. Raises OSError and UserError, warns of counts that are not as published."""
-    download = Download(source)
+def build_parser() -> argparse.ArgumentParser:
+    source = "folder of the downloaded zips, or of what they hold"
+    return download_parser("fsd50k", __doc__, source, fsd50k.LOCATION.default)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the ground truth and three files; returns 0 also when clips are missing, which the reports list."""
+    args = build_parser().parse_args(argv)
+    download, truth = Download(args.source), args.output_dir / _TRUTH
     for table in ("vocabulary.csv", "dev.csv", "eval.csv"):
-        write_bytes(output_dir / _TRUTH / table, download.read_required(f"{_TRUTH}/{table}"))
-    class_of = {label: index for index, label in enumerate(fsd50k.read_vocabulary(output_dir / _TRUTH / "vocabulary.csv"))}
-    for part, recordings in to_recordings(output_dir / _TRUTH, class_of, download).items():
-        path = output_dir / f"FSD50K.{part}_mp3.hdf"
+        write_bytes(truth / table, download.read_required(f"{_TRUTH}/{table}"))
+    class_of = {label: index for index, label in enumerate(fsd50k.read_vocabulary(truth / "vocabulary.csv"))}
+    for part, recordings in to_recordings(truth, class_of, download).items():
+        path = args.output_dir / f"FSD50K.{part}_mp3.hdf"
         if path.exists():
             print(f"{path} is there")
             continue
-        report = write_recordings(recordings, path, fsd50k.NUM_CLASSES, num_workers=num_workers)
-        report_path = path.with_name(f"{path.name}.report.tsv")
-        write_report(report, report_path)
+        report = write_recordings(recordings, path, fsd50k.NUM_CLASSES, num_workers=args.num_workers)
         check_count(f"{part} clips", report.written + report.already_there, PUBLISHED[part])
-        print(f"{path}: {report}, listed in {report_path}")
+        write_report(report, path)
+    return 0
 
 
 def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> dict[str, list[Recording]]:
@@ -54,21 +59,6 @@ def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> 
             file = download.find(f"FSD50K.{half}_audio/{fname}.wav")
             parts[part].append(Recording(f"{fname}.mp3", file, tuple(class_of[label] for label in labels)))
     return parts
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = command_parser("fsd50k", __doc__)
-    parser.add_argument("--source", required=True, type=Path, help="folder of the downloaded zips, or of what they hold")
-    parser.add_argument("--output_dir", type=Path, default=fsd50k.LOCATION.default, help="folder to write")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="worker threads")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the data set; returns 0 also when clips are missing, which the report lists."""
-    args = build_parser().parse_args(argv)
-    prepare(args.source, args.output_dir, args.num_workers)
-    return 0
 
 
 if __name__ == "__main__":

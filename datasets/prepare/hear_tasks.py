@@ -107,11 +107,6 @@ def choose_clips(clips: Sequence[CorpusClip], labels: Sequence[str]) -> dict[str
     return {label: spread(found, CLASS_CLIPS) for label, found in classes.items()}
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write an object as JSON."""
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple[str, CorpusClip]]]:
     """Write a task's folder, tasks/<name>-v1-full; returns the counts, and the origins of its files."""
     labels = sorted(TASKS[name])
@@ -141,10 +136,10 @@ def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple
         "sample_duration": CLIP_SECONDS,
         "evaluation": ["top1_acc"],
     }
-    write_json(task / "task_metadata.json", metadata)
+    (task / "task_metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
     write_table(task / "labelvocabulary.csv", [("idx", "label"), *enumerate(labels)])
     for fold, found in files.items():
-        write_json(task / f"{fold}.json", found)
+        (task / f"{fold}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sizes = {label: len(clips) for label, clips in chosen.items()}
     summary = (
         f"{name}: {len(jobs)} clips of {len({recordings[key] for key, *_ in jobs})} recordings and {len(folds)} sources in "
@@ -161,26 +156,18 @@ def write_tasks(corpus: Corpus, folder: Path) -> str:
     return "\n".join([*summaries, "Chance is the accuracy of always naming the largest class."])
 
 
-def prepare(corpus_dir: Path, output_dir: Path) -> None:
-    """Write the tasks, unless they are there."""
-    summary = make_folder(corpus_dir, output_dir, TITLE, ABOUT, write_tasks)
-    print(f"{output_dir} is there" if summary is None else f"{output_dir}\n{summary}")
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("hear_tasks", __doc__)
-    for option, default, text in (
-        ("--corpus_dir", data_dir("opensounds"), "folder of the open corpus"),
-        ("--output_dir", data_dir("opensounds_hear"), "folder to write"),
-    ):
-        parser.add_argument(option, type=Path, default=default, help=text)
+    parser.add_argument("--corpus_dir", type=Path, default=data_dir("opensounds"), help="folder of the open corpus")
+    parser.add_argument("--output_dir", type=Path, default=data_dir("opensounds_hear"), help="folder to write")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder unless it is there; returns 0."""
     args = build_parser().parse_args(argv)
-    prepare(args.corpus_dir, args.output_dir)
+    summary = make_folder(args.corpus_dir, args.output_dir, TITLE, ABOUT, write_tasks)
+    print(f"{args.output_dir} is there" if summary is None else f"{args.output_dir}\n{summary}")
     return 0
 
 

@@ -18,7 +18,7 @@ import argparse
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, cycle
 from pathlib import Path
 
@@ -191,13 +191,6 @@ def write_dcase20(corpus: Corpus, folder: Path, train_clips: int, test_clips: in
     return "\n".join(lines)
 
 
-def prepare(data_set: str, write: Callable[[Corpus, Path], str], corpus_dir: Path, output_dir: Path) -> None:
-    """Write a stand-in, unless it is there."""
-    title, about = TITLE.format(published=PUBLISHED[data_set]), ABOUT.format(data_set=data_set)
-    summary = make_folder(corpus_dir, output_dir, title, about, write)
-    print(f"{output_dir} is there" if summary is None else f"{output_dir}: {summary.splitlines()[0]}")
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("stand_ins", __doc__)
     commands = parser.add_subparsers(dest="data_set", required=True)
@@ -219,7 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fsd50k": write_fsd50k,
         "dcase20": lambda corpus, folder: write_dcase20(corpus, folder, args.train_clips, args.test_clips),
     }
-    prepare(args.data_set, writers[args.data_set], args.corpus_dir, args.output_dir)
+    title, about = TITLE.format(published=PUBLISHED[args.data_set]), ABOUT.format(data_set=args.data_set)
+    summary = make_folder(args.corpus_dir, args.output_dir, title, about, writers[args.data_set])
+    print(f"{args.output_dir} is there" if summary is None else f"{args.output_dir}: {summary.splitlines()[0]}")
     return 0
 
 

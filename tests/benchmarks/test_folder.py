@@ -35,13 +35,6 @@ def test_variants_agree_on_what_is_usable(
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_groups_are_nearly_equal() -> None:
-    paths = [Path(str(number)) for number in range(7)]
-    groups = folder.cut(paths, 3)
-    assert [path for group in groups for path in group] == paths and sorted(map(len, groups)) == [2, 2, 3]
-    assert folder.cut(paths, 100) == [[path] for path in paths]
-
-
 def test_variants_are_compared_group_by_group(capsys: pytest.CaptureFixture[str]) -> None:
     plain, fast = VariantResult([2.0, 8.0, 10.0], ["x", "y", "x", "y"]), VariantResult([1.0, 1.0, 2.0], ["x", "y", "y", "y"])
     folder.print_table("title", {PLAIN: plain, "fast": fast}, [2, 1, 1], [30.0, 20.0, 50.0])

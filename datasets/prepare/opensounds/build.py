@@ -18,21 +18,28 @@ import re
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from datasets.audio import AudioError
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels
 from datasets.prepare.command_line import command_parser, positive_int
 from datasets.prepare.conversion import worker_processes
 from datasets.prepare.opensounds import debian
-from datasets.prepare.opensounds.clips import EncodedClip, recordings_by_label, without_duplicates
+from datasets.prepare.opensounds.audio_files import file_sounds
+from datasets.prepare.opensounds.clips import EncodedClip, clips_of, recordings_by_label, without_duplicates
 from datasets.prepare.opensounds.debian import PackageError
-from datasets.prepare.opensounds.harvest import Harvest, harvest
+from datasets.prepare.opensounds.signals import signal_sounds
+from datasets.prepare.opensounds.soundfonts import soundfont_sounds
+from datasets.prepare.opensounds.sounds import LabelledSound, Reject
+from datasets.prepare.opensounds.speech import speech_sounds
 from datasets.prepare.opensounds.tables import Package, packages, with_ancestors
 from models.errors import UserError
 
@@ -40,6 +47,48 @@ SPLITS = ("balanced_train", "unbalanced_train", "eval")
 READER_TOOLS = {"soundfont": "fluidsynth", "espeak": "espeak-ng", "flite": "flite"}
 BALANCED_RECORDINGS = 20  # per label, as far as there are so many
 ENOUGH_TRAIN, ENOUGH_EVAL = 10, 5  # distinct recordings with which the summary counts a label as well covered
+
+
+@dataclass
+class Harvest:
+    """What came out of one package."""
+
+    package: Package
+    clips: list[EncodedClip] = field(default_factory=list)
+    rejected: list[tuple[str, str, str]] = field(default_factory=list)  # (package, source, reason)
+    copyright: bytes = b""
+    failure: str = ""
+
+
+def harvest(package: Package, deb: Path | None) -> Harvest:
+    """Make all clips of one package; runs in a worker process."""
+    result = Harvest(package)
+
+    def reject(source: str, reason: str) -> None:
+        result.rejected.append((package.name, source, reason))
+
+    try:
+        version = debian.version_of(package, deb)
+        files = debian.read_deb(package, deb) if deb else {}
+        result.copyright = files.pop(debian.copyright_path(package), b"")
+        for sound in sounds(package, files, reject):
+            result.clips += clips_of(sound, package, version, reject)
+    except (PackageError, AudioError, zipfile.BadZipFile) as error:
+        result.failure = f"{package.name}: {error}"
+    return result
+
+
+def sounds(package: Package, files: dict[str, bytes], reject: Reject) -> Iterator[LabelledSound]:
+    """All sounds of a package; `files` are those `is_needed` picks from it."""
+    if package.reader == "soundfont":
+        if len(files) != 1:
+            raise PackageError(f"{len(files)} soundfonts in the package, needed 1")
+        return soundfont_sounds(package, *files.values())
+    if package.reader in ("espeak", "flite"):
+        return speech_sounds(package)
+    if package.reader == "signals":
+        return signal_sounds(package)
+    return file_sounds(package, files if package.reader == "files" else debian.unzip(package, files), reject)
 
 
 def balanced_recordings(train: Iterable[EncodedClip]) -> set[str]:
@@ -178,11 +227,10 @@ def build(output_dir: Path, cache_dir: Path, chosen: Sequence[Package], num_work
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options of this command."""
     parser = command_parser("opensounds", __doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the corpus, about 220 MB")
     parser.add_argument("--cache_dir", type=Path, help="folder for downloads, about 1.5 GB (default: OUTPUT_DIR/cache)")
-    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages (default: 2)")
+    parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages")
     parser.add_argument("--packages", metavar="REGEX", default="", help="only packages with such a name (default: all)")
     return parser
 

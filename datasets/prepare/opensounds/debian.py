@@ -44,7 +44,6 @@ def version_of(package: Package, deb: Path | None) -> str:
 
 
 def copyright_path(package: Package) -> str:
-    """Path of the copyright file in a Debian package."""
     return f"usr/share/doc/{package.name}/copyright"
 
 
