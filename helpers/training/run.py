@@ -182,7 +182,7 @@ class Run:
         header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
         if kept:
-            write_text(path, header + "".join(kept))
+            files.write_bytes(path, (header + "".join(kept)).encode())
         else:
             path.unlink()
 
@@ -256,11 +256,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the description of a run: {error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that it is there complete or as before."""
-    files.write_atomically(path, lambda file: file.write(text.encode()))
-
-
 def _description() -> dict[str, Any]:
     """What is needed next to its options to repeat a run: command, code, packages, machine."""
     versions = {"python": platform.python_version()}
@@ -285,7 +280,7 @@ def _description() -> dict[str, Any]:
 
 def _write_config(folder: Path, config: dict[str, Any], args: dict[str, Any]) -> None:
     config["args"] = checkpoints.to_plain_data(args | {"resume": None})
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    files.write_bytes(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _check_name(name: str) -> None:
