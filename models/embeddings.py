@@ -18,9 +18,9 @@ is `PUBLISHED_BEST`, the means of four blocks and of mel.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -74,11 +74,8 @@ class EmbeddingConfig:
             layers += found
         if len(set(layers)) < len(layers):
             raise UserError(f"layers are named twice in {self}")
-        columns, start = {}, 0
-        for layer in layers:
-            columns[layer] = slice(start, start + sizes[layer])
-            start += sizes[layer]
-        return columns
+        edges = accumulate((sizes[layer] for layer in layers), initial=0)
+        return {layer: slice(*ends) for layer, ends in zip(layers, pairwise(edges), strict=True)}
 
 
 def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
@@ -197,8 +194,8 @@ class EmbeddingModel(WaveformModel):
         """(B, samples) -> (B, len(starts), embedding_size): the windows of all clips together, in batches."""
         seconds = SECONDS_AT_ONCE.get(self.device.type, SECONDS_AT_ONCE["cpu"])
         size = max(1, round(seconds * self.sample_rate / length))
-        windows = (clip[start : start + length] for clip in waveform for start in starts)
-        rows = [self.embed(torch.stack(batch)) for batch in _batches(windows, size)]
+        windows = [clip[start : start + length] for clip in waveform for start in starts]
+        rows = [self.embed(torch.stack(windows[first : first + size])) for first in range(0, len(windows), size)]
         return torch.cat(rows).view(len(waveform), len(starts), -1)
 
     def _layers(self, spectrogram: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -206,11 +203,6 @@ class EmbeddingModel(WaveformModel):
 
     def _side_by_side(self, found: dict[str, Tensor]) -> Tensor:
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)
-
-
-def _batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 def _check(waveform: Tensor, **seconds: float) -> None:

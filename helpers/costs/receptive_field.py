@@ -65,12 +65,6 @@ class EffectiveField:
         return over_time / over_time.sum()
 
     @property
-    def support(self) -> int:
-        """From the first to the last frame with any gradient."""
-        frames = self.profile.nonzero()
-        return int(frames[-1] - frames[0]) + 1
-
-    @property
     def span(self) -> tuple[int, int]:
         """First and last frame of what is left when 2.5 % of the magnitude are taken off at each end."""
         ends = torch.tensor([(1 - SHARE) / 2, (1 + SHARE) / 2], dtype=self.gradient.dtype)

@@ -76,7 +76,9 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
             y = _add_layer(graph, layer.block, x)
             return graph.add("Add", x, y) if layer.use_shortcut else y
         case ConcurrentSE():
-            return _add_squeeze_excitations(graph, layer, x)
+            gated = [_add_layer(graph, one, x) for one in layer.conc_se_layers]
+            aggregate = {"max": "Max", "min": "Min", "avg": "Mean", "add": "Sum"}[layer.aggregation]
+            return graph.add(aggregate, *gated) if len(gated) > 1 else gated[0]
         case SqueezeExcitation():
             return _add_squeeze_excitation(graph, layer, x)
         case MultiHeadAttentionPooling():
@@ -133,13 +135,6 @@ def _with_zeros(parameter: nn.Parameter, *more: int) -> nn.Parameter:
     """Append zeros: (n,) along its axis, else along the second and the first axis."""
     padding = [0, 0] * (parameter.ndim - 2) + [end for count in more for end in (0, count)]
     return nn.Parameter(functional.pad(parameter, padding), requires_grad=False)
-
-
-def _add_squeeze_excitations(graph: Graph, layer: ConcurrentSE, x: str) -> str:
-    gated = [_add_layer(graph, one, x) for one in layer.conc_se_layers]
-    if len(gated) == 1:
-        return gated[0]
-    return graph.add({"max": "Max", "min": "Min", "avg": "Mean", "add": "Sum"}[layer.aggregation], *gated)
 
 
 def _add_squeeze_excitation(graph: Graph, layer: SqueezeExcitation, x: str) -> str:
