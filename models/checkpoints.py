@@ -213,7 +213,6 @@ def _check_state(state: Any, arch: Arch, name: str) -> None:
 
 
 def _parse(content: Any, name: str) -> Checkpoint:
-    """Turn a project checkpoint's content into a `Checkpoint`."""
     keys: Sequence[str] = ("model", "arch", "mel", "labels", "epoch", "metrics", "args")
     if not isinstance(content, Mapping) or not set(keys) <= set(content):
         raise CheckpointError(

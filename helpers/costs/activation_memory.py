@@ -122,7 +122,6 @@ def peak_memory(
 
 
 def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
-    """Yield a row for each convolution."""
     shortcut_inputs = {}  # name of a convolution -> size of the shortcut held while it runs
     for name, block in _blocks(network):
         if block.use_shortcut:

@@ -32,14 +32,11 @@ def to_int8(network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, net
     helper.set_model_props(float_network, {"onnx.quant.pre_process": "onnxruntime.quant"})  # norms are folded: no advice needed
     front_end = front_end_to_onnx(network.mel)
     session = InferenceSession(front_end.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = ({"spectrogram": session.run(None, {"waveform": clip[None]})[0]} for clip in clips)
 
     class Spectrograms(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(clips)
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            clip = next(self._left, None)
-            return None if clip is None else {"spectrogram": session.run(None, {"waveform": clip[None]})[0]}
+            return next(inputs, None)
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"

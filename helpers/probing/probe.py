@@ -105,11 +105,6 @@ class ProbeResult:
         """Mean of the test splits' scores."""
         return float(np.mean([fold.score for fold in self.folds]))
 
-    @property
-    def std(self) -> float:
-        """Standard deviation of the test splits' scores (that of a sample, n - 1); NaN for one split."""
-        return float(np.std([fold.score for fold in self.folds], ddof=1)) if len(self.folds) > 1 else math.nan
-
 
 def probe(
     embeddings: np.ndarray,

@@ -295,7 +295,6 @@ class AudioTagger:
                 yield Failure(name, error)
 
     def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Average:
-        """Scores and embedding of a whole recording."""
         [result] = self._averages([self._open(audio, sample_rate, name)])
         if isinstance(result, Failure):
             raise result.error
