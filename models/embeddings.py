@@ -18,7 +18,7 @@ is `PUBLISHED_BEST`, the means of four blocks and of mel.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -98,7 +98,7 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
     return sizes | {"logits": network.arch.num_classes}
 
 
-def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Sequence[str], pooling: str = "mean") -> dict[str, Tensor]:
+def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Collection[str], pooling: str = "mean") -> dict[str, Tensor]:
     """(B, 1, n_mels, frames) -> the named layers, vectors (B, size) each, from one pass that ends after the last of them."""
     found = {}
     if "mel" in layers:
@@ -154,12 +154,13 @@ class EmbeddingModel(WaveformModel):
 
     def forward_spectrogram(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, n_mels, frames) from the front end -> logits (B, K) and the embedding (B, embedding_size)."""
-        found = self._layers(spectrogram, dict.fromkeys([*self.columns, "logits"]))
+        found = forward_layers(self.network, spectrogram, dict.fromkeys([*self.columns, "logits"]), self.config.pooling)
         return found["logits"], self._side_by_side(found)
 
     def embed(self, waveform: Tensor) -> Tensor:
         """(B, samples) -> (B, embedding_size) float32; layers after the last one that is needed are not computed."""
-        return self._side_by_side(self._layers(self.front_end(waveform).unsqueeze(1), self.columns))
+        spectrogram = self.front_end(waveform).unsqueeze(1)
+        return self._side_by_side(forward_layers(self.network, spectrogram, self.columns, self.config.pooling))
 
     @torch.no_grad()
     def scenes(self, waveform: Tensor, window: float = SCENE_WINDOW, hop: float = SCENE_HOP) -> Tensor:
@@ -197,9 +198,6 @@ class EmbeddingModel(WaveformModel):
         windows = [clip[start : start + length] for clip in waveform for start in starts]
         rows = [self.embed(torch.stack(windows[first : first + size])) for first in range(0, len(windows), size)]
         return torch.cat(rows).view(len(waveform), len(starts), -1)
-
-    def _layers(self, spectrogram: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        return forward_layers(self.network, spectrogram, list(layers), self.config.pooling)
 
     def _side_by_side(self, found: dict[str, Tensor]) -> Tensor:
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)

@@ -181,8 +181,7 @@ def _train_valid_test(names: np.ndarray) -> _Parts:
 
 
 def _parts(names: np.ndarray, is_train: np.ndarray, valid: str, test: str) -> _Parts:
-    train, valid_rows, test_rows = (torch.from_numpy(np.flatnonzero(rows)) for rows in (is_train, names == valid, names == test))
-    return _Parts(train, valid_rows, test_rows, str(test))
+    return _Parts(*(torch.from_numpy(np.flatnonzero(rows)) for rows in (is_train, names == valid, names == test)), str(test))
 
 
 class _Task:

@@ -225,10 +225,8 @@ class AudioTagger:
         self._require_classes()
         if labels is None:
             return None
-        if isinstance(labels, str):
-            raise UserError(f"labels is the text {labels!r}; pass a list of labels")
-        if not all(isinstance(label, str) for label in labels):
-            raise UserError(f"labels are {labels!r}; pass names of classes")
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+            raise UserError(f"labels are {labels!r}; pass a list of names of classes")
         known = {label.lower(): k for k, label in reversed(list(enumerate(self.labels)))}
         found = []
         for label in labels:
@@ -262,11 +260,7 @@ class AudioTagger:
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold is {threshold}; it must be from 0 to 1")
         classes = self.classes(labels)
-
-        def select(whole: Average) -> Tagging:
-            return Tagging(whole.name, 0.0, whole.seconds, top_tags(self.labels, whole.scores, top_k, threshold, classes))
-
-        return select
+        return lambda whole: Tagging(whole.name, 0.0, whole.seconds, top_tags(self.labels, whole.scores, top_k, threshold, classes))
 
     def _open(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Recording:
         recording = Recording(open_sound(audio, sample_rate, name=name), self.sample_rate)

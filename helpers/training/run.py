@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import chain, count
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -305,11 +306,7 @@ def _git_revision() -> str | None:
 
 def _new_folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
+    for folder in chain([path], (path.with_name(f"{path.name}-{number}") for number in count(2))):
+        with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-        except FileExistsError:
-            number += 1
