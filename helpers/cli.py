@@ -7,12 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from models.command import HelpFormatter, run
-
-__all__ = [
-    "HelpFormatter", "absolute_path", "figure_path", "non_negative_float", "non_negative_int", "positive_float", "positive_int",
-    "run", "seed", "unit_interval",
-]  # fmt: skip
+from models.command import HelpFormatter as HelpFormatter
+from models.command import run as run
 
 
 def positive_int(text: str) -> int:

@@ -35,9 +35,7 @@ TIMM_STAGES = (1, 2, 3, 4, 2, 3)  # blocks in each
 def convert(
     state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, epsilon: float | None = None
 ) -> tuple[MobileNetV3, str]:
-    """Build a network of `arch` with the weights of a state dict in torchvision's or timm's layout.
-
-    The text reports what became of each tensor, by its name and shape.
+    """Build a network of `arch` with the weights of a state dict in torchvision's or timm's layout; report on each tensor.
 
     All tensors but the head's must be there, and fit, or it is a `CheckpointError`; of the head, the hidden layer is copied where
     it fits. `epsilon` is that of the source's batch norms (default: `EPSILON`): where it is not ours, their weights are scaled so

@@ -59,10 +59,8 @@ class AudioTagger:
     gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For
     events that are short against the recording, use `tag_windows`.
 
-    Recordings, and windows, that are shorter than the clips of the model's training are padded with zeros at their end to that
-    length, where the checkpoint gives it. Released checkpoints do not, and get recordings as they are, as in the published code.
-    `min_seconds` sets another length. `python -m studies.short_clips` measures why: zeros up to the training's length help, more
-    of them harm, and repeating the sound does not help.
+    Recordings and windows shorter than the clips of the model's training are padded with zeros at their end to that length, where
+    the checkpoint gives it (released ones do not). `min_seconds` sets another length; `python -m studies.short_clips` compares.
     """
 
     def __init__(

@@ -89,13 +89,10 @@ class Run:
         """Write config.json, start the log, and return the former; a folder in which neither can be written is not left behind."""
         if self._is_new:
             config = _description()
-            if self.folder is None:
-                self.folder = made = _new_folder(RUNS_DIR / self.args["experiment_name"])
-            else:
-                made = None if self.folder.exists() else self.folder
-                self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder = self.folder or _new_folder(RUNS_DIR / self.args["experiment_name"])
+            self.folder.mkdir(parents=True, exist_ok=True)
         else:
-            config, made = read_config(self.folder), None
+            config = read_config(self.folder)
             for leftover in [path for name in WRITTEN for path in self.folder.glob(f".{name}.*.part")]:
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
@@ -103,9 +100,8 @@ class Run:
             _write_config(self.folder, config, self.args)
             self._open_log()
         except OSError:
-            if made:
-                with contextlib.suppress(OSError):
-                    made.rmdir()  # which an empty folder alone can be
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # which an empty folder alone can be
             raise
         return config
 
