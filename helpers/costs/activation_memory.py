@@ -87,8 +87,7 @@ class MemoryReport:
         """The row of each block that needs the most memory, the first of equals."""
         largest: dict[str, MemoryRow] = {}
         for row in self.rows:
-            if row.block not in largest or row.elements > largest[row.block].elements:
-                largest[row.block] = row
+            largest[row.block] = max(largest.get(row.block, row), row, key=lambda one: one.elements)
         return largest
 
     def kilobytes(self, elements: int) -> float:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from helpers.export.front_end import add_front_end
-from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, describe_network, make_model, set_metadata, spectrogram_shape
+from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, make_model, set_metadata, spectrogram_shape
 from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, SqueezeExcitation
 from models.errors import UserError
 from models.heads import MultiHeadAttentionPooling
@@ -38,15 +38,11 @@ def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False) -> o
     if broken := [key for key, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
         raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
     graph = Graph()
-    if network_only:
-        inputs = spectrogram_shape(network.mel)
-        add_network(graph, network, "spectrogram")
-    else:
-        inputs = WAVEFORM_SHAPE
-        add_network(graph, network, add_front_end(graph, network.mel, "waveform"))
+    inputs = spectrogram_shape(network.mel) if network_only else WAVEFORM_SHAPE
+    add_network(graph, network, "spectrogram" if network_only else add_front_end(graph, network.mel, "waveform"))
     outputs = {"scores": ["batch", network.arch.num_classes], "embedding": ["batch", network.embedding_size]}
     model = make_model(graph, inputs, outputs)
-    set_metadata(model, describe_network(network, name, network_only))
+    set_metadata(model, network, name, network_only)
     return model
 
 

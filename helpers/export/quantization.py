@@ -13,7 +13,7 @@ from onnx import compose, helper
 from datasets import audio
 from helpers.export.front_end import front_end_to_onnx
 from helpers.export.graph import to_onnx
-from helpers.export.onnx_writer import IR_VERSION, describe_network, set_metadata
+from helpers.export.onnx_writer import IR_VERSION, set_metadata
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -53,7 +53,7 @@ def to_int8(network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, net
         opset, model.ir_version = model.opset_import[0].version, IR_VERSION
         front_end.opset_import[0].version = opset
         model = compose.merge_models(front_end, model, io_map=[("spectrogram", "spectrogram")], producer_name="export.py")
-    set_metadata(model, describe_network(network, name, network_only) | {"int8": True})
+    set_metadata(model, network, name, network_only, int8=True)
     onnx.checker.check_model(model)
     return model
 
