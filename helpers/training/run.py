@@ -89,10 +89,11 @@ class Run:
         """Write config.json, start the log, and return the former; a folder in which neither can be written is not left behind."""
         if self._is_new:
             config = _description()
+            existed = self.folder is not None and self.folder.exists()
             self.folder = self.folder or _new_folder(RUNS_DIR / self.args["experiment_name"])
             self.folder.mkdir(parents=True, exist_ok=True)
         else:
-            config = read_config(self.folder)
+            config, existed = read_config(self.folder), True
             for leftover in [path for name in WRITTEN for path in self.folder.glob(f".{name}.*.part")]:
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
@@ -100,8 +101,9 @@ class Run:
             _write_config(self.folder, config, self.args)
             self._open_log()
         except OSError:
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # which an empty folder alone can be
+            if not existed:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()  # which an empty folder alone can be
             raise
         return config
 
