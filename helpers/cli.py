@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from models.command import HelpFormatter, run
-
-__all__ = [
-    "HelpFormatter", "absolute_path", "figure_path", "non_negative_float", "non_negative_int", "positive_float", "positive_int",
-    "run", "seed", "unit_interval",
-]  # fmt: skip
+from models.command import HelpFormatter as HelpFormatter
+from models.command import run as run
 
 
 def positive_int(text: str) -> int:
@@ -39,18 +36,12 @@ def non_negative_float(text: str) -> float:
 
 def unit_interval(text: str) -> float:
     """Parse a share."""
-    value = non_negative_float(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
-    return value
+    return _parse(float, text, 0, "a number from 0 to 1", highest=1)
 
 
 def seed(text: str) -> int:
     """Parse the seed of a random generator."""
-    value = non_negative_int(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"must be below 2^63, not {text!r}")
-    return value
+    return _parse(int, text, 0, "a whole number from 0 to 2^63 - 1", highest=2**63 - 1)
 
 
 def absolute_path(text: str) -> Path:
@@ -65,10 +56,10 @@ def figure_path(text: str) -> Path:
     return Path(text)
 
 
-def _parse(kind: type, text: str, lowest: int, meaning: str) -> Any:
+def _parse(kind: type, text: str, lowest: int, meaning: str, highest: float = sys.float_info.max) -> Any:
     try:
         value = kind(text)
-        if lowest <= value < float("inf"):
+        if lowest <= value <= highest:
             return value
     except ValueError:
         pass

@@ -58,10 +58,7 @@ def tagging_metrics(targets: np.ndarray, scores: np.ndarray) -> TaggingMetrics:
 
     Raises UserError for scores that are not finite.
     """
-    if targets.shape != scores.shape or targets.ndim != 2:
-        raise UserError(f"targets and scores must have one shape (N, K), got {targets.shape} and {scores.shape}")
-    if not np.isfinite(scores).all():
-        raise UserError("the model's scores are not all finite; its weights or the recordings are damaged")
+    _check(targets, scores)
     num_classes = targets.shape[1]
     positives = targets.sum(0).astype(int)
     average_precision, roc_auc = np.full(num_classes, np.nan), np.full(num_classes, np.nan)

@@ -67,15 +67,17 @@ def fetch(asset: str, check: Callable[[Path], None]) -> Path:
         files.remove_leftovers(path, LEFTOVER_S)
         with files.replacing(path) as temporary:
             _download(url, temporary, asset)
-            check(temporary)
+            try:
+                check(temporary)
+            except UserError as error:
+                reason = str(error).replace(os.fspath(temporary), asset)
+                raise AssetError(f"the download of {url} was refused and removed: {reason}") from error
     except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise AssetError(
             f"{asset} is neither in {path.parent} nor could it be downloaded from {url} ({reason}); without a network, put the "
             f"file there yourself, or use the bundled model {', '.join(BUNDLED)}"
         ) from error
-    except AssetError as error:
-        raise AssetError(f"the download of {url} was refused and removed: {error}") from error
     return path
 
 

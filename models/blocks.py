@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 
+AGGREGATIONS = {"max": torch.amax, "min": torch.amin, "avg": torch.mean, "add": torch.sum}  # of the layers of a `ConcurrentSE`
 AXES = {"c": 1, "f": 2, "t": 3}  # letter of an axis -> its position in (B, C, F, T)
 
 
@@ -115,16 +116,7 @@ class ConcurrentSE(nn.Module):
         """Make one tensor of what the layers return, each (B, C, F, T)."""
         if len(outputs) == 1:
             return outputs[0]
-        gated = torch.stack(outputs)
-        match self.aggregation:
-            case "max":
-                return gated.amax(0)
-            case "min":
-                return gated.amin(0)
-            case "avg":
-                return gated.mean(0)
-            case _:
-                return gated.sum(0)
+        return AGGREGATIONS[self.aggregation](torch.stack(outputs), 0)
 
 
 @dataclass(frozen=True)

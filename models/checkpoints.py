@@ -61,11 +61,9 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     if name not in PRETRAINED:
         return _parse(read_checkpoint_file(assets.checkpoint_path(name)), name)
     entry = PRETRAINED[name]
-
-    def check(path: Path) -> None:
-        _check_state(read_checkpoint_file(path, mmap=True, checksums=True), entry.arch, name)
-
-    path = assets.fetch(entry.asset, check)
+    path = assets.fetch(
+        entry.asset, lambda path: _check_state(read_checkpoint_file(path, mmap=True, checksums=True), entry.arch, name)
+    )
     state = read_checkpoint_file(path, mmap=True)
     _check_state(state, entry.arch, name)
     return Checkpoint(name, state, entry.arch, entry.mel)
@@ -215,7 +213,6 @@ def _check_state(state: Any, arch: Arch, name: str) -> None:
 
 
 def _parse(content: Any, name: str) -> Checkpoint:
-    """Turn a project checkpoint's content into a `Checkpoint`."""
     keys: Sequence[str] = ("model", "arch", "mel", "labels", "epoch", "metrics", "args")
     if not isinstance(content, Mapping) or not set(keys) <= set(content):
         raise CheckpointError(

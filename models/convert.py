@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,35 +32,10 @@ STEM = "features.0.0.weight"
 TIMM_STAGES = (1, 2, 3, 4, 2, 3)  # blocks in each
 
 
-@dataclass
-class Conversion:
-    """A converted network and what became of each tensor, by its name and shape."""
-
-    network: MobileNetV3
-    layout: str
-    copied: list[str] = field(default_factory=list)  # as they are, or with another shape of the same numbers
-    summed: list[str] = field(default_factory=list)  # over the colours
-    rescaled: list[str] = field(default_factory=list)  # batch norms' weights, for another epsilon
-    initialised: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)  # of the source
-
-    def report(self) -> str:
-        """Return a summary, as lines of text."""
-        return "\n".join(
-            [
-                f"layout: {self.layout}",
-                f"copied: {len(self.copied)} tensors of {len(self.copied) + len(self.summed) + len(self.ignored)}",
-                f"summed over the colours: {', '.join(self.summed)}",
-                f"rescaled for another epsilon of the batch norms: {len(self.rescaled) or 'none'}",
-                f"initialised: {', '.join(self.initialised)}",
-                f"ignored: {', '.join(self.ignored)}",
-                "differs: squeeze-and-excitation ends in a sigmoid here and in a hard sigmoid there (from block 4 on)",
-            ]
-        )
-
-
-def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, epsilon: float | None = None) -> Conversion:
-    """Build a network of `arch` and give it the weights of a state dict in torchvision's or timm's layout.
+def convert(
+    state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, epsilon: float | None = None
+) -> tuple[MobileNetV3, str]:
+    """Build a network of `arch` with the weights of a state dict in torchvision's or timm's layout; report on each tensor.
 
     All tensors but the head's must be there, and fit, or it is a `CheckpointError`; of the head, the hidden layer is copied where
     it fits. `epsilon` is that of the source's batch norms (default: `EPSILON`): where it is not ours, their weights are scaled so
@@ -71,8 +45,8 @@ def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, 
     stem = state.get(source_name(STEM, layout))
     if stem is None or stem.ndim != 4 or stem.shape[1] != 3:
         raise CheckpointError("these are not weights of a MobileNetV3 for colour images in torchvision's or timm's layout")
-    result = Conversion(MobileNetV3(arch, mel), layout)
-    targets = result.network.state_dict()
+    network = MobileNetV3(arch, mel)
+    targets = network.state_dict()
     sources = {name: source_name(name, layout) for name in targets if not name.startswith("classifier.")}
     if arch.head_type == "mlp":
         hidden = {name: source_name(name, layout) for name in ("classifier.2.weight", "classifier.2.bias")}
@@ -80,22 +54,33 @@ def convert(state: dict[str, Tensor], arch: Arch, mel: MelConfig | None = None, 
             sources |= hidden
     _check(state, targets, sources)
     epsilon = EPSILON[layout] if epsilon is None else epsilon
+    copied, summed, initialised = [], [], []
     for name, tensor in targets.items():
         source = sources.get(name)
         if source is None:
-            result.initialised.append(_described(name, tensor))
+            initialised.append(_described(name, tensor))
         elif source in state:  # older files lack the norms' num_batches_tracked
             given = state[source]
             tensor.copy_(given.sum(1, keepdim=True) if name == STEM else given.reshape(tensor.shape))
-            (result.summed if name == STEM else result.copied).append(_described(source, given))
-    for name, module in result.network.named_modules():
+            (summed if name == STEM else copied).append(_described(source, given))
+    rescaled = 0
+    for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and f"{name}.weight" in sources and epsilon != module.eps:
             with torch.no_grad():
                 module.weight *= ((module.running_var + module.eps) / (module.running_var + epsilon)).sqrt()
-            result.rescaled.append(name)
+            rescaled += 1
     used = set(sources.values())
-    result.ignored = [_described(name, tensor) for name, tensor in state.items() if name not in used]
-    return result
+    ignored = [_described(name, tensor) for name, tensor in state.items() if name not in used]
+    lines = [
+        f"layout: {layout}",
+        f"copied: {len(copied)} tensors of {len(copied) + len(summed) + len(ignored)}",
+        f"summed over the colours: {', '.join(summed)}",
+        f"rescaled for another epsilon of the batch norms: {rescaled or 'none'}",
+        f"initialised: {', '.join(initialised)}",
+        f"ignored: {', '.join(ignored)}",
+        "differs: squeeze-and-excitation ends in a sigmoid here and in a hard sigmoid there (from block 4 on)",
+    ]
+    return network, "\n".join(lines)
 
 
 def source_name(name: str, layout: str) -> str:
@@ -194,9 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arch = Arch(width_mult=args.width, strides=tuple(args.strides), head_type=args.head_type, input_dim_f=args.n_mels)
     mel = MelConfig(n_mels=args.n_mels, hop_size=args.hop_size)
     torch.manual_seed(0)  # of what is initialised
-    conversion = convert(read(args.source), arch, mel, args.batch_norm_eps)
-    checkpoints.save(args.output, conversion.network, args={"source": os.path.basename(args.source)})
-    print(f"{conversion.report()}\nwritten: {args.output}")
+    network, report = convert(read(args.source), arch, mel, args.batch_norm_eps)
+    checkpoints.save(args.output, network, args={"source": os.path.basename(args.source)})
+    print(f"{report}\nwritten: {args.output}")
     return 0
 
 

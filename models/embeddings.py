@@ -18,9 +18,9 @@ is `PUBLISHED_BEST`, the means of four blocks and of mel.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -74,11 +74,8 @@ class EmbeddingConfig:
             layers += found
         if len(set(layers)) < len(layers):
             raise UserError(f"layers are named twice in {self}")
-        columns, start = {}, 0
-        for layer in layers:
-            columns[layer] = slice(start, start + sizes[layer])
-            start += sizes[layer]
-        return columns
+        edges = accumulate((sizes[layer] for layer in layers), initial=0)
+        return {layer: slice(*ends) for layer, ends in zip(layers, pairwise(edges), strict=True)}
 
 
 def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
@@ -101,7 +98,7 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
     return sizes | {"logits": network.arch.num_classes}
 
 
-def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Sequence[str], pooling: str = "mean") -> dict[str, Tensor]:
+def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Collection[str], pooling: str = "mean") -> dict[str, Tensor]:
     """(B, 1, n_mels, frames) -> the named layers, vectors (B, size) each, from one pass that ends after the last of them."""
     found = {}
     if "mel" in layers:
@@ -157,12 +154,13 @@ class EmbeddingModel(WaveformModel):
 
     def forward_spectrogram(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, n_mels, frames) from the front end -> logits (B, K) and the embedding (B, embedding_size)."""
-        found = self._layers(spectrogram, dict.fromkeys([*self.columns, "logits"]))
+        found = forward_layers(self.network, spectrogram, dict.fromkeys([*self.columns, "logits"]), self.config.pooling)
         return found["logits"], self._side_by_side(found)
 
     def embed(self, waveform: Tensor) -> Tensor:
         """(B, samples) -> (B, embedding_size) float32; layers after the last one that is needed are not computed."""
-        return self._side_by_side(self._layers(self.front_end(waveform).unsqueeze(1), self.columns))
+        spectrogram = self.front_end(waveform).unsqueeze(1)
+        return self._side_by_side(forward_layers(self.network, spectrogram, self.columns, self.config.pooling))
 
     @torch.no_grad()
     def scenes(self, waveform: Tensor, window: float = SCENE_WINDOW, hop: float = SCENE_HOP) -> Tensor:
@@ -197,20 +195,12 @@ class EmbeddingModel(WaveformModel):
         """(B, samples) -> (B, len(starts), embedding_size): the windows of all clips together, in batches."""
         seconds = SECONDS_AT_ONCE.get(self.device.type, SECONDS_AT_ONCE["cpu"])
         size = max(1, round(seconds * self.sample_rate / length))
-        windows = (clip[start : start + length] for clip in waveform for start in starts)
-        rows = [self.embed(torch.stack(batch)) for batch in _batches(windows, size)]
+        windows = [clip[start : start + length] for clip in waveform for start in starts]
+        rows = [self.embed(torch.stack(windows[first : first + size])) for first in range(0, len(windows), size)]
         return torch.cat(rows).view(len(waveform), len(starts), -1)
-
-    def _layers(self, spectrogram: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        return forward_layers(self.network, spectrogram, list(layers), self.config.pooling)
 
     def _side_by_side(self, found: dict[str, Tensor]) -> Tensor:
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)
-
-
-def _batches(items: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 def _check(waveform: Tensor, **seconds: float) -> None:

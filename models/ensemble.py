@@ -68,13 +68,10 @@ class EnsembleModel(nn.Module):
         spectrograms: dict[object, Tensor] = {}  # members with one front end share what it computes
         outputs = []
         for member in self.members:
-            if x.ndim == 4:
-                outputs.append(member.forward_spectrogram(x.to(member.device)))
-                continue
             front_end, device = member.front_end, member.device
             key = front_end if front_end.training else (front_end.config, device)  # in training each draws its own augmentation
             if key not in spectrograms:
-                spectrograms[key] = front_end(x.to(device)).unsqueeze(1)
+                spectrograms[key] = x.to(device) if x.ndim == 4 else front_end(x.to(device)).unsqueeze(1)
             outputs.append(member.forward_spectrogram(spectrograms[key]))
         logits, embeddings = zip(*outputs, strict=True)
         logits = torch.stack([member_logits.to(x.device) for member_logits in logits]).mean(0)

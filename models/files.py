@@ -28,6 +28,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         _complete(error, path, temporary)
         raise
+    except RuntimeError as error:  # what torch.save and h5py make of a full disk
+        if isinstance(cause := error.__context__, OSError):
+            raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
+        if "errno" in str(error):
+            raise OSError(f"{path} cannot be written: {error}") from error
+        raise
     finally:
         with contextlib.suppress(OSError):  # a failure here must not hide the first one
             temporary.unlink(missing_ok=True)
@@ -50,13 +56,8 @@ def publish(temporary: Path, path: Path) -> None:
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file that appears under its name when it is complete, see `replacing`."""
-    try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            write(file)
-    except RuntimeError as error:  # what torch.save makes of a full disk
-        if isinstance(error.__context__, OSError):
-            raise OSError(error.__context__.errno, error.__context__.strerror, os.fspath(path)) from error
-        raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        write(file)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

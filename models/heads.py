@@ -6,11 +6,6 @@ import torch
 from torch import Tensor, nn
 
 
-def no_head() -> nn.Sequential:
-    """Global average pooling alone: the embedding (B, C) in place of logits, for a network of 0 classes."""
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
-
-
 def mlp_head(in_channels: int, hidden: int, num_classes: int) -> nn.Sequential:
     """Global average pooling, one hidden layer with Hardswish and dropout 0.2, linear output."""
     return nn.Sequential(

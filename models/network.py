@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.blocks import ConvNormActivation, InvertedResidual, conv_out_size, large_block_configs, make_divisible
 from models.config import Arch, MelConfig
 from models.errors import UserError
-from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head, no_head
+from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head
 
 
 class MobileNetV3(nn.Module):
@@ -55,7 +55,7 @@ class MobileNetV3(nn.Module):
     def _new_head(self) -> nn.Module:
         arch = self.arch
         if arch.num_classes == 0:
-            return no_head()
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))  # the embedding (B, C) in place of logits
         if arch.head_type == "mlp":
             hidden = make_divisible((640 if arch.reduced_tail else 1280) * arch.width_mult)
             return mlp_head(self.embedding_size, hidden, arch.num_classes)

@@ -87,8 +87,7 @@ class MemoryReport:
         """The row of each block that needs the most memory, the first of equals."""
         largest: dict[str, MemoryRow] = {}
         for row in self.rows:
-            if row.block not in largest or row.elements > largest[row.block].elements:
-                largest[row.block] = row
+            largest[row.block] = max(largest.get(row.block, row), row, key=lambda one: one.elements)
         return largest
 
     def kilobytes(self, elements: int) -> float:
@@ -122,7 +121,6 @@ def peak_memory(
 
 
 def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
-    """Yield a row for each convolution."""
     shortcut_inputs = {}  # name of a convolution -> size of the shortcut held while it runs
     for name, block in _blocks(network):
         if block.use_shortcut:

@@ -36,7 +36,8 @@ def memory_figure(analytic: Mapping[str, MemoryReport], measured: Mapping[str, M
             sizes = [measured[variant].kilobytes(measured[variant].blocks[name].elements) for name in report.blocks]
             label = f"{variant}, measured: {measured[variant].peak_kb:.0f} kB"
             axes.plot(places, sizes, MARKERS[number % 2], color="black", markersize=4, markerfacecolor="white", label=label)
-    axes.set_xticks(range(len(blocks)), [_short(block) for block in blocks])
+    names = {"features.0": "stem", "classifier": "head"}
+    axes.set_xticks(range(len(blocks)), [names.get(block, block.removeprefix("features.")) for block in blocks])
     axes.set_xlabel("block of the network (memory-efficient: stem and block 1 are one)")
     axes.set_ylabel("activations in memory, kB")
     axes.set_title(title, fontsize=10)
@@ -133,16 +134,8 @@ def _annotate(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Annotate the points: to the right, or where another point is there, to the left."""
     for x, y, name in points:
         in_the_way = any(1 <= other_x / x < 6 and abs(other_y - y) < 0.004 for other_x, other_y, other in points if other != name)
-        side = -1 if in_the_way else 1
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(6 * side, 0),
-            textcoords="offset points",
-            va="center",
-            ha="right" if in_the_way else "left",
-            fontsize=8,
-        )
+        shift, anchor = (-6, "right") if in_the_way else (6, "left")
+        axes.annotate(name, (x, y), xytext=(shift, 0), textcoords="offset points", va="center", ha=anchor, fontsize=8)
 
 
 def _kind(name: str) -> str:
@@ -150,10 +143,6 @@ def _kind(name: str) -> str:
     if arch.head_type != "mlp":
         return "convolutional head, strides"
     return "widths 0.1 to 4" if mel == MelConfig() else "hops and mel bands at width 1"
-
-
-def _short(block: str) -> str:
-    return {"features.0": "stem", "classifier": "head"}.get(block, block.removeprefix("features."))
 
 
 def _save(figure: Figure, path: Path) -> None:

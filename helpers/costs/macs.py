@@ -8,10 +8,10 @@ counted; a report lists what it left out.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +36,19 @@ class LayerCall:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
 
+    @property
+    def type(self) -> str:
+        return type(self.layer).__name__
 
-@dataclass(frozen=True)
-class LayerCount:
-    """One counted layer; `macs` is for the whole output, all its positions and the batch included."""
+    @property
+    def params(self) -> int:
+        return parameter_count(self.layer)
 
-    name: str
-    type: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    params: int
-    macs: int
+    @property
+    def macs(self) -> int:
+        """Those of the whole output, all its positions and the batch included, for one of `COUNTED_LAYERS`."""
+        weights = self.layer.weight[0].numel()  # of one output channel or feature: (in / groups, *kernel) or (in,)
+        return torch.Size(self.output_shape).numel() * (weights + (self.layer.bias is not None))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ComplexityReport:
     module that adds nothing to the MACs to the number of its modules, in the network's order, mere containers aside.
     """
 
-    layers: tuple[LayerCount, ...]
+    layers: tuple[LayerCall, ...]
     params: int
     uncounted: dict[str, int]
 
@@ -73,25 +75,15 @@ def count_macs(model: nn.Module, input_shape: Sequence[int] | None = None) -> Co
     front end makes its own number of frames; an ensemble is the sum of its members. Without a shape the input is one
     clip of 10 seconds, for a bare network through the front end `network.mel`.
     """
-    calls: list[LayerCall] = []
-    for prefix, network, shape in _inputs(model, input_shape):
-        calls += [
-            LayerCall(prefix + call.name, call.layer, call.input_shape, call.output_shape)
-            for call in trace(network, shape, COUNTED_LAYERS)
-        ]
-    counted = {id(call.layer) for call in calls}
-    rest = (module for module in model.modules() if id(module) not in counted and not isinstance(module, CONTAINERS))
+    calls = [
+        replace(call, name=prefix + call.name)
+        for prefix, network, shape in _inputs(model, input_shape)
+        for call in trace(network, shape, COUNTED_LAYERS)
+    ]
+    counted = {call.name for call in calls}
+    rest = (module for name, module in model.named_modules() if name not in counted and not isinstance(module, CONTAINERS))
     uncounted = Counter(type(module).__name__ for module in rest)
-    return ComplexityReport(count_layers(calls), parameter_count(model), dict(uncounted))
-
-
-def count_layers(calls: Sequence[LayerCall]) -> tuple[LayerCount, ...]:
-    """Return a row for each call of a counted layer."""
-    rows = []
-    for call in calls:
-        kind, params = type(call.layer).__name__, parameter_count(call.layer)
-        rows.append(LayerCount(call.name, kind, call.input_shape, call.output_shape, params, _layer_macs(call)))
-    return tuple(rows)
+    return ComplexityReport(tuple(calls), parameter_count(model), dict(uncounted))
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -101,15 +93,20 @@ def parameter_count(module: nn.Module) -> int:
 def trace(model: nn.Module, input_shape: Sequence[int], layer_types: tuple[type[nn.Module], ...]) -> list[LayerCall]:
     """Return the calls of layers of `layer_types`, in order, for an input of `input_shape`.
 
-    Runs on the meta device, in evaluation mode: shapes without values, as fast at any width. Weights, running
-    statistics, device and mode of `model` stay as they are, and no hook is left behind, whatever happens.
+    A copy runs on the meta device, in evaluation mode: shapes without values, as fast at any width.
     """
-    state = {
-        name: tensor.to("meta", torch.float32 if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
-    with _evaluation_mode(model), _recorded(model, layer_types) as calls, torch.no_grad():
-        torch.func.functional_call(model, state, torch.empty(tuple(input_shape), device="meta"))
+    model = copy.deepcopy(model).to("meta", torch.float32).eval()
+    calls: list[LayerCall] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append(LayerCall(names[layer], layer, tuple(inputs[0].shape), tuple(output.shape)))
+
+    for layer in names:
+        if isinstance(layer, layer_types):
+            layer.register_forward_hook(record)
+    with torch.no_grad():
+        model(torch.empty(tuple(input_shape), device="meta"))
     return calls
 
 
@@ -119,14 +116,9 @@ def meta_network(arch: Arch, mel: MelConfig | None = None) -> MobileNetV3:
         return MobileNetV3(arch, mel)
 
 
-def clip_frames(mel: MelConfig) -> int:
-    """Return the number of spectrogram frames of a clip of 10 seconds."""
-    return mel.frames(CLIP_SECONDS * mel.sample_rate)
-
-
 def spectrogram_shape(network: MobileNetV3, frames: int | None = None) -> tuple[int, int, int, int]:
     """Return the shape of one spectrogram of so many frames (default: those of 10 seconds) for `network`."""
-    return 1, 1, network.mel.n_mels, clip_frames(network.mel) if frames is None else frames
+    return 1, 1, network.mel.n_mels, network.mel.frames(CLIP_SECONDS * network.mel.sample_rate) if frames is None else frames
 
 
 def describe(arch: Arch) -> str:
@@ -154,38 +146,3 @@ def _inputs(model: nn.Module, input_shape: Sequence[int] | None) -> Iterator[tup
         yield "", model, spectrogram_shape(model)
     else:
         raise UserError(f"a {type(model).__name__} has no front end that gives its input; pass input_shape")
-
-
-def _layer_macs(call: LayerCall) -> int:
-    # the weights of one output channel or feature: (in / groups, *kernel) or (in,)
-    weights = call.layer.weight[0].numel()
-    return torch.Size(call.output_shape).numel() * (weights + (call.layer.bias is not None))
-
-
-@contextmanager
-def _recorded(model: nn.Module, layer_types: tuple[type[nn.Module], ...]) -> Iterator[list[LayerCall]]:
-    """Collect the calls of the layers of `model` while the context lasts."""
-    calls: list[LayerCall] = []
-    names = {module: name for name, module in model.named_modules()}
-
-    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append(LayerCall(names[layer], layer, tuple(inputs[0].shape), tuple(output.shape)))
-
-    hooks = [layer.register_forward_hook(record) for layer in names if isinstance(layer, layer_types)]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch every module to evaluation, then each back to its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

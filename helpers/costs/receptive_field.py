@@ -12,8 +12,7 @@ magnitude over recordings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -65,12 +64,6 @@ class EffectiveField:
         return over_time / over_time.sum()
 
     @property
-    def support(self) -> int:
-        """From the first to the last frame with any gradient."""
-        frames = self.profile.nonzero()
-        return int(frames[-1] - frames[0]) + 1
-
-    @property
     def span(self) -> tuple[int, int]:
         """First and last frame of what is left when 2.5 % of the magnitude are taken off at each end."""
         ends = torch.tensor([(1 - SHARE) / 2, (1 + SHARE) / 2], dtype=self.gradient.dtype)
@@ -105,21 +98,13 @@ def effective_receptive_field(network: MobileNetV3, spectrograms: Tensor) -> Eff
     """
     step = receptive_field(network).rows[-1].step[1]
     total = torch.zeros(spectrograms.shape[2:], dtype=spectrograms.dtype)
-    with _fixed_gates(network), torch.enable_grad():
+    with ExitStack() as hooks, torch.enable_grad():
+        for layer in network.modules():
+            if isinstance(layer, SqueezeExcitation):  # lets no gradient through its means
+                hooks.enter_context(layer.fc1.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),)))
         for spectrogram in spectrograms.split(1):
             x = spectrogram.clone().requires_grad_()
             features = network.features(x)  # (1, C, F, T)
             middle = features[0, :, features.shape[2] // 2, features.shape[3] // 2].sum()
             total += torch.autograd.grad(middle, x)[0][0, 0].abs()
     return EffectiveField(total / len(spectrograms), features.shape[3] // 2 * step)
-
-
-@contextmanager
-def _fixed_gates(network: nn.Module) -> Iterator[None]:
-    """Let no gradient through the means of squeeze-and-excitation while the context lasts."""
-    with ExitStack() as hooks:
-        for layer in network.modules():
-            if isinstance(layer, SqueezeExcitation):
-                handle = layer.fc1.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),))
-                hooks.callback(handle.remove)
-        yield

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from helpers.costs.activation_memory import peak_memory
-from helpers.costs.macs import COUNTED_LAYERS, count_layers, meta_network, parameter_count, spectrogram_shape, trace
+from helpers.costs.macs import COUNTED_LAYERS, meta_network, parameter_count, spectrogram_shape, trace
 from helpers.costs.receptive_field import receptive_field
 from models.config import Arch, MelConfig
 from models.registry import ENSEMBLE, ENSEMBLE_MAP, PRETRAINED
@@ -73,7 +73,7 @@ def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | No
     return ModelCosts(
         name,
         parameter_count(network),
-        sum(layer.macs for layer in count_layers(calls)),
+        sum(call.macs for call in calls),
         network.embedding_size,
         receptive_field(network).frames,
         peak_memory(network, calls=convolutions).peak_kb,
@@ -84,16 +84,9 @@ def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | No
 
 def ensemble_costs(name: str, members: Sequence[ModelCosts], published_map: float | None = None) -> ModelCosts:
     """Add up the costs of an ensemble's members."""
-    return ModelCosts(
-        name,
-        sum(member.params for member in members),
-        sum(member.macs for member in members),
-        sum(member.embedding_size for member in members),
-        max(member.receptive_field for member in members),
-        max(member.peak_kb for member in members),
-        max(member.efficient_peak_kb for member in members),
-        published_map,
-    )
+    sums = (sum(getattr(member, field) for member in members) for field in ("params", "macs", "embedding_size"))
+    largest = (max(getattr(member, field) for member in members) for field in ("receptive_field", "peak_kb", "efficient_peak_kb"))
+    return ModelCosts(name, *sums, *largest, published_map)
 
 
 def released_costs() -> tuple[list[ModelCosts], ModelCosts]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -99,15 +98,7 @@ def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: in
 
 
 def _fetch(asset: str, check: Callable[[Path], Any]) -> Path:
-    """As `assets.fetch`, for checks that raise UserError or OSError."""
-
-    def check_asset(path: Path) -> None:
-        try:
-            check(path)
-        except (UserError, OSError) as error:
-            raise AssetError(str(error).replace(os.fspath(path), asset)) from error
-
     try:
-        return assets.fetch(asset, check_asset)
+        return assets.fetch(asset, check)
     except AssetError as error:
         raise AssetError(f"{error}; --kd_lambda 1 trains without a teacher") from error

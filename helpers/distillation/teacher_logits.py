@@ -77,10 +77,8 @@ class TeacherLogits:
         self._names, self._rows = sorted_names[has_row], rows[has_row]
         self.clips = int(counts.sum())  # of the data set
         self.covered = int(counts[has_row].sum())  # those with a row
-        self.examples = (
-            sorted_names[0].decode(),
-            first_key.decode(errors="replace"),
-        )  # names as the data set and the index spell them
+        # Names as the data set and the index spell them.
+        self.examples = sorted_names[0].decode(), first_key.decode(errors="replace")
 
     def row(self, name: str) -> np.ndarray | None:
         """Return a clip's logits, (K,) float32, or None if the teacher has none.

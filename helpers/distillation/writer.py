@@ -114,7 +114,7 @@ class LogitsWriter:
         """`settings`, plain data, becomes the .json. Raises FileExistsError, and ValueError for parts with other settings."""
         self.output = output
         self.parts = about, names, rows = _parts(output)
-        self.num_classes = num_classes
+        self.num_classes, self._row_bytes = num_classes, 2 * num_classes
         refuse_existing(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         for part in (about, names):  # a writer was killed while it finished
@@ -131,10 +131,6 @@ class LogitsWriter:
         num_rows = (rows.stat().st_size - _HEADER_BYTES) // self._row_bytes
         self.names = [line.decode() for line in lines[:num_rows]]  # of the rows that are there
         self.truncate(len(self.names))
-
-    @property
-    def _row_bytes(self) -> int:
-        return 2 * self.num_classes
 
     def truncate(self, num_rows: int) -> None:
         """Keep the first `num_rows` rows."""

@@ -101,11 +101,6 @@ def _power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> It
     for parity, (cosine_sum, sine_sum) in by_parity.items():
         part = bins[bins % 2 == parity]
         angle = 2 * torch.pi / mel.n_fft * torch.outer(inner + 0.5, part.double())
-        yield _squared(graph, cosine_sum, angle.cos(), sine_sum, angle.sin()), part
-
-
-def _squared(graph: Graph, x: str, cosines: Tensor, y: str, sines: Tensor) -> str:
-    """|x C + i y S|^2, (B, frames, bins)."""
-    real = graph.add("MatMul", x, graph.constant(cosines))
-    imaginary = graph.add("MatMul", y, graph.constant(sines))
-    return graph.add("Add", graph.add("Mul", real, real), graph.add("Mul", imaginary, imaginary))
+        real = graph.add("MatMul", cosine_sum, graph.constant(angle.cos()))
+        imaginary = graph.add("MatMul", sine_sum, graph.constant(angle.sin()))
+        yield graph.add("Add", graph.add("Mul", real, real), graph.add("Mul", imaginary, imaginary)), part

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from helpers.export.front_end import add_front_end
-from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, describe_network, make_model, set_metadata, spectrogram_shape
+from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, make_model, set_metadata, spectrogram_shape
 from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, SqueezeExcitation
 from models.errors import UserError
 from models.heads import MultiHeadAttentionPooling
@@ -38,15 +38,11 @@ def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False) -> o
     if broken := [key for key, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
         raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
     graph = Graph()
-    if network_only:
-        inputs = spectrogram_shape(network.mel)
-        add_network(graph, network, "spectrogram")
-    else:
-        inputs = WAVEFORM_SHAPE
-        add_network(graph, network, add_front_end(graph, network.mel, "waveform"))
+    inputs = spectrogram_shape(network.mel) if network_only else WAVEFORM_SHAPE
+    add_network(graph, network, "spectrogram" if network_only else add_front_end(graph, network.mel, "waveform"))
     outputs = {"scores": ["batch", network.arch.num_classes], "embedding": ["batch", network.embedding_size]}
     model = make_model(graph, inputs, outputs)
-    set_metadata(model, describe_network(network, name, network_only))
+    set_metadata(model, network, name, network_only)
     return model
 
 
@@ -76,7 +72,9 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
             y = _add_layer(graph, layer.block, x)
             return graph.add("Add", x, y) if layer.use_shortcut else y
         case ConcurrentSE():
-            return _add_squeeze_excitations(graph, layer, x)
+            gated = [_add_layer(graph, one, x) for one in layer.conc_se_layers]
+            aggregate = {"max": "Max", "min": "Min", "avg": "Mean", "add": "Sum"}[layer.aggregation]
+            return graph.add(aggregate, *gated) if len(gated) > 1 else gated[0]
         case SqueezeExcitation():
             return _add_squeeze_excitation(graph, layer, x)
         case MultiHeadAttentionPooling():
@@ -133,13 +131,6 @@ def _with_zeros(parameter: nn.Parameter, *more: int) -> nn.Parameter:
     """Append zeros: (n,) along its axis, else along the second and the first axis."""
     padding = [0, 0] * (parameter.ndim - 2) + [end for count in more for end in (0, count)]
     return nn.Parameter(functional.pad(parameter, padding), requires_grad=False)
-
-
-def _add_squeeze_excitations(graph: Graph, layer: ConcurrentSE, x: str) -> str:
-    gated = [_add_layer(graph, one, x) for one in layer.conc_se_layers]
-    if len(gated) == 1:
-        return gated[0]
-    return graph.add({"max": "Max", "min": "Min", "avg": "Mean", "add": "Sum"}[layer.aggregation], *gated)
 
 
 def _add_squeeze_excitation(graph: Graph, layer: SqueezeExcitation, x: str) -> str:

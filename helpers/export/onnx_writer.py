@@ -40,19 +40,15 @@ class Graph:
         self.nodes.append(helper.make_node("Split", [x, self.integers(*sizes)], outputs, name=name, axis=axis))
         return outputs
 
-    def constant(self, value: Tensor | np.ndarray | float) -> str:
-        """Add a float32 constant."""
+    def constant(self, value: Tensor | np.ndarray | float | Sequence[int], kind: type = np.float32) -> str:
+        name = f"constant_{len(self.constants)}"
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        return self._constant(np.asarray(array, np.float32, order="C"))
+        self.constants.append(numpy_helper.from_array(np.asarray(array, kind, order="C"), name))
+        return name
 
     def integers(self, *values: int) -> str:
         """Add a list of int64, as shapes, axes and indices are given."""
-        return self._constant(np.array(values, np.int64))
-
-    def _constant(self, array: np.ndarray) -> str:
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
+        return self.constant(values, np.int64)
 
 
 def spectrogram_shape(mel: MelConfig) -> dict[str, list[str | int]]:
@@ -73,10 +69,10 @@ def make_model(graph: Graph, inputs: dict[str, list[str | int]], outputs: dict[s
     return model
 
 
-def describe_network(network: MobileNetV3, name: str, network_only: bool) -> dict[str, Any]:
-    """Return the metadata of an exported file: all that is needed to feed it and to read its scores."""
+def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, network_only: bool, *, int8: bool = False) -> None:
+    """Store, as one JSON text, all that is needed to feed an exported file and to read its scores."""
     mel, classes = network.mel, network.arch.num_classes
-    return {
+    metadata = {
         "format_version": FORMAT_VERSION,
         "model_name": name,
         "input": "spectrogram" if network_only else "waveform",
@@ -89,12 +85,8 @@ def describe_network(network: MobileNetV3, name: str, network_only: bool) -> dic
         "single_label": network.single_label,
         "clip_seconds": network.clip_seconds,
         "labels": list(network.labels or default_labels(classes)),
-        "int8": False,
+        "int8": int8,
     }
-
-
-def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Store `metadata` as one JSON text."""
     helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
 
 

@@ -13,7 +13,7 @@ from onnx import compose, helper
 from datasets import audio
 from helpers.export.front_end import front_end_to_onnx
 from helpers.export.graph import to_onnx
-from helpers.export.onnx_writer import IR_VERSION, describe_network, set_metadata
+from helpers.export.onnx_writer import IR_VERSION, set_metadata
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -32,14 +32,11 @@ def to_int8(network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, net
     helper.set_model_props(float_network, {"onnx.quant.pre_process": "onnxruntime.quant"})  # norms are folded: no advice needed
     front_end = front_end_to_onnx(network.mel)
     session = InferenceSession(front_end.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = ({"spectrogram": session.run(None, {"waveform": clip[None]})[0]} for clip in clips)
 
     class Spectrograms(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(clips)
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            clip = next(self._left, None)
-            return None if clip is None else {"spectrogram": session.run(None, {"waveform": clip[None]})[0]}
+            return next(inputs, None)
 
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -56,7 +53,7 @@ def to_int8(network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, net
         opset, model.ir_version = model.opset_import[0].version, IR_VERSION
         front_end.opset_import[0].version = opset
         model = compose.merge_models(front_end, model, io_map=[("spectrogram", "spectrogram")], producer_name="export.py")
-    set_metadata(model, describe_network(network, name, network_only) | {"int8": True})
+    set_metadata(model, network, name, network_only, int8=True)
     onnx.checker.check_model(model)
     return model
 

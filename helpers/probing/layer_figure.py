@@ -25,6 +25,7 @@ def draw_layers(
     tasks = list(chances)
     choices = {choice: None for _, choice, _ in scores}
     singles = [layer for layer in layers if layer in choices and layer != "mel"]
+    kinds = {layer: next(kind for kind in KINDS if layer.startswith(kind)) for layer in singles}
     panels = {task: [task] for task in tasks}
     if len(tasks) > 1:
         panels = {f"mean over {len(tasks)} tasks": tasks} | panels
@@ -39,7 +40,7 @@ def draw_layers(
         for network in dict.fromkeys(network for network, _, _ in scores):
             is_random = network == random
             for kind, (meaning, style) in KINDS.items():
-                own = [layer for layer in singles if _kind(layer) == kind]
+                own = [layer for layer in singles if kinds[layer] == kind]
                 axes.plot(
                     [singles.index(layer) for layer in own],
                     [value(network, layer) for layer in own],
@@ -68,7 +69,3 @@ def draw_layers(
     else:
         grid.flat[-1].legend(*grid.flat[0].get_legend_handles_labels(), loc="center", frameon=False)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
-
-
-def _kind(layer: str) -> str:
-    return next(kind for kind in KINDS if layer.startswith(kind))

@@ -105,11 +105,6 @@ class ProbeResult:
         """Mean of the test splits' scores."""
         return float(np.mean([fold.score for fold in self.folds]))
 
-    @property
-    def std(self) -> float:
-        """Standard deviation of the test splits' scores (that of a sample, n - 1); NaN for one split."""
-        return float(np.std([fold.score for fold in self.folds], ddof=1)) if len(self.folds) > 1 else math.nan
-
 
 def probe(
     embeddings: np.ndarray,
@@ -186,8 +181,7 @@ def _train_valid_test(names: np.ndarray) -> _Parts:
 
 
 def _parts(names: np.ndarray, is_train: np.ndarray, valid: str, test: str) -> _Parts:
-    train, valid_rows, test_rows = (torch.from_numpy(np.flatnonzero(rows)) for rows in (is_train, names == valid, names == test))
-    return _Parts(train, valid_rows, test_rows, str(test))
+    return _Parts(*(torch.from_numpy(np.flatnonzero(rows)) for rows in (is_train, names == valid, names == test)), str(test))
 
 
 class _Task:

@@ -76,9 +76,8 @@ def run_probes(requests: Mapping[Key, ProbeRequest], path: Path, processes: int)
     bar = tqdm(total=len(requests), initial=len(requests) - len(missing), desc="probes", unit="probe", disable=None)
     with bar, open(path, "a", encoding="utf-8") as file, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         waiting = iter(missing)
-        running = {
-            pool.submit(train_probe, requests[key]): key for key in islice(waiting, processes)
-        }  # no more, so that Ctrl-C ends soon
+        # No more at a time than there are processes, so that Ctrl-C ends soon.
+        running = {pool.submit(train_probe, requests[key]): key for key in islice(waiting, processes)}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 fingerprint = fingerprints[running.pop(future)]
@@ -88,9 +87,8 @@ def run_probes(requests: Mapping[Key, ProbeRequest], path: Path, processes: int)
                     raise OSError(
                         "a process that trained a probe was killed, perhaps for lack of memory; use fewer jobs"
                     ) from error
-                file.write(
-                    "\n" + json.dumps({"request": fingerprint, "result": known[fingerprint]})
-                )  # a new line, also after a torn one
+                # A new line, also after a torn one.
+                file.write("\n" + json.dumps({"request": fingerprint, "result": known[fingerprint]}))
                 file.flush()
                 bar.update()
                 running |= {pool.submit(train_probe, requests[key]): key for key in islice(waiting, 1)}

@@ -65,8 +65,7 @@ def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> Prob
     The last kind has top1_acc, or mAP where recordings have several labels. Folds, and a validation split where there is none, are
     drawn by `seed`; groups stay together. Raises FileNotFoundError and ValueError, as the data sets do.
     """
-    path = Path(path).expanduser()
-    path = path.resolve()
+    path = Path(path).expanduser().resolve()
     if not path.exists():
         raise FileNotFoundError(f"{path} not found; give the folder of a data set, or the CSV next to its recordings")
     if (path / "task_metadata.json").is_file():

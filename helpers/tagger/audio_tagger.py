@@ -59,10 +59,8 @@ class AudioTagger:
     gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For
     events that are short against the recording, use `tag_windows`.
 
-    Recordings, and windows, that are shorter than the clips of the model's training are padded with zeros at their end to that
-    length, where the checkpoint gives it. Released checkpoints do not, and get recordings as they are, as in the published code.
-    `min_seconds` sets another length. `python -m studies.short_clips` measures why: zeros up to the training's length help, more
-    of them harm, and repeating the sound does not help.
+    Recordings and windows shorter than the clips of the model's training are padded with zeros at their end to that length, where
+    the checkpoint gives it (released ones do not). `min_seconds` sets another length; `python -m studies.short_clips` compares.
     """
 
     def __init__(
@@ -225,10 +223,8 @@ class AudioTagger:
         self._require_classes()
         if labels is None:
             return None
-        if isinstance(labels, str):
-            raise UserError(f"labels is the text {labels!r}; pass a list of labels")
-        if not all(isinstance(label, str) for label in labels):
-            raise UserError(f"labels are {labels!r}; pass names of classes")
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+            raise UserError(f"labels are {labels!r}; pass a list of names of classes")
         known = {label.lower(): k for k, label in reversed(list(enumerate(self.labels)))}
         found = []
         for label in labels:
@@ -262,11 +258,7 @@ class AudioTagger:
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold is {threshold}; it must be from 0 to 1")
         classes = self.classes(labels)
-
-        def select(whole: Average) -> Tagging:
-            return Tagging(whole.name, 0.0, whole.seconds, top_tags(self.labels, whole.scores, top_k, threshold, classes))
-
-        return select
+        return lambda whole: Tagging(whole.name, 0.0, whole.seconds, top_tags(self.labels, whole.scores, top_k, threshold, classes))
 
     def _open(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Recording:
         recording = Recording(open_sound(audio, sample_rate, name=name), self.sample_rate)
@@ -295,7 +287,6 @@ class AudioTagger:
                 yield Failure(name, error)
 
     def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Average:
-        """Scores and embedding of a whole recording."""
         [result] = self._averages([self._open(audio, sample_rate, name)])
         if isinstance(result, Failure):
             raise result.error

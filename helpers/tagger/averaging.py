@@ -55,17 +55,15 @@ class _Mean:
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self._end = 0  # in samples, of the windows so far
-        self._scores: np.ndarray | float = 0.0  # sum, float64
-        self._embedding: np.ndarray | float = 0.0
+        self._sums: list[np.ndarray | float] = [0.0, 0.0]  # of scores and embeddings, float64
 
-    def add(self, end: int, scores: np.ndarray, embedding: np.ndarray) -> None:
-        """Add the window that ends at sample `end`."""
+    def add(self, end: int, *values: np.ndarray) -> None:
+        """Add scores and embedding of the window that ends at sample `end`."""
         weight, self._end = end - self._end, end
-        self._scores = self._scores + weight * scores.astype(np.float64)
-        self._embedding = self._embedding + weight * embedding.astype(np.float64)
+        self._sums = [total + weight * value.astype(np.float64) for total, value in zip(self._sums, values, strict=True)]
 
     def result(self) -> Average:
-        means = [(total / self._end).astype(np.float32) for total in (self._scores, self._embedding)]
+        means = [(total / self._end).astype(np.float32) for total in self._sums]
         return Average(self._recording.name, self._recording.seconds, *means)
 
 

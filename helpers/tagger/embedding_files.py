@@ -13,8 +13,7 @@ Rows of an .h5 file are written as they come; those of an .npy file are held unt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,7 +59,7 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
         return _write_npy(path, rows, size, info)
     import h5py  # not needed for anything else in inference
 
-    with _full_disk_as_oserror(path), replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["info"] = json.dumps(info)
         table = {
             "embeddings": file.create_dataset(
@@ -84,17 +83,6 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
         names = [source.encode("utf-8", "backslashreplace") for source in sources]  # names of files may be no UTF-8
         file.create_dataset("sources", data=names, dtype=h5py.string_dtype())
     return count
-
-
-@contextmanager
-def _full_disk_as_oserror(path: Path) -> Iterator[None]:
-    """Raise `OSError` where h5py raises `RuntimeError` because a file could not be written."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "errno" not in str(error):
-            raise
-        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _about_path(path: Path) -> Path:

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -104,14 +104,7 @@ def _is_samples(source: Any) -> bool:
 def in_thread(items: Iterable[T], depth: int) -> Iterator[T]:
     """Yield items that a thread takes from an iterable, up to `depth` in advance; errors arrive in their place."""
     source, end = iter(items), object()
-    pool = ThreadPoolExecutor(1)  # one thread, so that the iterator sees one call at a time
-    try:
-        pending = deque(pool.submit(next, source, end) for _ in range(depth))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, source, end))
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return takewhile(lambda item: item is not end, _ahead(lambda _: next(source, end), count(), 1, depth))
 
 
 def _ahead(function: Callable[[Any], T], items: Iterable[Any], workers: int, depth: int) -> Iterator[T]:

@@ -109,11 +109,8 @@ class Timeline(Rows, Sequence[Tagging]):
         return _html_table(f"{self.source}, {len(self)} windows", ("start (s)", "end (s)", "tags"), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        windows = [tagging.to_dict() for tagging in self]
-        return {
-            **span(self.source, 0.0, float(self.ends[-1])),
-            "windows": [{key: window[key] for key in ("start", "end", "tags")} for window in windows],
-        }
+        windows = [{key: value for key, value in tagging.to_dict().items() if key != "source"} for tagging in self]
+        return {**span(self.source, 0.0, float(self.ends[-1])), "windows": windows}
 
     def to_rows(self) -> list[dict[str, Any]]:
         return [row for tagging in self for row in tagging.to_rows()]

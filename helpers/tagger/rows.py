@@ -21,14 +21,7 @@ SUFFIXES = (".jsonl", ".csv")
 
 
 class Rows:
-    """JSON, CSV and pandas for a result with `to_dict` and `to_rows`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def to_rows(self) -> list[dict[str, Any]]:
-        """Return a flat dict for each tag or event, with the keys `COLUMNS`."""
-        raise NotImplementedError
+    """JSON, CSV and pandas for a result with `to_dict` and `to_rows`: flat dicts with the keys `COLUMNS`, for each tag or event."""
 
     def to_json(self) -> str:
         """Return one line."""

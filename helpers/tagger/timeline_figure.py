@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ def log_mel_picture(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
     window, bank = np.hanning(N_FFT).astype(np.float32), _mel_bank()
     power, counts = np.zeros((columns, BANDS)), np.zeros(columns)
     rest, done = np.zeros(hop, np.float32), 0  # silence before the first frame's middle
-    for block in _and_silence(blocks, hop):
+    for block in chain(blocks, [np.zeros(hop, np.float32)]):
         rest = np.concatenate([rest, block])
         number = max(0, 1 + (len(rest) - N_FFT) // hop)
         if number == 0:
@@ -94,11 +95,6 @@ def log_mel_picture(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
         np.add.at(counts, where, 1)
         rest, done = rest[number * hop :], done + number
     return 10 * np.log10(power / np.maximum(counts, 1)[:, None] + 1e-8).T
-
-
-def _and_silence(blocks: Iterable[np.ndarray], samples: int) -> Iterable[np.ndarray]:
-    yield from blocks
-    yield np.zeros(samples, np.float32)
 
 
 def _mel(hertz: float | np.ndarray) -> float | np.ndarray:

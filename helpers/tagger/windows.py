@@ -25,9 +25,7 @@ class Windows:
     """
 
     def __init__(self, window: int, hop: int) -> None:
-        """Both in samples."""
-        if window < 1 or hop < 1:
-            raise UserError(f"a window has {window} samples and a hop {hop}; both must be 1 or more")
+        """Both in samples, 1 or more."""
         self.window, self.hop = window, hop
         self._buffer = np.empty(0, np.float32)
         self._filled = 0  # samples in the buffer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -42,34 +43,26 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
     was_training = model.training
     model.eval()
     device: torch.device = model.device
-    indices: list[np.ndarray] = []
-    names: list[str] = []
-    targets: list[np.ndarray] = []
-    logits: list[np.ndarray] = []
-    with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-        with clip_bar("evaluating", len(loader.dataset)) as bar:
-            for clips in loader:
-                inputs, target, name, index = clips[:4]
-                output, _ = model(inputs.to(device, non_blocking=True))
-                indices.append(index.numpy())
-                names += name
-                targets.append(target.numpy())
-                logits.append(output.float().cpu().numpy())
-                bar.update(len(name) * distributed.world_size())
+    batches: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
+    autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+    with autocast, clip_bar("evaluating", len(loader.dataset)) as bar:
+        for clips in loader:
+            inputs, target, name, index = clips[:4]
+            output, _ = model(inputs.to(device, non_blocking=True))
+            batches.append((index.numpy(), name, target.numpy(), output.float().cpu().numpy()))
+            bar.update(len(name) * distributed.world_size())
     model.train(was_training)
-    shares = distributed.gather((indices, names, targets, logits))
-    order = np.concatenate([part for share in shares for part in share[0]] or [np.zeros(0, int)])
-    if len(order) == 0:
+    batches = [batch for share in distributed.gather(batches) for batch in share]
+    if not batches:
         raise UserError("the data set holds no clips")
+    indices, names, targets, logits = zip(*batches, strict=True)
+    order = np.concatenate(indices)
     if not np.array_equal(np.sort(order), np.arange(len(loader.dataset))):
         raise RuntimeError(f"predictions of {len(order)} clips do not cover the {len(loader.dataset)} of the data set once each")
     positions = np.argsort(order)
-    all_names = [name for share in shares for name in share[1]]
-    return Predictions(
-        [all_names[position] for position in positions],
-        np.concatenate([part for share in shares for part in share[2]])[positions],
-        np.concatenate([part for share in shares for part in share[3]])[positions],
-    )
+    all_names = list(chain(*names))
+    in_order = [all_names[position] for position in positions]
+    return Predictions(in_order, np.concatenate(targets)[positions], np.concatenate(logits)[positions])
 
 
 def clip_bar(description: str, total: int, initial: int = 0) -> tqdm:

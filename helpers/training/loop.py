@@ -178,9 +178,7 @@ def fit(
 
     Batch norms see one micro-batch at a time; their running statistics are averaged over the ranks after an epoch.
     """
-    batches = loader.batch_sampler
-    if not isinstance(batches, TrainingBatches):
-        raise TypeError(f"the loader's batch sampler must be a TrainingBatches, not {type(batches).__name__}")
+    batches: TrainingBatches = loader.batch_sampler
     run.require_same("training clips", batches.fingerprint, "--dataset_dir")
     run.open()
     for network in filter(None, (model.network, average)):

@@ -21,14 +21,9 @@ def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | 
     share of positive clips. Classes without a positive clip are left out. Fewer than 2 * `count` classes are divided between the
     two panels. The file appears under its name when it is complete, and replaces one that is there.
 
-    Raises UserError for an unknown suffix, a `count` below 1, a number of labels other than K, and where no class has a
-    positive clip.
+    Raises UserError for a `count` below 1, a number of labels other than K, and where no class has a positive clip.
     """
     path = Path(path)
-    figure = Figure(layout="constrained")
-    formats = figure.canvas.get_supported_filetypes()
-    if (file_format := path.suffix[1:].lower()) not in formats:
-        raise UserError(f"{path} has no suffix of a figure; use one of .{', .'.join(sorted(formats))}")
     if count < 1:
         raise UserError(f"count is {count}; a panel needs one class or more")
     if len(labels) != len(scores.positives):
@@ -40,7 +35,7 @@ def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | 
     best = order[: min(count, -(-len(order) // 2))]
     worst = order[len(best) :][-count:]
 
-    figure.set_size_inches(9, 1.6 + 0.26 * (len(best) + len(worst)))
+    figure = Figure(figsize=(9, 1.6 + 0.26 * (len(best) + len(worst))), layout="constrained")
     figure.suptitle(f"Average precision: {len(order)} classes, {scores.clips} clips, mean {scores.mAP:.3f}")
     panels = {f"The {len(best)} best": best}
     if len(worst):
@@ -54,7 +49,7 @@ def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | 
     axes[-1].set_xlabel("average precision")
     axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize="small", borderaxespad=0)
 
-    write_atomically(path, lambda file: figure.savefig(file, format=file_format, dpi=150, bbox_inches="tight"))
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150, bbox_inches="tight"))
 
 
 def _draw_classes(panel: Axes, names: Sequence[str], classes: np.ndarray, scores: TaggingMetrics) -> None:

@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import chain, count
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,11 @@ class Run:
         """Write config.json, start the log, and return the former; a folder in which neither can be written is not left behind."""
         if self._is_new:
             config = _description()
-            if self.folder is None:
-                self.folder = made = _new_folder(RUNS_DIR / self.args["experiment_name"])
-            else:
-                made = None if self.folder.exists() else self.folder
-                self.folder.mkdir(parents=True, exist_ok=True)
+            existed = self.folder is not None and self.folder.exists()
+            self.folder = self.folder or _new_folder(RUNS_DIR / self.args["experiment_name"])
+            self.folder.mkdir(parents=True, exist_ok=True)
         else:
-            config, made = read_config(self.folder), None
+            config, existed = read_config(self.folder), True
             for leftover in [path for name in WRITTEN for path in self.folder.glob(f".{name}.*.part")]:
                 leftover.unlink()
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
@@ -102,9 +101,9 @@ class Run:
             _write_config(self.folder, config, self.args)
             self._open_log()
         except OSError:
-            if made:
+            if not existed:
                 with contextlib.suppress(OSError):
-                    made.rmdir()  # which an empty folder alone can be
+                    self.folder.rmdir()  # which an empty folder alone can be
             raise
         return config
 
@@ -182,7 +181,7 @@ class Run:
         header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
         if kept:
-            write_text(path, header + "".join(kept))
+            files.write_bytes(path, (header + "".join(kept)).encode())
         else:
             path.unlink()
 
@@ -256,11 +255,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the description of a run: {error}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that it is there complete or as before."""
-    files.write_atomically(path, lambda file: file.write(text.encode()))
-
-
 def _description() -> dict[str, Any]:
     """What is needed next to its options to repeat a run: command, code, packages, machine."""
     versions = {"python": platform.python_version()}
@@ -285,7 +279,7 @@ def _description() -> dict[str, Any]:
 
 def _write_config(folder: Path, config: dict[str, Any], args: dict[str, Any]) -> None:
     config["args"] = checkpoints.to_plain_data(args | {"resume": None})
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    files.write_bytes(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _check_name(name: str) -> None:
@@ -310,11 +304,7 @@ def _git_revision() -> str | None:
 
 def _new_folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
+    for folder in chain([path], (path.with_name(f"{path.name}-{number}") for number in count(2))):
+        with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-        except FileExistsError:
-            number += 1

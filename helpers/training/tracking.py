@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,19 +74,17 @@ class Tracker:
         return None if self._run is None else Path(self._run.dir)
 
     def log(self, epoch: int, metrics: dict[str, float]) -> None:
-        with self._off_after_a_failure():
-            if self._run is not None:
-                self._run.log({"epoch": epoch, **metrics}, step=epoch)
+        self._call("log", {"epoch": epoch, **metrics}, step=epoch)
 
     def finish(self, failed: bool) -> None:
-        with self._off_after_a_failure():
-            if self._run is not None:
-                self._run.finish(exit_code=int(failed))
+        self._call("finish", exit_code=int(failed))
 
-    @contextmanager
-    def _off_after_a_failure(self) -> Iterator[None]:
+    def _call(self, method: str, *args: Any, **options: Any) -> None:
+        """Call a method of the W&B run; after a failure tracking is off."""
+        if self._run is None:
+            return
         try:
-            yield
+            getattr(self._run, method)(*args, **options)
         except Exception as error:
             logger.warning("W&B is off from here on: %s", " ".join(str(error).split()))
             self._run = None
