@@ -42,9 +42,7 @@ PUBLISHED = {  # learning rate, epochs, batch, warm-up, ramp-down start and leng
 SCRIPTS = (ex_esc50, ex_fsd50k, ex_dcase20)
 
 
-@pytest.fixture(autouse=True)
-def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 
 
 # Recipes

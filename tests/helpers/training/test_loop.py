@@ -49,9 +49,7 @@ def plain_loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.T
     return bce_per_clip(network(model.front_end(batch.waveform).unsqueeze(1))[0], batch.target).mean()
 
 
-@pytest.fixture(autouse=True)
-def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 
 
 def train(
