@@ -9,6 +9,8 @@ import complexity
 from helpers.costs import released as costs
 from models.registry import PRETRAINED
 
+pytestmark = pytest.mark.usefixtures("empty_resources")
+
 # millions of parameters, 1e9 MACs and mAP as the release prints them
 PUBLISHED = [
     ("mn04_as", "0.98", "0.11", "0.432"),
@@ -31,13 +33,6 @@ PUBLISHED = [
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out.splitlines()[-1]
-
-
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is there to load, and nowhere to load it from."""
-    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "empty"))
-    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "nowhere").as_uri())
 
 
 def test_last_line_for_a_released_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,6 @@ from models import checkpoints
 from tests.finetuning import ALWAYS, RATE, TINY, piece, run, scores, tone, write, write_table
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
-
-
 OWN = ("--from_scratch", *TINY)
 
 

@@ -157,19 +157,17 @@ def test_mistakes_end_in_one_line(
     elif case == "damaged":
         (tmp_path / "val" / "x").mkdir(parents=True)
         (tmp_path / "val" / "x" / "broken.png").write_bytes(b"no image")
+        network = get_model(1, width_mult=0.1)
+        network.labels = ("x",)
+        checkpoints.save(tmp_path / "x.pt", network, args={"image_size": 16, "eval_crop": 1.0})
     argv, expected = {
         "no folder": ([tmp_path / "none", *TINY], "none/train"),
         "no val": ([few_digits / "train", *TINY], "train/<class>/"),
         "classes": ([tmp_path, *TINY], "in one alone: 3"),
-        "damaged": ([few_digits, "--evaluate", tmp_path / "x.pt"], "x.pt"),
+        "damaged": ([tmp_path, "--evaluate", tmp_path / "x.pt", "--num_workers", 1], "broken.png"),
         "other classes": ([few_digits, "--evaluate", tiny_checkpoint], "classes"),
         "no checkpoint": ([few_digits, "--evaluate", tmp_path / "none.pt"], "not found"),
     }[case]
-    if case == "damaged":
-        network = get_model(1, width_mult=0.1)
-        network.labels = ("x",)
-        checkpoints.save(tmp_path / "x.pt", network, args={"image_size": 16, "eval_crop": 1.0})
-        argv, expected = [tmp_path, "--evaluate", tmp_path / "x.pt", "--num_workers", 1], "broken.png"
     assert expected in failing_message(ex_imagenet.main, *argv)
 
 

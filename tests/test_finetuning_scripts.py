@@ -41,11 +41,9 @@ from tests.finetuning import (
     write_table,
 )
 
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 PRETRAINED = ("--pretrained_name", "mn04_opensounds", *FRONT_END)
 SHORT_HOP = ("--hop_size", 400, "--win_length", 400, "--n_fft", 512)
-
-
-pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 
 
 # Data

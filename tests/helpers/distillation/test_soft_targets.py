@@ -137,13 +137,11 @@ def test_wavmix_weighs_both_soft_targets_as_it_weighs_the_clips(distilled):
             if not others.any():
                 continue
             other, lam = int(others.argmax()), clip.target[index]
-            loss = soft_target_bce_per_clip(LOGITS[:1], clip.soft_target[None], clip.soft_target_weight[None])
-            shares = ((lam, index), (1 - lam, other))
-            parts = [
-                share * soft_target_bce_per_clip(LOGITS[:1], plain[i].soft_target[None], plain[i].soft_target_weight[None])
-                for share, i in shares
-            ]
-            assert torch.allclose(loss, sum(parts), atol=1e-6), (index, other)
+            loss, own, others = (
+                soft_target_bce_per_clip(LOGITS[:1], one.soft_target[None], one.soft_target_weight[None])
+                for one in (clip, plain[index], plain[other])
+            )
+            assert torch.allclose(loss, lam * own + (1 - lam) * others, atol=1e-6), (index, other)
             seen.add((index, other))
     assert len(seen) == 6
 
