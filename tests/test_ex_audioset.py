@@ -15,6 +15,7 @@ from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
 from models import checkpoints
 from models.MobileNetV3 import get_model
 
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 SHORT = ("--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 16, "--n_epochs", 1, "--wandb", "disabled")
 
 
@@ -22,10 +23,7 @@ def run(*argv: object) -> int:
     return ex_audioset.main([str(argument) for argument in argv])
 
 
-def test_tiny_example_trains_and_evaluates(
-    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_tiny_example_trains_and_evaluates(tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ("--dataset_dir", tiny_audioset, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 4, "--wandb", "disabled")
     tiny = ("--train", "--pretrained_name", "mn04_opensounds", "--n_mels", 64, "--experiment_name", "tiny")
     augmented = ("--roll", "--wavmix", "--gain_augment", 6, "--freqm", 4, "--timem", 10)
@@ -47,10 +45,7 @@ def test_tiny_example_trains_and_evaluates(
     assert float(lines[1].split()[-1]) == pytest.approx(last.metrics["mAP"], abs=6e-4)
 
 
-def test_a_network_that_the_options_describe_is_trained(
-    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_network_that_the_options_describe_is_trained(tiny_audioset: Path) -> None:
     network = ("--model_width", 0.1, "--head_type", "fully_convolutional", "--se_dims", "f", "--n_mels", 32)
     assert run("--train", "--dataset_dir", tiny_audioset, *SHORT, *network, "--kd_lambda", 1) == 0
     last = checkpoints.load("runs/audioset/last.pt")
@@ -59,9 +54,8 @@ def test_a_network_that_the_options_describe_is_trained(
 
 
 def test_training_continues_from_a_checkpoint_with_another_front_end(
-    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     code = run(
         "--train", "--dataset_dir", tiny_audioset, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 32, "--n_epochs", 1,
         "--pretrained_name", tiny_checkpoint, "--hop_size", 640, "--n_mels", 64, "--max_lr", 1e-9,
@@ -85,7 +79,6 @@ def test_the_published_training_command_distils_from_what_the_release_holds(
     (release / INDEX_ASSET).write_bytes(pickle.dumps({name: row for row, name in enumerate(names)}))
     monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", release.as_uri())
     monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))
-    monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO")
     published = ("--cuda", "--train", "--pretrained_name=mn10_im_pytorch", "--max_lr=0.0004")
     small = ("--batch_size", 16, "--clip_seconds", 0.5, "--n_epochs", 1, "--num_workers", 0, "--wandb", "disabled")
@@ -105,9 +98,8 @@ def write_teacher(path: Path, names: Sequence[str], seed: int) -> Path:
 
 
 def test_a_training_resumes_with_the_same_teacher_alone(
-    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str]
+    tiny_audioset: Path, tmp_path: Path, failing_message: Callable[..., str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     names = audioset.training_set(tiny_audioset).names
     teacher = write_teacher(tmp_path / "teacher.npy", names, seed=0)
     assert run("--train", "--dataset_dir", tiny_audioset, *SHORT, "--model_width", 0.1, "--teacher_preds", teacher) == 0

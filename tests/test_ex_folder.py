@@ -13,12 +13,7 @@ import inference
 from models import checkpoints
 from tests.finetuning import ALWAYS, RATE, TINY, piece, run, scores, tone, write, write_table
 
-
-@pytest.fixture(autouse=True)
-def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 OWN = ("--from_scratch", *TINY)
 
 

@@ -21,6 +21,7 @@ from models import checkpoints
 from models.image import ImageModel, standardise
 from models.MobileNetV3 import get_model
 
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 TINY = (
     "--model_width", 0.1, "--image_size", 16, "--eval_crop", 1, "--min_crop_area", 0.7, "--no-flip", "--batch_size", 24,
     "--max_lr", 6e-3, "--warm_up_len", 1, "--batch_norm_momentum", 0.2, "--num_workers", 0, "--wandb", "disabled",
@@ -56,9 +57,8 @@ def run(*argv: object) -> int:
 
 
 def test_digits_are_learned_evaluated_and_start_an_audio_training(
-    digits: Path, tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    digits: Path, tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     images = choose(digits, tmp_path / "images", train=40, val=20)
     assert run(images, *TINY, "--n_epochs", 10, "--randaugment", 0, "--mixup_alpha", 0) == 0
     last = checkpoints.load("runs/imagenet/last.pt")
@@ -85,9 +85,8 @@ def test_digits_are_learned_evaluated_and_start_an_audio_training(
         torch.testing.assert_close(audio.state[name], last.state[name], atol=1e-6, rtol=0)
 
 
-def test_every_option_of_the_recipe_has_its_effect(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_of_the_recipe_has_its_effect(few_digits: Path) -> None:
     """Two steps each: the first epoch's losses are other ones."""
-    monkeypatch.chdir(tmp_path)
     losses = set()
     variants = (
         (), ("--label_smoothing", 0.9), ("--mixup_alpha", 0), ("--randaugment", 0), ("--flip",), ("--min_crop_area", 0.3),
@@ -101,9 +100,8 @@ def test_every_option_of_the_recipe_has_its_effect(few_digits: Path, tmp_path: P
     assert len(losses) == len(variants)
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights(few_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted after the first step of the second epoch, with random crops, RandAugment, mixup and an average of the weights."""
-    monkeypatch.chdir(tmp_path)
     options = (*TINY, "--n_epochs", 2, "--save_minutes", 0)  # two steps each
     assert run(few_digits, *options, "--experiment_name", "whole") == 0
     steps = []
@@ -159,19 +157,17 @@ def test_mistakes_end_in_one_line(
     elif case == "damaged":
         (tmp_path / "val" / "x").mkdir(parents=True)
         (tmp_path / "val" / "x" / "broken.png").write_bytes(b"no image")
+        network = get_model(1, width_mult=0.1)
+        network.labels = ("x",)
+        checkpoints.save(tmp_path / "x.pt", network, args={"image_size": 16, "eval_crop": 1.0})
     argv, expected = {
         "no folder": ([tmp_path / "none", *TINY], "none/train"),
         "no val": ([few_digits / "train", *TINY], "train/<class>/"),
         "classes": ([tmp_path, *TINY], "in one alone: 3"),
-        "damaged": ([few_digits, "--evaluate", tmp_path / "x.pt"], "x.pt"),
+        "damaged": ([tmp_path, "--evaluate", tmp_path / "x.pt", "--num_workers", 1], "broken.png"),
         "other classes": ([few_digits, "--evaluate", tiny_checkpoint], "classes"),
         "no checkpoint": ([few_digits, "--evaluate", tmp_path / "none.pt"], "not found"),
     }[case]
-    if case == "damaged":
-        network = get_model(1, width_mult=0.1)
-        network.labels = ("x",)
-        checkpoints.save(tmp_path / "x.pt", network, args={"image_size": 16, "eval_crop": 1.0})
-        argv, expected = [tmp_path, "--evaluate", tmp_path / "x.pt", "--num_workers", 1], "broken.png"
     assert expected in failing_message(ex_imagenet.main, *argv)
 
 

@@ -41,13 +41,9 @@ from tests.finetuning import (
     write_table,
 )
 
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 PRETRAINED = ("--pretrained_name", "mn04_opensounds", *FRONT_END)
 SHORT_HOP = ("--hop_size", 400, "--win_length", 400, "--n_fft", 512)
-
-
-@pytest.fixture(autouse=True)
-def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 # Data

@@ -46,25 +46,7 @@ def test_prints_the_published_form(tiny_checkpoint: Path, tmp_path: Path, capsys
     assert len(scores) == 10 and scores == sorted(scores, reverse=True)
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_checkpoint: Path) -> AudioTagger:
-    return AudioTagger(tiny_checkpoint, "cpu")
-
-
-def test_scores_are_the_sigmoid_of_the_model_on_its_own_front_end(tiny: AudioTagger, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "noise.wav", NOISE, 32000, subtype="FLOAT")
-    tags = tiny.tag(tmp_path / "noise.wav")
-    model = checkpoints.load_model(tiny_checkpoint)
-    spectrogram = AugmentMelSTFT.from_config(model.mel).eval()(torch.from_numpy(NOISE)[None])
-    with torch.no_grad():
-        scores = torch.sigmoid(model(spectrogram[:, None])[0][0])
-    best = scores.argsort(descending=True)[:10]
-    np.testing.assert_allclose([tag.score for tag in tags], scores[best].numpy(), atol=1e-6)
-    for tag in tags:
-        assert tag.score == pytest.approx(scores[audioset_labels().index(tag.label)].item(), abs=1e-6)
-
-
-@pytest.mark.parametrize("case", ["missing", "text", "empty", "folder", "truncated", "nan", "unknown model", "damaged model"])
+@pytest.mark.parametrize("case", ["missing", "text", "folder", "nan", "unknown model", "damaged model"])
 def test_mistakes_end_in_one_line(case: str, tiny_checkpoint: Path, tmp_path: Path, failing_message: Callable[..., str]) -> None:
     path, model = tmp_path / "x.wav", str(tiny_checkpoint)
     soundfile.write(path, NOISE, 32000)
@@ -73,13 +55,9 @@ def test_mistakes_end_in_one_line(case: str, tiny_checkpoint: Path, tmp_path: Pa
             path.unlink()
         case "text":
             path.write_text("this is no recording\n" * 100)
-        case "empty":
-            path.write_bytes(b"")
         case "folder":
             path.unlink()
             path.mkdir()
-        case "truncated":
-            path.write_bytes(path.read_bytes()[:8000])
         case "nan":
             soundfile.write(path, np.full(32000, np.nan), 32000, subtype="FLOAT")
         case "unknown model":
@@ -223,7 +201,6 @@ def test_contradicting_options_are_refused(words: list[str], capsys: pytest.Capt
     "words",
     [
         ["--labels", "Speach"],
-        ["--output", "tags.txt"],
         ["--audio_path", "*.no"],
         ["--embed", "rows.txt"],
         ["--layers", "block99", "--embed", "rows.npy"],

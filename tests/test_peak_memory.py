@@ -6,12 +6,7 @@ import pytest
 
 import peak_memory
 
-
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is there to load, and nowhere to load it from."""
-    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "empty"))
-    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "nowhere").as_uri())
+pytestmark = pytest.mark.usefixtures("empty_resources")
 
 
 @pytest.mark.parametrize(

@@ -269,8 +269,6 @@ def test_measuring_decodes_an_mp3_without_a_frame_count():
 
 def test_what_cannot_be_decoded_cannot_be_measured(tmp_path):
     for name, data in bad_sources().items():
-        with pytest.raises(AudioError):
-            audio.decode(data)
         if name not in ("nan.wav", "inf.wav"):  # which only decoding can see
             with pytest.raises(AudioError):
                 audio.measure(data, check_end=True)

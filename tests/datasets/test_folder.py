@@ -258,7 +258,6 @@ def test_tables_spell_names_as_they_like(root):
     [
         ("file,label", ["a,b"], "path, labels is missing; there are file, label"),
         ("path,labels", [], "no rows"),
-        ("path,labels", ["cat/a.wav,x", "cat/a,b.wav,x"], "line 3"),
         ("path,labels,split", ["cat/a.wav,x,rest"], "row 1: split 'rest'"),
         ("path,labels,fold", ["cat/a.wav,x,"], "row 1: the fold is empty"),
         ("path,labels,split,fold", ["cat/a.wav,x,train,1"], "keep one"),
@@ -267,17 +266,6 @@ def test_tables_spell_names_as_they_like(root):
 def test_damaged_tables_are_refused(root, columns, rows, message):
     with pytest.raises(ValueError, match=message):
         scan(root, table(root, *rows, columns=columns))
-
-
-def test_tables_of_spreadsheets(root):
-    path = table(root, "cat/a.wav,x", "dog/speech.ogg,y")
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert scan(root, path).class_names == ("x", "y")
-    path.write_bytes(path.read_text().encode("utf-16"))
-    with pytest.raises(ValueError, match="UTF-8"):
-        scan(root, path)
-    with pytest.raises(FileNotFoundError, match="nowhere.csv"):
-        scan(root, root / "nowhere.csv")
 
 
 # Splits

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -90,15 +92,17 @@ def test_several_labels_or_none_and_lengths_of_their_own(tmp_path):
     assert hear.read_task(write_task(tmp_path / "presplit", split_mode="presplit_kfold")).splits == tuple(FOLDS)
 
 
-def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
+@contextmanager
+def one_line(kind: type[Exception], *words: str) -> Iterator[None]:
+    with pytest.raises(kind) as error:
+        yield
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
 
 
 def test_event_tasks_are_for_the_kit(tmp_path):
     folder = write_task(tmp_path / "event", embedding_type="event", prediction_type="multilabel", sample_duration=120.0)
-    with pytest.raises(ValueError) as error:
+    with one_line(ValueError, str(folder), "timestamp embeddings", "heareval"):
         hear.read_task(folder)
-    one_line(error, str(folder), "timestamp embeddings", "heareval")
 
 
 @pytest.mark.parametrize(
@@ -118,34 +122,26 @@ def test_event_tasks_are_for_the_kit(tmp_path):
 )
 def test_metadata_that_contradict_the_format(task_dir, key, value):
     (task_dir / "task_metadata.json").write_text(json.dumps(METADATA | {key: value}))
-    with pytest.raises(ValueError) as error:
+    with one_line(ValueError, "task_metadata.json", key):
         hear.read_task(task_dir)
-    one_line(error, "task_metadata.json", key)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe{", b"[" * 100_000], ids=lambda content: repr(content[:4]))
 @pytest.mark.parametrize("file", ["task_metadata.json", "fold00.json"])
 def test_what_is_not_json(task_dir, file, content):
     (task_dir / file).write_bytes(content)
-    with pytest.raises(ValueError) as error:
+    with one_line(ValueError, file):
         hear.read_task(task_dir).recordings("fold00")
-    one_line(error, file)
 
 
 @pytest.mark.parametrize(
     "vocabulary",
-    [
-        "idx,label\n",
-        "idx,label\n1,3\n2,dog\n",
-        "idx,label\n0,dog\n1,dog\n",
-    ]
-    + ["label\ndog\n", "idx,label\nx,dog\n", "idx,label\n0\n"],
+    ["idx,label\n", "idx,label\n1,3\n2,dog\n", "idx,label\n0,dog\n1,dog\n", "label\ndog\n", "idx,label\nx,dog\n", "idx,label\n0\n"],
 )
 def test_damaged_vocabularies(tmp_path, vocabulary):
     folder = write_task(tmp_path / "task", vocabulary=vocabulary)
-    with pytest.raises(ValueError) as error:
+    with one_line(ValueError, "labelvocabulary.csv"):
         hear.read_task(folder)
-    one_line(error, "labelvocabulary.csv")
 
 
 @pytest.mark.parametrize(
@@ -164,26 +160,23 @@ def test_damaged_vocabularies(tmp_path, vocabulary):
 def test_splits_that_do_not_fit_the_task(task_dir, files):
     (task_dir / "fold00.json").write_text(json.dumps(files))
     task = hear.read_task(task_dir)
-    with pytest.raises(ValueError) as error:
+    with one_line(ValueError, "fold00.json"):
         task.recordings("fold00")
-    one_line(error, "fold00.json")
     assert len(task.recordings("fold01")) == 2
 
 
 def test_an_absolute_path_and_an_unknown_split(task_dir):
     (task_dir / "fold00.json").write_text(json.dumps({str(task_dir / "44100" / "fold00" / "a.wav"): ["dog"]}))
     for split in ("fold00", "test", "../pets-v1-full/fold01"):
-        with pytest.raises(ValueError) as error:
+        with one_line(ValueError, split):
             hear.read_task(task_dir).recordings(split)
-        one_line(error, split)
 
 
 @pytest.mark.parametrize("missing", ["task_metadata.json", "labelvocabulary.csv", "fold00.json", "44100/fold00/b.wav"])
 def test_what_is_missing(task_dir, missing):
     (task_dir / missing).unlink()
-    with pytest.raises(FileNotFoundError) as error:
+    with one_line(FileNotFoundError, str(task_dir / missing)):
         hear.read_task(task_dir).recordings("fold00")
-    one_line(error, str(task_dir / missing))
     with pytest.raises(FileNotFoundError):
         hear.read_task(task_dir / "nowhere")
 
@@ -191,6 +184,5 @@ def test_what_is_missing(task_dir, missing):
 def test_no_folder_of_any_rate(tmp_path):
     folder = write_task(tmp_path / "task", rates=())
     (folder / "audio").mkdir()
-    with pytest.raises(FileNotFoundError) as error:
+    with one_line(FileNotFoundError, str(folder), "sample rate"):
         hear.read_task(folder)
-    one_line(error, str(folder), "sample rate")

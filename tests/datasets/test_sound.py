@@ -123,15 +123,11 @@ def test_pcm_is_read_as_a_wav_file_of_it() -> None:
     np.testing.assert_array_equal(from_pcm16(pcm, 2), audio.decode(content.getvalue())[0])
 
 
-@pytest.mark.parametrize("kind", ["file", "array"])
-def test_long_sound_takes_no_room(tmp_path: Path, kind: str) -> None:
+def test_a_long_array_takes_no_room() -> None:
     samples = np.zeros(20 * 60 * 8000, np.int16)  # 20 minutes, which at 32 kHz are 154 MB
-    if kind == "file":
-        soundfile.write(tmp_path / "long.wav", samples, 8000)
-    source, rate = (tmp_path / "long.wav", None) if kind == "file" else (samples, 8000)
     tracemalloc.start()
     try:
-        length = sum(len(block) for block in open_sound(source, rate).at_rate(32000))
+        length = sum(len(block) for block in open_sound(samples, 8000).at_rate(32000))
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()

@@ -1,16 +1,14 @@
-"""What the tests of `models/` share: golden data, tiny checkpoints and a release server that can misbehave."""
+"""What the tests of `models/` share: tiny checkpoints and a release server that can misbehave."""
 
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import io
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -18,35 +16,10 @@ import torch
 from models.config import Arch
 from models.network import MobileNetV3
 
-GOLDEN_DIR = Path(__file__).resolve().parent.parent / "golden"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from threads, and a busy machine loses much by them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    return GOLDEN_DIR
-
-
-@pytest.fixture(scope="session")
-def fill() -> ModuleType:
-    """The module that makes the deterministic weights and inputs behind the golden outputs."""
-    spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN_DIR / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass

@@ -36,21 +36,6 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (8, 8),
-        (11.9, 16),  # 8 is below 90 % of 11.9
-        (12, 16),
-        (18, 24),  # the nearest multiple, 16, is below 90 % of 18
-        (24 * 0.4, 16),
-        (1280 * 0.3, 384),
-    ],
-)
-def test_make_divisible(value, expected):
-    assert make_divisible(value) == expected
-
-
 @pytest.mark.parametrize("divisor", [4, 8])
 def test_make_divisible_keeps_its_promises(divisor):
     for value in np.arange(0.5, 400, 0.5):

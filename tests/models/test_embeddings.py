@@ -69,20 +69,15 @@ def test_layers_are_what_hooks_on_the_plain_network_see(arch: Arch, pooling: str
     def keep(name: str, function=lambda value: value):
         return lambda _, __, output: expected.__setitem__(name, function(output.detach().clone()))
 
+    def keep_squeezed(name: str):
+        return lambda _, __, y: expected.update({name: torch.cat([expected.get(name, y[:, :0]), y.clamp(min=0)], 1)})
+
     expected["mel"] = pool(x[:, 0])
     hooks = []
     for number, stage in enumerate(network.features):
         hooks.append(stage.register_forward_hook(keep(f"block{number}", pool)))
-        for name, module in stage.named_modules():
-            if name.endswith("fc1"):
-                key = f"se{number}"
-                hooks.append(
-                    module.register_forward_hook(
-                        lambda _, __, y, key=key: expected.update(
-                            {key: torch.cat([*([expected[key]] if key in expected else []), y.clamp(min=0)], 1)}
-                        )
-                    )
-                )
+        squeezing = [module for name, module in stage.named_modules() if name.endswith("fc1")]
+        hooks += [module.register_forward_hook(keep_squeezed(f"se{number}")) for module in squeezing]
     if arch.head_type == "mlp":
         hooks.append(network.classifier[3].register_forward_hook(keep("hidden")))
     with torch.no_grad():

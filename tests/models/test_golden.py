@@ -12,6 +12,7 @@ import torch
 
 from models.MobileNetV3 import get_model
 from models.preprocess import AugmentMelSTFT
+from tests.golden import fill
 
 GOLDEN_DIR = Path(__file__).resolve().parent.parent / "golden"
 ENTRIES = json.loads((GOLDEN_DIR / "golden.json").read_text())
@@ -31,7 +32,7 @@ def test_every_stored_array_is_compared(stored):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_and_embedding(name, stored, fill):
+def test_logits_and_embedding(name, stored):
     entry = ENTRIES[name]
     model = get_model(**entry["get_model"]).eval()
     model.load_state_dict(fill.fill_state_dict(model.state_dict()))
@@ -44,7 +45,7 @@ def test_logits_and_embedding(name, stored, fill):
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
-def test_log_mels(name, stored, fill):
+def test_log_mels(name, stored):
     entry = ENTRIES[name]
     mel = AugmentMelSTFT(**entry["AugmentMelSTFT"]).eval()(fill.waveform(entry["samples"]))
     expected = stored[f"{name}/every_7th_frame"]

@@ -197,8 +197,6 @@ def test_bad_input_is_a_value_error(wrong):
         {"timem": -1},
         {"fmin_aug_range": 0},
         {"fmax_aug_range": 0},
-        {"win_length": 2000},
-        {"fmin": 20000.0},
     ],
     ids=str,
 )
@@ -363,9 +361,6 @@ def test_band_edge_ranges_follow_the_arguments(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [{"fmax": 500.0}, {"fmin": 14500.0, "fmin_aug_range": 1000}], ids=str)
-def test_edges_that_could_cross_are_refused_or_kept_apart(arguments, monkeypatch):
-    try:
-        fmin, fmax = drawn_edges(monkeypatch, 200, **arguments)
-    except ValueError:
-        return
-    assert (fmin < fmax).all() and (fmax > 0).all()
+def test_edges_that_cross_are_refused(arguments, monkeypatch):
+    with pytest.raises(ValueError, match="crossed"):
+        drawn_edges(monkeypatch, 200, **arguments)

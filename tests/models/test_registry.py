@@ -24,11 +24,6 @@ def test_names_are_those_of_the_release():
     assert not set(BUNDLED) & set(PRETRAINED)
 
 
-def test_no_two_names_share_a_file():
-    assets = [entry.asset for entry in PRETRAINED.values()] + list(BUNDLED.values())
-    assert len(set(assets)) == len(assets)
-
-
 @pytest.mark.parametrize("name", RELEASED)
 def test_entry_agrees_with_the_release(name):
     row, entry = RELEASED[name], PRETRAINED[name]

@@ -49,9 +49,8 @@ def test_letters_of_a_family_are_on_one_side(tmp_path: Path) -> None:
         font = ImageFont.truetype(fonts / f"{path.stem.rpartition('_')[0]}.ttf")
         sides[characters.family(font.getname()[0])].add(path.parts[-3])
     assert len(chosen) > 8 and len(sides) >= 3 and all(len(parts) == 1 for parts in sides.values())
-    pixels = np.asarray(
-        Image.open(next(path for path in images if path.parts[-2] == "I" and path.name == "DejaVuSans-Bold_upper.png"))
-    )
+    path = next(path for path in images if path.parts[-2] == "I" and path.name == "DejaVuSans-Bold_upper.png")
+    pixels = np.asarray(Image.open(path))
     rows, columns = np.nonzero(pixels > 127)
     assert pixels.shape == (64, 64) and rows.min() == 4 and rows.max() == 59  # as high as the margins let it
     assert abs(columns.mean() - 31.5) < 1 and np.ptp(columns) < 16  # an upright stroke in the middle

@@ -172,9 +172,8 @@ def test_what_the_evaluation_kit_reads(folder):
         metadata = json.loads((path / "task_metadata.json").read_text())
         assert path.name == f"{metadata['task_name']}-{metadata['version']}-{metadata['mode']}"
         assert metadata["nfolds"] == len(metadata["splits"]) == 5 and metadata["splits"] == sorted(metadata["splits"])
-        assert [row["idx"] for row in rows_of(path / "labelvocabulary.csv")] == [
-            str(i) for i in range(len(hear.read_task(path).labels))
-        ]
+        indices = [int(row["idx"]) for row in rows_of(path / "labelvocabulary.csv")]
+        assert indices == list(range(len(hear.read_task(path).labels)))
 
 
 def test_counts_are_printed_and_kept(built):

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets import audio
@@ -75,12 +74,6 @@ LOGITS = torch.tensor([[0.5, -1.0, 2.0, 0.0], [1.5, 0.3, -0.2, -2.0], [0.1, 0.2,
 TARGET = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 1.0, 0], [0, 0, 0, 1.0]])
 
 
-def published_loss(kd_lambda: float, batch, mix: Mix | None = None) -> Tensor:
-    labels = mixed_loss(bce_per_clip, LOGITS, mix, batch.target).mean()
-    distillation = mixed_loss(soft_target_bce_per_clip, LOGITS, mix, batch.soft_target, batch.soft_target_weight).mean()
-    return kd_lambda * labels + (1 - kd_lambda) * distillation
-
-
 @pytest.fixture
 def distilled(tmp_path, stored) -> SoftTargetDataset:
     """Three clips of four classes; the last has no teacher logits."""
@@ -94,13 +87,14 @@ def collated(distilled: SoftTargetDataset):
     return next(iter(DataLoader(distilled, batch_size=3)))._replace(target=TARGET)
 
 
-def test_each_end_of_kd_lambda_and_the_middle_by_hand(distilled):
+def test_both_losses_by_hand(distilled):
     soft_targets = [[1 / (1 + math.exp(-z / 2)) for z in row] for row in ([1.0, -2.0, 0.5, 3.0], [0.0, 4.0, -1.0, 0.25])]
     labels = sum(map(bce_by_hand, LOGITS.tolist(), TARGET.tolist())) / 3
     teacher = sum(bce_by_hand(LOGITS[i].tolist(), soft_targets[i]) for i in range(2)) / 3  # the third counts as 0
     batch = collated(distilled)
-    for kd_lambda in (0.0, 0.1, 1.0):
-        assert float(published_loss(kd_lambda, batch)) == pytest.approx(kd_lambda * labels + (1 - kd_lambda) * teacher, rel=1e-5)
+    assert float(bce_per_clip(LOGITS, batch.target).mean()) == pytest.approx(labels, rel=1e-5)
+    distillation = soft_target_bce_per_clip(LOGITS, batch.soft_target, batch.soft_target_weight).mean()
+    assert float(distillation) == pytest.approx(teacher, rel=1e-5)
 
 
 def test_temperature_divides_the_logits(distilled):
@@ -143,13 +137,11 @@ def test_wavmix_weighs_both_soft_targets_as_it_weighs_the_clips(distilled):
             if not others.any():
                 continue
             other, lam = int(others.argmax()), clip.target[index]
-            loss = soft_target_bce_per_clip(LOGITS[:1], clip.soft_target[None], clip.soft_target_weight[None])
-            shares = ((lam, index), (1 - lam, other))
-            parts = [
-                share * soft_target_bce_per_clip(LOGITS[:1], plain[i].soft_target[None], plain[i].soft_target_weight[None])
-                for share, i in shares
-            ]
-            assert torch.allclose(loss, sum(parts), atol=1e-6), (index, other)
+            loss, own, others = (
+                soft_target_bce_per_clip(LOGITS[:1], one.soft_target[None], one.soft_target_weight[None])
+                for one in (clip, plain[index], plain[other])
+            )
+            assert torch.allclose(loss, lam * own + (1 - lam) * others, atol=1e-6), (index, other)
             seen.add((index, other))
     assert len(seen) == 6
 
@@ -345,8 +337,8 @@ def test_windows():
     assert windows(waveform[:3], 4).tolist() == [[0, 1, 2, 0]]
 
 
-def interrupt(monkeypatch, when: int, before: bool) -> None:
-    """Let the `when`th group of clips end in Ctrl-C, before or after it is written."""
+def run_interrupted(argv: list[str], when: int, before: bool) -> None:
+    """Run the command and let its `when`th group of clips end in Ctrl-C, before or after it is written."""
     append, calls = LogitsWriter.append, []
 
     def interrupted(self, *args):
@@ -356,16 +348,16 @@ def interrupt(monkeypatch, when: int, before: bool) -> None:
         if len(calls) == when:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(LogitsWriter, "append", interrupted)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LogitsWriter, "append", interrupted)
+        main(argv)
 
 
 @pytest.mark.parametrize(("when", "before", "torn"), [(2, True, None), (2, False, "cut"), (3, False, "both")])
-def test_an_interrupted_writer_resumes_to_the_same_bytes(when, before, torn, models, hdfs, tmp_path, same_as, monkeypatch):
+def test_an_interrupted_writer_resumes_to_the_same_bytes(when, before, torn, models, hdfs, tmp_path, same_as):
     output = tmp_path / "teacher.npy"
     argv = arguments(models[:1], hdfs, output)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, when, before)
-        main(argv)
+    run_interrupted(argv, when, before)
     parts = {path.name for path in tmp_path.iterdir()}
     assert len(parts) == 3 and all(name.endswith(".part") for name in parts)
     if torn == "cut":
@@ -380,9 +372,7 @@ def test_an_interrupted_writer_resumes_to_the_same_bytes(when, before, torn, mod
 
 def test_resuming_does_not_repeat_what_is_there(models, hdfs, tmp_path, same_as, monkeypatch):
     argv = arguments(models[:1], hdfs, tmp_path / "teacher.npy")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 2, before=False)
-        main(argv)
+    run_interrupted(argv, 2, before=False)
     read, get = [], Mp3Dataset.__getitem__
     monkeypatch.setattr(Mp3Dataset, "__getitem__", lambda self, index: read.append(index) or get(self, index))
     assert main(argv) == 0
@@ -446,11 +436,9 @@ def test_a_machine_that_fails_leaves_no_clip_out(models, hdfs, tmp_path, same_as
     same_as(tmp_path / "teacher.npy")
 
 
-def test_other_settings_do_not_resume(models, hdfs, tmp_path, failing_message, monkeypatch):
+def test_other_settings_do_not_resume(models, hdfs, tmp_path, failing_message):
     output = tmp_path / "teacher.npy"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 2, before=True)
-        main(arguments(models[:1], hdfs, output))
+    run_interrupted(arguments(models[:1], hdfs, output), 2, before=True)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for argv, differing in (
         (arguments(models[:1], hdfs, output, "--clip_seconds", 2), "(clip_seconds)"),

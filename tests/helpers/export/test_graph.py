@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,13 +28,13 @@ from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
+from tests.golden import fill
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = Arch(num_classes=20, width_mult=0.1)
 RATE = 32000  # Hz
 RECORDINGS = ROOT / "resources" / "recordings"
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "golden.json").read_text())
-FILL = runpy.run_path(str(ROOT / "tests" / "golden" / "fill.py"))
 
 
 def network(arch: Arch = SMALL, mel: MelConfig | None = None, **options) -> MobileNetV3:
@@ -142,10 +141,10 @@ def test_the_bundled_file_is_the_bundled_checkpoint() -> None:
 def test_golden_outputs(name: str, tmp_path: Path) -> None:
     entry = GOLDEN[name]
     made = get_model(**entry["get_model"]).eval()
-    made.load_state_dict(FILL["fill_state_dict"](made.state_dict()))
+    made.load_state_dict(fill.fill_state_dict(made.state_dict()))
     write(tmp_path / "golden.onnx", to_onnx(made, name, network_only=True))
     session = onnxruntime.InferenceSession(tmp_path / "golden.onnx")
-    scores, embedding = session.run(["scores", "embedding"], {"spectrogram": FILL["spectrogram"](entry["input_shape"]).numpy()})
+    scores, embedding = session.run(["scores", "embedding"], {"spectrogram": fill.spectrogram(entry["input_shape"]).numpy()})
     with np.load(ROOT / "tests" / "golden" / "golden.npz") as stored:
         logits, expected = stored[f"{name}/logits"], stored[f"{name}/embedding"]
     np.testing.assert_allclose(scores, torch.from_numpy(logits).sigmoid(), atol=1e-4)

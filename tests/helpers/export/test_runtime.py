@@ -29,14 +29,6 @@ def make_checkpoint(path: Path, seed: int) -> Path:
 
 
 @pytest.fixture
-def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for downloads and exports; the release is out of reach."""
-    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))
-    monkeypatch.setenv("EFFICIENTAT_RELEASE_URL", (tmp_path / "release").as_uri())
-    return tmp_path / "resources"
-
-
-@pytest.fixture
 def counted_exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Exports in this process instead of another one; the names that were exported."""
     import export as script
@@ -52,7 +44,7 @@ def counted_exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_changed_checkpoint_is_exported_again(resources: Path, tmp_path: Path, counted_exports: list[str]) -> None:
+def test_a_changed_checkpoint_is_exported_again(empty_resources: Path, tmp_path: Path, counted_exports: list[str]) -> None:
     path = make_checkpoint(tmp_path / "own.pt", seed=0)
     clip = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 8000)).astype(np.float32)
     first = load_backend(path)(clip)[0][1]
@@ -60,33 +52,35 @@ def test_a_changed_checkpoint_is_exported_again(resources: Path, tmp_path: Path,
     assert len(counted_exports) == 1
     make_checkpoint(path, seed=1)
     assert not np.allclose(load_backend(path)(clip)[0][1], first, rtol=0.1, atol=0)
-    assert len(counted_exports) == 2 and len(list((resources / "onnx").iterdir())) == 2
+    assert len(counted_exports) == 2 and len(list((empty_resources / "onnx").iterdir())) == 2
 
 
-def test_export_runs_in_another_process(resources: Path, tmp_path: Path) -> None:
+def test_export_runs_in_another_process(empty_resources: Path, tmp_path: Path) -> None:
     backend = load_backend(make_checkpoint(tmp_path / "own.pt", seed=0))
     assert backend.name == "own" and backend.num_classes == 3
-    assert [path.suffix for path in (resources / "onnx").iterdir()] == [".onnx"]
+    assert [path.suffix for path in (empty_resources / "onnx").iterdir()] == [".onnx"]
 
 
-def test_a_failing_export_is_one_line(resources: Path) -> None:
+def test_a_failing_export_is_one_line(empty_resources: Path) -> None:
     with pytest.raises(ExportError, match=r"could not be exported .*mn10_as_mAP_471.pt") as error:
         load_backend("mn10_as")  # whose release is out of reach
     assert "\n" not in str(error.value)
-    assert not list(resources.rglob("*.onnx"))
+    assert not list(empty_resources.rglob("*.onnx"))
 
 
-def test_without_torch_and_without_an_export_the_error_names_a_remedy(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_and_without_an_export_the_error_names_a_remedy(
+    empty_resources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
     with pytest.raises(ExportError, match="requirements.txt.*export.py --model_name mn10_as.*mn04_opensounds") as error:
         load_backend("mn10_as")
     assert "\n" not in str(error.value)
 
 
-def test_a_cached_release_needs_neither_torch_nor_checkpoint(resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_release_needs_neither_torch_nor_checkpoint(empty_resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
-    (resources / "onnx").mkdir(parents=True)
-    cached = resources / "onnx" / f"mn10_as-{'0' * 16}-v1.onnx"
+    (empty_resources / "onnx").mkdir(parents=True)
+    cached = empty_resources / "onnx" / f"mn10_as-{'0' * 16}-v1.onnx"
     cached.write_bytes(BUNDLED_FILE.read_bytes())
     assert model_cache.exported("mn10_as") == cached
 

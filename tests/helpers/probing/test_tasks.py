@@ -22,10 +22,8 @@ NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 3200).astype(np.float32)
 
 def write_wav(path: Path, samples: int = 3200) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(zlib.crc32(os.fsencode(path.relative_to(path.parents[2])))).uniform(
-        -0.3, 0.3, samples
-    )  # no two files are alike
-    soundfile.write(path, noise, 32000)
+    rng = np.random.default_rng(zlib.crc32(os.fsencode(path.relative_to(path.parents[2]))))  # no two files are alike
+    soundfile.write(path, rng.uniform(-0.3, 0.3, samples), 32000)
 
 
 def write_hdf5(path: Path, num_classes: int, clips: int) -> None:
@@ -103,9 +101,7 @@ def test_a_folder_is_divided_into_folds(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_assigns_splits_or_folds(tmp_path: Path, column: str, folds: bool, expected: dict[str, int | None]) -> None:
-    values = {"split": ["train", "val", "test"] * 4, "fold": ["a", "b", "c"] * 4, "group": [f"g{i // 3}" for i in range(12)]}[
-        column
-    ]
+    values = {"split": ["train", "val", "test"] * 4, "fold": list("abc") * 4, "group": [f"g{i // 3}" for i in range(12)]}[column]
     rows = []
     for number, value in enumerate(values):
         write_wav(tmp_path / f"{number}.wav")

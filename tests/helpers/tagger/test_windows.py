@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.tagger.events import EventTracker, cell_edges
-from helpers.tagger.windows import Windows, cut_windows, to_samples
+from helpers.tagger.windows import cut_windows, to_samples
 
 
 def starts_by_rule(length: int, window: int, hop: int) -> list[int]:
@@ -24,16 +24,6 @@ def test_windows_follow_the_rule_however_sound_is_cut(length: int, window: int, 
         assert [start for start, _ in found] == starts_by_rule(length, window, hop)
         for start, samples in found:
             np.testing.assert_array_equal(samples, sound[start : start + window])
-
-
-def test_windows_stay_as_they_are_and_hold_little() -> None:
-    windows = Windows(100, 30)
-    sound = np.arange(5000, dtype=np.float32)
-    found = [window for i in range(50) for window in windows.push(sound[100 * i : 100 * (i + 1)])]
-    assert [start for start, _ in found] == list(range(0, 4901, 30))
-    for start, samples in found:
-        np.testing.assert_array_equal(samples, sound[start : start + 100])
-    assert len(windows._buffer) <= 400
 
 
 @pytest.mark.parametrize("values", [(0, 1), (1, 0), (-1, 1), (float("nan"), 1), (1, float("inf")), (1e-9, 1)])

@@ -27,6 +27,7 @@ from helpers.training.run import Run
 from models import checkpoints
 from models.MobileNetV3 import get_model
 
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 HEADS = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 TUNED = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_augment": 12.0}
 PLAIN = {"mixup_alpha": 0.3, "roll": 0, "wavmix": False, "gain_augment": 0.0}
@@ -40,11 +41,6 @@ PUBLISHED = {  # learning rate, epochs, batch, warm-up, ramp-down start and leng
     (ex_dcase20, "later_tuned"): (8e-4, 80, 64, 10, 10, 65),
 }
 SCRIPTS = (ex_esc50, ex_fsd50k, ex_dcase20)
-
-
-@pytest.fixture(autouse=True)
-def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 # Recipes

@@ -26,6 +26,7 @@ from models.config import Arch, MelConfig
 from models.MobileNetV3 import MobileNetV3
 from models.waveform import WaveformModel
 
+pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 OPTIONS = {
     "experiment_name": "test", "resume": None, "wandb": "disabled", "seed": 0, "accumulate": 1, "batch_size": 4, "num_workers": 0,
     "cuda": False,
@@ -47,11 +48,6 @@ def new_model() -> WaveformModel:
 
 def plain_loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
     return bce_per_clip(network(model.front_end(batch.waveform).unsqueeze(1))[0], batch.target).mean()
-
-
-@pytest.fixture(autouse=True)
-def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def train(
