@@ -12,10 +12,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from datasets.decoding.content import Source, source_name
-from datasets.decoding.errors import AudioError
-from datasets.decoding.reading import measured, read_blocks
 from datasets.decoding import pyav, sndfile
+from datasets.decoding.content import Source, source_name
+from datasets.decoding.errors import AudioError, remember
+from datasets.decoding.reading import measured, plain_format, read_blocks
 from models.errors import UserError
 
 SUFFIXES = (*sndfile.SUFFIXES, *pyav.SUFFIXES)  # of the names of recordings; decoding itself goes by content
@@ -159,7 +159,16 @@ def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None,
 
     The source is decoded in either case, so what comes back can be decoded. Errors and warnings are those of `decode`.
     """
-    name, found = name or source_name(source), []
-    with opened(source, name) as content:
-        original = content.read(0, content.size)
-    waveform, rate = decode(original, name=name, warnings=found)
+    name = name or source_name(source)
+    if hasattr(source, "read"):
+        source = source.read()
+    remarks: list[str] = []
+    waveform, rate = decode(source, name=name, warnings=remarks)
+    for remark in remarks:
+        remember(remark, warnings)
+    if not remarks and plain_format(source, name) == ("MP3", sample_rate, 1):
+        return bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else Path(source).read_bytes()
+    try:
+        return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from error
