@@ -6,7 +6,6 @@ the end of a file are raised at the end of the blocks.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ import soxr
 
 from datasets.audio import AudioError, read_blocks
 from datasets.channels import check_channel, mix, mono
+from datasets.decoding.content import source_name
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,10 +88,6 @@ def open_sound(
         name = name or _file_name(source)
         if sample_rate is not None:
             raise UserError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with samples only")
-        if hasattr(source, "read"):
-            source = source.read()
-        if isinstance(source, (bytearray, memoryview)):
-            source = bytes(source)
         parts = read_blocks(source, name, _block_frames, start=start, end=end, strict=strict, warnings=warnings)
         rate = next(parts)
     first = next(parts)
@@ -110,18 +106,11 @@ def check_part(start: float, end: float | None) -> None:
 
 def _file_name(source: object) -> str:
     """Return what errors call a file; UserError for what is none."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"recording of {len(source)} bytes"
-    if hasattr(source, "read"):
-        name = str(getattr(source, "name", "") or "recording of a file object")
-        if isinstance(source, io.TextIOBase):
-            raise UserError(f"{name} is opened as text; open it in binary mode")
-        return name
-    if not isinstance(source, (str, os.PathLike)):
+    if not (isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")):
         raise UserError(f"audio is a {type(source).__name__}; allowed: a path, bytes, a binary file object, an array or a tensor")
     if isinstance(source, str) and "\0" in source:
         raise UserError("a path cannot hold a zero byte; pass the content of a file as bytes")
-    return os.fspath(source)
+    return source_name(source)
 
 
 def _block_frames(rate: int) -> int:
