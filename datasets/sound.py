@@ -21,6 +21,7 @@ import numpy as np
 import soxr
 
 from datasets.audio import AudioError, downmix, read_blocks
+from datasets.pcm import check_type, to_float
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
 MAX_CHANNELS = 2  # of an array: more rows are a batch or a spectrogram more often than channels
 MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
 MAX_PEAK = 100.0  # 40 dB above full scale: no recording is, but integers that were turned into floating point are
-
-# dtype -> (what silence is, what full scale is); floating-point samples are taken as they are
-_PCM = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
 
 
 @dataclass(frozen=True)
@@ -125,29 +123,23 @@ def _array_sound(samples: np.ndarray, rate: float | None, name: str) -> Sound:
             f"samples of {samples.shape[1]} rows are a batch, or more than {MAX_CHANNELS} channels; pass recordings one by one "
             "(tag_files takes several), average the channels of one first, or pass it as a file"
         )
-    if samples.dtype.name not in _PCM and samples.dtype.kind != "f":
-        raise UserError(f"samples are {samples.dtype}; allowed: {', '.join(_PCM)}, or floating point in [-1, 1]")
+    check_type(samples)
     size = _block_frames(rate)
-    parts = (_to_float(samples[start : start + size]) for start in range(0, len(samples), size))
+    parts = (to_float(samples[start : start + size]) for start in range(0, len(samples), size))
     return Sound(name, rate, _checked(parts, name))
 
 
-def _to_float(block: np.ndarray) -> np.ndarray:
-    if block.dtype.name not in _PCM:
-        return block
-    silence, full_scale = _PCM[block.dtype.name]
-    # int32 through float64: its 24 highest bits are what float32 keeps after the division, not before
-    return ((block.astype(np.float64 if full_scale > 1 << 15 else np.float32) - silence) / full_scale).astype(np.float32)
-
-
 def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    return (mix(part, name) for part in parts)
+
+
+def mix(block: np.ndarray, name: str) -> np.ndarray:
     """(samples, channels) floating point -> (samples,) float32; refuse NaN, infinity and peaks far above full scale."""
-    for part in parts:
-        if not np.isfinite(part).all():
-            raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
-        if (peak := float(np.abs(part).max())) > MAX_PEAK:
-            raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; divide them or convert it again")
-        yield downmix(part.astype(np.float32, copy=False))
+    if not np.isfinite(block).all():
+        raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
+    if (peak := float(np.abs(block).max(initial=0))) > MAX_PEAK:
+        raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; divide them or convert it again")
+    return downmix(block.astype(np.float32, copy=False))
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str = "recording") -> Iterator[np.ndarray]:
@@ -182,9 +174,3 @@ class Resampler:
         """Return what the filter still holds."""
         nothing = np.zeros(0, np.float32)
         return nothing if self._stream is None else self._stream.resample_chunk(nothing, last=True)
-
-
-def from_pcm16(content: bytes, channels: int) -> np.ndarray:
-    """Little-endian 16-bit samples, channels interleaved, of whole frames -> (samples,) float32, as a wav file of them is read."""
-    frames = np.frombuffer(content, "<i2").reshape(-1, channels)
-    return next(_checked([_to_float(frames.astype(np.int16, copy=False))], "stream")) if len(frames) else np.zeros(0, np.float32)
