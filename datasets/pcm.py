@@ -106,7 +106,7 @@ class Pcm:
         """`format` is one of `FORMATS`; `name` is what errors call the recording."""
         if format not in FORMATS:
             raise UserError(f"the format of {name} is {format!r}; allowed: {', '.join(FORMATS)}")
-        self._width, self._read = FORMATS[format]
+        self.width, self._read = FORMATS[format]
         self._channels = channels
         self._name = name
         self._rest = b""  # the beginning of a frame that continues in the next piece
@@ -114,7 +114,7 @@ class Pcm:
     def push(self, content: bytes) -> np.ndarray:
         """Return the (samples, channels) float32 of the frames that `content` completes."""
         content = self._rest + content
-        whole = len(content) - len(content) % (self._width * self._channels)
+        whole = len(content) - len(content) % (self.width * self._channels)
         self._rest = content[whole:]
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
             return to_float(self._read(content[:whole])).astype(np.float32, copy=False).reshape(-1, self._channels)
