@@ -7,8 +7,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from datasets.channels import mix
 from datasets.pcm import HEAD_BYTES, Pcm, check_type, container, to_float
-from datasets.sound import MAX_RATE, Resampler, mix
+from datasets.sound import MAX_RATE, Resampler
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.events import Event, EventTracker
 from helpers.tagger.windows import Windows, to_samples
