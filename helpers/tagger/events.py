@@ -65,8 +65,8 @@ class EventTracker:
     """Turn scores of successive windows into events; merges overlapping detections.
 
     Each window stands for a cell: the time that is nearer to its middle than to those of its neighbours. The first cell begins
-    with the first window, the last one ends with the last window. An event begins where a class reaches `threshold`, and ends where the class
-    falls below `off_threshold` (hysteresis: with one threshold, a wavering score would make many events).
+    with the first window, the last one ends with the last window. An event begins where a class reaches `threshold`, and ends
+    where the class falls below `off_threshold` (hysteresis: with one threshold, a wavering score would make many events).
     """
 
     def __init__(
