@@ -24,7 +24,8 @@ from tqdm import tqdm
 from datasets import audio
 from helpers import cli
 from helpers.devices import pick_device
-from helpers.tagger.audio_tagger import BACKENDS, HOP_SECONDS, LAYERS, WINDOW_SECONDS, AudioTagger
+from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
+from helpers.tagger.backends import BACKENDS, LAYERS
 from helpers.tagger.embedding_files import embeddings_path, write_embeddings
 from helpers.tagger.reading import UNUSABLE
 from helpers.tagger.results import Embedding, Failure, Tagging, top_tags
