@@ -6,7 +6,6 @@ the end of a file are raised at the end of the blocks.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,9 @@ import numpy as np
 import soxr
 
 from datasets.audio import AudioError, read_blocks
-from datasets.channels import check_channel, mix, mono
+from datasets.channels import check_channel, mono
+from datasets.decoding.content import source_name
+from datasets.pcm import HEAD_BYTES, check_type, container, to_float
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
 MAX_CHANNELS = 2  # of an array: more rows are a batch or a spectrogram more often than channels
 MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
-
-# dtype -> (what silence is, what full scale is); floating-point samples are taken as they are
-_PCM = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def open_sound(
         source = _from_torch(source)
     if isinstance(source, (bytes, bytearray, memoryview)) and sample_rate is not None:
         name = name or f"PCM of {len(source)} bytes"
-        source = _from_pcm_bytes(bytes(source), name)
+        source = _pcm_samples(bytes(source), name)
     if isinstance(source, np.ndarray):
         name = name or "array"
         rate = _whole_rate(sample_rate)
@@ -88,10 +86,6 @@ def open_sound(
         name = name or _file_name(source)
         if sample_rate is not None:
             raise UserError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with samples only")
-        if hasattr(source, "read"):
-            source = source.read()
-        if isinstance(source, (bytearray, memoryview)):
-            source = bytes(source)
         parts = read_blocks(source, name, _block_frames, start=start, end=end, strict=strict, warnings=warnings)
         rate = next(parts)
     first = next(parts)
@@ -110,18 +104,11 @@ def check_part(start: float, end: float | None) -> None:
 
 def _file_name(source: object) -> str:
     """Return what errors call a file; UserError for what is none."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"recording of {len(source)} bytes"
-    if hasattr(source, "read"):
-        name = str(getattr(source, "name", "") or "recording of a file object")
-        if isinstance(source, io.TextIOBase):
-            raise UserError(f"{name} is opened as text; open it in binary mode")
-        return name
-    if not isinstance(source, (str, os.PathLike)):
+    if not (isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")):
         raise UserError(f"audio is a {type(source).__name__}; allowed: a path, bytes, a binary file object, an array or a tensor")
     if isinstance(source, str) and "\0" in source:
         raise UserError("a path cannot hold a zero byte; pass the content of a file as bytes")
-    return os.fspath(source)
+    return source_name(source)
 
 
 def _block_frames(rate: int) -> int:
@@ -149,11 +136,11 @@ def _whole_rate(rate: float | None) -> int:
     return int(rate)
 
 
-def _from_pcm_bytes(content: bytes, name: str) -> np.ndarray:
-    if content[:4] in (b"RIFF", b"fLaC", b"OggS") or content[:3] == b"ID3":
-        raise UserError(f"{name} begins as a file does, which knows its own rate; leave sample_rate out")
+def _pcm_samples(content: bytes, name: str) -> np.ndarray:
+    if kind := container(content[:HEAD_BYTES]):
+        raise UserError(f"{name} begins as {kind}, which knows its own rate; leave sample_rate out")
     if len(content) % 2:
-        raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or other ones as an array")
+        raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or others as an array")
     return np.frombuffer(content, "<i2").astype(np.int16, copy=False)
 
 
@@ -174,21 +161,12 @@ def _array_blocks(samples: np.ndarray, rate: int, name: str, start: float, end: 
             f"samples of {samples.shape[1]} rows are a batch, or more than {MAX_CHANNELS} channels; pass recordings one by one "
             "or to tag_files, average the channels of one first, or pass it as a file"
         )
-    if samples.dtype.name not in _PCM and samples.dtype.kind != "f":
-        raise UserError(f"samples are {samples.dtype}; allowed: {', '.join(_PCM)}, or floating point in [-1, 1]")
+    check_type(samples)
     part = samples[round(start * rate) : None if end is None else round(end * rate)]
     if len(part) == 0:
         raise AudioError(f"{name} takes {len(samples) / rate:g} s, so nothing is left from {start:g} s on")
     size = _block_frames(rate)
-    return (_to_float(part[first : first + size]) for first in range(0, len(part), size))
-
-
-def _to_float(block: np.ndarray) -> np.ndarray:
-    if block.dtype.name not in _PCM:
-        return block
-    silence, full_scale = _PCM[block.dtype.name]
-    # int32 through float64: its 24 highest bits are what float32 keeps after the division, not before
-    return ((block.astype(np.float64 if full_scale > 1 << 15 else np.float32) - silence) / full_scale).astype(np.float32)
+    return (to_float(part[first : first + size]) for first in range(0, len(part), size))
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str = "recording") -> Iterator[np.ndarray]:
@@ -223,9 +201,3 @@ class Resampler:
         """Return what the filter still holds."""
         nothing = np.zeros(0, np.float32)
         return nothing if self._stream is None else self._stream.resample_chunk(nothing, last=True)
-
-
-def from_pcm16(content: bytes, channels: int) -> np.ndarray:
-    """Little-endian 16-bit samples, channels interleaved, of whole frames -> (samples,) float32, as a wav file of them is read."""
-    frames = np.frombuffer(content, "<i2").reshape(-1, channels)
-    return mix(_to_float(frames.astype(np.int16, copy=False)), "stream")

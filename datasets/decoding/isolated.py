@@ -201,7 +201,9 @@ class _Process:
         code = self._process.wait()
         how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
         lines = self.printed()
-        return f"{self._name} crashed the decoder ({how}); convert it again or leave it out" + "".join(f": {line}" for line in lines)
+        return f"{self._name} crashed the decoder ({how}); convert it again or leave it out" + "".join(
+            f": {line}" for line in lines
+        )
 
 
 def serve(time_limit: float) -> None:

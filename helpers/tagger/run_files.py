@@ -1,8 +1,8 @@
 """Files of long runs: rows are in them as they come, and a run that was interrupted goes on behind the last recording.
 
 While a run lasts, and after it was interrupted, NAME.progress lies next to its file NAME. It holds lines of JSON: the options of
-the run, then for each recording that is done how many bytes NAME has, how many rows it gave, whether it failed, how many warnings it
-gave, and its name. Whatever is in NAME behind the last of them belongs to a recording that was not done; a resumed run removes it.
+the run, then for each recording that is done how many bytes NAME has, how many rows it gave, whether it failed, how many warnings
+it gave, and its name. What is in NAME behind the last of them is of a recording that was not done; a resumed run removes it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RunFile:
         if self._progress_path.exists():
             if not resume:
                 raise UserError(
-                    f"{path} is not finished; go on by --resume with the same options, or remove {self._progress_path} to start over"
+                    f"{path} is not finished; go on with --resume and the same options, or remove {self._progress_path}"
                 )
             self._take_up()
 

@@ -78,9 +78,7 @@ def test_errors_are_those_of_this_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("flaw", "words"), [("hang", "1 s"), ("exit", "exit code 3"), ("crash", "signal 11")])
-def test_a_decoder_that_hangs_or_crashes_costs_one_recording(
-    decoders: Decoders, tmp_path: Path, flaw: str, words: str
-) -> None:
+def test_a_decoder_that_hangs_or_crashes_costs_one_recording(decoders: Decoders, tmp_path: Path, flaw: str, words: str) -> None:
     for name in ("x", flaw):
         soundfile.write(tmp_path / f"{name}.wav", NOISE, 16000)
     read(decoders.open(tmp_path / "x.wav", 16000))
