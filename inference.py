@@ -44,6 +44,8 @@ ONLY_WITH = {  # option: what it needs one of
     "off_threshold": ("stream",),
     "rate": ("stream",),
     "channels": ("stream",),
+    "format": ("stream",),
+    "show_top": ("stream",),
     "layers": ("embed",),
     "pooling": ("embed",),
 }
