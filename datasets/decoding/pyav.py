@@ -40,8 +40,8 @@ _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 class FullDecoder:
     """The default audio track of a recording; raises AudioError. A change of rate or of channels becomes those of its beginning."""
 
-    def __init__(self, file: BinaryIO, channels: int | None = None) -> None:
-        """Open a seekable file; `channels` is the number of those that samples are returned in, by default that of the track."""
+    def __init__(self, file: BinaryIO, rate: int | None = None, channels: int | None = None) -> None:
+        """Open a seekable file. Samples are returned at `rate` (Hz) and in `channels`, by default those of the beginning."""
         self._av = _import_av()
         limits = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none", "max_streams": "100"}
         try:
@@ -49,12 +49,12 @@ class FullDecoder:
         except (self._av.FFmpegError, ValueError, OSError, MemoryError) as error:
             raise AudioError("no audio in a format that ffmpeg knows, or damaged at its beginning") from error
         try:
-            self._open_track(channels)
+            self._open_track(rate, channels)
         except BaseException:
             self._container.close()
             raise
 
-    def _open_track(self, channels: int | None) -> None:
+    def _open_track(self, rate: int | None, channels: int | None) -> None:
         stream = self._container.streams.best("audio")
         if stream is None:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
@@ -67,7 +67,7 @@ class FullDecoder:
         frames = self._frames()
         if (first := next(frames, None)) is None:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
-        self.rate, self.channels = first.sample_rate, channels or first.layout.nb_channels
+        self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
         self._rest = np.zeros((0, self.channels), np.float32)
         self.announced = self._announced()
