@@ -27,6 +27,7 @@ SUFFIXES = (
 ).split()
 
 MAX_CHANNELS = 64
+_SAFE_PLANES = 7
 _MAX_FAILURES = 1000  # reads in a row that fail, after which a recording counts as ended
 _ROUNDING = 2 * 2048  # samples
 _BUFFER = 1 << 16  # bytes read at a time
@@ -59,6 +60,8 @@ class FullDecoder:
         if stream is None:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             raise AudioError(f"no audio track; it holds {kinds}")
+        if stream.codec_context is None:
+            raise AudioError("its audio track is in a format that ffmpeg does not decode")
         self._stream, self._failures, self._packet_samples = stream, 0, 0
         known = bool(set(self._container.format.name.split(",")) & set(_WITH_LENGTH)) and self._container.duration
         self._duration = self._container.duration / self._av.time_base if known else None  # seconds
@@ -160,6 +163,8 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     channels = frame.layout.nb_channels
     if not 0 < channels <= MAX_CHANNELS:
         raise AudioError(f"its track has {channels} channels; allowed: 1 to {MAX_CHANNELS}")
+    if frame.format.is_planar and channels > _SAFE_PLANES:
+        frame = _packed(frame)
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, channels)
     full_scale = _FULL_SCALE.get(frame.format.packed.name)
@@ -168,6 +173,13 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     # values of 25 bits and more through float64: float32 keeps their 24 highest bits after the division
     floats = np.array(values, np.float32 if full_scale <= 1 << 15 else np.float64, order="C")
     return ((floats - (128 if full_scale == 1 << 7 else 0)) / full_scale).astype(np.float32, copy=False)
+
+
+def _packed(frame: "av.AudioFrame") -> "av.AudioFrame":
+    """Interleave the channels; PyAV 18.1 reads behind the last one of a frame that has eight or more of them apart."""
+    from av.audio.resampler import AudioResampler
+
+    return AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)[0]
 
 
 def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
