@@ -20,10 +20,10 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 class Content:
     """An open regular file. Its position belongs to libsndfile; all others read by offset."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        """`size` in bytes."""
+    def __init__(self, descriptor: int, size: int, head: bytes | None = None) -> None:
+        """`size` in bytes; `head` is what the file begins with, as much of it as is at hand."""
         self.descriptor, self.size = descriptor, size
-        self._head = os.pread(descriptor, _HEAD, 0)
+        self._head = os.pread(descriptor, _HEAD, 0) if head is None else head
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes, fewer at the end of the file."""
@@ -106,7 +106,7 @@ def opened(source: Source, name: str, check: Callable[[Content], None] | None = 
     try:
         if (size := os.fstat(descriptor).st_size) == 0:
             raise AudioError(f"{name} is empty (0 bytes); fetch or convert it again")
-        yield Content(descriptor, size)
+        yield Content(descriptor, size, source if isinstance(source, bytes) else None)
     finally:
         os.close(descriptor)
 
