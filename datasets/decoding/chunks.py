@@ -26,6 +26,7 @@ _CAF = _Layout(struct.Struct(">4sq"), 8, b"data", alignment=1)
 _WAVE64 = _Layout(struct.Struct("<16sQ"), 40, b"data", alignment=8, counted=24)
 _LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, b"FORM": _AIFF, b"caff": _CAF, b"riff": _WAVE64}
 
+_MAX_CHUNKS = 1 << 16
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
@@ -58,7 +59,9 @@ def inspect(content: Content) -> Structure | None:
 def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield mark, position and size of the content of each chunk, from a position on."""
     length = layout.header.size
-    while len(header := content.read(position, length)) == length:
+    for _ in range(_MAX_CHUNKS):
+        if len(header := content.read(position, length)) < length:
+            return
         mark, size = layout.header.unpack(header)
         size -= layout.counted
         yield mark, position + length, size
@@ -105,6 +108,8 @@ def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None
     for mark, at, size in _chunks(content, layout, position):
         is_chunk = (layout is _WAVE64 or all(32 <= byte < 127 for byte in mark)) and 0 <= size <= content.size - at
         marks.add(mark if is_chunk else None)
+        if not is_chunk:
+            break
     return marks
 
 
