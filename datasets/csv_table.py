@@ -50,6 +50,7 @@ def parse_own_table(
     `text` is that of `read_text(path)`. Raises UserError, with the line, for a table or a row of another form.
     """
     delimiter, text = _find_delimiter(text, columns)
+    text = re.sub(rf'(?<![^\n {delimiter}])("(?:[^"]|"")*") +(?=[\n{delimiter}]|$)', r"\1", text)  # spaces behind a quoted cell
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     names: list[str] = []
     rows = []

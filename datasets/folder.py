@@ -91,7 +91,7 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
     Without `csv`, a class is a folder below `root`, and holds every audio file below it (by suffix, upper or lower case). If these
     folders are called train, val and test (two of them at least), the classes are the folders one level deeper. `csv` is one of
 
-    - a table with the columns path (below `root`) and labels (separated by ';'; multi-label if a row has several or none), and maybe
+    - a table with the columns path (below `root`) and labels (separated by ';'; multi-label if a row has several or none), maybe
       start and end (seconds), split (train, val or test) or fold, and group. A row with start or end is a segment; segments may
       overlap, and labels of equal ones are joined. All segments of a recording are of one group.
     - a Raven selection table or an Audacity label track, whose recording is the one it names or is named like
@@ -241,7 +241,8 @@ def _within_recordings(candidates: Iterable[Candidate], found: Found) -> list[Ca
             continue
         end = min(end, round(length, 6))
         if end - start < _SHORTEST:
-            found.left_out.append((candidate.clip_name, f"ends before it starts, or is shorter than {_SHORTEST} s"))
+            reason = "ends before it starts" if end < start else f"is empty (shorter than {_SHORTEST} s)"
+            found.left_out.append((candidate.clip_name, reason))
         else:
             kept.append(replace(candidate, segment=(start, end), seconds=end - start))
     return kept

@@ -1,4 +1,4 @@
-"""The recordings that a user's table names: a CSV, a Raven selection table or an Audacity label track, or a folder of the latter."""
+"""The recordings, or segments of them, that a user's table names: a CSV, a Raven selection table or an Audacity label track."""
 
 import os
 import unicodedata
@@ -32,8 +32,8 @@ def from_table(root: Path, table: Path) -> Found:
             tables[path] = labels
     if not tables:
         raise UserError(
-            f"{table} has no label files: text files (.txt) with a column Begin Time (s), of Raven, or with lines of start, end and "
-            "label, of Audacity"
+            f"{table} has no label files (.txt): selection tables of Raven, with a column Begin Time (s), or label tracks of "
+            "Audacity, lines of start, end and label"
         )
     return _from_labels(root, table, tables, found)
 
@@ -105,9 +105,7 @@ def _from_labels(root: Path, folder: Path, tables: dict[Path, list[Label]], foun
     return found
 
 
-def _candidate(
-    root: Path, path: Path, labels: tuple[str, ...], segment: tuple[float, float] | None, **columns: str
-) -> Candidate:
+def _candidate(root: Path, path: Path, labels: tuple[str, ...], segment: tuple[float, float] | None, **columns: str) -> Candidate:
     return Candidate(normal(path.relative_to(root).as_posix()), path, os.path.realpath(path), labels, segment, **columns)
 
 
@@ -126,7 +124,7 @@ def _segment(start: str, end: str) -> tuple[float, float] | None:
 
 
 def _spelled_as_on_disk(root: Path, name: str) -> Path:
-    """The path below `root` as it is there: with letters composed or decomposed (Unicode NFC, NFD), with slashes for backslashes."""
+    """The path below `root`, as it is or with letters composed or decomposed (Unicode NFC, NFD) or slashes for backslashes."""
     if os.path.isabs(name) and not Path(os.path.normpath(name)).is_relative_to(root):
         name = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
     names = dict.fromkeys((name, name.replace("\\", "/")))

@@ -42,7 +42,7 @@ def parse_labels(text: str, path: Path) -> list[Label] | None:
 
 
 def recording_stem(path: Path) -> str:
-    """The name that a recording has by the name of its labels: rec of rec.txt, rec.Table.1.selections.txt; or rec.wav of rec.wav.txt."""
+    """A recording's name by that of its labels: rec for rec.txt and rec.Table.1.selections.txt, rec.wav for rec.wav.txt."""
     return _PROGRAM_SUFFIXES.sub("", path.name)
 
 

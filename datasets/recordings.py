@@ -20,7 +20,7 @@ from datasets.clip import Clip, ClipDataset
 from models.errors import UserError
 from models.files import write_bytes
 
-_CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
+_CACHE_VERSION = 2  # to be raised when decoding or resampling give other samples than before
 _HEADER_BYTES = 128
 
 Segment = tuple[float, float] | None  # start and end of a clip in its recording, in seconds; None: all of it
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 class WaveformCache:
     """Decoded, resampled recordings in a folder: (samples,) float32 .npy files, 128 kB per second at 32 kHz.
 
-    What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a rate
-    and a version of this code: when one of them changes, it is not found any more (and stays until the folder is removed). Files
-    appear when they are complete, so any number of processes may share the folder; two that meet do the same work twice. A damaged
-    file is written again. When the folder cannot be written to, this is logged once, and all loader workers of a data set continue
-    without writing.
+    What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a
+    segment of it, a rate and a version of this code: when one of them changes, it is not found any more (and stays until the
+    folder is removed). Files appear when they are complete, so any number of processes may share the folder; two that meet do the
+    same work twice. A damaged file is written again. When the folder cannot be written to, this is logged once, and all loader
+    workers of a data set continue without writing.
     """
 
     def __init__(self, folder: str | Path, sample_rate: int) -> None:
@@ -49,16 +49,15 @@ class WaveformCache:
         except OSError as error:
             self._give_up(error)
 
-    def load(self, path: Path, segment: Segment = None, **options: Any) -> np.ndarray:
-        """(samples,) float32 of a recording or a segment, possibly read-only; options and errors are those of `audio.load`."""
+    def load(self, path: Path, name: str, segment: Segment = None, *, strict: bool = False) -> np.ndarray:
+        """(samples,) float32 of a recording or a segment, possibly read-only; errors are those of `audio.load`."""
         start, end = segment or (0.0, None)
-        options |= {"start": start, "end": end}
+        options = {"name": name, "start": start, "end": end, "strict": strict, "warnings": []}
         try:
             stat = os.stat(path)
         except OSError:
             return audio.load(path, self.sample_rate, **options)  # raises
-        about = (stat.st_size, stat.st_mtime_ns, segment, options)
-        key = b"%a %s" % (about, os.fsencode(os.path.abspath(path)))
+        key = b"%a %s" % ((stat.st_size, stat.st_mtime_ns, segment, strict), os.fsencode(os.path.abspath(path)))
         cached = self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.npy"
         waveform = _read(cached)
         if waveform is not None:
@@ -156,12 +155,13 @@ class Recordings(ClipDataset):
         """
         index = self._position(index)
         path, name, segment = self.paths[index], self._names[index], self._segments[index]
-        options = {"name": f"{name}, clip {index} ({path})", "strict": self._strict, "warnings": []}
+        where = f"{name}, clip {index} ({path})"
         if self._cache:
-            waveform = self._cache.load(path, segment, **options)
+            waveform = self._cache.load(path, where, segment, strict=self._strict)
         else:
             start, end = segment or (0.0, None)
-            waveform = audio.load(path, self.sample_rate, seconds=self._head_seconds, start=start, end=end, **options)
+            options = {"start": start, "end": end, "seconds": self._head_seconds, "strict": self._strict, "warnings": []}
+            waveform = audio.load(path, self.sample_rate, name=where, **options)
         if segment:
             waveform = waveform[: self._samples(segment)]
         waveform = np.array(self._cut(waveform))  # of a cached file, no more than this is read
