@@ -27,7 +27,8 @@ from benchmarks import common
 from benchmarks.speed import plain_log_mel
 from datasets import audio
 from helpers import cli
-from helpers.tagger.audio_tagger import BACKENDS, AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
+from helpers.tagger.backends import BACKENDS
 from helpers.tagger.results import Failure
 from models.checkpoints import load_model
 from models.errors import UserError

@@ -41,6 +41,8 @@ class Tagging(Rows, Sequence[Tag]):
     start: float  # seconds
     end: float
     tags: tuple[Tag, ...]
+    warnings: tuple[str, ...] = ()  # what was wrong with the recording
+    channel: int | None = None  # that was tagged alone, from 1
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -85,6 +87,8 @@ class Timeline(Rows, Sequence[Tagging]):
     top_k: int | None = 10  # how many tags of each window become part of dicts, JSON, CSV and rows (None: all)
     threshold: float = 0.0  # lowest score of these
     classes: tuple[int, ...] | None = None  # the classes to choose them from (None: all)
+    warnings: tuple[str, ...] = ()  # what was wrong with the recording
+    channel: int | None = None  # that was tagged alone, from 1
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -97,7 +101,7 @@ class Timeline(Rows, Sequence[Tagging]):
 
     def __repr__(self) -> str:
         classes = len(self.labels if self.classes is None else self.classes)
-        return f"Timeline({self.source!r}, 0.00 to {self.ends[-1]:.2f} s, {len(self)} windows, {classes} classes)"
+        return f"Timeline({self.source!r}, {self.starts[0]:.2f} to {self.ends[-1]:.2f} s, {len(self)} windows, {classes} classes)"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -110,7 +114,7 @@ class Timeline(Rows, Sequence[Tagging]):
 
     def to_dict(self) -> dict[str, Any]:
         windows = [{key: value for key, value in tagging.to_dict().items() if key != "source"} for tagging in self]
-        return {**span(self.source, 0.0, float(self.ends[-1])), "windows": windows}
+        return {**span(self.source, float(self.starts[0]), float(self.ends[-1])), "windows": windows}
 
     def to_rows(self) -> list[dict[str, Any]]:
         return [row for tagging in self for row in tagging.to_rows()]
@@ -132,6 +136,8 @@ class Embedding:
     start: float  # seconds
     end: float
     vector: np.ndarray  # (C,) float32
+    warnings: tuple[str, ...] = ()  # what was wrong with the recording; of windows, the last one has them
+    channel: int | None = None  # that was embedded alone, from 1
 
     def __repr__(self) -> str:
         return f"Embedding({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self.vector)} values)"
