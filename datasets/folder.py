@@ -116,7 +116,8 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
     found.left_out += [(name, "class without a usable recording") for name in unused]
     left_out = _listed(found.left_out)
     if len(class_names) < (2 if single_label else 1):
-        reasons = "; ".join([f"{name}: {reason}" for name, reason in left_out[:3]] + [describe_skipped(found.skipped)])
+        reasons = [f"{name}: {reason}" for name, reason in left_out[:3]] + [describe_skipped(found.skipped)]
+        reasons = "; ".join(filter(None, reasons))
         raise UserError(
             f"{root} has usable recordings of {len(class_names)} classes, which is nothing to learn from; "
             f"give a folder with one folder per class, or a CSV{reasons and f' ({reasons})'}"
