@@ -139,7 +139,7 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
         groups=_groups(candidates) if "group" in found.columns or any(segments) else None,
         left_out=left_out,
         skipped=dict(found.skipped),
-        warnings=_listed(found.warnings),
+        warnings=_listed(sorted(found.warnings)),
         segments=segments if any(segments) else None,
     )
 
@@ -209,7 +209,7 @@ def _readable(found: Found, decode_all: bool) -> list[Candidate]:
         if seconds is None:
             found.left_out += [(candidate.name, remark) for remark in remarks]
         else:
-            found.warnings += [(candidate.name, remark) for remark in remarks if (candidate.name, remark) not in found.warnings]
+            found.warnings.update((candidate.name, remark) for remark in remarks)
             readable.append(replace(candidate, seconds=seconds))
     return readable
 

@@ -43,7 +43,7 @@ class Found:
 
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)  # (name, reason)
-    warnings: list[tuple[str, str]] = field(default_factory=list)  # (name, what is unusual about it)
+    warnings: set[tuple[str, str]] = field(default_factory=set)  # (name, what is unusual about it)
     skipped: Counter[str] = field(default_factory=Counter)
     classes: set[str] = field(default_factory=set)
     columns: set[str] = field(default_factory=set)  # those of split, fold and group that are there

@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections import defaultdict
+from functools import cache
 from math import inf
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,8 @@ from models.errors import UserError
 COLUMNS = ("path", "labels")
 OPTIONAL_COLUMNS = ("start", "end", "split", "fold", "group")
 _DIGITS = 6  # of times in seconds; a millionth is less than a sample
+
+_Recording = tuple[str, Path, str]  # name, path, path without links
 
 
 def from_table(root: Path, table: Path) -> Found:
@@ -45,6 +48,12 @@ def _from_rows(root: Path, table: Path, text: str) -> Found:
     found = Found(columns={"split", "fold", "group"} & rows[0][1].keys())
     if {"split", "fold"} <= found.columns:
         raise UserError(f"{table} has both a split and a fold column; keep one")
+
+    @cache
+    def find(name: str) -> _Recording | str:
+        path = _spelled_as_on_disk(root, name)
+        return why_unusable(path, root) or _recording(root, path)
+
     for line, row in rows:
         name, part, fold, group = (row.get(column, "") for column in ("path", "split", "fold", "group"))
         if "split" in row and part.lower() not in SPLIT_OF_WORD:
@@ -56,12 +65,12 @@ def _from_rows(root: Path, table: Path, text: str) -> Found:
         except UserError as error:
             raise UserError(f"{table}, line {line}: {error}") from error
         labels = _labels(row["labels"], found)
-        path = _spelled_as_on_disk(root, name)
-        if reason := (why_unusable(path, root) if name else "no path"):
-            found.left_out.append((name or f"line {line}", reason))
+        recording = find(name) if name else "no path"
+        if isinstance(recording, str):
+            found.left_out.append((name or f"line {line}", recording))
             continue
         part = SPLIT_OF_WORD.get(part.lower(), "")
-        found.candidates.append(_candidate(root, path, labels, segment, split=part, fold=fold, group=group))
+        found.candidates.append(Candidate(*recording, labels, segment, part, fold, group))
     return found
 
 
@@ -72,8 +81,9 @@ def _from_labels(root: Path, folder: Path, tables: dict[Path, list[Label]], foun
         by_name[path.name.lower()].append(path)
         by_stem[path.stem.lower()].append(path)
 
-    def recording(table: Path, file: str) -> Path:
-        """The recording called `file`, or like the table; the nearest to it of several."""
+    @cache
+    def find(table: Path, file: str) -> _Recording | str:
+        """The recording called `file`, or like the table, the nearest to it of several; or why there is none."""
         parts = PurePosixPath(file.replace("\\", "/")).parts or (recording_stem(table),)
         paths = by_name[parts[-1].lower()] or ([] if file else by_stem[parts[-1].lower()])
         alike = [len(os.path.commonprefix([path.parts[::-1], parts[::-1]])) for path in paths]
@@ -82,31 +92,29 @@ def _from_labels(root: Path, folder: Path, tables: dict[Path, list[Label]], foun
         inside = [path for path in paths if path.parent == root / table.parent.relative_to(folder)]
         paths = beside or inside or paths
         if not paths:
-            raise UserError(f"no recording {parts[-1] if file else parts[-1] + '.*'} is in {root}")
+            return f"no recording {parts[-1] if file else parts[-1] + '.*'} is in {root}"
         if len(paths) > 1:
-            raise UserError(f"its recording may be any of {', '.join(path.relative_to(root).as_posix() for path in paths[:3])}")
-        if reason := why_unusable(paths[0], root):
-            raise UserError(reason)
-        return paths[0]
+            return f"its recording may be any of {', '.join(path.relative_to(root).as_posix() for path in paths[:3])}"
+        return why_unusable(paths[0], root) or _recording(root, paths[0])
 
     for table, labels in tables.items():
         name = table.relative_to(folder).as_posix()
         for label in labels:
-            if not (texts := _labels(label.text, found)):
+            recording = find(table, label.file)
+            if not label.text.strip("; "):
                 found.left_out.append((f"{name}, line {label.line}", "no label"))
                 continue
-            try:
-                path = recording(table, label.file)
-            except UserError as error:
-                found.left_out.append((name, str(error)))
-                continue
-            segment = round(label.start, _DIGITS), round(label.end, _DIGITS)
-            found.candidates.append(_candidate(root, path, texts, segment))
+            texts = _labels(label.text, found)
+            if isinstance(recording, str):
+                found.left_out.append((name, recording))
+            else:
+                segment = round(label.start, _DIGITS), round(label.end, _DIGITS)
+                found.candidates.append(Candidate(*recording, texts, segment))
     return found
 
 
-def _candidate(root: Path, path: Path, labels: tuple[str, ...], segment: tuple[float, float] | None, **columns: str) -> Candidate:
-    return Candidate(normal(path.relative_to(root).as_posix()), path, os.path.realpath(path), labels, segment, **columns)
+def _recording(root: Path, path: Path) -> _Recording:
+    return normal(path.relative_to(root).as_posix()), path, os.path.realpath(path)
 
 
 def _labels(text: str, found: Found) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def test_label_files_next_to_recordings(root):
     labels(root / "lost.txt", "1\t2\tx")
     labels(root / ".hidden.txt", "1\t2\tx")
     data = scan(root, root)
-    assert data.names == ("a.wav 0.0-2.0 s", "deep/c.wav 1.5-2.5 s") and data.class_names == ("x", "y")
+    assert data.names == ("a.wav 0.0-2.0 s", "deep/c.wav 1.5-2.5 s") and data.class_names == ("x", "y") and data.single_label
     for name, reason in {
         "a.wav 3.0-3.0 s": "empty",
         "a.txt, line 3": "no label",
