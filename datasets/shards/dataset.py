@@ -38,7 +38,7 @@ class ShardDataset(ClipDataset):
     """
 
     def __init__(self, paths: Sequence[str | Path], index: str | Path, *, num_classes: int, **options: Any) -> None:
-        """`index` is the path of the index without its suffix, next to the shards if possible. `options` are those of `ClipDataset`.
+        """`index` is the path of the index without its suffix; `options` are those of `ClipDataset`.
 
         Raises ShardError for a file that is damaged or has no clips with labels of AudioSet, and UserError when nothing is left.
         """

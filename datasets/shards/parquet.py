@@ -1,7 +1,7 @@
 """Clips of a parquet file, in the layout of the Hugging Face Hub's audio data sets.
 
-A row is a clip. Columns: `video_id` (also youtube_id, ytid, id, key; else the file name in audio.path), `audio` (a struct of `bytes`
-and `path`, or bytes alone), and labels (see `datasets.shards.clips`).
+A row is a clip. Columns: `video_id` (also youtube_id, ytid, id, key; else the file name in audio.path), `audio` (a struct of
+`bytes` and `path`, or bytes alone), and labels (see `datasets.shards.clips`).
 """
 
 import mmap
@@ -18,7 +18,7 @@ _SPELLINGS = {"UNCOMPRESSED": "none", "SNAPPY": "snappy", "GZIP": "gzip", "BROTL
 
 
 def read_parquet(path: Path) -> Iterator[ShardClip]:
-    """Yield the clips of a file, row group by row group. Raises ShardError for another layout or damage, UserError without pyarrow."""
+    """Yield the clips of a file, row group by row group. Raises ShardError for another layout, for damage and without pyarrow."""
     parquet = _import_parquet()
     try:
         file = parquet.ParquetFile(path)
@@ -40,9 +40,7 @@ def read_parquet(path: Path) -> Iterator[ShardClip]:
             except (OSError, ValueError, IndexError, KeyError, TypeError, struct.error) as error:
                 raise ShardError(f"{path}, row group {group}, is damaged ({error}); fetch the file again") from error
             if len(rows) != len(places):
-                raise ShardError(
-                    f"{path}, row group {group}, has {len(places)} recordings for {len(rows)} rows; fetch the file again"
-                )
+                raise ShardError(f"{path} has {len(places)} recordings for {len(rows)} rows in row group {group}; fetch it again")
             for row, place in zip(rows, places, strict=True):
                 inner = (row.pop("audio", None) or {}).get("path") or ""
                 yield ShardClip(clip_key(row, inner), row, place)

@@ -1,8 +1,8 @@
 """Find where each value of a binary column lies in a parquet file, so that one can be read without its row group.
 
 After the format's specification (github.com/apache/parquet-format: README.md, Encodings.md, parquet.thrift) and snappy's
-(github.com/google/snappy: format_description.txt). A row group of 10 s clips takes tens of MB, often in a single page: decompressing
-it for each clip of a shuffled epoch would take longer than decoding the clip.
+(github.com/google/snappy: format_description.txt). A row group of 10 s clips takes tens of MB, often in a single page:
+decompressing it for each clip of a shuffled epoch would take longer than decoding the clip.
 """
 
 import struct
@@ -145,7 +145,7 @@ def _hybrid(content: memoryview, width: int, count: int) -> list[int]:
 
 
 def _snappy_fragments(content: memoryview) -> list[int] | None:
-    """Positions in compressed data where each 64 KiB of the uncompressed ones begin, and their end; None if they are not independent."""
+    """Where in compressed data each 64 KiB of the uncompressed ones begin, and the end; None if they are not independent."""
     size, at = _unsigned(content, 0)
     starts, done, end = [at], 0, len(content)
     fragment = 0  # where the current one begins, uncompressed
