@@ -33,8 +33,10 @@ from models.command import run
 from models.errors import UserError
 
 
-def find_files(audio_dir: Path, segments: Mapping[str, Segment], problems: list[Problem]) -> dict[str, list[Source]]:
-    """Recordings below a folder by the id of their segment, the better formats first. Prints which files were passed over.
+def find_files(
+    audio_dir: Path, segments: Mapping[str, Segment], problems: list[Problem], notes: list[str]
+) -> dict[str, list[Source]]:
+    """Recordings below a folder by the id of their segment, the better formats first; `notes` gets what was passed over.
 
     Raises FileNotFoundError and NotADirectoryError.
     """
@@ -49,9 +51,9 @@ def find_files(audio_dir: Path, segments: Mapping[str, Segment], problems: list[
             youtube_id, has_times = matched
             found[youtube_id].append(Source(path, None if has_times else segments[youtube_id][:2]))
     if skipped:
-        print(describe_skipped(skipped))
+        notes.append(describe_skipped(skipped))
     if others:
-        print(f"{len(others)} recordings fit no segment of the CSV by name, the first: {others[0]}")
+        notes.append(f"{len(others)} recordings belong to no segment of the CSV by their name, the first: {others[0]}")
     for sources in found.values():
         sources.sort(key=lambda source: audio.SUFFIXES.index(source.path.suffix.lower()))
     return found
@@ -129,15 +131,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise FileExistsError(f"{args.output} exists; remove it or give another --output")
     segments = read_segments(args.csv) if args.csv else None
     problems: list[Problem] = []
+    notes: list[str] = []
     if args.audio_dir:
-        files = find_files(args.audio_dir, segments, problems)
+        files = find_files(args.audio_dir, segments, problems, notes)
         recordings = [Recording(f"Y{key}.mp3", tuple(files.get(key, ())), segment.classes) for key, segment in segments.items()]
     else:
         shards = find_shards(args.parquet or args.webdataset, ".parquet" if args.parquet else ".tar")
         recordings = recordings_of_shards(find_clips(shards, args.num_workers, problems), segments)
-    if not recordings and problems:
-        raise UserError(f"no shard can be read: {problems[0].reason}")
-    report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
+    notes += [str(problem) for problem in problems]
+    try:
+        report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *notes[:3]])) from error
+    print(*notes, sep="\n", end="\n" if notes else "")
     report = replace(report, problems=tuple((str(problem.path), problem.reason) for problem in problems))
     write_report(report, args.output)
     return 0

@@ -12,8 +12,9 @@ import torch
 from datasets import audio
 from datasets.audio import encode_mp3
 from datasets.audioset import NUM_CLASSES
-from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from datasets.prepare import audioset
+from datasets.prepare.segments import Segment, match, read_segments
 
 HEADER = (
     "# Segments csv created Sun Mar  5 10:54:31 2017\n"
@@ -87,19 +88,19 @@ def test_mono_32_khz_mp3s_are_stored_byte_for_byte(source):
 def test_an_interrupted_run_resumes(source, monkeypatch, capsys):
     to_mp3, converted = audio.to_mp3, []
 
-    def interrupt_at_the_third(content, *, name):
+    def interrupt_at_the_third(content, *, name, **options):
         if "Y_" in name:
             raise KeyboardInterrupt
-        return to_mp3(content, name=name)
+        return to_mp3(content, name=name, **options)
 
     monkeypatch.setattr(audio, "to_mp3", interrupt_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(source, "--num_workers", "1")
     assert [path.name for path in (source / "out").iterdir()] == ["eval.hdf.part"]
 
-    monkeypatch.setattr(audio, "to_mp3", lambda content, name: converted.append(Path(name).stem) or to_mp3(content))
+    monkeypatch.setattr(audio, "to_mp3", lambda content, name, **_: converted.append(Path(name).stem) or to_mp3(content))
     assert run(source) == 0
-    assert sorted(converted) == ["Y_cccccccccc", "broken12345", "ddddddddddd"]
+    assert sorted(converted) == ["Y_cccccccccc", "ddddddddddd"]
     assert len(Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES)) == 4
     assert len(report(source)) == 2
     assert "2 in an earlier run" in capsys.readouterr().out
@@ -113,16 +114,109 @@ def test_nothing_found_leaves_no_file(source, failing_message):
 
 
 def test_ids_and_classes_are_parsed(source):
-    segments = audioset.read_segments(source / "list.csv")
+    segments = read_segments(source / "list.csv")
     assert list(segments) == list(ROWS)
-    assert segments["YbYbYbYbYbY"] == (137, 0)  # Music, Speech
+    assert segments["YbYbYbYbYbY"] == (30, 40, (137, 0))  # Music, Speech
 
 
-def test_the_better_format_wins(tmp_path):
-    for name in ("a.webm", "sub/a.wav", "a.mp3.txt", "b.m4a"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert audioset.find_audio(tmp_path) == {"a": str(tmp_path / "sub" / "a.wav"), "b": str(tmp_path / "b.m4a")}
+def write_tone(path: Path, frequency: float, seconds: float, rate: int = 8000) -> None:
+    """A tone that begins at `frequency` and changes to twice that after 30 s."""
+    times = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * np.where(times < 30, frequency, 2 * frequency) * times), rate)
+
+
+SEGMENTS = {
+    name: Segment(30, 40, ())
+    for name in ("ZZZZZZZZZZ1", "Yabcdefghij", "abcdefghij_", "-bcdefghij5", "abc_1234567", "abcdef_30_40")
+} | {"abcdefghij0": Segment(0.5, 10.5, ())}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ZZZZZZZZZZ1", ("ZZZZZZZZZZ1", False)),
+        ("YZZZZZZZZZZ1", ("ZZZZZZZZZZ1", False)),
+        ("ZZZZZZZZZZ1_30", ("ZZZZZZZZZZ1", True)),
+        ("ZZZZZZZZZZ1_30.000", ("ZZZZZZZZZZ1", True)),
+        ("YZZZZZZZZZZ1_30000_40000", ("ZZZZZZZZZZ1", True)),
+        ("ZZZZZZZZZZ1_30.0_40.0", ("ZZZZZZZZZZ1", True)),
+        ("ZZZZZZZZZZ1_40", None),  # another segment of the video
+        ("ZZZZZZZZZZ1_30.000_50.000", None),
+        ("ZZZZZZZZZZ1_30_40_50", None),
+        ("ZZZZZZZZZZ", None),
+        ("Yabcdefghij", ("Yabcdefghij", False)),  # an id that begins with Y
+        ("YYabcdefghij_30", ("Yabcdefghij", True)),
+        ("abcdefghij__30", ("abcdefghij_", True)),
+        ("-bcdefghij5_30000", ("-bcdefghij5", True)),
+        ("abc_1234567", ("abc_1234567", False)),  # an id that looks like a time
+        ("abcdef_30_40", ("abcdef_30_40", False)),
+        ("abcdefghij0_0", ("abcdefghij0", True)),  # cut to whole seconds
+        ("abcdefghij0_500_10500", ("abcdefghij0", True)),
+        ("abcdefghij0_0.000", None),
+        ("", None),
+    ],
+)
+def test_names_of_downloaders(name, expected):
+    assert match(name, SEGMENTS) == expected
+
+
+def test_a_whole_video_is_cut_to_its_segment(source):
+    for path in (source / "audio").rglob("*.*"):
+        path.unlink()
+    write_tone(source / "audio" / "ddddddddddd.WAV", 400, 42)  # 800 Hz from 30 to 40 s
+    write_tone(source / "audio" / "_cccccccccc_30000_40000.flac", 500, 42)  # its name says that it is cut, and it is longer
+    write_tone(source / "audio" / "--aE2O5G5WE.wav", 600, 12)  # longer than a segment, but not a whole video
+    assert run(source) == 0
+    dataset = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+    lengths = {name: length / 32000 for name, length in zip(dataset.names, dataset.lengths(), strict=True)}
+    expected = {"Yddddddddddd.mp3": 10, "Y_cccccccccc.mp3": 42, "Y--aE2O5G5WE.mp3": 12}
+    assert lengths == pytest.approx(expected, abs=0.1)
+    clip = dataset[dataset.names.index("Yddddddddddd.mp3")].waveform[:320000]
+    assert float(torch.fft.rfft(clip).abs().argmax()) / 10 == pytest.approx(800, abs=1)
+
+
+def test_of_several_files_the_fullest_is_used_and_the_others_are_listed(source):
+    write_tone(source / "audio" / "ddddddddddd.wav", 400, 0.5)
+    write_tone(source / "audio" / "ddddddddddd_30.flac", 500, 3)
+    (source / "audio" / "Yddddddddddd.mp3").write_bytes(b"nothing of value" * 100)
+    assert run(source) == 0
+    dataset = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+    assert len(dataset[3].waveform) == pytest.approx(3 * 32000, abs=10)
+    with (source / "out" / "eval.hdf.report.tsv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["what"] == "duplicate"]
+    assert {row["name"] for row in rows} == {"Yddddddddddd.mp3"}
+    assert sorted(Path(row["reason"].split()[0]).name for row in rows) == ["Yddddddddddd.mp3", "ddddddddddd.ogg", "ddddddddddd.wav"]
+
+
+def test_a_damaged_recording_is_used_and_listed_also_after_an_interrupt(source, monkeypatch):
+    whole = (source / "audio" / "YbYbYbYbYbY.wav").read_bytes()
+    (source / "audio" / "YbYbYbYbYbY.wav").write_bytes(whole[: len(whole) // 2])
+    write = Mp3Writer.add
+
+    def interrupt(self, name, *values):
+        if name.startswith("Yddd"):
+            raise KeyboardInterrupt
+        write(self, name, *values)
+
+    monkeypatch.setattr(Mp3Writer, "add", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(source)
+    monkeypatch.undo()
+    assert run(source) == 0
+    assert report(source)["YYbYbYbYbYbY.mp3"] == "damaged"
+    assert sorted(path.name for path in (source / "out").iterdir()) == ["eval.hdf", "eval.hdf.report.tsv"]
+    clip = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)[1]
+    assert len(clip.waveform) == pytest.approx(16000, abs=10)
+
+
+def test_hidden_files_do_not_count_and_strangers_are_told(source, capsys):
+    (source / "audio" / "._missing1234.mp3").write_bytes(b"resource fork")
+    (source / "audio" / "stranger123_30.mp3").write_bytes(encode_mp3(tone(400), 32000))
+    (source / "audio" / "YbYbYbYbYbY_90.000.wav").write_bytes(b"another segment of that video")
+    run(source)
+    assert report(source) == {"Ymissing1234.mp3": "missing", "Ybroken12345.mp3": "unreadable"}
+    out = capsys.readouterr().out
+    assert "2 recordings" in out and ".json" in out
 
 
 @pytest.mark.parametrize(
