@@ -74,7 +74,7 @@ def find_clips(shards: Sequence[Path], num_workers: int, problems: list[Problem]
         results = tqdm(pool.map(read, shards), total=len(shards), desc="looking through shards", unit="file", disable=None)
         for shard, (clips, error) in zip(shards, results, strict=True):
             if error:
-                problems.append(Problem(shard, str(error)))
+                problems.append(Problem(shard, str(error).removeprefix(str(shard)).lstrip(" ,")))
             yield from clips
 
 

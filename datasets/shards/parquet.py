@@ -14,6 +14,8 @@ from datasets.shards.clips import ID_KEYS, LABEL_KEYS, ShardClip, ShardError, cl
 from datasets.shards.parquet_pages import Unsupported, find_values
 from datasets.shards.stored import CODECS, Stored
 
+# What damaged bytes raise here and in pyarrow, whose errors are ValueErrors.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError, struct.error)
 _SPELLINGS = {"UNCOMPRESSED": "none", "SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
 
 
@@ -37,7 +39,7 @@ def read_parquet(path: Path) -> Iterator[ShardClip]:
             try:
                 places = list(_places(file, path, group, audio))
                 rows = file.read_row_group(group, columns=wanted).to_pylist()
-            except (OSError, ValueError, IndexError, KeyError, TypeError, struct.error) as error:
+            except _DAMAGE as error:
                 raise ShardError(f"{path}, row group {group}, is damaged ({error}); fetch the file again") from error
             if len(rows) != len(places):
                 raise ShardError(f"{path} has {len(places)} recordings for {len(rows)} rows in row group {group}; fetch it again")
@@ -55,19 +57,15 @@ def _places(file: Any, path: Path, group: int, column: int) -> Iterator[Stored |
     if codec is None or schema.max_repetition_level:
         yield from _rows(path, group, info.num_values)
         return
-    # A row group at a time is mapped, so that no more than it stays in memory.
+    # A row group at a time is mapped, so that no more than it stays in memory; it is unmapped with the last reference.
     first_page = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
     length = start - first_page + info.total_compressed_size
-    with open(path, "rb") as raw, mmap.mmap(raw.fileno(), length, access=mmap.ACCESS_READ, offset=first_page) as mapped:
-        view = memoryview(mapped)
-        chunk = view[start - first_page :]
-        try:
-            values = list(find_values(chunk, codec, schema.max_definition_level))
-        except Unsupported:
-            values = None
-        finally:
-            chunk.release()
-            view.release()
+    with open(path, "rb") as raw:
+        chunk = memoryview(mmap.mmap(raw.fileno(), length, access=mmap.ACCESS_READ, offset=first_page))[start - first_page :]
+    try:
+        values = list(find_values(chunk, codec, schema.max_definition_level, info.num_values))
+    except Unsupported:
+        values = None
     if values is None:
         yield from _rows(path, group, info.num_values)
         return

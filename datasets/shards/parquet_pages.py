@@ -39,12 +39,12 @@ class _Page(NamedTuple):
     header: dict[int, Any]  # of its kind
 
 
-def find_values(chunk: memoryview, codec: str, max_level: int) -> Iterator[Value | None]:
+def find_values(chunk: memoryview, codec: str, max_level: int, rows: int) -> Iterator[Value | None]:
     """Yield the place of each row's value, None where it is null.
 
-    `chunk` holds the column chunk, `codec` its compression in pyarrow's spelling ("none" for none), `max_level` the definition
-    level of a value that is there. Repeated columns are not read. Raises Unsupported, and ValueError, IndexError, struct.error or
-    OSError for damage.
+    `chunk` holds the column chunk of `rows` rows, `codec` its compression in pyarrow's spelling ("none" for none), `max_level` the
+    definition level of a value that is there. Repeated columns are not read. Raises Unsupported, and for damage what reading
+    nonsense raises: ValueError, LookupError, TypeError, RuntimeError, OSError or struct.error.
     """
     dictionary: list[Value] = []
     for page in _pages(chunk):
@@ -66,6 +66,9 @@ def find_values(chunk: memoryview, codec: str, max_level: int) -> Iterator[Value
             start, body = 0, _Body(chunk, offset, size, uncompressed, codec if page.header.get(7, True) else "none")
         else:
             continue
+        if not 0 <= count <= rows:
+            raise ValueError(f"a page of {count} of {rows} rows")
+        rows -= count
         present = [True] * count
         if max_level:
             present = [level == max_level for level in _hybrid(levels, max_level.bit_length(), count)]
@@ -109,6 +112,8 @@ def _pages(chunk: memoryview) -> Iterator[_Page]:
     at = 0
     while at < len(chunk):
         header, at = _thrift_struct(chunk, at)
+        if header[3] < 0 or header[2] < 0:
+            raise ValueError("a page of negative size")
         yield _Page(header[1], at, header[3], header[2], header.get(5) or header.get(7) or header.get(8) or {})
         at += header[3]
 
