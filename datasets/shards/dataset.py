@@ -81,17 +81,18 @@ class ShardDataset(ClipDataset):
         Raises IndexError, and AudioError for a recording that cannot be read or decoded; it names file, index and clip.
         """
         index = self._position(index)
-        row = self._index[index]
-        name = row["name"].decode()
-        where = f"{name}, clip {index} (in {self.paths[row['file']]})"
-        waveform = self._cut(audio.load(self._read(row, where), self.sample_rate, seconds=self._head_seconds, name=where))
-        target = np.unpackbits(row["target"], count=self.num_classes)
+        recording, target, name, where = self.read(index)
+        waveform = self._cut(audio.load(recording, self.sample_rate, seconds=self._head_seconds, name=where))
         return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
 
-    def _read(self, row: np.void, where: str) -> bytes:
-        stored = Stored(self.paths[row["file"]], *(int(row[name]) for name, _ in _NUMBERS[:6]))
+    def read(self, index: int) -> tuple[bytes, np.ndarray, str, str]:
+        """A clip's recording as it is stored, its target, (K,) uint8, its name, and what errors call it. Raises AudioError."""
+        row = self._index[index]
+        name = row["name"].decode()
+        stored = Stored(self.paths[row["file"]], *(int(row[key]) for key, _ in _NUMBERS[:6]))
+        where = f"{name}, clip {index} (in {stored.path})"
         try:
-            return stored.read()
+            return stored.read(), np.unpackbits(row["target"], count=self.num_classes), name, where
         except OSError as error:
             raise AudioError(f"{where} cannot be read ({error}); is the file complete?") from error
 

@@ -59,7 +59,7 @@ def decompress(codec: str, content: bytes | memoryview, size: int) -> memoryview
     """Decompress to `size` bytes. Raises OSError and ValueError for damaged content."""
     from pyarrow import Codec
 
-    return memoryview(Codec(codec).decompress(content, size))
+    return memoryview(Codec(codec).decompress(content, size)).cast("B")  # unsigned
 
 
 def _read_range(path: Path, offset: int, length: int) -> bytes:

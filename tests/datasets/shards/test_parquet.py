@@ -57,6 +57,19 @@ def test_values_are_those_of_pyarrow(tmp_path, compression):
             assert used == {"none" if compression == "none" else "snappy_fragments"}
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_many_rows_with_nulls_and_repetitions(tmp_path, version):
+    generator = np.random.default_rng(0)
+    words = [generator.bytes(int(size)) for size in generator.integers(0, 300, 900)]
+    values = [words[number] if generator.random() < 0.8 else None for number in generator.integers(0, 900, 3000)]
+    values[500:1000] = [words[0]] * 500  # runs, besides packed bits
+    values[1500:1800] = [None] * 300
+    values[9] = None
+    for size in (None, 50_000):  # of the dictionary, behind which come plain pages
+        options = {"dictionary_pagesize_limit": size} if size else {}
+        assert read(write(tmp_path / "a.parquet", values, data_page_version=version, data_page_size=5000, **options)) == values
+
+
 def test_a_value_is_read_without_its_row_group(tmp_path):
     values = [np.random.default_rng(number).bytes(100_000) for number in range(20)]
     clips = list(read_parquet(write(tmp_path / "a.parquet", values)))  # snappy, one page
