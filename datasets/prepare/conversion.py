@@ -17,11 +17,15 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
+from datasets.decoding.isolated import IS_AVAILABLE, Decoders
+from datasets.decoding.reading import plain_format
 from datasets.prepare import downloads
 from datasets.shards.stored import Stored
 from models.errors import UserError
 from models.files import write_bytes
 
+_RATE = 32000  # Hz
+_USUAL_SECONDS = 10  # more of a clip is not better
 _SLACK = 1.0  # seconds that a recording of a segment may be longer than it
 _BATCH = 64  # recordings under conversion at a time; bounds the memory, whatever the size of the data set
 
@@ -69,10 +73,10 @@ class Report:
 
 
 def write_recordings(recordings: Sequence[Recording], output: str | Path, num_classes: int, *, num_workers: int = 2) -> Report:
-    """Convert recordings to mono 32 kHz mp3 in `num_workers` threads and write them to an HDF5 file, in order.
+    """Convert recordings to mono 32 kHz mp3, `num_workers` at a time, and write them to an HDF5 file, in order.
 
-    Undamaged mono 32 kHz mp3s are stored byte for byte, and damaged recordings as far as they go. Calling this again resumes an
-    interrupted run. What is missing or unreadable is left out and reported. Raises UserError when nothing at all could be
+    Undamaged mono 32 kHz mp3s are stored byte for byte, and damaged recordings as far as they go. One that crashes or hangs its
+    decoder is unreadable. Calling this again resumes an interrupted run. What is missing or unreadable is left out and reported. Raises UserError when nothing at all could be
     written, and the errors of `Mp3Writer`.
     """
     notes = _Notes(Path(output))
@@ -143,50 +147,72 @@ class _Notes:
 
 def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tuple[Recording, _Converted | Exception]]:
     """Yield each recording with its mp3, or with the reason why there is none."""
-    with ThreadPoolExecutor(num_workers) as pool:  # threads do: decoding, resampling and encoding release the GIL
+    with Decoders(keep=num_workers) as decoders, ThreadPoolExecutor(num_workers) as pool:  # threads do: encoding releases the GIL
         for start in range(0, len(recordings), _BATCH):
             batch = recordings[start : start + _BATCH]
-            yield from zip(batch, pool.map(_convert, batch), strict=True)
+            yield from zip(batch, pool.map(partial(_convert, decoders), batch), strict=True)
 
 
-def _convert(recording: Recording) -> _Converted | Exception:
-    """Convert the copy that holds the most; where it fails, the next one."""
-    sources = recording.sources
-    if len(sources) > 1:
-        sources = sorted(sources, key=_usable_seconds, reverse=True)
-    reason: Exception | None = None
-    for source in sources:
-        damage: list[str] = []
+@dataclass(frozen=True)
+class _Decoded:
+    source: Source
+    content: str | Path | bytes
+    waveform: np.ndarray  # (samples,) float32 at 32 kHz
+    damage: list[str]
+    is_part: bool
+
+    def mp3(self) -> bytes:
+        if not self.damage and not self.is_part and plain_format(self.content, str(self.source.path)) == ("MP3", _RATE, 1):
+            return self.content if isinstance(self.content, bytes) else Path(self.content).read_bytes()
         try:
-            mp3 = _to_mp3(source, damage)
+            return audio.encode_mp3(self.waveform, _RATE)
+        except audio.AudioError as error:
+            raise audio.AudioError(f"{self.source.path}: {error}") from error
+
+
+def _convert(decoders: Decoders, recording: Recording) -> _Converted | Exception:
+    """Convert the copy that holds the most."""
+    copies: list[_Decoded] = []
+    reason: Exception | None = None
+    for source in recording.sources:
+        try:
+            copies.append(_decode(decoders, source))
         except (UserError, OSError) as error:  # AudioError, and damaged archives
             reason = reason or error
-        else:
-            return _Converted(mp3, damage, [f"{other.path} is not used, but {source.path}" for other in sources if other != source])
-    return reason
+    if not copies:
+        return reason
+    best = max(copies, key=lambda copy: min(len(copy.waveform), _USUAL_SECONDS * _RATE))  # the first of equal ones
+    unused = [f"{source.path} is not used, but {best.source.path}" for source in recording.sources if source != best.source]
+    try:
+        return _Converted(best.mp3(), best.damage, unused)
+    except (UserError, OSError) as error:
+        return error
 
 
-def _to_mp3(source: Source, damage: list[str]) -> bytes:
+def _decode(decoders: Decoders, source: Source) -> _Decoded:
+    """Decode the wanted part where the recording is so much longer that it must be a whole video, else all of it."""
     content, name = _content(source.path), str(source.path)
     if source.segment:
         start, end = source.segment
-        if _seconds(content, name) > max(end - start + _SLACK, end - _SLACK):  # the segment is in there
-            waveform, rate = audio.decode(content, start=start, end=end, warnings=damage, name=name)
-            return audio.encode_mp3(audio.resample(waveform, rate, 32000), 32000)
-    return audio.to_mp3(content, warnings=damage, name=name)
+        damage: list[str] = []
+        with suppress(audio.AudioError):  # it ends before the segment, or is unreadable, which shows below
+            waveform = _read(decoders, content, name, damage, start=start, end=end + 2 * _SLACK)
+            length = end - start
+            if len(waveform) / _RATE > max(length - _SLACK, length + _SLACK - start):
+                return _Decoded(source, content, waveform[: round(length * _RATE)], damage, True)
+    damage = []
+    return _Decoded(source, content, _read(decoders, content, name, damage), damage, False)
 
 
-def _usable_seconds(source: Source) -> float:
-    try:
-        seconds = _seconds(_content(source.path), str(source.path))
-    except (UserError, OSError):
-        return 0
-    return min(seconds, source.segment[1] - source.segment[0]) if source.segment else seconds
-
-
-def _seconds(content: str | Path | bytes, name: str) -> float:
-    samples, rate = audio.measure(content, warnings=[], name=name)
-    return samples / rate
+def _read(decoders: Decoders, content: str | Path | bytes, name: str, damage: list[str], **part: float) -> np.ndarray:
+    """Decode to (samples,) float32 at 32 kHz, in a process that may crash or hang."""
+    if not IS_AVAILABLE:
+        waveform, rate = audio.decode(content, name=name, warnings=damage, **part)
+        return audio.resample(waveform, rate, _RATE)
+    sound = decoders.open(content, _RATE, name=name, **part)
+    waveform = np.concatenate([np.empty(0, np.float32), *sound.blocks])
+    damage += sound.warnings
+    return waveform
 
 
 def _content(path: str | Path | downloads.Entry | Stored) -> str | Path | bytes:
