@@ -12,12 +12,14 @@ import numpy as np
 import soundfile
 import soxr
 
+from datasets.channels import STRETCH_SECONDS, mono
+from datasets.decoding import pyav, sndfile
 from datasets.decoding.content import Source, source_name
-from datasets.decoding.errors import AudioError
-from datasets.decoding.reading import measured, read_blocks
-from datasets.decoding.sndfile import SUFFIXES
+from datasets.decoding.errors import AudioError, remember
+from datasets.decoding.reading import measured, plain_format, read_blocks
 from models.errors import UserError
 
+SUFFIXES = (*sndfile.SUFFIXES, *pyav.SUFFIXES)  # of the names of recordings; decoding itself goes by content
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, the rates of MPEG-1, 2 and 2.5 layer 3
 
 _BLOCK = 1 << 22  # samples read at a time
@@ -27,11 +29,6 @@ _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the re
 def find(folder: str | Path) -> list[Path]:
     """Return the recordings in a folder and its subfolders, recognised by their suffix, in the order of their paths."""
     return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def downmix(samples: np.ndarray) -> np.ndarray:
-    """Average the channels of (samples, channels) float32."""
-    return samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
 
 
 def decode(
@@ -45,10 +42,11 @@ def decode(
     warnings: list[str] | None = None,
     name: str | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz. All channels are averaged.
+    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz.
 
     `source` is a path, the bytes of a complete file, or a binary file object. `start` and `end` in seconds take a part.
-    `seconds` stops early: no more than about that much is read. `channel` takes one channel, counted from 1.
+    `seconds` stops early: no more than about that much is read. Channels are mixed to one, see
+    `datasets.channels`, or `channel`, from 1, is taken alone.
     `name` is what errors call the recording; a path is its own name.
     A recording that is shorter than its container says is a line in `warnings`, which is logged if that is None, and an
     AudioError if `strict`.
@@ -57,14 +55,22 @@ def decode(
     file, a format that is not audio, no samples, or samples that are NaN or infinite.
     """
     name = name or source_name(source)
-    if seconds is not None:
-        end = min(start + seconds + _HEAD_MARGIN, math.inf if end is None else end)
-    parts = read_blocks(source, name, lambda rate: _BLOCK, start=start, end=end, strict=strict, warnings=warnings)
+    head = math.inf if seconds is None else seconds + _HEAD_MARGIN
+    if seconds is not None:  # whole stretches, by which channels are mixed
+        end = min(math.inf if end is None else end, start + math.ceil(head / STRETCH_SECONDS) * STRETCH_SECONDS)
+    parts = read_blocks(
+        source, name, lambda rate: math.ceil(min(_BLOCK, head * rate)), start=start, end=end, strict=strict, warnings=warnings
+    )
     rate = next(parts)
-    blocks = [downmix(block) if channel is None else block[:, channel - 1] for block in parts]
-    waveform = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
+    waveforms, samples = [], 0
+    for waveform in mono(parts, rate, name, channel=channel, warnings=warnings):
+        waveforms.append(waveform)
+        samples += len(waveform)
+        if samples >= head * rate:
+            break
+    waveform = waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)
+    if seconds is not None:
+        waveform = waveform[: math.ceil(head * rate)]
     return waveform, rate
 
 
@@ -153,16 +159,21 @@ def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
-    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is in this form already is returned byte for byte.
+def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None, warnings: list[str] | None = None) -> bytes:
+    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is whole and in this form already is returned byte for byte.
 
-    The source is decoded in either case, so what comes back can be decoded. Errors are those of `decode`.
+    The source is decoded in either case, so what comes back can be decoded. Errors and warnings are those of `decode`.
     """
-    waveform, rate = decode(source, name=name)
-    info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source)
-    if (info.format, info.samplerate, info.channels) == ("MP3", sample_rate, 1):
-        return source if isinstance(source, bytes) else Path(source).read_bytes()
+    name = name or source_name(source)
+    if hasattr(source, "read"):
+        source = source.read()
+    remarks: list[str] = []
+    waveform, rate = decode(source, name=name, warnings=remarks)
+    for remark in remarks:
+        remember(remark, warnings)
+    if not remarks and plain_format(source, name) == ("MP3", sample_rate, 1):
+        return bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else Path(source).read_bytes()
     try:
         return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
     except AudioError as error:
-        raise AudioError(f"{name or source_name(source)}: {error}") from error
+        raise AudioError(f"{name}: {error}") from error
