@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from datasets import audio
 from datasets.csv_table import write_table
-from datasets.hdf5_mp3 import Mp3Writer
 from datasets.decoding.isolated import IS_AVAILABLE, Decoders
 from datasets.decoding.reading import plain_format
+from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import downloads
 from datasets.shards.stored import Stored
 from models.errors import UserError
@@ -76,8 +76,8 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
     """Convert recordings to mono 32 kHz mp3, `num_workers` at a time, and write them to an HDF5 file, in order.
 
     Undamaged mono 32 kHz mp3s are stored byte for byte, and damaged recordings as far as they go. One that crashes or hangs its
-    decoder is unreadable. Calling this again resumes an interrupted run. What is missing or unreadable is left out and reported. Raises UserError when nothing at all could be
-    written, and the errors of `Mp3Writer`.
+    decoder is unreadable. Calling this again resumes an interrupted run. What is missing or unreadable is left out and reported.
+    Raises UserError when nothing at all could be written, and the errors of `Mp3Writer`.
     """
     notes = _Notes(Path(output))
     with Mp3Writer(output, num_classes) as writer:
