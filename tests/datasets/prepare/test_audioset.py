@@ -11,6 +11,7 @@ import torch
 
 from datasets.audio import encode_mp3
 from datasets.audioset import NUM_CLASSES
+from datasets.decoding import isolated
 from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from datasets.prepare import audioset
 from datasets.prepare.segments import Segment, match, read_segments
@@ -202,6 +203,20 @@ def test_a_damaged_recording_is_used_and_listed_also_after_an_interrupt(source, 
     assert sorted(path.name for path in (source / "out").iterdir()) == ["eval.hdf", "eval.hdf.report.tsv"]
     clip = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)[1]
     assert len(clip.waveform) == pytest.approx(16000, abs=10)
+
+
+@pytest.mark.skipif(not isolated.IS_AVAILABLE, reason="needs POSIX")
+def test_a_recording_that_crashes_its_decoder_costs_only_itself(source, monkeypatch):
+    flaw = (
+        "import os; from datasets.decoding import isolated; real = isolated.open_sound; "
+        "isolated.open_sound = lambda source, **options: os.abort() if 'ddd' in str(source) else real(source, **options)"
+    )
+    first, _, serve = isolated._PROGRAM.rpartition("; from ")
+    monkeypatch.setattr(isolated, "_PROGRAM", f"{first}; {flaw}; from {serve}")
+    assert run(source) == 0
+    expected = {"Ymissing1234.mp3": "missing", "Ybroken12345.mp3": "unreadable", "Yddddddddddd.mp3": "unreadable"}
+    assert report(source) == expected
+    assert len(Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES)) == 3
 
 
 def test_hidden_files_do_not_count_and_strangers_are_told(source, capsys):
