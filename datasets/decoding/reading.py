@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
-from datasets.decoding.errors import AudioError, remember
+from datasets.decoding.errors import AudioError, Report
 from datasets.decoding.inspection import inspect
 from datasets.decoding.pyav import FullDecoder
 from datasets.decoding.sndfile import SndfileDecoder
@@ -134,6 +134,7 @@ def read_blocks(
     """
     if not 0 <= start < math.inf or (end is not None and not end > start):
         raise AudioError(f"{name}: start is {start} and end {end}; needed: seconds, 0 <= start < end")
+    report = Report(name, strict, warnings)
     with _recording(source, name, end) as recording:
         rate = recording.rate
         yield rate
@@ -145,15 +146,14 @@ def read_blocks(
             yield block
         if recording.position < last:
             for remark in recording.remarks():
-                if strict:
-                    raise AudioError(f"{name} {remark}")
-                remember(f"{name} {remark}", warnings)
+                report(remark)
         if recording.position == first:
             raise AudioError(f"{name} holds no samples; leave it out" if first == 0 else f"{name} ends before {start:g} s")
 
 
 def measured(source: Source, name: str, *, check_end: bool = False, warnings: list[str] | None = None) -> tuple[int, int]:
     """Return the samples and the rate (Hz) of a recording; see `datasets.audio.measure`."""
+    report = Report(name, warnings=warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
         if recording.samples is None:
@@ -166,7 +166,7 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
         else:
             recording.position = recording.samples
         for remark in recording.remarks():
-            remember(f"{name} {remark}", warnings)
+            report(remark)
         if recording.position == 0:
             raise AudioError(f"{name} holds no samples; leave it out")
         return recording.position, rate
