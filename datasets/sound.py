@@ -6,7 +6,6 @@ the end of a file are raised at the end of the blocks.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,8 @@ import soxr
 
 from datasets.audio import AudioError, read_blocks
 from datasets.channels import check_channel, mono
-from datasets.pcm import check_type, to_float
+from datasets.decoding.content import source_name
+from datasets.pcm import HEAD_BYTES, check_type, container, to_float
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def open_sound(
         source = _from_torch(source)
     if isinstance(source, (bytes, bytearray, memoryview)) and sample_rate is not None:
         name = name or f"PCM of {len(source)} bytes"
-        source = _from_pcm_bytes(bytes(source), name)
+        source = _pcm_samples(bytes(source), name)
     if isinstance(source, np.ndarray):
         name = name or "array"
         rate = _whole_rate(sample_rate)
@@ -86,10 +86,6 @@ def open_sound(
         name = name or _file_name(source)
         if sample_rate is not None:
             raise UserError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with samples only")
-        if hasattr(source, "read"):
-            source = source.read()
-        if isinstance(source, (bytearray, memoryview)):
-            source = bytes(source)
         parts = read_blocks(source, name, _block_frames, start=start, end=end, strict=strict, warnings=warnings)
         rate = next(parts)
     first = next(parts)
@@ -108,18 +104,11 @@ def check_part(start: float, end: float | None) -> None:
 
 def _file_name(source: object) -> str:
     """Return what errors call a file; UserError for what is none."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"recording of {len(source)} bytes"
-    if hasattr(source, "read"):
-        name = str(getattr(source, "name", "") or "recording of a file object")
-        if isinstance(source, io.TextIOBase):
-            raise UserError(f"{name} is opened as text; open it in binary mode")
-        return name
-    if not isinstance(source, (str, os.PathLike)):
+    if not (isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")):
         raise UserError(f"audio is a {type(source).__name__}; allowed: a path, bytes, a binary file object, an array or a tensor")
     if isinstance(source, str) and "\0" in source:
         raise UserError("a path cannot hold a zero byte; pass the content of a file as bytes")
-    return os.fspath(source)
+    return source_name(source)
 
 
 def _block_frames(rate: int) -> int:
@@ -147,11 +136,11 @@ def _whole_rate(rate: float | None) -> int:
     return int(rate)
 
 
-def _from_pcm_bytes(content: bytes, name: str) -> np.ndarray:
-    if content[:4] in (b"RIFF", b"fLaC", b"OggS") or content[:3] == b"ID3":
-        raise UserError(f"{name} begins as a file does, which knows its own rate; leave sample_rate out")
+def _pcm_samples(content: bytes, name: str) -> np.ndarray:
+    if kind := container(content[:HEAD_BYTES]):
+        raise UserError(f"{name} begins as {kind}, which knows its own rate; leave sample_rate out")
     if len(content) % 2:
-        raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or other ones as an array")
+        raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or others as an array")
     return np.frombuffer(content, "<i2").astype(np.int16, copy=False)
 
 
