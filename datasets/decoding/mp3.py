@@ -62,6 +62,11 @@ def _headers() -> dict[int, tuple[int, int, int]]:
     return headers
 
 
+def frame_bytes(head: bytes) -> int:
+    """Return the length of the frame that begins with these three bytes, 0 if none does."""
+    return _headers().get(head[1] << 8 | head[2], (0,))[0] if head[0] == 0xFF else 0
+
+
 def skip_id3(content: Content) -> int:
     """Return where the ID3v2 tags at the beginning end (id3.org, 2.4.0, section 3.1)."""
     start = 0
