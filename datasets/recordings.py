@@ -20,7 +20,7 @@ from datasets.clip import Clip, ClipDataset
 from models.errors import UserError
 from models.files import write_bytes
 
-_CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
+_CACHE_VERSION = 2  # to be raised when decoding or resampling give other samples than before
 _HEADER_BYTES = 128
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 class Recordings(ClipDataset):
-    """Read clips from audio files of any format, rate and number of channels: averaged to mono, resampled, then cropped."""
+    """Read clips from audio files of any format, rate and number of channels: mixed to mono, resampled, then cropped."""
 
     def __init__(
         self,
