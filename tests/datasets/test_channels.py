@@ -170,7 +170,7 @@ def test_what_is_no_number_is_refused_everywhere(value: float) -> None:
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 @pytest.mark.parametrize("count", [3, 5, 6, 8])
 def test_ogg_has_its_channels_in_the_order_of_wav_files(subtype: str, count: int) -> None:
-    """Vorbis and Opus store left, centre, right, those at the back or the sides, low frequencies; libsndfile writes them as given."""
+    """Vorbis and Opus store left, centre, right, surround channels, low frequencies; libsndfile writes them as given."""
     order = {3: "LCR", 5: "LCRlr", 6: "LCRlrF", 8: "LCRsdlrF"}[count]
     times = np.arange(48000) / 48000
     waves = {name: 0.4 * np.sin(2 * np.pi * 20 * (i + 1) * times) for i, name in enumerate("LRCFlrsd")}
