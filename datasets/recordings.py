@@ -96,7 +96,7 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 class Recordings(ClipDataset):
-    """Read clips from audio files of any format, rate and number of channels: averaged to mono, resampled, then cropped."""
+    """Read clips from audio files of any format, rate and number of channels: mixed to mono, resampled, then cropped."""
 
     def __init__(
         self,
