@@ -5,6 +5,7 @@ recognised by content and not by file name; `datasets.decoding` reads them.
 """
 
 import io
+import logging
 import math
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import numpy as np
 import soundfile
 import soxr
 
-from datasets.channels import mono
+from datasets.channels import STRETCH_SECONDS, mono
+from datasets.decoding import pyav, sndfile
 from datasets.decoding.content import Source, source_name
 from datasets.decoding.errors import AudioError
-from datasets.decoding.reading import measured, read_blocks
-from datasets.decoding.sndfile import SUFFIXES
+from datasets.decoding.reading import measured, plain_format, read_blocks
 from models.errors import UserError
 
+SUFFIXES = (*sndfile.SUFFIXES, *pyav.SUFFIXES)  # of the names of recordings; decoding itself goes by content
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, the rates of MPEG-1, 2 and 2.5 layer 3
 
 _BLOCK = 1 << 22  # samples read at a time
@@ -55,6 +57,8 @@ def decode(
     """
     name = name or source_name(source)
     head = math.inf if seconds is None else seconds + _HEAD_MARGIN
+    if seconds is not None:  # whole stretches, by which channels are mixed
+        end = min(math.inf if end is None else end, start + math.ceil(head / STRETCH_SECONDS) * STRETCH_SECONDS)
     parts = read_blocks(
         source, name, lambda rate: math.ceil(min(_BLOCK, head * rate)), start=start, end=end, strict=strict, warnings=warnings
     )
@@ -156,16 +160,24 @@ def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
-    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is in this form already is returned byte for byte.
+def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None, warnings: list[str] | None = None) -> bytes:
+    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is whole and in this form already is returned byte for byte.
 
-    The source is decoded in either case, so what comes back can be decoded. Errors are those of `decode`.
+    The source is decoded in either case, so what comes back can be decoded. Errors and warnings are those of `decode`.
     """
-    waveform, rate = decode(source, name=name)
-    info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source)
-    if (info.format, info.samplerate, info.channels) == ("MP3", sample_rate, 1):
-        return source if isinstance(source, bytes) else Path(source).read_bytes()
+    name = name or source_name(source)
+    if hasattr(source, "read"):
+        source = source.read()
+    remarks: list[str] = []
+    waveform, rate = decode(source, name=name, warnings=remarks)
+    if warnings is not None:
+        warnings += remarks
+    else:
+        for remark in remarks:
+            logging.warning(remark)
+    if not remarks and plain_format(source, name) == ("MP3", sample_rate, 1):
+        return bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else Path(source).read_bytes()
     try:
         return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
     except AudioError as error:
-        raise AudioError(f"{name or source_name(source)}: {error}") from error
+        raise AudioError(f"{name}: {error}") from error

@@ -6,9 +6,10 @@ that folder is listed anyway.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from datasets.audio import SUFFIXES
 
 SUFFIXES_NAMED = 8
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ def list_recordings(folder: str | Path, *, problems: list[Problem], skipped: Cou
             else:
                 listed[real] = entry.path
                 pending.append(_entries(entry.path, problems, skipped))
+
+
+def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
+    """Return files as they are, and the recordings in folders; what is wrong with these is logged. Errors as `list_recordings`."""
+    found: list[Path] = []
+    problems: list[Problem] = []
+    skipped: Counter[str] = Counter()
+    for path in map(Path, paths):
+        found += list_recordings(path, problems=problems, skipped=skipped) if path.is_dir() else [path]
+    for problem in problems:
+        logger.warning("%s", problem)
+    if skipped:
+        logger.info("%s", describe_skipped(skipped))
+    return found
 
 
 def describe_skipped(counts: Counter[str]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +14,7 @@ from datasets.labels import default_labels
 from helpers.devices import available_cores
 from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.backends import LAYERS, load_backend
-from helpers.tagger.reading import UNUSABLE, ReadOptions, Recording, describe, open_recording, read_ahead, with_rates
+from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
 from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
 from helpers.tagger.selection import Selection, find_classes
 from helpers.tagger.windows import cut_windows, to_samples
@@ -33,8 +31,6 @@ WINDOW_SECONDS, HOP_SECONDS = 10.0, 2.5
 MAX_PADDING = 60.0  # seconds that short recordings may be padded to
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class AudioTagger:
@@ -115,7 +111,7 @@ class AudioTagger:
         `threshold` leaves out lower scores, `labels` all but these classes. `name` is what result and errors call the recording.
         """
         select = self._selection(top_k, threshold, labels)
-        return _tagging(self._average_one(audio, sample_rate, name, ReadOptions(start, end, channel, strict)), select)
+        return self._average_one(audio, sample_rate, name, ReadOptions(start, end, channel, strict)).tagging(select)
 
     def scores(
         self,
@@ -130,7 +126,7 @@ class AudioTagger:
         """Return the scores (K,) float32 of all classes, in the order of `labels`, for a whole recording."""
         self._require_classes()
         whole = self._average_one(audio, sample_rate, None, ReadOptions(start, end, channel, strict))
-        _report(whole.warnings)
+        report(whole.warnings)
         return whole.scores
 
     def embed(
@@ -153,11 +149,11 @@ class AudioTagger:
         options = ReadOptions(start, end, channel, strict)
         if window is None:
             whole = self._average_one(audio, sample_rate, name, options)
-            _report(whole.warnings)
+            report(whole.warnings)
             return whole.embedding
         recording = self._open(audio, sample_rate, name, options)
         embeddings = np.stack([embedding for *_, embedding in self._windows(recording, window, hop)])
-        _report(recording.warnings)
+        report(recording.warnings)
         return embeddings
 
     def tag_windows(
@@ -184,22 +180,13 @@ class AudioTagger:
         select = self._selection(top_k, threshold, labels)
         recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
         starts, ends, scores = zip(*self._scored(recording, window, hop), strict=True)
-        return Timeline(
-            recording.name,
-            self.labels,
-            np.array(starts),
-            np.array(ends),
-            np.stack(scores),
-            top_k,
-            threshold,
-            select.classes,
-            tuple(recording.warnings),
-            channel,
-        )
+        times, chosen = (np.array(starts), np.array(ends)), (top_k, threshold, select.classes)
+        warnings = tuple(recording.warnings)
+        return Timeline(recording.name, self.labels, *times, np.stack(scores), *chosen, warnings, recording.channel)
 
     def iter_windows(
         self,
-        audio: AudioSource,
+        audio: AudioSource | Recording,
         sample_rate: float | None = None,
         *,
         window: float = WINDOW_SECONDS,
@@ -213,14 +200,15 @@ class AudioTagger:
     ) -> Iterator[tuple[float, float, np.ndarray]]:
         """Yield start and end in seconds and the (K,) scores of each window of `tag_windows`, in constant memory.
 
-        What is wrong with the recording is appended to `warnings` at the end (None: it is logged).
+        What is wrong with the recording is appended to `warnings` at the end (None: it is logged). A recording of `open_files` is
+        read as it was opened.
         """
         self._require_classes()
         recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
 
         def windows() -> Iterator[tuple[float, float, np.ndarray]]:
             yield from self._scored(recording, window, hop)
-            _report(recording.warnings, warnings)
+            report(recording.warnings, warnings)
 
         return windows()
 
@@ -238,19 +226,22 @@ class AudioTagger:
         channel: int | None = None,
         strict: bool = False,
         per_channel: bool = False,
+        time_limit: float | None = None,
     ) -> Iterator[Tagging | Failure]:
         """Tag recordings in their order; yield a `Failure` for each that cannot be used, and continue.
 
         Recordings are what `tag` takes, or pairs (samples, sample rate); `sample_rate` is that of arrays without one of their own.
         An array of (recordings, samples) is several. `per_channel` gives a result for each channel of a recording.
         `workers` threads (None: one for each core, 8 at most) decode while the network computes. They take `batch_size` + `workers`
-        of `sources`, which may be endless, in advance, of each at most a minute.
+        of `sources`, which may be endless, in advance, of each at most a minute. With a `time_limit` in seconds, processes decode
+        files: one that crashes its decoder, or keeps it busy for longer without any sound, is a `Failure` as well.
         """
-        if per_channel and channel is not None:
-            raise UserError(f"per_channel tags all channels, so it does not go with channel {channel}; leave one of them out")
         select = self._selection(top_k, threshold, labels)
         options = ReadOptions(start, end, channel, strict)
-        return self._average_each(sources, sample_rate, options, workers, lambda whole: _tagging(whole, select), per_channel)
+        recordings = self.open_files(
+            sources, sample_rate, options, workers=workers, per_channel=per_channel, time_limit=time_limit, depth=self.batch_size
+        )
+        return self._average_each(recordings, lambda whole: whole.tagging(select))
 
     def embed_files(
         self,
@@ -264,18 +255,48 @@ class AudioTagger:
         end: float | None = None,
         channel: int | None = None,
         strict: bool = False,
+        time_limit: float | None = None,
     ) -> Iterator[Embedding | Failure]:
         """Embed recordings in their order; yield a `Failure` for each that cannot be used, and continue.
 
         A recording gives one `Embedding` or, with a `window` in seconds, one for each window of `tag_windows`. If a recording turns
-        out to be damaged, a `Failure` follows the windows before the damage. `sources`, `sample_rate` and `workers` (for whole
-        recordings) are those of `tag_files`.
+        out to be damaged, a `Failure` follows the windows before the damage. `sources`, `sample_rate`, `workers` and `time_limit`
+        are those of `tag_files`.
         """
         options = ReadOptions(start, end, channel, strict)
+        if window is not None:
+            to_samples(window, hop, self.sample_rate)  # impossible ones are one error, not one for each recording
+        depth = self.batch_size if window is None else 1
+        recordings = self.open_files(sources, sample_rate, options, workers=workers, time_limit=time_limit, depth=depth)
         if window is None:
-            return self._average_each(sources, sample_rate, options, workers, _embedding)
-        to_samples(window, hop, self.sample_rate)  # impossible ones are one error, not one for each recording
-        return self._embed_windows(with_rates(sources, sample_rate), options, window, hop)
+            return self._average_each(recordings, Average.embedded)
+
+        def embeddings(recording: Recording) -> Iterator[Embedding]:
+            for start, end, _, embedding in self._windows(recording, window, hop):
+                yield Embedding(recording.name, start, end, embedding, channel=recording.channel)
+
+        return each_recording(recordings, embeddings)
+
+    def open_files(
+        self,
+        sources: Iterable[Source] | Source,
+        sample_rate: float | None = None,
+        options: ReadOptions | None = None,
+        *,
+        workers: int | None = None,
+        per_channel: bool = False,
+        time_limit: float | None = None,
+        depth: int = 1,
+    ) -> Iterator[Recording | Failure]:
+        """Open recordings in their order, `workers` and `depth` of them in advance; arguments are those of `tag_files`."""
+        options = options or ReadOptions()
+        workers = min(8, available_cores()) if workers is None else workers
+        if workers < 1:
+            raise UserError(f"workers is {workers}; it must be 1 or more")
+        if per_channel and options.channel is not None:
+            raise UserError(f"per_channel reads all channels, so it does not go with channel {options.channel}; leave one out")
+        pairs = with_rates(sources, sample_rate)
+        return read_ahead(pairs, self.sample_rate, options, workers, depth + workers, per_channel, time_limit)
 
     def classes(self, labels: Sequence[str] | None) -> tuple[int, ...] | None:
         """Return the indices of classes by name, in any case; `UserError` for an unknown name, with similar ones."""
@@ -300,7 +321,9 @@ class AudioTagger:
     def _selection(self, top_k: int | None, threshold: float, labels: Sequence[str] | None) -> Selection:
         return Selection(self.labels, top_k, threshold, self.classes(labels))
 
-    def _open(self, audio: AudioSource, sample_rate: float | None, name: str | None, options: ReadOptions) -> Recording:
+    def _open(self, audio: AudioSource | Recording, sample_rate: float | None, name: str | None, options: ReadOptions) -> Recording:
+        if isinstance(audio, Recording):
+            return audio
         recording = open_recording(audio, sample_rate, self.sample_rate, options, name)
         recording.read_in_thread()
         return recording
@@ -315,46 +338,14 @@ class AudioTagger:
         """The same without embeddings, of which a timeline keeps none."""
         return ((start, end, scores) for start, end, scores, _ in self._windows(recording, window, hop))
 
-    def _embed_windows(
-        self, sources: Iterable[tuple[AudioSource, float | None]], options: ReadOptions, window: float, hop: float
-    ) -> Iterator[Embedding | Failure]:
-        for source, sample_rate in sources:
-            name = describe(source)
-            last = None  # waits until all warnings are known
-            try:
-                recording = self._open(source, sample_rate, None, options)
-                name = recording.name
-                for start, end, _, embedding in self._windows(recording, window, hop):
-                    if last:
-                        yield last
-                    last = Embedding(name, start, end, embedding, channel=options.channel)
-                yield replace(last, warnings=tuple(recording.warnings))
-            except UNUSABLE as error:
-                if last:
-                    yield last
-                yield Failure(name, error)
-
     def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None, options: ReadOptions) -> Average:
         [result] = self._averages([self._open(audio, sample_rate, name, options)])
         if isinstance(result, Failure):
             raise result.error
         return result
 
-    def _average_each(
-        self,
-        sources: Iterable[Source] | Source,
-        sample_rate: float | None,
-        options: ReadOptions,
-        workers: int | None,
-        make: Callable[[Average], T],
-        per_channel: bool = False,
-    ) -> Iterator[T | Failure]:
-        """Yield make(scores and embedding) of each whole recording, decoded by threads."""
-        workers = min(8, available_cores()) if workers is None else workers
-        if workers < 1:
-            raise UserError(f"workers is {workers}; it must be 1 or more")
-        pairs, depth = with_rates(sources, sample_rate), self.batch_size + workers
-        recordings = read_ahead(pairs, self.sample_rate, options, workers, depth, per_channel)
+    def _average_each(self, recordings: Iterable[Recording | Failure], make: Callable[[Average], T]) -> Iterator[T | Failure]:
+        """Yield make(scores and embedding) of each whole recording."""
         return (result if isinstance(result, Failure) else make(result) for result in self._averages(recordings))
 
     def _averages(self, recordings: Iterable[Recording | Failure]) -> Iterator[Average | Failure]:
@@ -366,20 +357,3 @@ class AudioTagger:
         shortest = round(self.min_seconds * self.sample_rate)
         padded = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
         return self.backend(padded) if padded else []
-
-
-def _tagging(whole: Average, select: Selection) -> Tagging:
-    return Tagging(whole.name, whole.start, whole.end, select(whole.scores), whole.warnings, whole.channel)
-
-
-def _embedding(whole: Average) -> Embedding:
-    return Embedding(whole.name, whole.start, whole.end, whole.embedding, whole.warnings, whole.channel)
-
-
-def _report(found: Sequence[str], warnings: list[str] | None = None) -> None:
-    """Append what is wrong with a recording to a list, or log it."""
-    if warnings is not None:
-        warnings += found
-        return
-    for text in found:
-        logger.warning(text)

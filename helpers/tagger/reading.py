@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice, takewhile
 from numbers import Real
@@ -16,12 +18,15 @@ import numpy as np
 
 from datasets.audio import AudioError
 from datasets.channels import check_channel
+from datasets.decoding.isolated import IS_AVAILABLE, Decoders, IsolatedSound
 from datasets.sound import MAX_CHANNELS, Sound, check_part, is_tensor, open_sound, resampled
 from helpers.tagger.results import Failure
 from models.errors import UserError
 
 if TYPE_CHECKING:
     from datasets.sound import AudioSource
+    from helpers.tagger.events import RecordingEvents
+    from helpers.tagger.results import Embedding, Tagging
 
     Source: TypeAlias = AudioSource | tuple[np.ndarray | bytes, float]  # a pair is samples and their rate
 
@@ -29,7 +34,10 @@ UNUSABLE = (AudioError, UserError, OSError)  # what makes a recording a `Failure
 BLOCKS_AHEAD = 4
 SECONDS_AHEAD = 60.0
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+Result = TypeVar("Result", bound="Tagging | Embedding | RecordingEvents")
 
 
 @dataclass(frozen=True)
@@ -51,15 +59,20 @@ class ReadOptions:
 class Recording:
     """A recording at the network's rate, read block by block, once."""
 
-    def __init__(self, sound: Sound, rate: int, options: ReadOptions) -> None:
+    def __init__(self, sound: Sound | IsolatedSound, rate: int, options: ReadOptions) -> None:
         self.name = sound.name
         self.start = options.start  # seconds
         self.channel = options.channel
+        self.channels = sound.channels
         self.warnings = sound.warnings  # complete when all blocks are read
         self.rate = rate  # Hz, of the blocks
-        self._own_rate = sound.rate
+        self.own_rate = sound.rate  # Hz, of the recording
+        self._sound = sound
         self._samples = 0  # read so far, at the recording's own rate
-        self.blocks: Iterator[np.ndarray] = resampled(self._counted(sound.blocks), sound.rate, rate, sound.name)
+        if isinstance(sound, IsolatedSound):
+            self.blocks: Iterator[np.ndarray] = sound.blocks
+        else:
+            self.blocks = resampled(self._counted(sound.blocks), sound.rate, rate, sound.name)
 
     def read_in_thread(self) -> None:
         """Let a thread decode a few blocks in advance."""
@@ -68,7 +81,8 @@ class Recording:
     @property
     def end(self) -> float:
         """Seconds, known when all blocks are read."""
-        return self.start + self._samples / self._own_rate
+        samples = self._sound.samples if isinstance(self._sound, IsolatedSound) else self._samples
+        return self.start + samples / self.own_rate
 
     def _counted(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for block in blocks:
@@ -77,9 +91,17 @@ class Recording:
 
 
 def open_recording(
-    source: AudioSource, sample_rate: float | None, rate: int, options: ReadOptions, name: str | None = None
+    source: AudioSource,
+    sample_rate: float | None,
+    rate: int,
+    options: ReadOptions,
+    name: str | None = None,
+    decoders: Decoders | None = None,
 ) -> Recording:
-    """Open a recording to be read at `rate` Hz; errors are those of `open_sound`."""
+    """Open a recording to be read at `rate` Hz; errors are those of `open_sound`. `decoders` read files, but no pipes."""
+    is_file = isinstance(source, bytes) or (isinstance(source, (str, os.PathLike)) and os.path.isfile(source))
+    if decoders is not None and is_file and sample_rate is None:
+        return Recording(decoders.open(source, rate, name=name, **vars(options)), rate, options)
     return Recording(open_sound(source, sample_rate, name=name, **vars(options)), rate, options)
 
 
@@ -90,24 +112,55 @@ def read_ahead(
     workers: int,
     depth: int,
     per_channel: bool = False,
+    time_limit: float | None = None,
 ) -> Iterator[Recording | Failure]:
     """Yield recordings in order; `workers` threads decode the first minute of each, `depth` recordings in advance.
 
-    `per_channel` makes one of each channel.
+    `per_channel` makes one of each channel. With a `time_limit`, the threads let processes decode files, see
+    `datasets.decoding.isolated`.
     """
+
+    def open_one(source: AudioSource, source_rate: float | None, options: ReadOptions) -> Recording:
+        return _begun(open_recording(source, source_rate, rate, options, decoders=decoders))
 
     def begin(pair: tuple[AudioSource, float | None]) -> list[Recording | Failure]:
         source, source_rate = pair
         try:
             if not per_channel:
-                return [_begun(open_recording(source, source_rate, rate, options))]
+                return [open_one(source, source_rate, options)]
             source = _to_read_again(source)
-            channels = range(1, open_sound(source, source_rate, **vars(options)).channels + 1)
-            return [_begun(open_recording(source, source_rate, rate, replace(options, channel=channel))) for channel in channels]
+            first = open_one(source, source_rate, replace(options, channel=1))
+            others = [replace(options, channel=channel) for channel in range(2, first.channels + 1)]
+            return [first, *(open_one(source, source_rate, options) for options in others)]
         except UNUSABLE as error:
             return [Failure(describe(source), error)]
 
-    return chain.from_iterable(_ahead(begin, sources, workers, depth))
+    with Decoders(time_limit, keep=workers) if time_limit is not None and IS_AVAILABLE else nullcontext() as decoders:
+        yield from chain.from_iterable(_ahead(begin, sources, workers, depth))
+
+
+def each_recording(
+    recordings: Iterable[Recording | Failure], compute: Callable[[Recording], Iterable[Result]]
+) -> Iterator[Result | Failure]:
+    """Yield the results of each recording in turn; the last one of a recording gets its warnings.
+
+    If a recording turns out to be damaged, a `Failure` follows the results before the damage.
+    """
+    for recording in recordings:
+        if isinstance(recording, Failure):
+            yield recording
+            continue
+        last = None  # waits until all warnings are known
+        try:
+            for result in compute(recording):
+                if last is not None:
+                    yield last
+                last = result
+            yield replace(last, warnings=tuple(recording.warnings))
+        except UNUSABLE as error:
+            if last is not None:
+                yield last
+            yield Failure(recording.name, error)
 
 
 def _begun(recording: Recording) -> Recording:
@@ -129,6 +182,15 @@ def _to_read_again(source: AudioSource) -> AudioSource:
         return source.read()
     is_pipe = isinstance(source, (str, os.PathLike)) and os.path.exists(source) and not os.path.isfile(source)
     return Path(source).read_bytes() if is_pipe else source
+
+
+def report(found: Iterable[str], warnings: list[str] | None = None) -> None:
+    """Append what is wrong with a recording to a list, or log it."""
+    if warnings is not None:
+        warnings += found
+        return
+    for text in found:
+        logger.warning("%s", text)
 
 
 def with_rates(sources: Iterable[Source] | Source, sample_rate: float | None) -> Iterator[tuple[AudioSource, float | None]]:

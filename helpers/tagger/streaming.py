@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.channels import mix
+from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, loudest_if_lost, mix
 from datasets.pcm import HEAD_BYTES, Pcm, check_type, container, to_float
 from datasets.sound import MAX_RATE, Resampler
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
@@ -16,7 +16,6 @@ from helpers.tagger.windows import Windows, to_samples
 from models.errors import UserError
 
 THRESHOLD = 0.3
-READ_SECONDS = 0.1  # of sound that a read waits for at most
 MAX_CHANNELS = 64
 
 
@@ -44,10 +43,11 @@ class StreamTagger:
         threshold: float = THRESHOLD,
         off_threshold: float | None = None,
         labels: Sequence[str] | None = None,
+        channel: int | None = None,
     ) -> None:
         """`sample_rate` in Hz, `channels` and `format` (see `datasets.pcm.FORMATS`) of the sound.
 
-        Window and hop in seconds; thresholds as in `EventTracker`.
+        `channel`, from 1, is taken alone instead of a mix of all. Window and hop in seconds; thresholds as in `EventTracker`.
         """
         if not (1 <= sample_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
             raise UserError(
@@ -59,6 +59,7 @@ class StreamTagger:
         self._resampler = Resampler(sample_rate, tagger.sample_rate)
         self._tracker = EventTracker(tagger.labels, threshold, off_threshold, tagger.classes(labels))
         self._pcm = Pcm(format, channels)
+        self._mix = _LiveMix(sample_rate, channels, channel)
         self._head = b""  # of PCM
         self._finished = False
 
@@ -69,7 +70,7 @@ class StreamTagger:
         """
         self._refuse_if_finished()
         samples = self._from_array(piece) if isinstance(piece, np.ndarray) else self._from_bytes(bytes(piece))
-        return self._compute(self._windows.push(self._resampler.push(mix(samples, "stream"))))
+        return self._compute(self._windows.push(self._resampler.push(self._mix(samples))))
 
     def last_windows(self) -> list[tuple[float, float, np.ndarray]]:
         """End the stream: return what is left; half a frame at the end is dropped."""
@@ -77,13 +78,21 @@ class StreamTagger:
         self._finished = True
         return self._compute([*self._windows.push(self._resampler.finish()), *self._windows.finish()])
 
-    def feed(self, content: bytes) -> list[Event]:
+    def feed(self, piece: bytes | np.ndarray) -> list[Event]:
         """Take a piece as `windows` does; return events that end and, with `end` None, events that begin."""
-        return self._track(self.windows(content))
+        return [event for window in self.windows(piece) for event in self.track(*window)]
 
     def finish(self) -> list[Event]:
         """End the stream: return the events of the last windows, then those that last until the end."""
-        return [*self._track(self.last_windows()), *self._tracker.finish()]
+        return [*(event for window in self.last_windows() for event in self.track(*window)), *self.last_events()]
+
+    def track(self, start: float, end: float, scores: np.ndarray) -> list[Event]:
+        """Take one of the windows, in their order; return its events as `feed` does."""
+        return [event for events in self._tracker.push(start, end, scores) for event in events]
+
+    def last_events(self) -> list[Event]:
+        """Return the events that last until the end of the last window."""
+        return self._tracker.finish()
 
     def _from_bytes(self, content: bytes) -> np.ndarray:
         if len(self._head) < HEAD_BYTES:
@@ -102,17 +111,45 @@ class StreamTagger:
     def _compute(self, windows: list[tuple[int, np.ndarray]]) -> list[tuple[float, float, np.ndarray]]:
         return [(start, end, scores) for start, end, scores, _ in self.tagger.compute_windows(windows)]
 
-    def _track(self, windows: list[tuple[float, float, np.ndarray]]) -> list[Event]:
-        return [event for window in windows for events in self._tracker.push(*window) for event in events]
-
     def _refuse_if_finished(self) -> None:
         if self._finished:
             raise UserError("the stream has ended; make another StreamTagger")
 
 
-def read_pieces(file: BinaryIO, sample_rate: int, channels: int) -> Iterator[bytes]:
-    """Yield what a pipe holds as soon as it holds something, up to `READ_SECONDS` at a time."""
-    size = max(1, round(sample_rate * READ_SECONDS)) * 2 * channels
-    read = getattr(file, "read1", file.read)
-    while piece := read(size):
-        yield piece
+class _LiveMix:
+    """Mix the channels of sound that cannot wait: `datasets.channels`, but where a stretch cancels, what follows it is mended."""
+
+    def __init__(self, rate: int, channels: int, channel: int | None) -> None:
+        if channel is not None:
+            check_channel(channel, channels, "the stream")
+        self._channel = channel  # that is taken alone
+        self._may_cancel = channel is None and channels > 1
+        self._length = max(1, min(STRETCH_SECONDS * rate, MAX_STRETCH // channels))
+        self._stretch: list[np.ndarray] = []
+        self._missing = self._length
+        self._rate, self._done = rate, 0
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(samples, channels) floating point -> (samples,) float32."""
+        if not self._may_cancel:
+            return mix(samples, "the stream", self._channel)
+        mixed = []
+        while len(samples):
+            part, samples = samples[: self._missing], samples[self._missing :]
+            mixed.append(mix(part, "the stream", self._channel))
+            self._stretch.append(part)
+            self._missing -= len(part)
+            if self._missing == 0:
+                self._decide(np.concatenate(self._stretch))
+                self._stretch, self._missing = [], self._length
+        return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
+
+    def _decide(self, stretch: np.ndarray) -> None:
+        self._done += len(stretch)
+        lost = loudest_if_lost(stretch, mix(stretch, "the stream"))
+        if lost is not None and self._channel is None:
+            logging.warning(
+                f"the channels of the stream cancel when mixed; from {self._done / self._rate:g} s on channel {lost + 1} is taken "
+                f"alone; to take it from the beginning, give channel {lost + 1}"
+            )
+        self._channel = None if lost is None else lost + 1
