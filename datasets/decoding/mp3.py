@@ -82,15 +82,16 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
     header = content.read(first, 4)
     length, samples, _ = _headers()[header[1] << 8 | header[2]]
     rate = _RATES[header[2] >> 2 & 3] // {3: 1, 2: 2, 0: 4}[header[1] >> 3 & 3]
-    is_sound, announced, trimmed = _frame_count(content.read(first, length))
+    announced, trimmed = _frame_count(content.read(first, length))
     end = _without_tags(content, first)
     limit = None if seconds is None else round(seconds * rate / samples) + 16
-    frames, position, ending = _walk(content, first if is_sound else first + length, end, limit)
+    frames, position, ending = _walk(content, first if announced is None else first + length, end, limit)
     lead = content.view(start) if start else None
-    if first > start or (announced is None and not is_sound):  # other bytes in front, or a count without a number
-        return Structure(whole=False, view=lead, known=True)
+    if first > start or announced == 0:  # other bytes in front, or a count that libsndfile does not read
+        return Structure(whole=False, view=lead, known=True, rate=rate)
     if ending == "broken" or (announced is not None and (frames > announced or (ending is not None and frames < announced - 1))):
-        return Structure(whole=False, view=lead, known=True, announced=None if announced is None else announced * samples - trimmed)
+        count = None if announced is None else announced * samples - trimmed
+        return Structure(whole=False, view=lead, known=True, announced=count, rate=rate)
     remarks = ("ends within a frame; it may be cut",) if ending == "cut" else ()
     if ending is None:
         position = end
@@ -101,8 +102,11 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
     return Structure(view=lead, known=True, remarks=remarks)
 
 
-def _frame_count(frame: bytes) -> tuple[bool, int | None, int]:
-    """Return whether the first frame is sound; else the number of frames that it tells, and of samples to be cut off them."""
+def _frame_count(frame: bytes) -> tuple[int | None, int]:
+    """Return how many frames follow according to the first one, and how many samples are to be cut off.
+
+    None: it is sound itself. 0: it is not, but libsndfile does not learn the number from it.
+    """
     for mark in (b"Xing", b"Info"):
         if 0 < (at := frame.find(mark, 4, 48)):
             flags = frame[at + 7] if len(frame) > at + 7 else 0
@@ -111,10 +115,8 @@ def _frame_count(frame: bytes) -> tuple[bool, int | None, int]:
             delays = (
                 int.from_bytes(frame[lame + 21 : lame + 24], "big") if frame[lame : lame + 4] in (b"LAME", b"Lavc", b"Lavf") else 0
             )
-            return False, count or None, (delays >> 12) + (delays & 0xFFF)
-    if frame[36:40] == b"VBRI":
-        return False, int.from_bytes(frame[50:54], "big") or None, 0
-    return True, None, 0
+            return count, (delays >> 12) + (delays & 0xFFF)
+    return (0, 0) if frame[36:40] == b"VBRI" else (None, 0)
 
 
 def _without_tags(content: Content, start: int) -> int:
