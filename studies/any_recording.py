@@ -3,8 +3,8 @@
     python -m studies.any_recording --output recordings.csv
 
 Makes undamaged recordings of many formats, rates and channels, others of unusual structure, and damaged ones; reads each with the
-project and with a plain loop over PyAV. Sound that the loop finds and the project leaves out without a warning is a silent loss, and
-so is an undamaged recording whose samples differ. Fails if there is one.
+project and with a plain loop over PyAV. Sound that the loop finds and the project leaves out without a warning is a silent loss,
+and so is an undamaged recording whose samples differ. Fails if there is one.
 """
 
 from __future__ import annotations
