@@ -41,14 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     av.logging.set_level(av.logging.PANIC)
     print(machine("av", "soundfile"))
     groups = {
-        "undamaged": kinds.whole(args.seconds),
-        "unusual, nothing missing": kinds.unusual(args.seconds),
-        "damaged": kinds.damaged(args.seconds),
+        "undamaged": kinds.whole(args.seconds, args.only),
+        "unusual, nothing missing": kinds.unusual(args.seconds, args.only),
+        "damaged": kinds.damaged(args.seconds, args.only),
     }
     rows, losses = [], []
     for group, recordings in groups.items():
-        chosen = (recording for recording in recordings if recording.kind.startswith(args.only))
-        verdicts = judge_all(chosen, group)
+        verdicts = judge_all(recordings, group)
         print_group(group, verdicts)
         rows += [(group, one.kind, one.details, len(one.content), verdict.outcome, verdict.reason) for one, verdict in verdicts]
         losses += [f"{one.kind}, {one.details}: {verdict.reason}" for one, verdict in verdicts if verdict.outcome == LOST]

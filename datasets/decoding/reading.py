@@ -74,9 +74,7 @@ def decoder_of(content: Content, name: str) -> Iterator[SndfileDecoder]:
         raise AudioError(f"{name} cannot be decoded ({error}); needed: a complete wav, flac, ogg or mp3") from error
 
 
-def measured(
-    source: Source, name: str, *, check_end: bool = False, warnings: list[str] | None = None
-) -> tuple[int, int]:
+def measured(source: Source, name: str, *, check_end: bool = False, warnings: list[str] | None = None) -> tuple[int, int]:
     """Return the samples and the rate (Hz) of a recording; see `datasets.audio.measure`."""
     report = Report(name, False, warnings)
     with opened(source, name) as content, decoder_of(content, name) as decoder:

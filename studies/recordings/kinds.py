@@ -118,9 +118,9 @@ FORMATS = {
 }  # fmt: skip
 
 
-def whole(seconds: float = 2.0) -> Iterator[Recording]:
-    """Yield an undamaged recording of every format, rate and number of channels."""
-    for kind, format in FORMATS.items():
+def whole(seconds: float, only: str = "") -> Iterator[Recording]:
+    """Yield an undamaged recording of every rate and number of channels of the formats whose name begins with `only`."""
+    for kind, format in _formats(only):
         for channels in format.channels:
             for rate in format.rates if channels == format.channels[0] else format.rates[-1:]:
                 yield Recording(kind, f"{rate} Hz, {channels} channels", encode(kind, seconds, rate, channels), seconds)
@@ -133,7 +133,11 @@ def encode(kind: str, seconds: float = 2.0, rate: int | None = None, channels: i
     return format.encode(make_sound(seconds, rate, channels or format.channels[0], seed), rate)
 
 
-def unusual(seconds: float = 2.0) -> Iterator[Recording]:
+def _formats(only: str) -> list[tuple[str, Format]]:
+    return [(kind, format) for kind, format in FORMATS.items() if kind.startswith(only)]
+
+
+def unusual(seconds: float, only: str = "") -> Iterator[Recording]:
     """Yield recordings of which nothing is missing, but whose structure or header leads simple readers astray."""
     mp3 = encode("mp3, VBR", seconds, 32000)
     bare = damage.without_length_frame(mp3)
@@ -211,14 +215,14 @@ def unusual(seconds: float = 2.0) -> Iterator[Recording]:
         "amr": {"joined": encode("amr", seconds) + encode("amr", seconds, seed=1)[6:]},
     }
     for kind, contents in cases.items():
-        for details, content in contents.items():
+        for details, content in contents.items() if kind.startswith(only) else ():
             parts = 3 if "three" in details else 2 if "joined" in details or "chained" in details else 1
             yield Recording(kind, details, content, seconds * (0.8 if "begins within" in details else parts))
 
 
-def damaged(seconds: float = 2.0) -> Iterator[Recording]:
-    """Yield recordings of every format that are cut, have bytes overwritten or removed, or have another recording behind them."""
-    for number, kind in enumerate(FORMATS):
+def damaged(seconds: float, only: str = "") -> Iterator[Recording]:
+    """Yield recordings that are cut, have bytes overwritten or removed, or have another one behind; of formats as in `whole`."""
+    for number, (kind, _) in enumerate(_formats(only)):
         content = encode(kind, seconds)
         size = len(content)
         for share in (0.02, 0.5, 0.97):
