@@ -3,9 +3,9 @@
     python -m benchmarks.reading --baseline ../before --folder data/klettres
 
 Decodes 10 s of mp3, wav, flac and ogg, by path and as bytes, and the recordings of a folder. One process of each checkout stays
-open, and they take turns in random order, so that other work on the machine slows down both. "ms" is processor time for a recording, the
-median over the rounds, after one that warms up. Ratios are this checkout's time to that of the baseline: the median over the rounds
-and their quartiles, of processor time and of elapsed time.
+open, and they take turns in random order, so that other work on the machine slows down both. "ms" is processor time for a
+recording, the median over the rounds, after one that warms up. Ratios are this checkout's time to that of the baseline: the
+median over the rounds and their quartiles, of processor time and of elapsed time.
 """
 
 from __future__ import annotations
