@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +52,10 @@ def _vorbis_in(container: str, video: str | None = None) -> Encoder:
     return lambda samples, rate: remuxed(by_soundfile(samples, rate, "OGG", "VORBIS"), container, video)
 
 
+def _web_m4a(samples: np.ndarray, rate: int) -> bytes:
+    return damage.index_in_front(by_pyav(samples, rate, "ipod", "aac"))
+
+
 FORMATS = {
     "wav, 8 bit": _soundfile("WAV", "PCM_U8", (8000, 44100)),
     "wav, 16 bit": _soundfile("WAV", "PCM_16", PCM_RATES, (1, 2, 6)),
@@ -84,6 +89,7 @@ FORMATS = {
     "aac": _pyav("adts", "aac", (8000, 22050, 44100, 96000), (1, 2, 6)),
     "aac in LATM": _pyav("latm", "aac", (44100,)),
     "m4a, AAC": _pyav("ipod", "aac", (16000, 44100, 48000), (1, 2, 6)),
+    "m4a, index in front": Format(_web_m4a, (44100,)),
     "m4a, ALAC": _pyav("ipod", "alac", (44100,)),
     "mp4, AAC and H.264": _pyav("mp4", "aac", (44100,), video="libx264"),
     "mp4, AAC, fragmented": _pyav("mp4", "aac", (44100,), options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
@@ -153,6 +159,13 @@ def unusual(seconds: float, only: str = "") -> Iterator[Recording]:
         for seed in range(2)
     ]
     streamed_wav = by_pyav(make_sound(seconds, 44100), 44100, "wav", "pcm_s16le", streamed=True)
+    rf64, caf, w64, au = (by_soundfile(make_sound(seconds, 44100), 44100, name, "PCM_16") for name in ("RF64", "CAF", "W64", "AU"))
+    aiff = by_soundfile(make_sound(seconds, 44100), 44100, "AIFF", "PCM_16")
+    unfinished_aiff = aiff.replace(struct.pack(">I", pcm_size // 2), bytes(4)).replace(
+        struct.pack(">I", pcm_size + 8), struct.pack(">I", 8)
+    )
+    ac3_words = np.frombuffer(by_pyav(make_sound(seconds, 48000, 2), 48000, "spdif", "ac3"), "<i2").reshape(-1, 2)
+    spdif = by_soundfile(ac3_words, 48000, "WAV", "PCM_16")
     tag = damage.id3v2
     cases = {
         "mp3": {
@@ -168,6 +181,14 @@ def unusual(seconds: float, only: str = "") -> Iterator[Recording]:
             "Xing says a third": damage.with_frame_count(mp3, 1 / 3),
             "Xing says a frame": damage.with_frame_count(mp3, 1e-9),
             "Xing says three times": damage.with_frame_count(mp3, 3),
+            "VBRI": damage.with_vbri(mp3, 1),
+            "VBRI says a third": damage.with_vbri(mp3, 1 / 3),
+            "picture in front": damage.id3v2_picture() + mp3,
+            "picture in front, no Xing": damage.id3v2_picture() + cbr,
+            "ID3 with footer in front, no Xing": damage.id3v2_with_footer(3000) + bare,
+            "lyrics and ID3v1 behind": mp3 + damage.lyrics3() + damage.id3v1(),
+            "zeros behind": mp3 + bytes(3000),
+            "zeros behind, no Xing": cbr + bytes(3000),
             "zeros in front": bytes(5000) + cbr,
             "zeros in front, Xing": bytes(70000) + mp3,
             "begins within a frame, VBR": bare[1000:],
@@ -191,18 +212,35 @@ def unusual(seconds: float, only: str = "") -> Iterator[Recording]:
             "chunks before and behind": damage.with_chunks(wav),
             "zeros behind": wav + bytes(50),
             "ID3 in front": tag(300) + wav,
+            "a byte too many": damage.with_wav_sizes(wav + b"x", 0xFFFFFFFF, 0xFFFFFFFF),
+            "RF64 without sizes": rf64.replace(struct.pack("<Q", pcm_size), bytes(8)),
+            "S/PDIF": spdif,
         },
+        "aiff": {"no samples announced": unfinished_aiff},
+        "caf": {
+            "unknown size": caf.replace(struct.pack(">q", pcm_size + 4), struct.pack(">q", -1)),
+            "size 0": caf.replace(struct.pack(">q", pcm_size + 4), struct.pack(">q", 4)),
+        },
+        "w64": {"size 0": w64.replace(struct.pack("<Q", pcm_size + 24), struct.pack("<Q", 24))},
+        "au": {"size of the first half": au.replace(struct.pack(">I", pcm_size), struct.pack(">I", pcm_size // 2))},
         "flac": {
             "unknown length": damage.of_unknown_length(flac),
             "ID3 in front": tag(3000) + flac,
             "ID3 in front, unknown length": tag(3000) + damage.of_unknown_length(flac),
             "ID3v1 behind": flac + damage.id3v1(),
+            "picture": damage.flac_with_picture(flac),
+            "length of the first half": damage.with_flac_length(flac, 0.5),
+            "a piece of text behind": flac + b"text " * 20,
+            "joined": flac + encode("flac, 16 bit", seconds, 44100, seed=1),
         },
         "ogg": {
             "chained Vorbis": vorbis[0] + vorbis[1],
             "chained Opus": opus[0] + opus[1],
             "chained Vorbis, two rates": vorbis[0] + encode("ogg, Vorbis", seconds, 22050, seed=1),
             "chained Vorbis, mono and stereo": vorbis[0] + encode("ogg, Vorbis", seconds, 44100, 2, seed=1),
+            "recorded from the middle on, Vorbis": damage.tuned_in(vorbis[0]),
+            "recorded from the middle on, Opus": damage.tuned_in(opus[0]),
+            "text behind": vorbis[0] + b"text " * 20,
             "chained FLAC": encode("ogg, FLAC", seconds) + encode("ogg, FLAC", seconds, seed=1),
             "chained, Vorbis and Opus": vorbis[0] + opus[1],
         },
@@ -217,7 +255,9 @@ def unusual(seconds: float, only: str = "") -> Iterator[Recording]:
     for kind, contents in cases.items():
         for details, content in contents.items() if kind.startswith(only) else ():
             parts = 3 if "three" in details else 2 if "joined" in details or "chained" in details else 1
-            yield Recording(kind, details, content, seconds * (0.8 if "begins within" in details else parts))
+            yield Recording(
+                kind, details, content, seconds * (0.8 if "begins within" in details else 0.4 if "the middle" in details else parts)
+            )
 
 
 def damaged(seconds: float, only: str = "") -> Iterator[Recording]:

@@ -31,6 +31,9 @@ NOT_READABLE = {
     "ogg, chained Vorbis, two rates",
     "ogg, chained Vorbis, mono and stereo",
     "ogg, chained, Vorbis and Opus",
+    "wav, RF64 without sizes",
+    "aiff, no samples announced",
+    "w64, size 0",
 }
 # Numbers in a header that are larger than what is there are damage, as far as a reader can know.
 SAYS_MORE = {"mp3, Xing says three times"}

@@ -21,7 +21,7 @@ import pytest
 from datasets import audio
 from datasets.audio import AudioError
 from models.errors import UserError
-from studies.recordings.damage import id3v2
+from studies.recordings.damage import boxes, id3v2
 from studies.recordings.encoders import by_pyav, by_soundfile
 from studies.recordings.kinds import encode
 from studies.recordings.reference import full_decoding
@@ -136,14 +136,6 @@ def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(audio.decode(path)[0], audio.decode(content)[0])
 
 
-def boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the boxes of a part of an mp4: type, where it begins, where it ends."""
-    while start + 8 <= end:
-        size = struct.unpack_from(">I", content, start)[0]
-        yield content[start + 4 : start + 8], start, start + size
-        start += size
-
-
 def with_external_reference(mp4: bytes, reference: bytes) -> bytes:
     """Replace the entry that says that the sound is in this file; `moov` stands behind the samples, so that nothing else moves."""
     start, end, parents = 0, len(mp4), []
@@ -152,7 +144,7 @@ def with_external_reference(mp4: bytes, reference: bytes) -> bytes:
         parents.append(start)
         start += 8
     start += 8  # version, flags, number of entries
-    kind, first, last = next(boxes(mp4, start, end))
+    kind, first, last = boxes(mp4, start, end)[0]
     assert kind == b"url " and mp4.index(b"mdat") < first
     entry = struct.pack(">I", len(reference) + 4) + reference
     result = bytearray(mp4[:first] + entry + mp4[last:])
