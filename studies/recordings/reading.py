@@ -88,11 +88,14 @@ def _levels(sound: Found) -> np.ndarray:
 
 def correlation(one: Found, other: Found) -> float:
     """Return the highest correlation of two sounds over the shifts of up to `SEARCHED` seconds."""
-    first, second = one.samples, soxr.resample(other.samples, other.rate, one.rate) if other.rate != one.rate else other.samples
+    rate = max(one.rate, other.rate)  # at which shifts are fine enough
+    first, second = (
+        soxr.resample(sound.samples, sound.rate, rate) if sound.rate < rate else sound.samples for sound in (one, other)
+    )
     count = min(len(first), len(second))
     size = 1 << (2 * count).bit_length()
     spectrum = np.fft.rfft(first[:count], size) * np.conj(np.fft.rfft(second[:count], size))
-    reach = min(round(SEARCHED * one.rate), count - 1)
+    reach = min(round(SEARCHED * rate), count - 1)
     products = np.fft.irfft(spectrum, size)
     shift = max(range(-reach, reach + 1), key=lambda shift: products[shift])
     ahead, behind = max(shift, 0), max(-shift, 0)

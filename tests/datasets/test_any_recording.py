@@ -35,8 +35,13 @@ NOT_READABLE = {
     "aiff, no samples announced",
     "w64, size 0",
 }
-# Numbers in a header that are larger than what is there are damage, as far as a reader can know.
-SAYS_MORE = {"mp3, Xing says three times"}
+# Of which a warning is the right answer: a header says something else than what is there, or the first half is missing.
+MAY_WARN = {
+    "mp3, Xing says three times",
+    "wav, sizes of the first half",
+    "ogg, recorded from the middle on, Vorbis",
+    "ogg, recorded from the middle on, Opus",
+}
 WAYS = ("wav, 16 bit", "flac, streamed", "ogg, Vorbis", "ogg, Opus", "mp3, VBR", "m4a, AAC", "webm, Opus and VP8", "wma", "amr")
 
 
@@ -66,7 +71,7 @@ def test_unusual_recordings_are_read_whole(name: str) -> None:
     if name in NOT_READABLE:
         assert verdict.outcome != LOST, verdict.reason
     else:
-        assert verdict.outcome in ((WHOLE, WARNED) if name in SAYS_MORE else (WHOLE,)), verdict.reason
+        assert verdict.outcome in ((WHOLE, WARNED) if name in MAY_WARN else (WHOLE,)), verdict.reason
 
 
 def test_joined_recordings_are_read_in_their_order() -> None:
@@ -128,9 +133,9 @@ def test_unusual_recordings_are_the_same_by_path_and_as_bytes(tmp_path: Path, na
 
 def test_measuring_gives_the_length_of_unusual_recordings() -> None:
     for name, recording in UNUSUAL.items():
-        if name not in NOT_READABLE | SAYS_MORE:
+        if name not in NOT_READABLE | MAY_WARN:
             (samples, rate), (waveform, decoded_rate) = audio.measure(recording.content), audio.decode(recording.content)
-            assert rate == decoded_rate and 0 <= samples - len(waveform) <= audio.MP3_SLACK, name
+            assert rate == decoded_rate and 0 <= samples - len(waveform) <= 2 * 1152, name
 
 
 @pytest.mark.parametrize("kind", ["wav, 16 bit", "flac, 16 bit", "mp3, VBR", "m4a, AAC", "ogg, Vorbis", "webm, Opus", "aiff"])
