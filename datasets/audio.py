@@ -15,9 +15,10 @@ import soxr
 from datasets.decoding.content import Source, source_name
 from datasets.decoding.errors import AudioError
 from datasets.decoding.reading import measured, read_blocks
-from datasets.decoding.sndfile import SUFFIXES
+from datasets.decoding import pyav, sndfile
 from models.errors import UserError
 
+SUFFIXES = (*sndfile.SUFFIXES, *pyav.SUFFIXES)  # of the names of recordings; decoding itself goes by content
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, the rates of MPEG-1, 2 and 2.5 layer 3
 
 _BLOCK = 1 << 22  # samples read at a time
@@ -153,16 +154,12 @@ def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
-    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is in this form already is returned byte for byte.
+def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None, warnings: list[str] | None = None) -> bytes:
+    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is whole and in this form already is returned byte for byte.
 
-    The source is decoded in either case, so what comes back can be decoded. Errors are those of `decode`.
+    The source is decoded in either case, so what comes back can be decoded. Errors and warnings are those of `decode`.
     """
-    waveform, rate = decode(source, name=name)
-    info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source)
-    if (info.format, info.samplerate, info.channels) == ("MP3", sample_rate, 1):
-        return source if isinstance(source, bytes) else Path(source).read_bytes()
-    try:
-        return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
-    except AudioError as error:
-        raise AudioError(f"{name or source_name(source)}: {error}") from error
+    name, found = name or source_name(source), []
+    with opened(source, name) as content:
+        original = content.read(0, content.size)
+    waveform, rate = decode(original, name=name, warnings=found)

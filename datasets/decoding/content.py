@@ -31,6 +31,9 @@ class Content:
     def rewind(self) -> None:
         os.lseek(self.descriptor, 0, os.SEEK_SET)
 
+    def position(self) -> int:
+        return os.lseek(self.descriptor, 0, os.SEEK_CUR)
+
     def view(self, start: int = 0, end: int | None = None) -> "View":
         return View(self, start, self.size if end is None else end)
 
@@ -41,7 +44,7 @@ class View(io.RawIOBase):
     def __init__(self, content: Content, start: int, end: int, replaced: dict[int, bytes] | None = None) -> None:
         super().__init__()
         self._content, self._start, self._end, self._replaced = content, start, end, replaced or {}
-        self._position = start
+        self.position = start  # in the content
 
     def readable(self) -> bool:
         return True
@@ -50,22 +53,22 @@ class View(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._position - self._start
+        return self.position - self._start
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: self._start, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
-        self._position = max(self._start, origin + offset)
+        origin = {io.SEEK_SET: self._start, io.SEEK_CUR: self.position, io.SEEK_END: self._end}[whence]
+        self.position = max(self._start, origin + offset)
         return self.tell()
 
     def readinto(self, buffer: memoryview) -> int:
-        first = self._position
+        first = self.position
         data = self._content.read(first, max(0, min(len(buffer), self._end - first)))
         buffer[: len(data)] = data
         for offset, new in self._replaced.items():
             for index, byte in enumerate(new, offset - first):
                 if 0 <= index < len(data):
                     buffer[index : index + 1] = bytes([byte])
-        self._position += len(data)
+        self.position += len(data)
         return len(data)
 
 

@@ -2,18 +2,110 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
+from datasets.decoding.inspection import inspect
+from datasets.decoding.pyav import FullDecoder
 from datasets.decoding.sndfile import SndfileDecoder
-from datasets.decoding.structure import inspect
 
-MP3_SLACK = 2 * 1152  # samples; an mp3 header is exact to a frame or two
-_SLACK = 0.1  # seconds that a recording may be shorter than announced without a remark: lossy formats round to frames
 _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
+_SLACK = 0.1  # seconds that a recording may be shorter than announced: lossy formats round to packets
+_TRAILER = 1 << 12  # bytes behind the sound of formats of which nothing more is known
+_END_SAMPLES = 2 * 1152  # decoded to see whether the end of a recording is there
+
+
+class Recording:
+    """A recording that is being decoded; the full decoder takes over where libsndfile refuses or ends early."""
+
+    def __init__(self, content: Content, seconds: float | None, stack: ExitStack) -> None:
+        """`seconds` is how much will be read at most; the decoders are closed by `stack`."""
+        self._content, self._stack = content, stack
+        self._structure = structure = inspect(content, seconds)
+        self._fast: SndfileDecoder | None = None
+        refusal = None
+        if structure.whole:
+            try:
+                self._fast = stack.enter_context(SndfileDecoder(content, structure.view, structure.has_length))
+            except AudioError as error:
+                refusal = error
+        try:
+            self._full = None if self._fast else self._full_decoder()
+        except AudioError as error:
+            raise AudioError(f"{error}; libsndfile: {refusal}" if refusal else str(error)) from error
+        decoder = self._fast or self._full
+        self.rate, self.channels = decoder.rate, decoder.channels
+        self.announced = decoder.announced if structure.announced is None else structure.announced  # samples that there should be
+        self.samples = self._fast.samples if self._fast else None  # that there are, where that is known before they are decoded
+        self.position = 0
+
+    def _full_decoder(self, channels: int | None = None) -> FullDecoder:
+        return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), channels))
+
+    def skip(self, samples: int) -> None:
+        """Go on by some samples, from the beginning."""
+        if self._fast is None:
+            self._full.skip(samples)
+        else:
+            try:
+                self._fast.skip(samples)
+            except AudioError:
+                self._take_over(samples)
+        self.position = samples
+
+    def read(self, samples: int) -> np.ndarray:
+        """Return the next (samples, channels) float32, fewer at the end, at which there are none."""
+        if self._fast is not None:
+            try:
+                block = self._fast.read(samples)
+                ended_early = len(block) == 0 and self._ended_early()
+            except AudioError:
+                ended_early = True
+            if ended_early:
+                self._take_over(self.position)
+                block = self._full.read(samples)
+        else:
+            block = self._full.read(samples)
+        self.position += len(block)
+        return block
+
+    def _ended_early(self) -> bool:
+        """Whether libsndfile has ended before it had all samples, or with bytes left that may be some."""
+        slack = 0 if self._structure.exact else _SLACK * self.rate
+        if self.samples is not None and self.position < self.samples - slack:
+            return True
+        return not self._structure.known and self._content.size - self._fast.bytes_read() > _TRAILER
+
+    def _take_over(self, position: int) -> None:
+        """Go on with the full decoder, at a sample."""
+        self._full, self._fast = self._full_decoder(self.channels), None
+        if self._full.rate != self.rate:
+            raise AudioError(f"is damaged behind {position / self.rate:.1f} s")
+        self._full.skip(position)
+
+    def remarks(self) -> list[str]:
+        """What is to be said at the end of the recording, of what is missing."""
+        remarks = list(self._structure.remarks)
+        slack = self._full.tolerance if self._full else _SLACK * self.rate
+        if self.announced is not None and self.announced - self.position > (0 if self._structure.exact else slack):
+            seconds = self.position / self.rate, self.announced / self.rate, (self.announced - self.position) / self.rate
+            return ["is shorter than its header says: {:.1f} of {:.1f} s are there, {:.1f} s are missing".format(*seconds)]
+        if self._full and self._full.lost > _SLACK * self.rate:
+            remarks.append(f"is damaged: about {self._full.lost / self.rate:.1f} s cannot be decoded")
+        return remarks
+
+
+@contextmanager
+def _recording(source: Source, name: str, seconds: float | None = None) -> Iterator[Recording]:
+    """Open a recording; whatever is raised while it is read gets its name."""
+    try:
+        with opened(source, name) as content, ExitStack() as stack:
+            yield Recording(content, seconds, stack)
+    except AudioError as error:
+        raise error if name in str(error) else AudioError(f"{name} cannot be decoded: {error}") from error
 
 
 def read_blocks(
@@ -29,69 +121,46 @@ def read_blocks(
     """Yield the rate of a recording, then its samples in blocks, (samples, channels) float32.
 
     `block_frames` says for a rate how long a block is at most. `start` and `end` in seconds take a part; an `end` beyond the
-    recording is its end. A recording that is shorter than its container says is a line in `warnings`, which is logged if that is
-    None, and an AudioError if `strict`.
+    recording is its end. What is missing of a recording, as its container tells or as is seen when it is decoded, is a line in
+    `warnings`, which is logged if that is None, and an AudioError if `strict`.
 
     Raises FileNotFoundError, and AudioError for what cannot be decoded and for a part without samples.
     """
     if not 0 <= start < math.inf or (end is not None and not end > start):
         raise AudioError(f"{name}: start is {start} and end {end}; needed: seconds, 0 <= start < end")
     report = Report(name, strict, warnings)
-    with opened(source, name) as content, decoder_of(content, name) as decoder:
-        rate = decoder.rate
+    with _recording(source, name, end) as recording:
+        rate = recording.rate
         yield rate
-        first, last = round(start * rate), None if end is None else max(1, round(end * rate))
-        size = max(1, min(block_frames(rate), _BLOCK_VALUES // decoder.channels))
+        first, last = round(start * rate), math.inf if end is None else max(1, round(end * rate))
+        size = max(1, min(block_frames(rate), _BLOCK_VALUES // recording.channels))
         if first:
-            decoder.skip(first)
-        done = first
-        while (last is None or done < last) and len(block := decoder.read(size if last is None else min(size, last - done))):
-            done += len(block)
+            recording.skip(first)
+        while recording.position < last and len(block := recording.read(min(size, last - recording.position))):
             yield block
-        announced = decoder.announced
-        if announced is not None and (last is None or done < last):
-            expected = announced if last is None else min(announced, last)
-            if done < decoder.samples - _SLACK * rate or (decoder.samples < expected and done < expected):
-                report(
-                    f"is shorter than its header says: {done / rate:.1f} of {announced / rate:.1f} s are there, "
-                    f"{(announced - done) / rate:.1f} s are missing"
-                )
-        if done == first:
-            what = "holds no samples; leave it out" if first == 0 else f"ends before {start:g} s; take an earlier start"
-            raise AudioError(f"{name} {what}")
-
-
-@contextmanager
-def decoder_of(content: Content, name: str) -> Iterator[SndfileDecoder]:
-    """Open the decoder that reads a recording; errors get its name."""
-    structure = inspect(content)
-    try:
-        with SndfileDecoder(content, structure.view, structure.has_length) as decoder:
-            yield decoder
-    except AudioError as error:
-        if name in str(error):
-            raise
-        raise AudioError(f"{name} cannot be decoded ({error}); needed: a complete wav, flac, ogg or mp3") from error
+        if recording.position < last:
+            for remark in recording.remarks():
+                report(remark)
+        if recording.position == first:
+            raise AudioError(f"{name} holds no samples; leave it out" if first == 0 else f"{name} ends before {start:g} s")
 
 
 def measured(source: Source, name: str, *, check_end: bool = False, warnings: list[str] | None = None) -> tuple[int, int]:
     """Return the samples and the rate (Hz) of a recording; see `datasets.audio.measure`."""
     report = Report(name, False, warnings)
-    with opened(source, name) as content, decoder_of(content, name) as decoder:
-        samples, rate = decoder.samples, decoder.rate
-        if samples is not None and check_end:
-            end = decoder.announced
-            if samples and end == samples:
-                decoder.skip(max(0, samples - MP3_SLACK - 1))
-                missing = not len(decoder.read(MP3_SLACK))
-            else:
-                missing = samples < end
-            if missing:
-                report("is shorter than its header says")
-        if samples is None:
-            samples = 0
-            while len(block := decoder.read(1 << 16)):
-                samples += len(block)
-    if samples == 0:
-        raise AudioError(f"{name} holds no samples; leave it out")
-    return samples, rate
+    with _recording(source, name) as recording:
+        rate = recording.rate
+        if recording.samples is None:
+            while len(recording.read(1 << 16)):
+                pass
+        elif check_end:
+            recording.skip(max(0, recording.samples - _END_SAMPLES))
+            while len(recording.read(_END_SAMPLES)):
+                pass
+        else:
+            recording.position = recording.samples
+        for remark in recording.remarks():
+            report(remark)
+        if recording.position == 0:
+            raise AudioError(f"{name} holds no samples; leave it out")
+        return recording.position, rate

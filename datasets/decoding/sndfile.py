@@ -25,6 +25,7 @@ class SndfileDecoder:
 
     def __init__(self, content: Content, view: View | None = None, has_length: bool = True) -> None:
         """`view` is read in place of the content. Without `has_length`, the length is known at the end only."""
+        self._content, self._view = content, view
         content.rewind()
         with _errors():
             self._file = soundfile.SoundFile(view or content.descriptor, closefd=False)
@@ -49,6 +50,10 @@ class SndfileDecoder:
             self._file.seek(max(0, min(samples, self._file.frames) - preroll))
             while (left := samples - self._file.tell()) > 0 and len(self._file.read(min(left, 1 << 16))):
                 pass
+
+    def bytes_read(self) -> int:
+        """Return how far in the file libsndfile has come."""
+        return self._content.position() if self._view is None else self._view.position
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end."""
