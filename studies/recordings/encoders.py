@@ -9,7 +9,7 @@ import av
 import numpy as np
 import soundfile
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 FRAMES_A_SECOND = 5  # of the pictures in videos
 
 
@@ -61,8 +61,8 @@ def by_pyav(
             picture = np.full((64, 64, 3), 40 * (number % 6), np.uint8)
             output.mux(pictures.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         for start in range(0, len(samples), 1024):
-            block = np.ascontiguousarray(samples[start : start + 1024].T)
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=LAYOUTS[samples.shape[1]])
+            block = samples[start : start + 1024].reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(block, format="flt", layout=LAYOUTS[samples.shape[1]])
             frame.sample_rate, frame.pts = rate, start
             output.mux(stream.encode(frame))
         for one in (pictures, stream):

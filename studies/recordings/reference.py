@@ -43,6 +43,8 @@ def full_decoding(content: bytes) -> Found | None:
 
 
 def _first_channel(frame: av.AudioFrame) -> np.ndarray:
+    if frame.layout.nb_channels >= 8:  # of whose planes PyAV loses count
+        frame = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate).resample(frame)[0]
     array = frame.to_ndarray()
     samples = array[0] if frame.format.is_planar else array[0, :: frame.layout.nb_channels]
     zero, full_scale = _ZERO_AND_FULL_SCALE.get(array.dtype.name, (0, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LEVELS = (1.0, 0.7, 0.6, 0.0, 0.5, 0.4)  # of the channels; 5.1 has its channel of low frequencies silent
+LEVELS = (1.0, 0.7, 0.6, 0.0, 0.5, 0.4, 0.3, 0.3)  # of the channels; that of low frequencies in 5.1 and 7.1 is silent
 
 
 def make_sound(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> np.ndarray:
