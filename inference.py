@@ -24,13 +24,14 @@ from tqdm import tqdm
 from datasets import audio
 from helpers import cli
 from helpers.devices import pick_device
-from helpers.tagger.audio_tagger import BACKENDS, HOP_SECONDS, LAYERS, WINDOW_SECONDS, AudioTagger
+from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
+from helpers.tagger.backends import BACKENDS, LAYERS
 from helpers.tagger.embedding_files import embeddings_path, write_embeddings
-from helpers.tagger.events import Event
 from helpers.tagger.reading import UNUSABLE
 from helpers.tagger.results import Embedding, Failure, Tagging, top_tags
 from helpers.tagger.rows import results_file, results_path
-from helpers.tagger.streaming import THRESHOLD, StreamTagger, read_pieces
+from helpers.tagger.stream_command import add_stream_options, tag_stream
+from helpers.tagger.streaming import THRESHOLD
 from helpers.tagger.windows import to_samples
 from models.config import POOLINGS
 from models.errors import UserError
@@ -43,6 +44,8 @@ ONLY_WITH = {  # option: what it needs one of
     "off_threshold": ("stream",),
     "rate": ("stream",),
     "channels": ("stream",),
+    "format": ("stream",),
+    "show_top": ("stream",),
     "layers": ("embed",),
     "pooling": ("embed",),
 }
@@ -68,7 +71,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="wav, flac, ogg or mp3 files of any rate, length and channel count; folders and patterns of them; -: standard input",
     )
-    sources.add_argument("--stream", action="store_true", help="read raw 16-bit little-endian PCM from standard input")
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
     parser.add_argument("--batch_size", type=cli.positive_int, default=8, help="windows or recordings to compute at once")
     parser.add_argument(
@@ -103,10 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--layers", default=LAYERS, help="their layers, such as block11+mel, see models/embeddings.py (torch only)")
     group.add_argument("--pooling", choices=POOLINGS, default=POOLINGS[0], help="how the map of a layer is pooled")
 
-    group = parser.add_argument_group("stream")
-    group.add_argument("--rate", type=cli.positive_int, default=32000, help="sample rate of the PCM in Hz")
-    group.add_argument("--channels", type=cli.positive_int, default=1, help="channels of the PCM, interleaved")
-    group.add_argument("--off_threshold", type=cli.unit_interval, help="score below which an event ends (half of --threshold)")
+    add_stream_options(parser, sources)
     return parser
 
 
@@ -119,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.embed:
         embeddings_path(args.embed)
     sources = [] if args.stream else find_recordings(args.audio_path)
-    if (args.stream or STANDARD_INPUT in sources) and sys.stdin is None:
+    if STANDARD_INPUT in sources and sys.stdin is None:
         parser.error("standard input is closed")
     if args.plot and len(sources) > 1:
         parser.error(f"--plot draws one recording, not {len(sources)}")
@@ -296,42 +295,6 @@ def print_results(results: Iterable[Tagging | Failure], windows: bool) -> None:
         else:
             lines += [f"  {tag.label}: {tag.score:.3f}" for tag in result]
         tqdm.write("\n".join(lines))
-
-
-def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
-    """Print the events of standard input as they begin and end; return the exit code."""
-    window, hop = args.window or WINDOW_SECONDS, args.hop or HOP_SECONDS
-    stream = StreamTagger(
-        tagger,
-        args.rate,
-        channels=args.channels,
-        window=window,
-        hop=hop,
-        threshold=THRESHOLD if args.threshold is None else args.threshold,
-        off_threshold=args.off_threshold,
-        labels=args.labels,
-    )
-    print(
-        f"listening at {args.rate} Hz; the first window is complete after {window:g} s, "
-        f"then the latency is {max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s",
-        file=sys.stderr,
-    )
-    try:
-        for piece in read_pieces(sys.stdin.buffer, args.rate, args.channels):
-            print_events(stream.feed(piece))
-    except KeyboardInterrupt:  # how a recording usually ends
-        print_events(stream.finish())
-        raise
-    print_events(stream.finish())
-    return 0
-
-
-def print_events(events: Iterable[Event]) -> None:
-    for event in events:
-        if event.end is None:
-            print(f"begin {event.start:9.2f}  {event.label} {event.score:.3f}", flush=True)
-        else:
-            print(f"end   {event.end:9.2f}  {event.label} from {event.start:.2f}, at most {event.score:.3f}", flush=True)
 
 
 if __name__ == "__main__":

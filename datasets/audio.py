@@ -12,10 +12,11 @@ import numpy as np
 import soundfile
 import soxr
 
-from datasets.decoding.content import Source, source_name
-from datasets.decoding.errors import AudioError
-from datasets.decoding.reading import measured, read_blocks
+from datasets.channels import STRETCH_SECONDS, mono
 from datasets.decoding import pyav, sndfile
+from datasets.decoding.content import Source, source_name
+from datasets.decoding.errors import AudioError, remember
+from datasets.decoding.reading import measured, plain_format, read_blocks
 from models.errors import UserError
 
 SUFFIXES = (*sndfile.SUFFIXES, *pyav.SUFFIXES)  # of the names of recordings; decoding itself goes by content
@@ -30,11 +31,6 @@ def find(folder: str | Path) -> list[Path]:
     return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def downmix(samples: np.ndarray) -> np.ndarray:
-    """Average the channels of (samples, channels) float32."""
-    return samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
-
-
 def decode(
     source: Source,
     *,
@@ -46,10 +42,11 @@ def decode(
     warnings: list[str] | None = None,
     name: str | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz. All channels are averaged.
+    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz.
 
     `source` is a path, the bytes of a complete file, or a binary file object. `start` and `end` in seconds take a part.
-    `seconds` stops early: no more than about that much is read. `channel` takes one channel, counted from 1.
+    `seconds` stops early: no more than about that much is read. Channels are mixed to one, see
+    `datasets.channels`, or `channel`, from 1, is taken alone.
     `name` is what errors call the recording; a path is its own name.
     A recording that is shorter than its container says is a line in `warnings`, which is logged if that is None, and an
     AudioError if `strict`.
@@ -58,14 +55,22 @@ def decode(
     file, a format that is not audio, no samples, or samples that are NaN or infinite.
     """
     name = name or source_name(source)
-    if seconds is not None:
-        end = min(start + seconds + _HEAD_MARGIN, math.inf if end is None else end)
-    parts = read_blocks(source, name, lambda rate: _BLOCK, start=start, end=end, strict=strict, warnings=warnings)
+    head = math.inf if seconds is None else seconds + _HEAD_MARGIN
+    if seconds is not None:  # whole stretches, by which channels are mixed
+        end = min(math.inf if end is None else end, start + math.ceil(head / STRETCH_SECONDS) * STRETCH_SECONDS)
+    parts = read_blocks(
+        source, name, lambda rate: math.ceil(min(_BLOCK, head * rate)), start=start, end=end, strict=strict, warnings=warnings
+    )
     rate = next(parts)
-    blocks = [downmix(block) if channel is None else block[:, channel - 1] for block in parts]
-    waveform = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
+    waveforms, samples = [], 0
+    for waveform in mono(parts, rate, name, channel=channel, warnings=warnings):
+        waveforms.append(waveform)
+        samples += len(waveform)
+        if samples >= head * rate:
+            break
+    waveform = waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)
+    if seconds is not None:
+        waveform = waveform[: math.ceil(head * rate)]
     return waveform, rate
 
 
@@ -159,7 +164,16 @@ def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None,
 
     The source is decoded in either case, so what comes back can be decoded. Errors and warnings are those of `decode`.
     """
-    name, found = name or source_name(source), []
-    with opened(source, name) as content:
-        original = content.read(0, content.size)
-    waveform, rate = decode(original, name=name, warnings=found)
+    name = name or source_name(source)
+    if hasattr(source, "read"):
+        source = source.read()
+    remarks: list[str] = []
+    waveform, rate = decode(source, name=name, warnings=remarks)
+    for remark in remarks:
+        remember(remark, warnings)
+    if not remarks and plain_format(source, name) == ("MP3", sample_rate, 1):
+        return bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else Path(source).read_bytes()
+    try:
+        return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from error

@@ -1,22 +1,15 @@
 """Look at the container of a recording before it is decoded."""
 
-from datasets.decoding import flac, mp3, ogg, riff
+from datasets.decoding import chunks, flac, mp3, ogg
 from datasets.decoding.content import Content
 from datasets.decoding.structure import Structure
 
 # what files begin with that are no MPEG audio, at which offset
-_OTHERS = ((0, b"FORM"), (0, b".snd"), (0, b"caff"), (0, b"riff"), (0, b"NIST"), (0, b"Crea"), (4, b"ftyp"), (0, b"\x1aE\xdf\xa3"))
-_OTHERS += (
-    (0, b"0&\xb2u"),
-    (0, b"FLV"),
-    (0, b"wvpk"),
-    (0, b"#!AMR"),
-    (0, b"\x00\x00\x01\xba"),
-    (0, b"\x0bw"),
-    (4, b"moov"),
-    (4, b"mdat"),
-)
-_OTHERS += ((0, b"MAC "), (0, b"TTA"), (0, b"DSD "), (0, b"MPCK"), (0, b"MP+"), (0, b"tBaK"), (4, b"wide"), (4, b"free"))
+_OTHERS = [
+    (0, mark) for mark in (b"NIST", b"Crea", b"\x1aE\xdf\xa3", b"0&\xb2u", b"FLV", b"wvpk", b"#!AMR", b"\x00\x00\x01\xba", b"\x0bw")
+]
+_OTHERS += [(0, mark) for mark in (b"MAC ", b"TTA", b"DSD ", b"MPCK", b"MP+", b"tBaK")]
+_OTHERS += [(4, mark) for mark in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")]
 _WITHIN_FRAME = 1 << 12  # bytes in which frames of MPEG audio begin if a file begins within one
 _PADDING = 1 << 18  # the same for zeros, and behind tags
 
@@ -29,8 +22,8 @@ def inspect(content: Content, seconds: float | None = None) -> Structure:
         return flac.inspect(content, start)
     if head[:4] == b"OggS":
         return ogg.inspect(content, start, seconds)
-    if start == 0 and head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return riff.inspect(content)
+    if start == 0 and (structure := chunks.inspect(content)):
+        return structure
     if any(head[offset : offset + len(mark)] == mark for offset, mark in _OTHERS):
         return Structure(view=content.view(start) if start else None)
     search = _PADDING if start or not any(head) else _WITHIN_FRAME

@@ -19,7 +19,7 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 @dataclass
 class _Stream:
     kind: str  # codec, rate and channels in words
-    rate: int  # Hz; 0 where libsndfile does not read it
+    rate: int  # Hz; 0 where this is no sound that is known here
     delay: int  # samples at the beginning that are dropped
     position: int = 0  # samples up to the end of the last page
 
@@ -55,10 +55,12 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     sounds = [[stream for stream in link.values() if stream.rate] for link in links]
     kinds = {tuple(stream.kind for stream in link) for link in sounds}
     if len(kinds) > 1:
-        names = " and ".join(sorted(" with ".join(kind) or "no Vorbis or Opus" for kind in kinds))
+        names = " and ".join(sorted(" with ".join(kind) or "something else" for kind in kinds))
         raise AudioError(f"{names}, one behind the other, which no decoder here reads whole; cut it there")
     remarks = () if ended else ("ends without the mark of an end; it may be cut",)
-    whole = not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1
+    whole = (
+        not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1 and not sounds[0][0].kind.startswith("FLAC")
+    )
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
     return Structure(whole=whole, known=True, announced=None if whole else announced, remarks=remarks)
 
@@ -94,11 +96,14 @@ def _is_intact(page: bytes) -> bool:
 
 
 def _describe(page: bytes) -> tuple[str, int, int]:
-    """Return the kind, rate and delay (samples) of a stream from its first page; a rate of 0 where libsndfile does not read it."""
+    """Return the kind, rate and delay (samples) of a stream from its first page; see `_Stream`."""
     head = page[27 + page[26] :]
     if head[:7] == b"\x01vorbis" and len(head) >= 16:
         rate = int.from_bytes(head[12:16], "little")
         return f"Vorbis of {rate} Hz in {head[11]} channels", rate, 0
     if head[:8] == b"OpusHead" and len(head) >= 12:
         return f"Opus in {head[9]} channels", 48000, int.from_bytes(head[10:12], "little")
+    if head[:5] == b"\x7fFLAC" and len(head) >= 30:
+        rate, channels = int.from_bytes(head[27:30], "big") >> 4, (head[29] >> 1 & 7) + 1
+        return f"FLAC of {rate} Hz in {channels} channels", rate, 0
     return "", 0, 0

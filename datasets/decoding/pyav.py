@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # ffmpeg's names of the containers that are read: none that can refer to other files, none of pictures or raw samples
 CONTAINERS = (
     "aac ac3 aiff amr amrnb amrwb ape asf au avi caf dsf dts dtshd eac3 flac flv gsm iff loas matroska mov mp3 mpc mpc8 "
-    "mpeg mpegts mxf nistsphere nut ogg oma qcp rm shn tak truehd tta voc vqf w64 wav wtv wv xwma"
+    "mpeg mpegts mxf nistsphere nut ogg oma qcp rm shn spdif tak truehd tta voc vqf w64 wav wtv wv xwma"
 ).split()
 # their usual suffixes, as far as libsndfile does not have them
 SUFFIXES = (
@@ -28,20 +28,10 @@ SUFFIXES = (
 
 MAX_CHANNELS = 64
 _MAX_FAILURES = 1000  # reads in a row that fail, after which a recording counts as ended
+_ROUNDING = 2 * 2048  # samples
 _BUFFER = 1 << 16  # bytes read at a time
-_WITH_LENGTH = (
-    "mov",
-    "asf",
-    "wav",
-    "aiff",
-    "caf",
-    "wv",
-    "tta",
-    "ape",
-    "tak",
-    "dsf",
-    "avi",
-)  # containers that hold the length of a track
+# containers that hold the length of their tracks
+_WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".split()
 
 # sample format of ffmpeg -> what full scale is; floating-point formats are taken as they are
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
@@ -70,6 +60,9 @@ class FullDecoder:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             raise AudioError(f"no audio track; it holds {kinds}")
         self._stream, self._failures, self._packet_samples = stream, 0, 0
+        known = bool(set(self._container.format.name.split(",")) & set(_WITH_LENGTH)) and self._container.duration
+        self._duration = self._container.duration / self._av.time_base if known else None  # seconds
+        self._seen = 0.0  # seconds, up to where there are packets
         self._resampler: tuple[int, soxr.ResampleStream | None] | None = None
         frames = self._frames()
         if (first := next(frames, None)) is None:
@@ -87,18 +80,18 @@ class FullDecoder:
 
     def _announced(self) -> int | None:
         """Samples that the container says there are, if it does: what ffmpeg guesses from bit rates does not count."""
-        stream, container = self._stream, self._container
-        names = container.format.name.split(",")
-        if stream.duration and set(names) & set(_WITH_LENGTH):
-            return round(float(stream.duration * stream.time_base) * self.rate)
-        if "matroska" in names and container.duration and len(container.streams) == 1:
-            return round(container.duration / 1e6 * self.rate)
+        if self._duration is not None and len(self._container.streams) == 1:
+            return round(self._duration * self.rate)
         return None
+
+    def unread(self) -> int:
+        """Samples, about, between the last packet of any track and the end that the container tells; a track may end earlier."""
+        return 0 if self._duration is None else max(0, round((self._duration - self._seen) * self.rate))
 
     @property
     def tolerance(self) -> int:
-        """Samples that may be missing at the end without a remark: 0.1 s, or two packets, by which encoders round."""
-        return max(self.rate // 10, 2 * self._packet_samples)
+        """Samples that may be missing at the end without a remark: 0.1 s, or two packets of AAC, by which encoders round."""
+        return max(self.rate // 10, _ROUNDING)
 
     @property
     def lost(self) -> int:
@@ -125,7 +118,12 @@ class FullDecoder:
         failures = 0
         while failures < _MAX_FAILURES:
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux():
+                    if packet.pts is not None:
+                        begin = packet.pts - (packet.stream.start_time or 0)
+                        self._seen = max(self._seen, float((begin + (packet.duration or 0)) * packet.time_base))
+                    if packet.stream is not self._stream:
+                        continue
                     try:
                         frames = packet.decode()
                     except self._av.FFmpegError:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
-from datasets.decoding.errors import AudioError, Report
+from datasets.decoding.errors import AudioError, remember
 from datasets.decoding.inspection import inspect
 from datasets.decoding.pyav import FullDecoder
 from datasets.decoding.sndfile import SndfileDecoder
@@ -35,11 +35,12 @@ class Recording:
         try:
             self._full = None if self._fast else self._full_decoder()
         except AudioError as error:
-            raise AudioError(f"{error}; libsndfile: {refusal}" if refusal else str(error)) from error
+            raise AudioError(f"{error} (libsndfile: {refusal})" if refusal else str(error)) from error
         decoder = self._fast or self._full
         self.rate, self.channels = decoder.rate, decoder.channels
-        self.announced = decoder.announced if structure.announced is None else structure.announced  # samples that there should be
-        self.samples = self._fast.samples if self._fast else None  # that there are, where that is known before they are decoded
+        self.samples = self._fast.samples if self._fast else None  # where they are known before they are decoded
+        self._announced = structure.announced or (self._fast.samples if self._fast else self._full.announced)
+        self.plain_format = (self._fast.format, self.rate, self.channels) if self._fast else None
         self.position = 0
 
     def _full_decoder(self, channels: int | None = None) -> FullDecoder:
@@ -87,12 +88,17 @@ class Recording:
         self._full.skip(position)
 
     def remarks(self) -> list[str]:
-        """What is to be said at the end of the recording, of what is missing."""
+        """What is to be said at the end of the recording, above all of what is missing."""
+        slack = 0 if self._structure.exact else self._full.tolerance if self._full else _SLACK * self.rate
+        missing = max(0, (self._announced or 0) - self.position, self._full.unread() if self._full else 0)
+        if missing <= slack:
+            missing = round(self.position / self._structure.share) - self.position
+        if missing > 0:
+            seconds = [samples / self.rate for samples in (self.position, self.position + missing, missing)]
+            digits = 1 if seconds[2] >= 0.1 else 4
+            there, announced, gap = (f"{value:.{digits}f}" for value in seconds)
+            return [f"is shorter than its header says: {there} of {announced} s are there, {gap} s are missing"]
         remarks = list(self._structure.remarks)
-        slack = self._full.tolerance if self._full else _SLACK * self.rate
-        if self.announced is not None and self.announced - self.position > (0 if self._structure.exact else slack):
-            seconds = self.position / self.rate, self.announced / self.rate, (self.announced - self.position) / self.rate
-            return ["is shorter than its header says: {:.1f} of {:.1f} s are there, {:.1f} s are missing".format(*seconds)]
         if self._full and self._full.lost > _SLACK * self.rate:
             remarks.append(f"is damaged: about {self._full.lost / self.rate:.1f} s cannot be decoded")
         return remarks
@@ -105,7 +111,7 @@ def _recording(source: Source, name: str, seconds: float | None = None) -> Itera
         with opened(source, name) as content, ExitStack() as stack:
             yield Recording(content, seconds, stack)
     except AudioError as error:
-        raise error if name in str(error) else AudioError(f"{name} cannot be decoded: {error}") from error
+        raise error if str(error).startswith(name) else AudioError(f"{name} cannot be decoded: {error}") from error
 
 
 def read_blocks(
@@ -128,7 +134,6 @@ def read_blocks(
     """
     if not 0 <= start < math.inf or (end is not None and not end > start):
         raise AudioError(f"{name}: start is {start} and end {end}; needed: seconds, 0 <= start < end")
-    report = Report(name, strict, warnings)
     with _recording(source, name, end) as recording:
         rate = recording.rate
         yield rate
@@ -140,14 +145,15 @@ def read_blocks(
             yield block
         if recording.position < last:
             for remark in recording.remarks():
-                report(remark)
+                if strict:
+                    raise AudioError(f"{name} {remark}")
+                remember(f"{name} {remark}", warnings)
         if recording.position == first:
             raise AudioError(f"{name} holds no samples; leave it out" if first == 0 else f"{name} ends before {start:g} s")
 
 
 def measured(source: Source, name: str, *, check_end: bool = False, warnings: list[str] | None = None) -> tuple[int, int]:
     """Return the samples and the rate (Hz) of a recording; see `datasets.audio.measure`."""
-    report = Report(name, False, warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
         if recording.samples is None:
@@ -160,7 +166,13 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
         else:
             recording.position = recording.samples
         for remark in recording.remarks():
-            report(remark)
+            remember(f"{name} {remark}", warnings)
         if recording.position == 0:
             raise AudioError(f"{name} holds no samples; leave it out")
         return recording.position, rate
+
+
+def plain_format(source: Source, name: str) -> tuple[str, int, int] | None:
+    """Return libsndfile's name of the format, rate (Hz) and channels of a recording that it reads whole, else None."""
+    with _recording(source, name) as recording:
+        return recording.plain_format

@@ -1,6 +1,5 @@
 """The fast decoder: libsndfile, of wav, flac, ogg, mp3, aiff and other files that are whole."""
 
-import re
 from types import TracebackType
 
 import numpy as np
@@ -13,9 +12,6 @@ from datasets.decoding.errors import AudioError
 SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
 SUFFIXES += (".wave", ".aifc", ".snd", ".rf64", ".voc", ".sph")
 
-# libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
-_SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-_STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
 _PREROLL = 1.0  # seconds decoded and dropped in front of a position in a lossy format, for the decoder to settle
 _LOSSLESS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF")
 
@@ -29,13 +25,8 @@ class SndfileDecoder:
         content.rewind()
         with _errors():
             self._file = soundfile.SoundFile(view or content.descriptor, closefd=False)
-        self.rate, self.channels = self._file.samplerate, self._file.channels
-        self.samples = self._file.frames if has_length else None  # which it would read
-        self.announced = self.samples  # which there should be
-        if self.samples and (short := _SHORT_CHUNK.search(self._file.extra_info)):
-            announced, present = map(int, short.groups())
-            if announced < _STREAMED and announced - present > 1:  # a forgotten padding byte does no harm
-                self.announced = max(self.samples + 1, round(self.samples * announced / max(1, present)))
+        self.format, self.rate, self.channels = self._file.format, self._file.samplerate, self._file.channels
+        self.samples = self._file.frames if has_length else None  # that it would read
 
     def __enter__(self) -> "SndfileDecoder":
         return self
@@ -46,7 +37,7 @@ class SndfileDecoder:
     def skip(self, samples: int) -> None:
         """Go to a sample, counted from the beginning."""
         with _errors():
-            preroll = 0 if self._file.format in _LOSSLESS else round(_PREROLL * self.rate)
+            preroll = 0 if self.format in _LOSSLESS else round(_PREROLL * self.rate)
             self._file.seek(max(0, min(samples, self._file.frames) - preroll))
             while (left := samples - self._file.tell()) > 0 and len(self._file.read(min(left, 1 << 16))):
                 pass

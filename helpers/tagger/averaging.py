@@ -17,12 +17,15 @@ MAX_LONGER = 0.1  # of a window, that the last one may be longer, so that a clip
 
 @dataclass(frozen=True)
 class Average:
-    """A whole recording, computed."""
+    """A recording, or a part of one, computed."""
 
     name: str
-    seconds: float
+    start: float  # seconds
+    end: float
     scores: np.ndarray  # (K,) float32
     embedding: np.ndarray  # (C,) float32
+    warnings: tuple[str, ...]
+    channel: int | None
 
 
 def average_windows(
@@ -64,7 +67,8 @@ class _Mean:
 
     def result(self) -> Average:
         means = [(total / self._end).astype(np.float32) for total in self._sums]
-        return Average(self._recording.name, self._recording.seconds, *means)
+        recording = self._recording
+        return Average(recording.name, recording.start, recording.end, *means, tuple(recording.warnings), recording.channel)
 
 
 @dataclass(frozen=True)
