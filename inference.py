@@ -7,7 +7,7 @@ python inference.py --audio_path recordings 'more/*.flac' --window 10 --hop 2.5 
 python inference.py --audio_path recordings --output tags.csv --resume
 python inference.py --audio_path recordings --events events.csv
 python inference.py --audio_path recordings --embed embeddings.h5 --layers block5+block11+block13+block15+mel
-arecord -f S16_LE -r 32000 -c 1 -t raw | python inference.py --stream --rate 32000 --window 4 --hop 1
+arecord -t wav -f S16_LE -r 32000 | python inference.py --stream --window 4 --hop 1
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ONLY_WITH = {  # option: what it needs one of
     "skip_existing": ("embed",),
 }
 NOT_WITH = {  # option: what contradicts it
-    "stream": ("output", "plot", "top_k", "whole", "start", "end", "channel", "per_channel", "strict", "events"),
+    "stream": ("output", "plot", "top_k", "whole", "start", "end", "per_channel", "strict", "events"),
     "embed": ("stream", "output", "plot", "top_k", "labels", "threshold", "per_channel", "events"),
     "events": ("output", "plot", "top_k", "whole"),
     "channel": ("per_channel",),
