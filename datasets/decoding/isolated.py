@@ -180,11 +180,9 @@ class _Process:
 
     def printed(self) -> list[str]:
         """Return what libraries printed about the recording, in one line if there is anything."""
-        text = os.pread(self._printed.fileno(), PRINTED_BYTES, 0).decode(errors="replace")
+        printed = os.pread(self._printed.fileno(), PRINTED_BYTES, 0)
         self._printed.truncate(0)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
-        return [f"{self._name}: {lines[0]}{more}"] if lines else []
+        return in_one_line(self._name, printed)
 
     def _read(self, size: int, limit: float) -> np.ndarray:
         content = np.empty(size, np.uint8)
@@ -205,6 +203,13 @@ class _Process:
         return f"{self._name} crashed the decoder ({how}); convert it again or leave it out" + "".join(
             f": {line}" for line in lines
         )
+
+
+def in_one_line(name: str, printed: bytes) -> list[str]:
+    """Return what libraries printed about a recording as one line with its name, none if there is nothing."""
+    lines = [line.strip() for line in printed.decode(errors="replace").splitlines() if line.strip()]
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return [f"{name}: {lines[0]}{more}"] if lines else []
 
 
 def serve(time_limit: float) -> None:
