@@ -27,11 +27,6 @@ _BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
 
 
-def find(folder: str | Path) -> list[Path]:
-    """Return the recordings in a folder and its subfolders, recognised by their suffix, in the order of their paths."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
 def decode(
     source: Source,
     *,
