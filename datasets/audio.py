@@ -53,7 +53,8 @@ def decode(
     name = name or source_name(source)
     head = math.inf if seconds is None else seconds + _HEAD_MARGIN
     if seconds is not None:  # whole stretches, by which channels are mixed
-        end = min(math.inf if end is None else end, start + math.ceil(head / STRETCH_SECONDS) * STRETCH_SECONDS)
+        stretches = math.ceil(seconds / STRETCH_SECONDS) * STRETCH_SECONDS
+        end = min(math.inf if end is None else end, start + stretches + _HEAD_MARGIN)
     parts = read_blocks(
         source, name, lambda rate: math.ceil(min(_BLOCK, head * rate)), start=start, end=end, strict=strict, warnings=warnings
     )
