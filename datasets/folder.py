@@ -267,11 +267,14 @@ def _once_each(candidates: Iterable[Candidate], found: Found) -> list[Candidate]
 
 def _without_copies(candidates: Sequence[Candidate], found: Found) -> list[Candidate]:
     """The candidates of the first recording of each content."""
-    by_path = {Path(candidate.real_path): candidate for candidate in reversed(candidates)}
-    original = {copy: by_path[first] for first, *copies in groups_of_same_content([*by_path][::-1]) for copy in copies}
+    first_of: dict[str, Candidate] = {}
+    for candidate in candidates:
+        first_of.setdefault(candidate.real_path, candidate)
+    groups = groups_of_same_content([Path(path) for path in first_of])
+    original = {str(copy): first_of[str(first)] for first, *copies in groups for copy in copies}
     kept = []
     for candidate in candidates:
-        if first := original.get(Path(candidate.real_path)):
+        if first := original.get(candidate.real_path):
             other = "" if candidate.segment or first.segment else _other_class(first, candidate)
             found.left_out.append((candidate.name, f"has the same bytes as {first.name}{other}"))
         else:

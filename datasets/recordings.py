@@ -133,7 +133,7 @@ class Recordings(ClipDataset):
             raise FileNotFoundError(f"{len(missing)} of {len(paths)} recordings are missing: {first}; fetch or prepare them again")
         self._targets = targets.astype(np.uint8)
         self._names = list(names)
-        self._segments = list(segments)
+        self.segments = list(segments)
         self._strict = strict
         self._cache = None if cache_dir is None else WaveformCache(cache_dir, self.sample_rate)
 
@@ -154,7 +154,7 @@ class Recordings(ClipDataset):
         Raises IndexError, and AudioError or FileNotFoundError for a file that cannot be read; they name file, index and clip.
         """
         index = self._position(index)
-        path, name, segment = self.paths[index], self._names[index], self._segments[index]
+        path, name, segment = self.paths[index], self._names[index], self.segments[index]
         where = f"{name}, clip {index} ({path})"
         if self._cache:
             waveform = self._cache.load(path, where, segment, strict=self._strict)
@@ -178,7 +178,7 @@ class Recordings(ClipDataset):
             return audio.resampled_length(samples, rate, self.sample_rate)
 
         with ThreadPoolExecutor() as pool:
-            lengths = pool.map(length, self.paths, self._segments)
+            lengths = pool.map(length, self.paths, self.segments)
             bar = tqdm(lengths, total=len(self), desc="reading lengths", unit="clip", disable=None, leave=False)
             return np.array(list(bar), np.int64)
 

@@ -26,7 +26,11 @@ def inspect(content: Content, seconds: float | None = None) -> Structure:
     if any(head[offset : offset + len(mark)] == mark for offset, mark in _OTHERS):
         return Structure(view=content.view(start) if start else None)
     search = _PADDING if start or not any(head) else _WITHIN_FRAME
-    return mp3.inspect(content, start, search, seconds) or Structure(view=content.view(start) if start else None)
+    if structure := mp3.inspect(content, start, search, seconds):
+        return structure
+    # libsndfile would search for frames, and print what it thinks of them; frames of a free bit rate (code 0) it alone can read
+    is_mpeg = start > 0 or (head[:1] == b"\xff" and head[1:2] >= b"\xe0" and head[2:3] >= b"\x10")
+    return Structure(whole=not is_mpeg, view=content.view(start) if start else None)
 
 
 def has_index(content: Content) -> bool:

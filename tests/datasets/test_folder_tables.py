@@ -9,6 +9,8 @@ import pytest
 import soundfile
 
 from datasets.folder import FolderData, scan, split
+from helpers.tagger.event_files import event_lines, header
+from helpers.tagger.events import Event, RecordingEvents
 from models.errors import UserError
 
 RATE = 8000
@@ -179,3 +181,14 @@ def test_one_label_file_that_names_its_recordings(root, tmp_path):
     assert "gone.wav" in reasons(data)["all.txt"]
     with pytest.raises(UserError, match="looked for annotation"):
         scan(root, labels(tmp_path / "all.txt", "Begin Time (s)\tEnd Time (s)", "1\t2"))
+
+
+@pytest.mark.parametrize("suffix", [".selections.txt", ".txt"])
+def test_events_that_were_found_can_be_corrected_and_trained_on(root, suffix):
+    events = (Event("Speech; x", 1.0, 2.5, 0.9, mean=0.8), Event("Male speech, man speaking", 4.0, 10.0, 0.7, mean=0.6))
+    recording = RecordingEvents(str(root / "deep" / "c.wav"), 0.0, 10.0, events, RATE)
+    path = root / "deep" / f"c{suffix}"
+    path.write_text(header(suffix) + event_lines(recording, suffix))
+    data = scan(root, path)
+    assert data.names == ("deep/c.wav 1.0-2.5 s", "deep/c.wav 4.0-10.0 s")
+    assert data.class_names == ("Male speech, man speaking", "Speech", "x")
