@@ -131,7 +131,8 @@ class _Process:
         self._time_limit = time_limit
         self._is_ready = False
         self._name = ""  # of the recording that it decodes
-        self._printed = tempfile.TemporaryFile("a+b", buffering=0)
+        self._printed = tempfile.TemporaryFile(buffering=0)
+        fcntl.fcntl(self._printed, fcntl.F_SETFL, fcntl.fcntl(self._printed, fcntl.F_GETFL) | os.O_APPEND)  # as it is emptied
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(time_limit), *sys.path],
             stdin=subprocess.PIPE,
