@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -81,10 +82,18 @@ def test_one_channel_or_each_of_them(loudness: AudioTagger, tmp_path: Path) -> N
         assert loudness.tag_windows(content, channel=channel).channel == channel
         assert next(loudness.embed_files([content], window=1, channel=channel)).channel == channel
     expected = [loudness.tag(sound, 32000).tags for sound in (NOISE, 0.5 * NOISE)]
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content), daemon=True)
+    writer.start()
     with open(path, "rb") as file:
-        for source in (path, content, file):
+        for source, name in ((path, str(path)), (content, None), (file, str(path)), (tmp_path / "pipe", str(tmp_path / "pipe"))):
             found = list(loudness.tag_files([source], per_channel=True))
             assert [tags.channel for tags in found] == [1, 2] and [tags.tags for tags in found] == expected
+            assert name is None or {tags.source for tags in found} == {name}
+    writer.join()
+    with open(path, encoding="latin-1") as file:
+        [failure] = loudness.tag_files([file], per_channel=True)
+        assert "binary" in str(failure.error)
     sources = [path, tmp_path / "nowhere.wav", NOISE]
     one, two, failure, mono = loudness.tag_files(sources, 32000, per_channel=True)
     assert (one.channel, two.channel, mono.channel) == (1, 2, 1) and isinstance(failure, Failure)
