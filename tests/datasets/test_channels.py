@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_what_cancels_is_decided_for_stretches_and_not_for_blocks() -> None:
     np.testing.assert_array_equal(expected[30 * RATE :], LEFT[30 * RATE :])
     for cuts in ((1, 2, 9999), tuple(range(777, len(stereo), 777)), (10_000, 20_000, 30_000)):
         np.testing.assert_array_equal(mixed(stereo, cuts), expected)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(2, 48000), (100, 48000), (2, 10_000_000)])
+def test_no_more_than_a_stretch_is_held(count: int, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.channels.MAX_STRETCH", 1 << 20)
+    block = np.random.default_rng(0).uniform(-0.5, 0.5, (1 << 16) // count * count).astype(np.float32).reshape(-1, count)
+    tracemalloc.start()
+    try:
+        assert sum(map(len, mono((block.copy() for _ in range(200)), rate, "rec"))) == 200 * len(block)
+        assert tracemalloc.get_traced_memory()[1] < 20e6  # of 52; a stretch has 4 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_all_ways_to_read_give_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from datasets.audio import AudioError
 from helpers.tagger import AudioTagger, Failure
 from models.errors import UserError
 
+RECORDINGS = Path(__file__).resolve().parents[3] / "resources" / "recordings"
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
 
 
@@ -120,6 +121,13 @@ def test_warnings_reach_the_user(loudness: AudioTagger, caplog: pytest.LogCaptur
     loudness.embed(content, **options)
     list(loudness.iter_windows(content, **options))
     assert len(caplog.records) == 4
+
+
+def test_sound_of_which_one_channel_is_turned_round_is_tagged_as_it_is(bundled: AudioTagger) -> None:
+    sound, rate = soundfile.read(RECORDINGS / "speech.ogg", dtype="float32")
+    same, turned = (bundled.tag(np.stack([sound, sign * sound], 1), rate, top_k=3) for sign in (1, -1))
+    assert turned.tags == same.tags and turned[0].label == "Speech"
+    assert turned.warnings and not same.warnings
 
 
 def test_strict_refuses_what_is_damaged(loudness: AudioTagger) -> None:
