@@ -57,7 +57,7 @@ class Report:
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
     damaged: tuple[tuple[str, str], ...] = ()  # written up to their damage: (name, what is missing)
     duplicates: tuple[tuple[str, str], ...] = ()  # (name, which copy was not used)
-    problems: tuple[tuple[str, str], ...] = ()  # (folder or shard, why it was not read, or not to its end)
+    problems: tuple[tuple[str, str], ...] = ()  # (folder, shard or clip in one, why it was not read, or not to its end)
 
     @property
     def lost(self) -> set[str]:
@@ -67,7 +67,7 @@ class Report:
     def __str__(self) -> str:
         there, missing, unreadable = self.written + self.already_there, len(self.missing), len(self.unreadable)
         written = f"{self.written} written now, {self.already_there} in an earlier run"
-        others = {"damaged": self.damaged, "duplicate": self.duplicates, "folders or shards unreadable": self.problems}
+        others = {"damaged": self.damaged, "duplicate": self.duplicates, "other problems": self.problems}
         found = "".join(f", {len(rows)} {what}" for what, rows in others.items() if rows)
         return f"{there} of {there + missing + unreadable} clips ({written}); {missing} missing, {unreadable} unreadable{found}"
 
