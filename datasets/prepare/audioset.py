@@ -83,7 +83,10 @@ def find_clips(shards: Sequence[Path], num_workers: int, problems: list[Problem]
 def recordings_of_shards(
     clips: Iterable[ShardClip], segments: Mapping[str, Segment] | None, problems: list[Problem]
 ) -> list[Recording]:
-    """Recordings in the order of the CSV, or of the shards where there is none. Clips whose name or labels do not fit: `problems`."""
+    """Recordings in the order of the CSV, or of the shards where there is none.
+
+    `problems` gets the clips whose name or labels do not fit.
+    """
     found: dict[str, list[Source]] = {} if segments is None else {f"Y{youtube_id}.mp3": [] for youtube_id in segments}
     classes = {} if segments is None else {f"Y{youtube_id}.mp3": segment.classes for youtube_id, segment in segments.items()}
     for clip in clips:

@@ -31,7 +31,6 @@ class Download:
 
     def __init__(self, source: str | Path) -> None:
         """`source` is a zip, or a folder that holds files, zips or both, also in subfolders; of both, the extracted file is taken.
-        Hidden files and folders do not count.
 
         Raises FileNotFoundError, and UserError for a zip that cannot be read.
         """
@@ -43,8 +42,8 @@ class Download:
         self._split: Path | None = None  # an archive of several parts
         archives = [source] if source.is_file() else []
         for folder, subfolders, names in os.walk(source):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for name in sorted(name for name in names if not name.startswith(".")):
+            subfolders.sort()
+            for name in sorted(names):
                 path = Path(folder, name)
                 if path.suffix.lower() == ".zip":
                     archives.append(path)
