@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
-from datasets.decoding.inspection import inspect
+from datasets.decoding.inspection import MP4_MARKS, has_index, inspect
 from datasets.decoding.pyav import FullDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
@@ -33,18 +33,21 @@ class Recording:
             except AudioError as error:
                 refusal = error
         try:
-            self._full = None if self._fast else self._full_decoder()
+            self._full = None if self._fast else self._full_decoder(structure.rate)
         except AudioError as error:
-            raise AudioError(f"{error} (libsndfile: {refusal})" if refusal else str(error)) from error
+            cut = content.read(4, 4) in MP4_MARKS and not has_index(content)
+            reason = "its index (moov), which is written last, is missing: it is cut" if cut else error
+            raise AudioError(f"{reason} (libsndfile: {refusal})" if refusal and not cut else str(reason)) from error
         decoder = self._fast or self._full
         self.rate, self.channels = decoder.rate, decoder.channels
         self.samples = self._fast.samples if self._fast else None  # where they are known before they are decoded
         self._announced = structure.announced or (self._fast.samples if self._fast else self._full.announced)
         self.plain_format = (self._fast.format, self.rate, self.channels) if self._fast else None
         self.position = 0
+        self._behind = 0  # bytes behind the end of the sound
 
-    def _full_decoder(self, channels: int | None = None) -> FullDecoder:
-        return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), channels))
+    def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
+        return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
 
     def skip(self, samples: int) -> None:
         """Go on by some samples, from the beginning."""
@@ -68,6 +71,7 @@ class Recording:
             if ended_early:
                 self._take_over(self.position)
                 block = self._full.read(samples)
+                self._behind = 0 if len(block) else self._behind
         else:
             block = self._full.read(samples)
         self.position += len(block)
@@ -78,13 +82,12 @@ class Recording:
         slack = 0 if self._structure.exact else _SLACK * self.rate
         if self.samples is not None and self.position < self.samples - slack:
             return True
-        return not self._structure.known and self._content.size - self._fast.bytes_read() > _TRAILER
+        self._behind = 0 if self._structure.known else self._fast.unread()
+        return self._behind > _TRAILER
 
     def _take_over(self, position: int) -> None:
         """Go on with the full decoder, at a sample."""
-        self._full, self._fast = self._full_decoder(self.channels), None
-        if self._full.rate != self.rate:
-            raise AudioError(f"is damaged behind {position / self.rate:.1f} s")
+        self._full, self._fast = self._full_decoder(self.rate, self.channels), None
         self._full.skip(position)
 
     def remarks(self) -> list[str]:
@@ -99,16 +102,25 @@ class Recording:
             there, announced, gap = (f"{value:.{digits}f}" for value in seconds)
             return [f"is shorter than its header says: {there} of {announced} s are there, {gap} s are missing"]
         remarks = list(self._structure.remarks)
+        if self._behind > _TRAILER:
+            remarks.append(f"is followed by {self._behind} bytes that are not read")
         if self._full and self._full.lost > _SLACK * self.rate:
             remarks.append(f"is damaged: about {self._full.lost / self.rate:.1f} s cannot be decoded")
         return remarks
+
+
+def _check_beginning(content: Content) -> None:
+    """Raise AudioError for a file that begins like no recording."""
+    if content.read(4, 4) not in MP4_MARKS:  # whose index may be at the end
+        with ExitStack() as stack:
+            Recording(content, 0, stack)
 
 
 @contextmanager
 def _recording(source: Source, name: str, seconds: float | None = None) -> Iterator[Recording]:
     """Open a recording; whatever is raised while it is read gets its name."""
     try:
-        with opened(source, name) as content, ExitStack() as stack:
+        with opened(source, name, _check_beginning) as content, ExitStack() as stack:
             yield Recording(content, seconds, stack)
     except AudioError as error:
         raise error if str(error).startswith(name) else AudioError(f"{name} cannot be decoded: {error}") from error

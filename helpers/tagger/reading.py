@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 UNUSABLE = (AudioError, UserError, OSError)  # what makes a recording a `Failure`
 BLOCKS_AHEAD = 4
 SECONDS_AHEAD = 60.0
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Result = TypeVar("Result", bound="Tagging | Embedding | RecordingEvents")
@@ -179,6 +182,15 @@ def _to_read_again(source: AudioSource) -> AudioSource:
         return source.read()
     is_pipe = isinstance(source, (str, os.PathLike)) and os.path.exists(source) and not os.path.isfile(source)
     return Path(source).read_bytes() if is_pipe else source
+
+
+def report(found: Iterable[str], warnings: list[str] | None = None) -> None:
+    """Append what is wrong with a recording to a list, or log it."""
+    if warnings is not None:
+        warnings += found
+        return
+    for text in found:
+        logger.warning("%s", text)
 
 
 def with_rates(sources: Iterable[Source] | Source, sample_rate: float | None) -> Iterator[tuple[AudioSource, float | None]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -41,14 +42,15 @@ class RunFile:
     Nothing is written before the first row or recording: an existing file that is complete stays until then.
     """
 
-    def __init__(self, path: Path, options: dict[str, Any], *, resume: bool) -> None:
+    def __init__(self, path: Path, options: dict[str, Any], *, resume: bool, option: str = "--resume") -> None:
         """`options` are those that rows depend on, as JSON holds them.
 
-        `resume` goes on with what an interrupted run left, if there is such a thing. Raises `UserError` for an interrupted run
-        without `resume`, and for one with other options.
+        `resume` goes on with what an interrupted run left, if there is such a thing; a user asks for it by `option`. Raises
+        `UserError` for an interrupted run without `resume`, and for one with other options.
         """
         self.path = path
         self._progress_path = path.with_name(path.name + PROGRESS)
+        self._option = option
         self._options = json.loads(json.dumps(options))
         self.done: set[str] = set()  # sources of an interrupted run
         self.recordings = self.rows = self.failed = self.with_warnings = 0  # counts, those of the interrupted run included
@@ -60,9 +62,14 @@ class RunFile:
         if self._progress_path.exists():
             if not resume:
                 raise UserError(
-                    f"{path} is not finished; go on with --resume and the same options, or remove {self._progress_path}"
+                    f"{path} is not finished; go on with {option} and the same options, or remove {self._progress_path}"
                 )
             self._take_up()
+
+    def summary(self) -> str:
+        """Return how many recordings are done, and how."""
+        warned = f", {self.with_warnings} with warnings" if self.with_warnings else ""
+        return f"{self.recordings - self.failed} of {self.recordings} recordings{warned}"
 
     def __enter__(self) -> RunFile:
         return self
@@ -73,6 +80,8 @@ class RunFile:
                 self._begin()
                 os.fsync(self._data.fileno())
                 self._progress_path.unlink()
+            elif kind is KeyboardInterrupt and self._data is not None:
+                print(f"{self.path}: {self.summary()} are done; {self._option} goes on", file=sys.stderr)
         finally:
             for file in (self._data, self._progress):
                 if file is not None:
@@ -100,6 +109,8 @@ class RunFile:
 
     def finished(self) -> Iterator[Done]:
         """Yield the recordings that are done, in the order of their rows."""
+        if not self.recordings:
+            return
         with open(self._progress_path, "rb") as file:
             next(file)  # the options
             for line in file:

@@ -118,6 +118,16 @@ def test_all_ways_to_read_give_the_same_samples(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(part, expected[10 * RATE : 15 * RATE])
 
 
+@pytest.mark.parametrize(("count", "second"), [(1, 8), (2, 12)])
+def test_no_more_than_a_head_is_read(count: int, second: int) -> None:
+    """Of several channels, as many whole stretches of 10 s as hold it."""
+    samples = NOISE[:, :count].copy()
+    samples[second * RATE] = np.nan
+    assert len(audio.decode(wav(samples), seconds=5)[0]) == pytest.approx(5.1 * RATE, abs=1)
+    with pytest.raises(AudioError, match="NaN"):
+        audio.decode(wav(samples), seconds=second)
+
+
 def test_without_a_list_a_warning_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     content = wav(np.stack([LEFT, -LEFT], 1))
     with caplog.at_level(logging.WARNING):
