@@ -21,7 +21,7 @@ import pytest
 from datasets import audio
 from datasets.audio import AudioError
 from models.errors import UserError
-from studies.recordings.damage import boxes, id3v2
+from studies.recordings.damage import boxes, id3v1, id3v2
 from studies.recordings.encoders import by_pyav, by_soundfile
 from studies.recordings.kinds import encode
 from studies.recordings.reference import full_decoding
@@ -224,6 +224,13 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         struct.pack("<Q", 8000), b"\xff" * 8
     ),
     "zeros": lambda: bytes(50_000_000),
+    "wav and zeros": lambda: encode("wav, 16 bit", 0.5) + bytes(100_000_000),
+    "wav with 2 million empty chunks": lambda: encode("wav, 16 bit", 0.5) + (b"junk" + bytes(4)) * 2_000_000,
+    "aiff with 2 million empty chunks": lambda: encode("aiff", 0.5) + (b"junk" + bytes(4)) * 2_000_000,
+    "2 million empty ID3 tags": lambda: id3v2(0) * 2_000_000 + encode("mp3, VBR", 0.5),
+    "200,000 ID3v1 tags": lambda: encode("mp3, VBR", 0.5) + id3v1() * 200_000,
+    "500,000 short pages of Ogg": lambda: encode("ogg, Vorbis", 0.5) + (b"OggS" + bytes(24)) * 500_000,
+    "1 million blocks of FLAC": lambda: (flac := encode("flac, 16 bit", 0.5))[:42] + (b"\1" + bytes(3)) * 1_000_000 + flac[42:],
 }  # fmt: skip
 
 MEASURED = """
