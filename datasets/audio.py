@@ -5,6 +5,7 @@ recognised by content and not by file name; `datasets.decoding` reads them.
 """
 
 import io
+import logging
 import math
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import soxr
 from datasets.channels import STRETCH_SECONDS, mono
 from datasets.decoding import pyav, sndfile
 from datasets.decoding.content import Source, source_name
-from datasets.decoding.errors import AudioError, remember
+from datasets.decoding.errors import AudioError
 from datasets.decoding.reading import measured, plain_format, read_blocks
 from models.errors import UserError
 
@@ -169,8 +170,11 @@ def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None,
         source = source.read()
     remarks: list[str] = []
     waveform, rate = decode(source, name=name, warnings=remarks)
-    for remark in remarks:
-        remember(remark, warnings)
+    if warnings is not None:
+        warnings += remarks
+    else:
+        for remark in remarks:
+            logging.warning(remark)
     if not remarks and plain_format(source, name) == ("MP3", sample_rate, 1):
         return bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else Path(source).read_bytes()
     try:

@@ -62,6 +62,12 @@ def _headers() -> dict[int, tuple[int, int, int]]:
     return headers
 
 
+@cache
+def _lengths(kind: int) -> dict[int, int]:
+    """Bytes 1 and 2 of each possible header of a kind -> length of the frame in bytes."""
+    return {key: length for key, (length, _, other) in _headers().items() if other == kind}
+
+
 def skip_id3(content: Content) -> int:
     """Return where the ID3v2 tags at the beginning end (id3.org, 2.4.0, section 3.1)."""
     start = 0
@@ -82,27 +88,38 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
     header = content.read(first, 4)
     length, samples, _ = _headers()[header[1] << 8 | header[2]]
     rate = _RATES[header[2] >> 2 & 3] // {3: 1, 2: 2, 0: 4}[header[1] >> 3 & 3]
-    is_sound, announced, trimmed = _frame_count(content.read(first, length))
+    announced, trimmed, size = _frame_count(content.read(first, length))
     end = _without_tags(content, first)
     limit = None if seconds is None else round(seconds * rate / samples) + 16
-    frames, position, ending = _walk(content, first if is_sound else first + length, end, limit)
-    lead = content.view(start) if start else None
-    if first > start or (announced is None and not is_sound):  # other bytes in front, or a count without a number
-        return Structure(whole=False, view=lead, known=True)
-    if ending == "broken" or (announced is not None and (frames > announced or (ending is not None and frames < announced - 1))):
-        return Structure(whole=False, view=lead, known=True, announced=None if announced is None else announced * samples - trimmed)
-    remarks = ("ends within a frame; it may be cut",) if ending == "cut" else ()
+    frames, position, ending = _walk(content, first if announced is None else first + length, end, limit)
     if ending is None:
         position = end
+    lead = content.view(start) if start else None
+    differs = False  # from what the first frame tells
+    if announced:
+        differs = (
+            frames > announced
+            or (ending is not None and frames < announced - 1)
+            or (size > 0 and abs(size - (position - first)) > 0.01 * size)
+        )
+    if first > start or announced == 0 or differs or ending == "broken":
+        there_should_be = announced * samples - trimmed if announced else None
+        return Structure(whole=False, view=lead, known=True, announced=there_should_be, rate=rate)
+    remarks = ("ends within a frame; it may be cut",) if ending == "cut" else ()
     if announced is None:
         return Structure(view=EndlessView(content, first, position), has_length=False, known=True, remarks=remarks)
-    if first > 0 or position < 0.99 * content.size:  # libsndfile remarks on tags
+    if (
+        first > 0 or position < 0.99 * content.size
+    ):  # libsndfile takes the bytes of tags for sound and prints that they are too many
         lead = content.view(first, position)
     return Structure(view=lead, known=True, remarks=remarks)
 
 
-def _frame_count(frame: bytes) -> tuple[bool, int | None, int]:
-    """Return whether the first frame is sound; else the number of frames that it tells, and of samples to be cut off them."""
+def _frame_count(frame: bytes) -> tuple[int | None, int, int]:
+    """Return what the first frame tells: the frames that follow, the samples that are to be cut off, the bytes of all frames.
+
+    None frames: it is sound itself. 0 frames: it is not, but libsndfile does not learn the number from it. 0 bytes: unknown.
+    """
     for mark in (b"Xing", b"Info"):
         if 0 < (at := frame.find(mark, 4, 48)):
             flags = frame[at + 7] if len(frame) > at + 7 else 0
@@ -111,10 +128,9 @@ def _frame_count(frame: bytes) -> tuple[bool, int | None, int]:
             delays = (
                 int.from_bytes(frame[lame + 21 : lame + 24], "big") if frame[lame : lame + 4] in (b"LAME", b"Lavc", b"Lavf") else 0
             )
-            return False, count or None, (delays >> 12) + (delays & 0xFFF)
-    if frame[36:40] == b"VBRI":
-        return False, int.from_bytes(frame[50:54], "big") or None, 0
-    return True, None, 0
+            size = int.from_bytes(frame[at + 8 + 4 * (flags & 1) :][:4], "big") if flags & 2 else 0
+            return count, (delays >> 12) + (delays & 0xFFF), size
+    return (0, 0, 0) if frame[36:40] == b"VBRI" else (None, 0, 0)
 
 
 def _without_tags(content: Content, start: int) -> int:
@@ -140,8 +156,7 @@ def _walk(content: Content, start: int, end: int, limit: int | None) -> tuple[in
     another kind; None: at the limit.
     """
     header = content.read(start, 4)
-    kind = _headers().get(header[1] << 8 | header[2], (0, 0, 0))[2] if len(header) == 4 else 0
-    lengths = {key: length for key, (length, _, other) in _headers().items() if other == kind}
+    lengths = _lengths(_headers().get(header[1] << 8 | header[2], (0, 0, 0))[2]) if len(header) == 4 else {}
     mono = len(header) == 4 and header[3] >= _MONO
     frames, position, base, chunk = 0, start, start, b""
     while frames != limit:

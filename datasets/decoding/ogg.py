@@ -12,6 +12,7 @@ from datasets.decoding.structure import Structure
 _CHUNK = 1 << 20  # bytes read at a time
 _LARGEST = 27 + 255 + 255 * 255  # bytes of a page
 _PAGE = struct.Struct("<4sBBqIIIB")  # mark, version, flags, position, stream, number, checksum, entries of the size table
+_LATE = 24000  # Hz, at which libsndfile's Opus comes 1/24000 s late
 _BEGIN, _END = 2, 4  # flags
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -21,6 +22,7 @@ class _Stream:
     kind: str  # codec, rate and channels in words
     rate: int  # Hz; 0 where this is no sound that is known here
     delay: int  # samples at the beginning that are dropped
+    fast: bool  # libsndfile reads it well
     position: int = 0  # samples up to the end of the last page
 
 
@@ -58,9 +60,7 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
         names = " and ".join(sorted(" with ".join(kind) or "something else" for kind in kinds))
         raise AudioError(f"{names}, one behind the other, which no decoder here reads whole; cut it there")
     remarks = () if ended else ("ends without the mark of an end; it may be cut",)
-    whole = (
-        not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1 and not sounds[0][0].kind.startswith("FLAC")
-    )
+    whole = not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1 and sounds[0][0].fast
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
     return Structure(whole=whole, known=True, announced=None if whole else announced, remarks=remarks)
 
@@ -70,7 +70,7 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
     base, chunk, position = start, b"", start
     while position < content.size:
         if position - base + _LARGEST > len(chunk) and base + len(chunk) < content.size:
-            base, chunk = position, content.read(position, _CHUNK)
+            base, chunk = position, content.read(position, min(_CHUNK, content.size - position))
         at = position - base
         size = 0
         if chunk.startswith(b"OggS", at) and len(chunk) >= at + 27:
@@ -95,15 +95,16 @@ def _is_intact(page: bytes) -> bool:
     return crc.to_bytes(4, "big").translate(_MIRRORED) == page[22:26][::1]
 
 
-def _describe(page: bytes) -> tuple[str, int, int]:
-    """Return the kind, rate and delay (samples) of a stream from its first page; see `_Stream`."""
+def _describe(page: bytes) -> tuple[str, int, int, bool]:
+    """Return the first four fields of `_Stream` from the first page of a stream."""
     head = page[27 + page[26] :]
     if head[:7] == b"\x01vorbis" and len(head) >= 16:
         rate = int.from_bytes(head[12:16], "little")
-        return f"Vorbis of {rate} Hz in {head[11]} channels", rate, 0
-    if head[:8] == b"OpusHead" and len(head) >= 12:
-        return f"Opus in {head[9]} channels", 48000, int.from_bytes(head[10:12], "little")
+        return f"Vorbis of {rate} Hz in {head[11]} channels", rate, 0, True
+    if head[:8] == b"OpusHead" and len(head) >= 16:
+        rate = int.from_bytes(head[12:16], "little")  # of the sound before it was encoded
+        return f"Opus in {head[9]} channels", 48000, int.from_bytes(head[10:12], "little"), rate != _LATE
     if head[:5] == b"\x7fFLAC" and len(head) >= 30:
         rate, channels = int.from_bytes(head[27:30], "big") >> 4, (head[29] >> 1 & 7) + 1
-        return f"FLAC of {rate} Hz in {channels} channels", rate, 0
-    return "", 0, 0
+        return f"FLAC of {rate} Hz in {channels} channels", rate, 0, False
+    return "", 0, 0, False

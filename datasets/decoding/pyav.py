@@ -27,6 +27,7 @@ SUFFIXES = (
 ).split()
 
 MAX_CHANNELS = 64
+_SAFE_PLANES = 7
 _MAX_FAILURES = 1000  # reads in a row that fail, after which a recording counts as ended
 _ROUNDING = 2 * 2048  # samples
 _BUFFER = 1 << 16  # bytes read at a time
@@ -37,11 +38,15 @@ _WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".sp
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
+class MissingDecoder(AudioError):
+    """PyAV is needed and not installed."""
+
+
 class FullDecoder:
     """The default audio track of a recording; raises AudioError. A change of rate or of channels becomes those of its beginning."""
 
-    def __init__(self, file: BinaryIO, channels: int | None = None) -> None:
-        """Open a seekable file; `channels` is the number of those that samples are returned in, by default that of the track."""
+    def __init__(self, file: BinaryIO, rate: int | None = None, channels: int | None = None) -> None:
+        """Open a seekable file. Samples are returned at `rate` (Hz) and in `channels`, by default those of the beginning."""
         self._av = _import_av()
         limits = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none", "max_streams": "100"}
         try:
@@ -49,16 +54,18 @@ class FullDecoder:
         except (self._av.FFmpegError, ValueError, OSError, MemoryError) as error:
             raise AudioError("no audio in a format that ffmpeg knows, or damaged at its beginning") from error
         try:
-            self._open_track(channels)
+            self._open_track(rate, channels)
         except BaseException:
             self._container.close()
             raise
 
-    def _open_track(self, channels: int | None) -> None:
+    def _open_track(self, rate: int | None, channels: int | None) -> None:
         stream = self._container.streams.best("audio")
         if stream is None:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             raise AudioError(f"no audio track; it holds {kinds}")
+        if stream.codec_context is None:
+            raise AudioError("its audio track is in a format that ffmpeg does not decode")
         self._stream, self._failures, self._packet_samples = stream, 0, 0
         known = bool(set(self._container.format.name.split(",")) & set(_WITH_LENGTH)) and self._container.duration
         self._duration = self._container.duration / self._av.time_base if known else None  # seconds
@@ -67,7 +74,7 @@ class FullDecoder:
         frames = self._frames()
         if (first := next(frames, None)) is None:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
-        self.rate, self.channels = first.sample_rate, channels or first.layout.nb_channels
+        self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
         self._rest = np.zeros((0, self.channels), np.float32)
         self.announced = self._announced()
@@ -160,6 +167,8 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     channels = frame.layout.nb_channels
     if not 0 < channels <= MAX_CHANNELS:
         raise AudioError(f"its track has {channels} channels; allowed: 1 to {MAX_CHANNELS}")
+    if frame.format.is_planar and channels > _SAFE_PLANES:
+        frame = _packed(frame)
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, channels)
     full_scale = _FULL_SCALE.get(frame.format.packed.name)
@@ -168,6 +177,13 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     # values of 25 bits and more through float64: float32 keeps their 24 highest bits after the division
     floats = np.array(values, np.float32 if full_scale <= 1 << 15 else np.float64, order="C")
     return ((floats - (128 if full_scale == 1 << 7 else 0)) / full_scale).astype(np.float32, copy=False)
+
+
+def _packed(frame: "av.AudioFrame") -> "av.AudioFrame":
+    """Interleave the channels; PyAV 18.1 reads behind the last one of a frame that has eight or more of them apart."""
+    from av.audio.resampler import AudioResampler
+
+    return AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)[0]
 
 
 def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
@@ -182,7 +198,7 @@ def _import_av() -> object:
         import av
         import av.logging
     except ImportError as error:
-        raise AudioError("it needs PyAV, which is not installed: pip install av") from error
+        raise MissingDecoder("it needs PyAV, which is not installed: pip install av") from error
     av.logging.set_level(None)  # what ffmpeg prints has no file name
     return av
 

@@ -7,14 +7,15 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
-from datasets.decoding.errors import AudioError, remember
-from datasets.decoding.inspection import inspect
-from datasets.decoding.pyav import FullDecoder
+from datasets.decoding.errors import AudioError, Report
+from datasets.decoding.inspection import MP4_MARKS, has_index, inspect
+from datasets.decoding.pyav import FullDecoder, MissingDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
 _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
 _SLACK = 0.1  # seconds that a recording may be shorter than announced: lossy formats round to packets
 _TRAILER = 1 << 12  # bytes behind the sound of formats of which nothing more is known
+_NOTHING = np.zeros((0, 1), np.float32)
 _END_SAMPLES = 2 * 1152  # decoded to see whether the end of a recording is there
 
 
@@ -33,18 +34,22 @@ class Recording:
             except AudioError as error:
                 refusal = error
         try:
-            self._full = None if self._fast else self._full_decoder()
+            self._full = None if self._fast else self._full_decoder(structure.rate)
         except AudioError as error:
-            raise AudioError(f"{error} (libsndfile: {refusal})" if refusal else str(error)) from error
+            cut = content.read(4, 4) in MP4_MARKS and not has_index(content)
+            reason = "its index (moov), which is written last, is missing: it is cut" if cut else error
+            raise AudioError(f"{reason} (libsndfile: {refusal})" if refusal and not cut else str(reason)) from error
         decoder = self._fast or self._full
         self.rate, self.channels = decoder.rate, decoder.channels
         self.samples = self._fast.samples if self._fast else None  # where they are known before they are decoded
         self._announced = structure.announced or (self._fast.samples if self._fast else self._full.announced)
         self.plain_format = (self._fast.format, self.rate, self.channels) if self._fast else None
         self.position = 0
+        self._behind = 0  # bytes behind the end of the sound
+        self._is_damaged = False  # no decoder reads on
 
-    def _full_decoder(self, channels: int | None = None) -> FullDecoder:
-        return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), channels))
+    def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
+        return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
 
     def skip(self, samples: int) -> None:
         """Go on by some samples, from the beginning."""
@@ -59,18 +64,32 @@ class Recording:
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end, at which there are none."""
-        if self._fast is not None:
+        if self._fast is None:
+            block = self._full.read(samples)
+        elif self.samples is not None and self.position >= self.samples:
+            block = self._read_behind(samples) if self._ended_early() else _NOTHING
+        else:
             try:
                 block = self._fast.read(samples)
                 ended_early = len(block) == 0 and self._ended_early()
             except AudioError:
                 ended_early = True
             if ended_early:
-                self._take_over(self.position)
-                block = self._full.read(samples)
-        else:
-            block = self._full.read(samples)
+                block = self._read_behind(samples)
         self.position += len(block)
+        return block
+
+    def _read_behind(self, samples: int) -> np.ndarray:
+        """Return what the full decoder finds behind the position."""
+        try:
+            self._take_over(self.position)
+            block = self._full.read(samples)
+        except AudioError as error:
+            self._is_damaged = self.samples is None or self.position < self.samples
+            if self._is_damaged and (self.position == 0 or isinstance(error, MissingDecoder)):
+                raise
+            return _NOTHING
+        self._behind = 0 if len(block) else self._behind
         return block
 
     def _ended_early(self) -> bool:
@@ -78,13 +97,12 @@ class Recording:
         slack = 0 if self._structure.exact else _SLACK * self.rate
         if self.samples is not None and self.position < self.samples - slack:
             return True
-        return not self._structure.known and self._content.size - self._fast.bytes_read() > _TRAILER
+        self._behind = 0 if self._structure.known else self._fast.unread()
+        return self._behind > _TRAILER
 
     def _take_over(self, position: int) -> None:
         """Go on with the full decoder, at a sample."""
-        self._full, self._fast = self._full_decoder(self.channels), None
-        if self._full.rate != self.rate:
-            raise AudioError(f"is damaged behind {position / self.rate:.1f} s")
+        self._full, self._fast = self._full_decoder(self.rate, self.channels), None
         self._full.skip(position)
 
     def remarks(self) -> list[str]:
@@ -99,16 +117,27 @@ class Recording:
             there, announced, gap = (f"{value:.{digits}f}" for value in seconds)
             return [f"is shorter than its header says: {there} of {announced} s are there, {gap} s are missing"]
         remarks = list(self._structure.remarks)
+        if self._is_damaged:
+            remarks.append(f"is damaged behind {self.position / self.rate:.1f} s, where it cannot be decoded")
+        if self._behind > _TRAILER:
+            remarks.append(f"is followed by {self._behind} bytes that are not read")
         if self._full and self._full.lost > _SLACK * self.rate:
             remarks.append(f"is damaged: about {self._full.lost / self.rate:.1f} s cannot be decoded")
         return remarks
+
+
+def _check_beginning(content: Content) -> None:
+    """Raise AudioError for a file that begins like no recording."""
+    if content.read(4, 4) not in MP4_MARKS:  # whose index may be at the end
+        with ExitStack() as stack:
+            Recording(content, 0, stack)
 
 
 @contextmanager
 def _recording(source: Source, name: str, seconds: float | None = None) -> Iterator[Recording]:
     """Open a recording; whatever is raised while it is read gets its name."""
     try:
-        with opened(source, name) as content, ExitStack() as stack:
+        with opened(source, name, _check_beginning) as content, ExitStack() as stack:
             yield Recording(content, seconds, stack)
     except AudioError as error:
         raise error if str(error).startswith(name) else AudioError(f"{name} cannot be decoded: {error}") from error
@@ -134,6 +163,7 @@ def read_blocks(
     """
     if not 0 <= start < math.inf or (end is not None and not end > start):
         raise AudioError(f"{name}: start is {start} and end {end}; needed: seconds, 0 <= start < end")
+    report = Report(name, strict, warnings)
     with _recording(source, name, end) as recording:
         rate = recording.rate
         yield rate
@@ -145,15 +175,14 @@ def read_blocks(
             yield block
         if recording.position < last:
             for remark in recording.remarks():
-                if strict:
-                    raise AudioError(f"{name} {remark}")
-                remember(f"{name} {remark}", warnings)
+                report(remark)
         if recording.position == first:
             raise AudioError(f"{name} holds no samples; leave it out" if first == 0 else f"{name} ends before {start:g} s")
 
 
 def measured(source: Source, name: str, *, check_end: bool = False, warnings: list[str] | None = None) -> tuple[int, int]:
     """Return the samples and the rate (Hz) of a recording; see `datasets.audio.measure`."""
+    report = Report(name, warnings=warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
         if recording.samples is None:
@@ -166,7 +195,7 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
         else:
             recording.position = recording.samples
         for remark in recording.remarks():
-            remember(f"{name} {remark}", warnings)
+            report(remark)
         if recording.position == 0:
             raise AudioError(f"{name} holds no samples; leave it out")
         return recording.position, rate

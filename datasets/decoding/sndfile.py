@@ -14,6 +14,15 @@ SUFFIXES += (".wave", ".aifc", ".snd", ".rf64", ".voc", ".sph")
 
 _PREROLL = 1.0  # seconds decoded and dropped in front of a position in a lossy format, for the decoder to settle
 _LOSSLESS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF")
+# channels of Vorbis and Opus (Vorbis I specification, section 4.3.9) in the order of wave files, which libsndfile does not make
+_WAVE_ORDER = {3: (0, 2, 1), 5: (0, 2, 1, 3, 4), 6: (0, 2, 1, 5, 3, 4), 7: (0, 2, 1, 6, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)}
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """soundfile seeks to where it is after each read of a file in which it can, which costs an mp3 what the decoder held back."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class SndfileDecoder:
@@ -24,8 +33,9 @@ class SndfileDecoder:
         self._content, self._view = content, view
         content.rewind()
         with _errors():
-            self._file = soundfile.SoundFile(view or content.descriptor, closefd=False)
+            self._file = _SequentialFile(view or content.descriptor, closefd=False)
         self.format, self.rate, self.channels = self._file.format, self._file.samplerate, self._file.channels
+        self._order = _WAVE_ORDER.get(self.channels) if self.format == "OGG" else None
         self.samples = self._file.frames if has_length else None  # that it would read
 
     def __enter__(self) -> "SndfileDecoder":
@@ -38,18 +48,19 @@ class SndfileDecoder:
         """Go to a sample, counted from the beginning."""
         with _errors():
             preroll = 0 if self.format in _LOSSLESS else round(_PREROLL * self.rate)
-            self._file.seek(max(0, min(samples, self._file.frames) - preroll))
-            while (left := samples - self._file.tell()) > 0 and len(self._file.read(min(left, 1 << 16))):
-                pass
+            position = self._file.seek(max(0, min(samples, self._file.frames) - preroll))
+            while position < samples and (got := len(self._file.read(min(samples - position, 1 << 16)))):
+                position += got
 
-    def bytes_read(self) -> int:
-        """Return how far in the file libsndfile has come."""
-        return self._content.position() if self._view is None else self._view.position
+    def unread(self) -> int:
+        """Return how many bytes of the file libsndfile has not come to."""
+        return self._content.size - self._content.position() if self._view is None else self._view.unread
 
     def read(self, samples: int) -> np.ndarray:
-        """Return the next (samples, channels) float32, fewer at the end."""
+        """Return the next (samples, channels) float32, fewer at the end, channels in the order of wave files."""
         with _errors():
-            return self._file.read(samples, dtype="float32", always_2d=True)
+            block = self._file.read(samples, dtype="float32", always_2d=True)
+        return block if self._order is None else np.ascontiguousarray(block[:, self._order])
 
 
 class _errors:
