@@ -133,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     refuse_conflicts(parser, args)
+    if args.output and args.output.name.lower().endswith((".txt", ".srt", ".rttm")):
+        parser.error(f"--output writes .jsonl and .csv; events are written to {args.output} by --events")
     run = begin(args)
     if run and run.is_complete and not args.embed:
         print(f"{run.path} is complete; remove it to start over", file=sys.stderr)

@@ -5,6 +5,8 @@ import os
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -116,9 +118,15 @@ def test_clips_that_cannot_be_used_are_left_out_aloud(tmp_path, kind, caplog):
     assert "Yid000000007.mp3" in caplog.text and "1 repeated" in caplog.text
 
 
-def test_nothing_usable_and_unknown_labels_are_errors(tmp_path):
+def test_nothing_usable_is_an_error_with_its_reason(tmp_path):
     write_parquet(tmp_path / "eval.parquet", clips(1, 2, b"nothing of value" * 50))
-    with pytest.raises(UserError, match="no clip"):
+    with pytest.raises(UserError, match=r"no clip can be used.*Yid000000001\.mp3"):
+        audioset.evaluation_set(tmp_path)
+    pq.write_table(pa.table({"video_id": ["a"], "audio": [mp3()], "labels": [[0]]}), tmp_path / "eval.parquet")
+    with pytest.raises(UserError, match="a has no labels"):
+        audioset.evaluation_set(tmp_path)
+    pq.write_table(pa.table({"video_id": ["a"], "audio": [mp3()], "labels": [[0]]})[:0], tmp_path / "eval.parquet")
+    with pytest.raises(UserError, match="no clips"):
         audioset.evaluation_set(tmp_path)
     (tmp_path / "eval.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ShardError, match=r"eval\.parquet"):
