@@ -159,14 +159,18 @@ def test_streams_behind_each_other_are_one(format: str, subtype: str | None) -> 
     np.testing.assert_allclose(twice[-RATE : -RATE // 2], once[-RATE : -RATE // 2], atol=0 if format == "FLAC" else 0.05)
 
 
+@pytest.mark.parametrize("piece", [9, 777])
 @pytest.mark.parametrize("damage", [False, True])
-def test_an_ogg_chain_of_other_rates_and_channels_gets_the_first_ones(damage: bool, caplog: pytest.LogCaptureFixture) -> None:
-    first, other = encoded("OGG", "VORBIS"), io.BytesIO()
-    soundfile.write(other, TONE[::2, 0], RATE // 2, format="OGG", subtype="VORBIS")
-    part = first[:-5000] if damage else first  # a song that breaks off
-    found = read(part + other.getvalue() + first)
-    assert 3 * len(TONE) - (RATE if damage else 0) < len(found) + 1 < 3 * len(TONE) + 3
-    middle = found[len(found) - len(TONE) * 3 // 2 :][: RATE // 2]
+@pytest.mark.parametrize(("format", "subtype"), [("OGG", "VORBIS"), ("FLAC", "PCM_16")])
+def test_further_streams_of_other_rates_and_channels_get_the_first_ones(
+    format: str, subtype: str, damage: bool, piece: int
+) -> None:
+    first, other = encoded(format, subtype, TONE[:RATE]), io.BytesIO()
+    soundfile.write(other, TONE[:RATE:2, 0], RATE // 2, format=format, subtype=subtype)
+    part = first[: len(first) * 3 // 4] if damage else first  # a song that breaks off
+    found = np.concatenate(list(open_stream(Pipe(part + other.getvalue() + first, piece)).blocks))
+    assert 3 * RATE - (RATE * 3 // 4 if damage else 0) - 3 < len(found) < 3 * RATE + 3
+    middle = found[len(found) - RATE * 3 // 2 :][: RATE // 4]
     np.testing.assert_allclose(middle[:, 0], middle[:, 1], atol=1e-6)  # from one channel to two
 
 
