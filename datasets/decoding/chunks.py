@@ -26,7 +26,6 @@ _CAF = _Layout(struct.Struct(">4sq"), 8, b"data", alignment=1)
 _WAVE64 = _Layout(struct.Struct("<16sQ"), 40, b"data", alignment=8, counted=24)
 _LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, b"FORM": _AIFF, b"caff": _CAF, b"riff": _WAVE64}
 
-_HEAD = 1 << 12  # bytes read at first
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
@@ -38,15 +37,15 @@ _DISGUISED = (b"\x72\xf8\x1f\x4e", b"\xfe\x7f\x01\x80", b"\xff\x1f\x00\xe8")
 
 def inspect(content: Content) -> Structure | None:
     """Return the structure of a file of chunks, None for other files."""
-    head = content.read(0, _HEAD)
-    if head[:4] == b".snd" and len(head) >= 12:
+    head = content.read(0, 12)
+    if head[:4] == b".snd" and len(head) == 12:
         offset, size = struct.unpack_from(">II", head, 4)
         return Structure(share=_share(content, offset, size))
     layout = _LAYOUTS.get(head[:4])
     if layout is None:
         return None
     found: dict[bytes, bytes] = {}
-    for mark, body, size in _chunks(content, layout, layout.start, head):
+    for mark, body, size in _chunks(content, layout, layout.start):
         if mark.startswith(layout.sound):
             if layout in (_WAVE, _BIG_WAVE):
                 return _inspect_wave(content, layout, body, size, found)
@@ -56,13 +55,10 @@ def inspect(content: Content) -> Structure | None:
     return Structure()
 
 
-def _chunks(content: Content, layout: _Layout, position: int, head: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
+def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield mark, position and size of the content of each chunk, from a position on."""
     length = layout.header.size
-    while True:
-        header = head[position : position + length] if position + length <= len(head) else content.read(position, length)
-        if len(header) < length:
-            return
+    while len(header := content.read(position, length)) == length:
         mark, size = layout.header.unpack(header)
         size -= layout.counted
         yield mark, position + length, size

@@ -131,7 +131,8 @@ class _Process:
         self._time_limit = time_limit
         self._is_ready = False
         self._name = ""  # of the recording that it decodes
-        self._printed = tempfile.TemporaryFile("a+b", buffering=0)
+        self._printed = tempfile.TemporaryFile(buffering=0)
+        fcntl.fcntl(self._printed, fcntl.F_SETFL, fcntl.fcntl(self._printed, fcntl.F_GETFL) | os.O_APPEND)  # as it is emptied
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, str(time_limit), *sys.path],
             stdin=subprocess.PIPE,
@@ -179,11 +180,9 @@ class _Process:
 
     def printed(self) -> list[str]:
         """Return what libraries printed about the recording, in one line if there is anything."""
-        text = os.pread(self._printed.fileno(), PRINTED_BYTES, 0).decode(errors="replace")
+        printed = os.pread(self._printed.fileno(), PRINTED_BYTES, 0)
         self._printed.truncate(0)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        more = f" (and {len(lines) - 1} more lines)" if len(lines) > 1 else ""
-        return [f"{self._name}: {lines[0]}{more}"] if lines else []
+        return in_one_line(self._name, printed)
 
     def _read(self, size: int, limit: float) -> np.ndarray:
         content = np.empty(size, np.uint8)
@@ -204,6 +203,13 @@ class _Process:
         return f"{self._name} crashed the decoder ({how}); convert it again or leave it out" + "".join(
             f": {line}" for line in lines
         )
+
+
+def in_one_line(name: str, printed: bytes) -> list[str]:
+    """Return what libraries printed about a recording as one line with its name, none if there is nothing."""
+    lines = [line.strip() for line in printed.decode(errors="replace").splitlines() if line.strip()]
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return [f"{name}: {lines[0]}{more}"] if lines else []
 
 
 def serve(time_limit: float) -> None:

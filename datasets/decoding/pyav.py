@@ -39,6 +39,10 @@ _WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".sp
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
+class MissingDecoder(AudioError):
+    """PyAV is needed and not installed."""
+
+
 class FullDecoder:
     """The default audio track of a recording; raises AudioError. A change of rate or of channels becomes those of its beginning."""
 
@@ -209,7 +213,7 @@ def _import_av() -> object:
         import av
         import av.logging
     except ImportError as error:
-        raise AudioError("it needs PyAV, which is not installed: pip install av") from error
+        raise MissingDecoder("it needs PyAV, which is not installed: pip install av") from error
     av.logging.set_level(None)  # what ffmpeg prints has no file name
     return av
 

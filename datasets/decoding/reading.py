@@ -9,12 +9,13 @@ import numpy as np
 from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
 from datasets.decoding.inspection import MP4_MARKS, has_index, inspect
-from datasets.decoding.pyav import FullDecoder
+from datasets.decoding.pyav import FullDecoder, MissingDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
 _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
 _SLACK = 0.1  # seconds that a recording may be shorter than announced: lossy formats round to packets
 _TRAILER = 1 << 12  # bytes behind the sound of formats of which nothing more is known
+_NOTHING = np.zeros((0, 1), np.float32)
 _END_SAMPLES = 2 * 1152  # decoded to see whether the end of a recording is there
 
 
@@ -45,6 +46,7 @@ class Recording:
         self.plain_format = (self._fast.format, self.rate, self.channels) if self._fast else None
         self.position = 0
         self._behind = 0  # bytes behind the end of the sound
+        self._is_damaged = False  # no decoder reads on
 
     def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
         return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
@@ -62,19 +64,32 @@ class Recording:
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end, at which there are none."""
-        if self._fast is not None:
+        if self._fast is None:
+            block = self._full.read(samples)
+        elif self.samples is not None and self.position >= self.samples:
+            block = self._read_behind(samples) if self._ended_early() else _NOTHING
+        else:
             try:
                 block = self._fast.read(samples)
                 ended_early = len(block) == 0 and self._ended_early()
             except AudioError:
                 ended_early = True
             if ended_early:
-                self._take_over(self.position)
-                block = self._full.read(samples)
-                self._behind = 0 if len(block) else self._behind
-        else:
-            block = self._full.read(samples)
+                block = self._read_behind(samples)
         self.position += len(block)
+        return block
+
+    def _read_behind(self, samples: int) -> np.ndarray:
+        """Return what the full decoder finds behind the position."""
+        try:
+            self._take_over(self.position)
+            block = self._full.read(samples)
+        except AudioError as error:
+            self._is_damaged = self.samples is None or self.position < self.samples
+            if self._is_damaged and (self.position == 0 or isinstance(error, MissingDecoder)):
+                raise
+            return _NOTHING
+        self._behind = 0 if len(block) else self._behind
         return block
 
     def _ended_early(self) -> bool:
@@ -102,6 +117,8 @@ class Recording:
             there, announced, gap = (f"{value:.{digits}f}" for value in seconds)
             return [f"is shorter than its header says: {there} of {announced} s are there, {gap} s are missing"]
         remarks = list(self._structure.remarks)
+        if self._is_damaged:
+            remarks.append(f"is damaged behind {self.position / self.rate:.1f} s, where it cannot be decoded")
         if self._behind > _TRAILER:
             remarks.append(f"is followed by {self._behind} bytes that are not read")
         if self._full and self._full.lost > _SLACK * self.rate:

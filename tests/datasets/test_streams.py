@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from datasets import audio
 from datasets.audio import AudioError
 from datasets.streams import open_stream
 from models.errors import UserError
@@ -232,3 +233,31 @@ def test_without_pyav_wav_and_raw_samples_are_read_and_the_message_says_how_to_g
     assert len(read(encoded("WAV"))) == len(TONE) and len(read(bytes(8000))) == 4000
     with pytest.raises(AudioError, match="pip install av"):
         read(encoded("FLAC"))
+
+
+SHORT = [
+    encoded(format, subtype, TONE[:RATE]) for format, subtype in [("WAV", None), ("FLAC", None), ("OGG", "VORBIS"), ("MP3", None)]
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_streams_are_read_as_far_as_the_file_or_reported(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(seed)
+    for trial in range(20):
+        content = bytearray(SHORT[rng.integers(len(SHORT))])
+        match trial % 3:
+            case 0:
+                del content[rng.integers(len(content)) :]
+            case 1:
+                start = rng.integers(len(content) - 20)
+                content[start : start + 20] = rng.bytes(20)
+            case 2:
+                content += SHORT[rng.integers(len(SHORT))]
+        caplog.clear()
+        try:
+            stream = open_stream(Pipe(bytes(content)))
+            seconds = sum(map(len, stream.blocks)) / stream.rate
+            waveform, rate = audio.decode(bytes(content), warnings=[])
+        except AudioError:
+            continue
+        assert seconds > len(waveform) / rate - 0.1 or caplog.records, (seed, trial)

@@ -87,6 +87,8 @@ def test_streams_with_a_header_give_the_events_of_the_samples(run: Callable[...,
         assert run(content) == (0, lines)
     assert run(encoded("RAW", "FLOAT"), "--rate", RATE, "--channels", 2, "--format", "f32le") == (0, lines)
     assert run(b"") == (0, [])
+    _, right = run(encoded("WAV"), "--channel", 2)
+    assert right != lines and len(right) == len(lines)
 
 
 def test_windows_of_a_stream_are_those_of_the_file(run: Callable[..., tuple[int, list[str]]], level: AudioTagger) -> None:
