@@ -115,7 +115,7 @@ def test_damage_is_one_error(tmp_path):
     damaged = tmp_path / "damaged.parquet"
     generator = np.random.default_rng(0)
     outcomes = set()
-    for _ in range(60):
+    for _ in range(40):
         content = bytearray(whole)
         at = int(generator.integers(len(content)))
         content[at : at + 20] = generator.bytes(20)
