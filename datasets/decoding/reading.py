@@ -42,6 +42,7 @@ class Recording:
         decoder = self._fast or self._full
         self.rate, self.channels = decoder.rate, decoder.channels
         self.samples = self._fast.samples if self._fast else None  # where they are known before they are decoded
+        self.is_known = structure.known and self.samples is not None  # the samples are all there is
         self._announced = structure.announced or (self._fast.samples if self._fast else self._full.announced)
         self.plain_format = (self._fast.format, self.rate, self.channels) if self._fast else None
         self.position = 0
@@ -185,12 +186,10 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
     report = Report(name, warnings=warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
-        if recording.samples is None:
+        if check_end or not recording.is_known:
+            if recording.samples:
+                recording.skip(max(0, recording.samples - _END_SAMPLES))
             while len(recording.read(1 << 16)):
-                pass
-        elif check_end:
-            recording.skip(max(0, recording.samples - _END_SAMPLES))
-            while len(recording.read(_END_SAMPLES)):
                 pass
         else:
             recording.position = recording.samples
