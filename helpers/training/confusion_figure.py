@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from helpers.training.per_class_figure import save
 from models.errors import UserError
-from models.files import write_atomically
 
 COUNTS_UP_TO = 20  # classes; with more, the counts would not be readable
 LABELS_UP_TO = 100  # classes; with more, not every one is named
@@ -43,7 +43,7 @@ def confusion_figure(labels: Sequence[str], counts: np.ndarray, path: str | Path
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=9)
-    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150, bbox_inches="tight"))
+    save(figure, path)
 
 
 def _shortened(label: str, length: int = 30) -> str:
