@@ -55,7 +55,7 @@ class Recording:
         if self._fast is None or self.samples is None:
             return False
         if self._fast.format == "FLAC":  # another one behind it is noticed only when libsndfile comes to its end
-            return _FLAC_MARK not in self._content.read(8, _FLAC_SEARCH)
+            return self._content.read(0, _FLAC_SEARCH).count(_FLAC_MARK) == 1
         return self._structure.known
 
     def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
