@@ -26,8 +26,10 @@ _CAF = _Layout(struct.Struct(">4sq"), 8, b"data", alignment=1)
 _WAVE64 = _Layout(struct.Struct("<16sQ"), 40, b"data", alignment=8, counted=24)
 _LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, b"FORM": _AIFF, b"caff": _CAF, b"riff": _WAVE64}
 
+_MAX_CHUNKS = 1 << 16
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
+_TRAILER = 1 << 12  # bytes of other kinds behind the only chunk of an AU file
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
 _JUNK = 0.1  # seconds of sound, to which bytes amount that are ignored behind it
 _OTHER_FILES = (b"fLaC", b"OggS", b"ID3", b"FORM", b"\xff\xfb", b"\xff\xf3", b"\xff\xe3", b"\x1aE\xdf\xa3")  # what some begin with
@@ -40,7 +42,7 @@ def inspect(content: Content) -> Structure | None:
     head = content.read(0, 12)
     if head[:4] == b".snd" and len(head) == 12:
         offset, size = struct.unpack_from(">II", head, 4)
-        return Structure(share=_share(content, offset, size))
+        return Structure(share=_share(content, offset, size), whole=content.size - offset - size < _TRAILER)
     layout = _LAYOUTS.get(head[:4])
     if layout is None:
         return None
@@ -50,7 +52,7 @@ def inspect(content: Content) -> Structure | None:
             if layout in (_WAVE, _BIG_WAVE):
                 return _inspect_wave(content, layout, body, size, found)
             behind = _marks(content, layout, body + size + -size % layout.alignment)
-            return Structure(share=_share(content, body, size), known=size > 0 and None not in behind)
+            return Structure(share=_share(content, body, size), whole=size != 0 and None not in behind, known=size > 0)
         found[mark] = content.read(body, max(0, min(size, 1024)))
     return Structure()
 
@@ -58,7 +60,9 @@ def inspect(content: Content) -> Structure | None:
 def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield mark, position and size of the content of each chunk, from a position on."""
     length = layout.header.size
-    while len(header := content.read(position, length)) == length:
+    for _ in range(_MAX_CHUNKS):
+        if len(header := content.read(position, length)) < length:
+            return
         mark, size = layout.header.unpack(header)
         size -= layout.counted
         yield mark, position + length, size
@@ -105,6 +109,8 @@ def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None
     for mark, at, size in _chunks(content, layout, position):
         is_chunk = (layout is _WAVE64 or all(32 <= byte < 127 for byte in mark)) and 0 <= size <= content.size - at
         marks.add(mark if is_chunk else None)
+        if not is_chunk:
+            break
     return marks
 
 

@@ -16,6 +16,7 @@ _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
 _SLACK = 0.1  # seconds that a recording may be shorter than announced: lossy formats round to packets
 _TRAILER = 1 << 12  # bytes behind the sound of formats of which nothing more is known
 _NOTHING = np.zeros((0, 1), np.float32)
+_FLAC_MARK, _FLAC_SEARCH = b"fLaC", 1 << 24  # bytes
 _END_SAMPLES = 2 * 1152  # decoded to see whether the end of a recording is there
 
 
@@ -47,6 +48,14 @@ class Recording:
         self.position = 0
         self._behind = 0  # bytes behind the end of the sound
         self._is_damaged = False  # no decoder reads on
+
+    def is_counted(self) -> bool:
+        """Whether `samples` are all there are."""
+        if self._fast is None or self.samples is None:
+            return False
+        if self._fast.format == "FLAC":  # another one behind it is noticed only when libsndfile comes to its end
+            return _FLAC_MARK not in self._content.read(8, _FLAC_SEARCH)
+        return self._structure.known
 
     def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
         return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
@@ -185,15 +194,13 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
     report = Report(name, warnings=warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
-        if recording.samples is None:
+        if (is_counted := recording.is_counted()) and not check_end:
+            recording.position = recording.samples
+        else:
+            if is_counted:
+                recording.skip(max(0, recording.samples - _END_SAMPLES))
             while len(recording.read(1 << 16)):
                 pass
-        elif check_end:
-            recording.skip(max(0, recording.samples - _END_SAMPLES))
-            while len(recording.read(_END_SAMPLES)):
-                pass
-        else:
-            recording.position = recording.samples
         for remark in recording.remarks():
             report(remark)
         if recording.position == 0:
