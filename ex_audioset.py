@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from datasets import audioset
 from datasets.clip import Clip, DistillationClip
-from datasets.csv_table import write_table
 from datasets.labels import audioset_labels
 from helpers import cli, network_options
 from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
-from helpers.metrics import TaggingMetrics, tagging_metrics
+from helpers.metrics import tagging_metrics
 from helpers.seeding import seed_everything
 from helpers.training import distributed, optimization, options
 from helpers.training.builders import augmented, build_training_model, make_loader, make_training_loader
+from helpers.training.class_figures import write_tagging
 from helpers.training.evaluation import default_precision, predict
 from helpers.training.loop import fit
 from helpers.training.mixing import mixed_loss, mixup
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--per_class_figure", type=cli.figure_path, metavar="PNG", help="draw the best and the worst classes of the evaluation"
     )
     parser.add_argument("--pretrained_name", help="checkpoint to start training from")
-    parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
+    parser.add_argument("--dataset_dir", help="folder of the HDF5 files or shards (else AUDIOSET_DIR, else data/audioset)")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for an epoch of full batches")
     options.add_run_options(parser, batch_size=120)
@@ -93,7 +93,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
         model.network.single_label = False  # whatever it was pre-trained on
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
-        clips = audioset.training_set(args.dataset_dir, **form)
+        with distributed.local_main_first():  # which writes the index of shards
+            clips = audioset.training_set(args.dataset_dir, **form)
+            test_clips = audioset.evaluation_set(args.dataset_dir, **form)
         sampler = audioset.balanced_sampler(clips, args.epoch_len)
         if args.kd_lambda < 1:
             names = clips.names
@@ -102,7 +104,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             run.require_same("teacher logits", fingerprint(teacher, names), "--teacher_preds")
             clips = SoftTargetDataset(clips, teacher, args.temperature)
         loader = make_training_loader(augmented(clips, args), sampler, args)
-        test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **form), args)
+        test_loader = make_loader(test_clips, args)
 
         def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
             spectrogram, mix = mixup(model.front_end(clips.waveform), args.mixup_alpha)
@@ -142,7 +144,8 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     with distributed.local_main_first():  # which downloads
         model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(device)
-    clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
+    with distributed.local_main_first():  # which writes the index of shards
+        clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
     predictions = predict(model, make_loader(clips, args), args.precision)
     if not distributed.is_main():
         return
@@ -153,19 +156,11 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     if scores.unscored_classes:
         print(f"  left out: {scores.unscored_classes} of {audioset.NUM_CLASSES} classes, which have no positive clip")
     if args.per_class:
-        write_per_class(args.per_class, scores)
+        write_tagging(args.per_class, audioset_labels(), scores)
     if args.per_class_figure:
         from helpers.training.per_class_figure import per_class_figure
 
         per_class_figure(audioset_labels(), scores, args.per_class_figure)
-
-
-def write_per_class(path: Path, scores: TaggingMetrics) -> None:
-    """Write a row for each class that has positive clips, best average precision first."""
-    rows = zip(audioset_labels(), scores.positives, scores.average_precision, scores.roc_auc, strict=True)
-    scored = sorted((row for row in rows if row[1]), key=lambda row: -row[2])
-    cells = [(label, positives, f"{precision:.4f}", f"{area:.4f}") for label, positives, precision, area in scored]
-    write_table(path, [("label", "positive_clips", "average_precision", "roc_auc"), *cells])
 
 
 if __name__ == "__main__":

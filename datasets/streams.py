@@ -9,21 +9,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from datasets.audio import AudioError
+from datasets.decoding.pyav import FullDecoder
 from datasets.mpeg_frames import mpeg_kind
-from datasets.pcm import HEAD_BYTES, Pcm, container, to_float
+from datasets.pcm import HEAD_BYTES, Pcm, container
+from datasets.stream_links import CHAINED, Link
 from datasets.wav_stream import WavStream
 from models.errors import UserError
 
+if TYPE_CHECKING:
+    import av
+
 RAW = {"format": "s16le", "rate": 32000, "channels": 1}  # what a stream without a header is taken for
 _READ_SECONDS = 0.1  # of raw sound that a read waits for at most
-_MPEG_BYTES = 6000  # hold three frames of mp3 or AAC of usual bit rates
+_MPEG_BYTES = 6000  # hold three frames of mp3, or of AAC at usual bit rates
 _GAP_SECONDS = 0.02  # time stamps of some containers are whole milliseconds
-_DEMUXERS = {"ogg": "ogg", "matroska": "matroska", "mp4": "mov"}  # ffmpeg's names, where they differ from ours
+_DEMUXERS = ("flac", "ogg", "mp3", "aac", "matroska", "au", "wav")  # ffmpeg's names of what it can read as it comes
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def _kind(reader: Reader) -> str | None:
     tagged = False
     while container(head) == "mp3" and len(head) >= 10:  # an ID3v2 tag (id3.org, 2.4.0, section 3.1)
         size = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        size += 10 if head[5] & 16 else 0  # a footer
         while size and (piece := reader.read(min(size, 1 << 16))):
             size -= len(piece)
         tagged, head = True, reader.peek(HEAD_BYTES)
@@ -116,51 +122,40 @@ def _raw(reader: Reader, pcm: Pcm, values: int) -> Iterator[np.ndarray]:
 
 
 def _compressed(reader: Reader, kind: str, name: str) -> Stream:
-    frames = _frames(reader, kind, name)
-    first = next(frames, None)
-    if first is None:
-        raise AudioError(f"{name} is {kind} that holds no samples")
-    return Stream(kind, first[0], first[1].shape[1], _same_form(first, frames, name))
-
-
-def _same_form(first: tuple[int, np.ndarray], rest: Iterator[tuple[int, np.ndarray]], name: str) -> Iterator[np.ndarray]:
-    rate, block = first
-    yield block
-    channels, done = block.shape[1], len(block)
-    for new_rate, block in rest:
-        if (new_rate, block.shape[1]) != (rate, channels):
-            forms = f"{rate} Hz, {channels} channels to {new_rate} Hz, {block.shape[1]} channels"
-            raise AudioError(f"{name} changes after {done / rate:.2f} s from {forms}; begin anew from there")
-        done += len(block)
-        yield block
-
-
-def _frames(reader: Reader, kind: str, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield rate and (samples, channels) float32 of each frame that is whole; gaps between them are logged."""
+    if kind not in _DEMUXERS:
+        raise AudioError(f"{name} is {kind}, which cannot be read as it comes; write it into a file, or send wav or flac")
+    link = Link(reader, kind) if kind in CHAINED else reader
     try:
-        import av
-    except ImportError as error:
-        raise AudioError(f"{name} is {kind}, which PyAV reads; install it by: pip install av") from error
-    options = {"probesize": "4096", "analyzeduration": "0", "protocol_whitelist": ""}
-    try:
-        with av.open(reader, format=_DEMUXERS.get(kind, kind), options=options, buffer_size=4096) as file:
-            if not file.streams.audio:
-                raise AudioError(f"{name} is {kind} without sound")
-            stream = file.streams.audio[0]
-            stream.codec_context.thread_count = 1  # more would hold frames back
-            gaps = _Gaps(name)
-            for packet in file.demux(stream):
-                try:
-                    frames = packet.decode()
-                except av.error.InvalidDataError:
-                    continue  # shows as a gap
-                for frame in frames:
-                    gaps.look(frame.time, frame.samples / frame.sample_rate)
-                    samples = to_float(frame.to_ndarray()).astype(np.float32, copy=False)
-                    channels = frame.layout.nb_channels
-                    yield frame.sample_rate, samples.T if frame.format.is_planar else samples.reshape(-1, channels)
-    except av.error.FFmpegError as error:
-        raise AudioError(f"{name} is {kind} that cannot be read as it comes ({error.strerror}); write it into a file") from error
+        decoder = _LiveDecoder(link, kind, name)
+    except AudioError as error:
+        raise AudioError(f"{name} is {kind} that cannot be read as it comes ({error}); write it into a file") from error
+    return Stream(kind, decoder.rate, decoder.channels, _decoded(decoder, reader, link, kind, name))
+
+
+def _decoded(decoder: _LiveDecoder, reader: Reader, link: Reader | Link, kind: str, name: str) -> Iterator[np.ndarray]:
+    """Yield the blocks of a stream, and of further ones of its kind behind it, at its rate and in its channels."""
+    yield from decoder.blocks()
+    while isinstance(link, Link) and link.follows:
+        link = Link(reader, kind)
+        try:
+            yield from _LiveDecoder(link, kind, name, decoder.rate, decoder.channels).blocks()
+        except AudioError as error:
+            raise AudioError(f"{name} cannot be read further ({error})") from error
+    if reader.read(1):
+        logging.warning(f"{name} goes on behind the end of its {kind}; that is not read")
+
+
+class _LiveDecoder(FullDecoder):
+    """The full decoder of a pipe, which reports gaps."""
+
+    def __init__(self, pipe: Reader | Link, kind: str, name: str, rate: int | None = None, channels: int | None = None) -> None:
+        self._gaps = _Gaps(name)
+        super().__init__(pipe, rate, channels, live=kind)
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        for frame in super()._frames():
+            self._gaps.look(frame.time, frame.samples / frame.sample_rate)
+            yield frame
 
 
 class _Gaps:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ex_folder
 import inference
 from models import checkpoints
-from tests.finetuning import ALWAYS, RATE, TINY, piece, run, scores, tone, write, write_table
+from tests.finetuning import ALWAYS, RATE, SCHEDULE, TINY, assert_same_run, piece, run, scores, tone, write, write_table
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 OWN = ("--from_scratch", *TINY)
@@ -27,18 +30,21 @@ def own_run(caplog: pytest.LogCaptureFixture, *argv: object) -> tuple[int, int, 
 
 
 def test_a_folder_as_people_have_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    root, outside = tmp_path / "mine", tmp_path / "outside.wav"
+    root = tmp_path / "mine"
     for name, recording in (("Vögel im Grünen", "speech"), ("日本", "rock")):
         for i in range(4):
             write(root / name / f"Aufnahme ü {i}.wav", piece(recording, i))
-    write(outside, tone(1, 1.0, 1))
-    (root / "日本" / "outside.wav").symlink_to(outside)
-    (root / "日本" / "broken.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:500])
+    write(tmp_path / "elsewhere" / "linked.wav", tone(1, 1.0, 1))
+    (root / "日本" / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "日本" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    (root / "日本" / "cut.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:5000])
+    (root / "日本" / "._cut.wav").write_bytes(b"what macOS writes")
     (root / "日本" / "text.mp3").write_text("no sound")
     (root / "日本" / "notes.txt").write_text("no sound")
     (root / "empty class").mkdir()
-    assert own_run(caplog, root) == (6, 2, 0)
-    for what in ("outside.wav", "broken.wav", "text.mp3", "empty class", "1 .txt"):
+    assert own_run(caplog, root) == (8, 2, 0)
+    assert "._cut.wav" not in caplog.text
+    for what in ("gone.wav: is a broken link", "cut.wav: it is shorter", "text.mp3", "empty class", "no audio: .txt (1)"):
         assert what in caplog.text
     assert checkpoints.load("runs/folder/best.pt").labels == ("Vögel im Grünen", "日本")
     capsys.readouterr()
@@ -63,6 +69,8 @@ def test_a_table_of_several_labels(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert set(scores(capsys.readouterr().out.splitlines())) >= {"mAP", "ROC"}
     last = checkpoints.load("runs/folder/last.pt")
     assert last.labels == ("a", "b") and not last.single_label
+    assert {row["label"] for row in rows_of(Path("runs/folder/validation_classes.csv"))} == {"a", "b"}
+    assert Path("runs/folder/validation_classes.png").exists()
 
 
 def test_a_table_of_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +103,10 @@ def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     ]  # fmt: skip
     at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
     assert "validation" in lines[0] and lines[at].endswith("best.pt")
+    clips = {
+        part: sum(int(row["clips"]) for row in rows_of(Path(f"runs/folder/{part}_classes.csv"))) for part in ("validation", "test")
+    }
+    assert clips == {"validation": 2, "test": 6}
     run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")  # by the table that it was trained with
     assert capsys.readouterr().out.splitlines()[1:] == lines[at + 1 :]
 
@@ -109,6 +121,83 @@ def test_tables_of_folds_and_of_groups(tmp_path: Path, caplog: pytest.LogCapture
     rows = [(name, ("rock", "speech")[i % 2], f"{i % 2}{i // 6}") for i, name in enumerate(names)]  # groups of three clips
     table = write_table(tmp_path / "groups.csv", ("path", "labels", "group"), *rows)
     assert own_run(caplog, tmp_path / "mine", "--csv", table, "--experiment_name", "groups") == (6, 6, 0)
+
+
+def test_a_table_of_segments(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each recording holds both sounds, one after the other."""
+    rows = []
+    for i in range(6):
+        sounds = ("low", "high") if i % 2 else ("high", "low")
+        halves = [tone({"low": 0, "high": 9}[sound], 1.0, i) for sound in sounds]
+        write(tmp_path / "mine" / f"{i}.wav", np.concatenate(halves))
+        rows += [(rf"{i}.wav", start, str(start + 1).replace(".", ","), sound) for start, sound in enumerate(sounds)]
+    table = write_table(tmp_path / "labels.csv", ("Path", "Start", "End", "Labels"), *rows, delimiter=";")
+    assert own_run(caplog, tmp_path / "mine", "--csv", table) == (10, 2, 0)
+    assert "12 segments of 6 recordings" in caplog.text
+    trained = capsys.readouterr().out.splitlines()[-3:]
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")
+    assert capsys.readouterr().out.splitlines()[1:] == trained[1:]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def confusion(folder: Path) -> np.ndarray:
+    return np.array([list(row.values())[1:] for row in rows_of(folder / "validation_confusion.csv")], int)
+
+
+def test_a_training_for_each_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a table whose folds have names that folders cannot have."""
+    folds = ("a", "b/c", "..")
+    rows = [(name, ("rock", "speech")[i % 2], folds[i // 4 % 3]) for i, name in enumerate(pieces(tmp_path / "mine", 12))]
+    table = write_table(tmp_path / "folds.csv", ("path", "labels", "fold"), *rows)
+    run(ex_folder, tmp_path / "mine", "--csv", table, "--fold", "all", *ALWAYS, *OWN)
+    lines = capsys.readouterr().out.splitlines()
+    experiment = Path("runs/folder")
+    parts = sorted(path for path in experiment.iterdir() if path.is_dir())
+    assert [path.name for path in parts] == ["fold_..", "fold_a", "fold_b%2Fc"]
+    assert (confusion(experiment) == sum(map(confusion, parts))).all() and confusion(experiment).sum() == 12
+    written = {(row["fold"], row["epoch"]): float(row["accuracy"]) for row in rows_of(experiment / "folds.csv")}
+    last = [checkpoints.load(path / "last.pt").metrics["accuracy"] for path in parts]
+    assert [written[fold, "last"] for fold in ("..", "a", "b/c")] == pytest.approx(last, abs=1e-4)
+    assert written["mean", "last"] == pytest.approx(np.mean(last), abs=1e-4)
+    assert written["standard deviation", "last"] == pytest.approx(np.std(last, ddof=1), abs=1e-4)
+    assert written["mean", "best"] == pytest.approx(np.trace(confusion(experiment)) / 12, abs=1e-4)
+    shutil.rmtree(parts[1])
+    run(ex_folder, "--resume", experiment)
+    assert capsys.readouterr().out.splitlines() == lines
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", parts[2] / "best.pt")  # on its own fold
+    assert scores(capsys.readouterr().out.splitlines())["accuracy"] == pytest.approx(written["b/c", "best"], abs=6e-4)
+
+
+def test_drawn_folds_validate_each_clip_once(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ex_folder, folder_dir, "--folds", 3, *ALWAYS, *OWN, "--seed", 1)
+    experiment = Path("runs/folder")
+    assert confusion(experiment).sum(1).tolist() == [10, 10, 10]
+    assert all(confusion(experiment / f"fold_{k}").sum(1).min() >= 3 for k in (1, 2, 3))
+    capsys.readouterr()
+    run(ex_folder, folder_dir, *ALWAYS, "--evaluate", experiment / "fold_3" / "best.pt")  # on the fold that was drawn for it
+    measured = scores(capsys.readouterr().out.splitlines())["accuracy"]
+    assert measured == pytest.approx(np.trace(confusion(experiment / "fold_3")) / confusion(experiment / "fold_3").sum(), abs=6e-4)
+
+
+@pytest.mark.parametrize("way", ["sampling", "weights"])
+def test_classes_of_unequal_size_are_balanced(way: str, tmp_path: Path) -> None:
+    """Another training than without, which resumes; the best epoch is that of the best mean over the classes."""
+    for i in range(15):
+        write(tmp_path / "mine" / ("rock" if i % 5 else "speech") / f"{i}.wav", piece("rock" if i % 5 else "speech", 0.3 * i))
+    options = (tmp_path / "mine", *ALWAYS, *OWN, *SCHEDULE, "--n_epochs")
+    run(ex_folder, *options, 2, "--experiment_name", "plain")
+    run(ex_folder, *options, 2, "--experiment_name", "whole", "--balance", way)
+    run(ex_folder, *options, 1, "--balance", way)
+    run(ex_folder, "--resume", "runs/folder", "--n_epochs", 2)
+    assert_same_run(Path("runs/whole"), Path("runs/folder"))
+    plain, balanced = (checkpoints.load(f"runs/{name}/last.pt").metrics["train_loss"] for name in ("plain", "whole"))
+    assert plain != balanced
+    args = ex_folder.parse_options([str(tmp_path / "mine"), "--balance", way])
+    assert ex_folder.open_task(args, ex_folder.folder.scan(tmp_path / "mine"))[0].objective.selection == "accuracy_class_mean"
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2,), (1,)])
@@ -141,6 +230,10 @@ def test_the_shortest_and_whole_recordings(tmp_path: Path, caplog: pytest.LogCap
         (("--val_share", 0), "val_share"),
         (("--val_share", 1), "val_share"),
         (("--fold", "1"), "fold"),
+        (("--fold", "all"), "--folds"),
+        (("--folds", 1), "folds"),
+        (("--folds", 31), "30"),
+        (("--folds", 3, "--fold", "4"), "1, 2, 3"),
         (("--csv", "nowhere.csv"), "nowhere.csv"),
         (("--batch_size", 100), "--batch_size"),
     ],
@@ -155,6 +248,14 @@ def test_an_evaluation_on_other_clips_than_those_held_out_warns(folder_dir: Path
         caplog.clear()
         run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
         assert any("trained with" in record.message for record in caplog.records) == warned
+
+
+def test_one_model_is_evaluated_at_a_time(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ex_folder, folder_dir, *ALWAYS, *OWN)
+    for argv in (("--fold", "all"), ("--folds", 3)):
+        with pytest.raises(SystemExit) as end:
+            run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
+        assert end.value.code == 2 and "--fold" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,11 @@ def _headers() -> dict[int, tuple[int, int, int]]:
     return headers
 
 
+def frame_bytes(head: bytes) -> int:
+    """Return the length of the frame that begins with these three bytes, 0 if none does."""
+    return _headers().get(head[1] << 8 | head[2], (0,))[0] if head[0] == 0xFF else 0
+
+
 @cache
 def _lengths(kind: int) -> dict[int, int]:
     """Bytes 1 and 2 of each possible header of a kind -> length of the frame in bytes."""

@@ -4,6 +4,7 @@ ffmpeg gets the bytes of the recording and nothing else: no paths, no network, n
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,7 +31,9 @@ MAX_CHANNELS = 64
 _SAFE_PLANES = 7
 _MAX_FAILURES = 1000  # reads in a row that fail, after which a recording counts as ended
 _ROUNDING = 2 * 2048  # samples
+_PREROLL = 5.0  # seconds decoded and dropped in front of a position
 _BUFFER = 1 << 16  # bytes read at a time
+_LIVE_BUFFER = 1 << 12
 # containers that hold the length of their tracks
 _WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".split()
 
@@ -45,27 +48,37 @@ class MissingDecoder(AudioError):
 class FullDecoder:
     """The default audio track of a recording; raises AudioError. A change of rate or of channels becomes those of its beginning."""
 
-    def __init__(self, file: BinaryIO, rate: int | None = None, channels: int | None = None) -> None:
-        """Open a seekable file. Samples are returned at `rate` (Hz) and in `channels`, by default those of the beginning."""
+    def __init__(self, file: BinaryIO, rate: int | None = None, channels: int | None = None, *, live: str | None = None) -> None:
+        """Open a seekable file. Samples are returned at `rate` (Hz) and in `channels`, by default those of the beginning.
+
+        `live` is for a pipe that is still written to: its container, one of `CONTAINERS`. As little as possible is read in advance.
+        """
         self._av = _import_av()
         limits = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none", "max_streams": "100"}
+        if live:
+            limits |= {"probesize": "4096", "analyzeduration": "0"}
+        size = _LIVE_BUFFER if live else _BUFFER
         try:
-            self._container = self._av.open(file, options=limits, metadata_errors="ignore", buffer_size=_BUFFER, io_open=_refuse)
+            self._container = self._av.open(
+                file, format=live, options=limits, metadata_errors="ignore", buffer_size=size, io_open=_refuse
+            )
         except (self._av.FFmpegError, ValueError, OSError, MemoryError) as error:
             raise AudioError("no audio in a format that ffmpeg knows, or damaged at its beginning") from error
         try:
-            self._open_track(rate, channels)
+            self._open_track(rate, channels, live is not None)
         except BaseException:
             self._container.close()
             raise
 
-    def _open_track(self, rate: int | None, channels: int | None) -> None:
+    def _open_track(self, rate: int | None, channels: int | None, live: bool) -> None:
         stream = self._container.streams.best("audio")
         if stream is None:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             raise AudioError(f"no audio track; it holds {kinds}")
         if stream.codec_context is None:
             raise AudioError("its audio track is in a format that ffmpeg does not decode")
+        if live:
+            stream.codec_context.thread_count = 1  # more hold frames back
         self._stream, self._failures, self._packet_samples = stream, 0, 0
         known = bool(set(self._container.format.name.split(",")) & set(_WITH_LENGTH)) and self._container.duration
         self._duration = self._container.duration / self._av.time_base if known else None  # seconds
@@ -76,6 +89,11 @@ class FullDecoder:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
         self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
+        # whether times are exact, so that parts can be read without what is in front of them: in mp4 and mov
+        self._counts_samples = (
+            "mov" in self._container.format.name and first.pts is not None and stream.time_base == Fraction(1, self.rate)
+        )
+        self._first_pts = first.pts
         self._rest = np.zeros((0, self.channels), np.float32)
         self.announced = self._announced()
 
@@ -105,10 +123,28 @@ class FullDecoder:
         """Samples, about, of the packets that could not be decoded so far."""
         return self._failures * self._packet_samples
 
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield (samples, channels) float32 as they are decoded, in place of `read`."""
+        yield from self._blocks
+
     def skip(self, samples: int) -> None:
-        """Drop the next samples."""
+        """Drop the next samples, from the beginning of the track."""
+        margin = round(_PREROLL * self.rate)
+        if self._counts_samples and samples > 2 * margin:
+            samples -= self._seek(samples - margin)
         while samples > 0 and (got := len(self.read(min(samples, 1 << 16)))):
             samples -= got
+
+    def _seek(self, sample: int) -> int:
+        """Go to a sample or a bit before it, and return to which."""
+        for target in (sample, 0):
+            self._container.seek(self._first_pts + target, stream=self._stream)
+            frames = self._frames()
+            frame = next(frames, None)
+            if frame is not None and frame.pts is not None and 0 <= (position := frame.pts - self._first_pts) <= target:
+                self._blocks, self._rest = self._converted(frame, frames), self._rest[:0]
+                return position
+        raise AudioError("its parts cannot be found; convert it")
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end."""

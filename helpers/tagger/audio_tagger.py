@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,7 +14,7 @@ from datasets.labels import default_labels
 from helpers.devices import available_cores
 from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.backends import LAYERS, load_backend
-from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, with_rates
+from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
 from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
 from helpers.tagger.selection import Selection, find_classes
 from helpers.tagger.windows import cut_windows, to_samples
@@ -32,8 +31,6 @@ WINDOW_SECONDS, HOP_SECONDS = 10.0, 2.5
 MAX_PADDING = 60.0  # seconds that short recordings may be padded to
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class AudioTagger:
@@ -114,7 +111,7 @@ class AudioTagger:
         `threshold` leaves out lower scores, `labels` all but these classes. `name` is what result and errors call the recording.
         """
         select = self._selection(top_k, threshold, labels)
-        return _tagging(self._average_one(audio, sample_rate, name, ReadOptions(start, end, channel, strict)), select)
+        return self._average_one(audio, sample_rate, name, ReadOptions(start, end, channel, strict)).tagging(select)
 
     def scores(
         self,
@@ -129,7 +126,7 @@ class AudioTagger:
         """Return the scores (K,) float32 of all classes, in the order of `labels`, for a whole recording."""
         self._require_classes()
         whole = self._average_one(audio, sample_rate, None, ReadOptions(start, end, channel, strict))
-        _report(whole.warnings)
+        report(whole.warnings)
         return whole.scores
 
     def embed(
@@ -152,11 +149,11 @@ class AudioTagger:
         options = ReadOptions(start, end, channel, strict)
         if window is None:
             whole = self._average_one(audio, sample_rate, name, options)
-            _report(whole.warnings)
+            report(whole.warnings)
             return whole.embedding
         recording = self._open(audio, sample_rate, name, options)
         embeddings = np.stack([embedding for *_, embedding in self._windows(recording, window, hop)])
-        _report(recording.warnings)
+        report(recording.warnings)
         return embeddings
 
     def tag_windows(
@@ -183,18 +180,9 @@ class AudioTagger:
         select = self._selection(top_k, threshold, labels)
         recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
         starts, ends, scores = zip(*self._scored(recording, window, hop), strict=True)
-        return Timeline(
-            recording.name,
-            self.labels,
-            np.array(starts),
-            np.array(ends),
-            np.stack(scores),
-            top_k,
-            threshold,
-            select.classes,
-            tuple(recording.warnings),
-            channel,
-        )
+        times, chosen = (np.array(starts), np.array(ends)), (top_k, threshold, select.classes)
+        warnings = tuple(recording.warnings)
+        return Timeline(recording.name, self.labels, *times, np.stack(scores), *chosen, warnings, recording.channel)
 
     def iter_windows(
         self,
@@ -220,7 +208,7 @@ class AudioTagger:
 
         def windows() -> Iterator[tuple[float, float, np.ndarray]]:
             yield from self._scored(recording, window, hop)
-            _report(recording.warnings, warnings)
+            report(recording.warnings, warnings)
 
         return windows()
 
@@ -253,7 +241,7 @@ class AudioTagger:
         recordings = self.open_files(
             sources, sample_rate, options, workers=workers, per_channel=per_channel, time_limit=time_limit, depth=self.batch_size
         )
-        return self._average_each(recordings, lambda whole: _tagging(whole, select))
+        return self._average_each(recordings, lambda whole: whole.tagging(select))
 
     def embed_files(
         self,
@@ -281,7 +269,7 @@ class AudioTagger:
         depth = self.batch_size if window is None else 1
         recordings = self.open_files(sources, sample_rate, options, workers=workers, time_limit=time_limit, depth=depth)
         if window is None:
-            return self._average_each(recordings, _embedding)
+            return self._average_each(recordings, Average.embedded)
 
         def embeddings(recording: Recording) -> Iterator[Embedding]:
             for start, end, _, embedding in self._windows(recording, window, hop):
@@ -369,20 +357,3 @@ class AudioTagger:
         shortest = round(self.min_seconds * self.sample_rate)
         padded = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
         return self.backend(padded) if padded else []
-
-
-def _tagging(whole: Average, select: Selection) -> Tagging:
-    return Tagging(whole.name, whole.start, whole.end, select(whole.scores), whole.warnings, whole.channel)
-
-
-def _embedding(whole: Average) -> Embedding:
-    return Embedding(whole.name, whole.start, whole.end, whole.embedding, whole.warnings, whole.channel)
-
-
-def _report(found: Sequence[str], warnings: list[str] | None = None) -> None:
-    """Append what is wrong with a recording to a list, or log it."""
-    if warnings is not None:
-        warnings += found
-        return
-    for text in found:
-        logger.warning(text)

@@ -9,7 +9,8 @@ from itertools import chain
 import numpy as np
 
 from helpers.tagger.reading import UNUSABLE, Recording
-from helpers.tagger.results import Failure
+from helpers.tagger.results import Embedding, Failure, Tagging
+from helpers.tagger.selection import Selection
 from helpers.tagger.windows import cut_windows
 
 MAX_LONGER = 0.1  # of a window, that the last one may be longer, so that a clip of little more than a window is computed once
@@ -26,6 +27,12 @@ class Average:
     embedding: np.ndarray  # (C,) float32
     warnings: tuple[str, ...]
     channel: int | None
+
+    def tagging(self, select: Selection) -> Tagging:
+        return Tagging(self.name, self.start, self.end, select(self.scores), self.warnings, self.channel)
+
+    def embedded(self) -> Embedding:
+        return Embedding(self.name, self.start, self.end, self.embedding, self.warnings, self.channel)
 
 
 def average_windows(

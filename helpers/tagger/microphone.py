@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from datasets.audio import AudioError
 from datasets.streams import Stream
 from models.errors import UserError
 
 PIECE_SECONDS = 0.1
 MAX_BEHIND = 60.0  # seconds of sound that wait for the network; more is lost, and reported
-WITHOUT = "or pipe: arecord -q -f S16_LE -r 32000 -t raw | python inference.py --stream"
+WITHOUT = "or pipe: arecord -q -t wav -f S16_LE -r 32000 | python inference.py --stream"
 
 Piece = tuple[bytes, bool]  # samples, and whether some are missing in front of them
 
@@ -49,8 +50,8 @@ def record(microphone: Microphone, rate: int | None, channels: int, wait: Callab
 
 
 def _blocks(sounddevice: ModuleType, settings: dict[str, Any], wait: Callable[[Callable[[], Any]], Any]) -> Iterator[np.ndarray]:
-    """Yield (samples, channels) int16."""
-    pieces: queue.Queue[Piece | None] = queue.Queue()
+    """Yield (samples, channels) int16 until `wait` gives None or the device is gone, which is an AudioError."""
+    pieces: queue.Queue[Piece] = queue.Queue()
     rate, channels = settings["samplerate"], settings["channels"]
     dropped = False
 
@@ -64,22 +65,28 @@ def _blocks(sounddevice: ModuleType, settings: dict[str, Any], wait: Callable[[C
         pieces.put((bytes(content), dropped))
         dropped = False
 
+    def report() -> None:
+        logging.warning(f"the microphone lost sound after {done / rate:.1f} s: the machine did not keep up; take a longer --hop")
+
     done = 0
-    with sounddevice.RawInputStream(
-        **settings,
-        blocksize=max(1, round(rate * PIECE_SECONDS)),
-        callback=take,
-        finished_callback=lambda: pieces.put(None),  # when the device is gone
-    ):
-        while (piece := wait(pieces.get)) is not None:
-            content, incomplete = piece
-            if incomplete:
-                logging.warning(
-                    f"the microphone lost sound after {done / rate:.1f} s: the machine did not keep up; take a longer --hop"
-                )
-            samples = np.frombuffer(content, np.int16).reshape(-1, channels)
-            done += len(samples)
-            yield samples
+    try:
+        with sounddevice.RawInputStream(
+            **settings,
+            blocksize=max(1, round(rate * PIECE_SECONDS)),
+            callback=take,
+            finished_callback=lambda: pieces.put((b"", dropped)),
+        ):
+            while (piece := wait(pieces.get)) is not None:
+                content, incomplete = piece
+                if incomplete:
+                    report()
+                if not content:
+                    raise AudioError(f"the microphone stopped after {done / rate:.1f} s; is it still plugged in?")
+                samples = np.frombuffer(content, np.int16).reshape(-1, channels)
+                done += len(samples)
+                yield samples
+    except sounddevice.PortAudioError as error:
+        raise AudioError(f"the microphone cannot be read ({_one_line(error)}); is another program using it?") from error
 
 
 def _import() -> ModuleType:

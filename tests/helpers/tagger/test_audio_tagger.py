@@ -6,7 +6,7 @@ import json
 import pickle
 import sys
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,44 +27,10 @@ from models import checkpoints
 from models.config import Arch
 from models.errors import UserError
 from models.network import MobileNetV3
+from tests.loudness import Loudness
 
 ROOT = Path(__file__).resolve().parents[3]
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
-
-
-class Loudness:
-    """A backend whose scores and embeddings describe its input: mean square, peak, first and last sample, length."""
-
-    sample_rate, labels, num_classes, embedding_size = 32000, ("power", "peak", "begin", "end"), 4, 1
-
-    def __init__(self, clip_seconds: float | None = None) -> None:
-        self.clip_seconds = clip_seconds
-        self.batches: list[tuple[int, ...]] = []
-
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        self.batches.append(tuple(map(len, waveforms)))
-        return [(self._scores(waveform), np.full(1, len(waveform), np.float32)) for waveform in waveforms]
-
-    @staticmethod
-    def _scores(waveform: np.ndarray) -> np.ndarray:
-        assert waveform.dtype == np.float32 and waveform.ndim == 1
-        return np.array([np.square(waveform).mean(), np.abs(waveform).max(), abs(waveform[0]), abs(waveform[-1])])
-
-
-@pytest.fixture
-def loudness(monkeypatch: pytest.MonkeyPatch) -> AudioTagger:
-    monkeypatch.setattr(module, "load_backend", lambda *_: Loudness())
-    return AudioTagger("any", batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_checkpoint: Path) -> AudioTagger:
-    return AudioTagger(tiny_checkpoint, "cpu")
-
-
-@pytest.fixture(scope="module")
-def bundled() -> AudioTagger:
-    return AudioTagger("mn04_opensounds", backend="onnx")
 
 
 def test_every_kind_of_audio_gives_the_same_tags(tiny: AudioTagger, tmp_path: Path) -> None:
