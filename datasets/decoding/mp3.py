@@ -110,15 +110,15 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
         )
     if first > start or announced == 0 or differs or ending == "broken":
         there_should_be = announced * samples - trimmed if announced else None
-        return Structure(whole=False, view=lead, known=True, announced=there_should_be, rate=rate)
+        return Structure(whole=False, view=lead, end_checked=True, announced=there_should_be, rate=rate)
     remarks = ("ends within a frame; it may be cut",) if ending == "cut" else ()
     if announced is None:
-        return Structure(view=EndlessView(content, first, position), has_length=False, known=True, remarks=remarks)
+        return Structure(view=EndlessView(content, first, position), has_length=False, end_checked=True, remarks=remarks)
     if (
         first > 0 or position < 0.99 * content.size
     ):  # libsndfile takes the bytes of tags for sound and prints that they are too many
         lead = content.view(first, position)
-    return Structure(view=lead, known=True, remarks=remarks)
+    return Structure(view=lead, end_checked=True, remarks=remarks)
 
 
 def _frame_count(frame: bytes) -> tuple[int | None, int, int]:
