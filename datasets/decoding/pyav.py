@@ -179,7 +179,7 @@ class FullDecoder:
                     failures = 0
                     yield from (frame for frame in frames if frame.samples)
                 return
-            except self._av.FFmpegError:  # reading can go on behind what could not be read
+            except (self._av.FFmpegError, IndexError):  # IndexError: of a track that was not there at the beginning
                 failures += 1
 
     def _converted(self, frame: "av.AudioFrame | None", frames: "Iterator[av.AudioFrame]") -> Iterator[np.ndarray]:
