@@ -80,6 +80,8 @@ def test_a_killed_run_is_resumed_to_the_same_file(
     assert run(capsys, *words)[0] == 0 and not path.with_name(f"{path.name}.progress").exists()  # complete
     assert run(capsys, *words[:3], tmp_path / f"whole{path.suffix}", *words[4:])[0] == 1
     assert path.read_bytes() == (tmp_path / f"whole{path.suffix}").read_bytes()
+    lines = path.read_text().splitlines()
+    assert len([line for line in lines if ".wav" not in line]) == (path.suffix == ".csv")  # one header
 
 
 def test_an_interrupted_run_is_refused_without_resume_and_with_other_options(
@@ -124,6 +126,9 @@ def test_a_damaged_recording_is_used_with_a_warning_or_refused(tmp_path: Path, c
         assert err[-1].endswith("2 of 2 recordings, 1 with warnings")
         good, damaged = json_lines(tmp_path / "x.jsonl")
         assert "warnings" not in good and len(damaged["warnings"]) == 1 and damaged["end"] == pytest.approx(0.5, abs=0.01)
+    for words in (("--output", tmp_path / "x.jsonl", "--window", 0.2, "--hop", 0.1), ("--events", tmp_path / "x.jsonl")):
+        assert run(capsys, "--audio_path", folder, *words)[0] == 0
+        assert ["warnings" in line for line in json_lines(tmp_path / "x.jsonl")[-2:]] == [False, True]
     code, _, err = run(capsys, "--audio_path", folder, "--output", tmp_path / "x.jsonl", "--strict")
     assert code == 1 and err[0].startswith("error: ") and "001.wav" in err[0]
 
