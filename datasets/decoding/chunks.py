@@ -31,6 +31,8 @@ _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known 
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
 _TRAILER = 1 << 12  # bytes of other kinds behind the only chunk of an AU file
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
+_JOINED = ("is followed by another recording, which is not read",)
+_PADDING = 1 << 26  # zeros behind the sound that are ignored, at most
 _JUNK = 0.1  # seconds of sound, to which bytes amount that are ignored behind it
 _OTHER_FILES = (b"fLaC", b"OggS", b"ID3", b"FORM", b"\xff\xfb", b"\xff\xf3", b"\xff\xe3", b"\x1aE\xdf\xa3")  # what some begin with
 # what 16-bit samples begin with where they are no sound: S/PDIF frames of AC-3 and DTS, and DTS of 16 and 14 bits
@@ -52,7 +54,8 @@ def inspect(content: Content) -> Structure | None:
             if layout in (_WAVE, _BIG_WAVE):
                 return _inspect_wave(content, layout, body, size, found)
             behind = _marks(content, layout, body + size + -size % layout.alignment)
-            return Structure(share=_share(content, body, size), whole=size != 0 and None not in behind, known=size > 0)
+            whole, remarks = size != 0 and None not in behind, _JOINED if not behind.isdisjoint(_LAYOUTS) else ()
+            return Structure(share=_share(content, body, size), whole=whole, known=size > 0, remarks=remarks)
         found[mark] = content.read(body, max(0, min(size, 1024)))
     return Structure()
 
@@ -95,12 +98,20 @@ def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found
         return Structure(known=True, exact=exact, share=_share(content, body, size))
     behind = _marks(content, layout, body + end)
     if None not in behind or content.read(body + end, 4).startswith(_OTHER_FILES):
-        remarks = () if behind.isdisjoint({None, *_LAYOUTS}) else ("is followed by another recording, which is not read",)
-        return Structure(known=True, exact=exact, remarks=remarks)
+        return Structure(known=True, exact=exact, remarks=() if behind.isdisjoint({None, *_LAYOUTS}) else _JOINED)
+    if size and _is_padding(content, body + end):
+        return Structure(known=True, exact=exact)
     explained = size == 0 or there > _UNKNOWN or byte_rate == 0
     remark = None if explained else f"has {there / byte_rate:.1f} s of sound, but its header says {size / byte_rate:.1f} s"
     view = View(content, body, content.size, _header(order, found.get(b"fmt ", b""), there))
     return Structure(view=view, known=True, remarks=(remark,) if remark else ())
+
+
+def _is_padding(content: Content, position: int) -> bool:
+    """Whether nothing but zeros follows."""
+    if content.size - position > _PADDING:
+        return False
+    return not any(content.read(at, 1 << 20).strip(b"\0") for at in range(position, content.size, 1 << 20))
 
 
 def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None]:

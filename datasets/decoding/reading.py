@@ -8,7 +8,8 @@ import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
-from datasets.decoding.inspection import MP4_MARKS, has_index, inspect
+from datasets.decoding.inspection import inspect
+from datasets.decoding.mp4 import has_index, is_mp4
 from datasets.decoding.pyav import FullDecoder, MissingDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
@@ -37,7 +38,7 @@ class Recording:
         try:
             self._full = None if self._fast else self._full_decoder(structure.rate)
         except AudioError as error:
-            cut = content.read(4, 4) in MP4_MARKS and not has_index(content)
+            cut = is_mp4(content) and not has_index(content)
             reason = "its index (moov), which is written last, is missing: it is cut" if cut else error
             raise AudioError(f"{reason} (libsndfile: {refusal})" if refusal and not cut else str(reason)) from error
         decoder = self._fast or self._full
@@ -54,7 +55,7 @@ class Recording:
         if self._fast is None or self.samples is None:
             return False
         if self._fast.format == "FLAC":  # another one behind it is noticed only when libsndfile comes to its end
-            return _FLAC_MARK not in self._content.read(8, _FLAC_SEARCH)
+            return self._content.read(0, _FLAC_SEARCH).count(_FLAC_MARK) == 1
         return self._structure.known
 
     def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
@@ -137,7 +138,7 @@ class Recording:
 
 def _check_beginning(content: Content) -> None:
     """Raise AudioError for a file that begins like no recording."""
-    if content.read(4, 4) not in MP4_MARKS:  # whose index may be at the end
+    if not is_mp4(content):  # whose index may be at the end
         with ExitStack() as stack:
             Recording(content, 0, stack)
 
