@@ -17,6 +17,7 @@ import soundfile
 
 import inference
 from datasets.decoding import isolated
+from datasets.label_files import parse_labels
 from helpers.tagger.embedding_files import read_embeddings
 
 ROOT = Path(inference.__file__).parent
@@ -193,6 +194,9 @@ def test_events_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["Selection"] for row in rows] == [str(number) for number in range(1, len(events) + 1)]
     rate = soundfile.info(scene).samplerate
     assert {(row["Begin File"], float(row["High Freq (Hz)"])) for row in rows} == {("scene.ogg", rate / 2)}
+    for name in ("x.txt", "x.selections.txt"):  # what this project trains on
+        labels = parse_labels((tmp_path / name).read_text(), tmp_path / name)
+        assert [(label.text, label.start, label.end) for label in labels] == events
     subtitles = (tmp_path / "x.srt").read_text().strip().split("\n\n")
     number, times, label = subtitles[0].splitlines()
     assert len(subtitles) == len(events) and number == "1" and label == events[0][0]
@@ -230,6 +234,7 @@ def test_a_file_that_hangs_or_crashes_costs_that_file(
     first, _, serve = isolated._PROGRAM.rpartition("; from ")
     flaws = """
 from datasets.decoding import isolated
+from datasets.label_files import parse_labels
 import os, time
 real = isolated.open_sound
 def open_sound(source, **reading):
