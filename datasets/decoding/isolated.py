@@ -34,7 +34,8 @@ except ModuleNotFoundError:  # Windows
 IS_AVAILABLE = fcntl is not None
 TIME_LIMIT = 60.0  # seconds
 START_LIMIT = 60.0  # seconds in which a process must have started
-PIPE_BYTES = 1 << 20  # what a pipe should hold, where that can be chosen, and is written at once: two blocks
+PIPE_BYTES = 1 << 20  # what a pipe should hold, where that can be chosen: two blocks
+SMALL_BYTES = 1 << 12  # messages below are collected; blocks are not copied
 PRINTED_BYTES = 1 << 16  # that are read of what a process printed
 
 _HEADER = struct.Struct("<cQ")  # the kind of a message, and how many bytes follow
@@ -143,7 +144,7 @@ class _Process:
         self._answers = self._process.stdout.fileno()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._buffer = memoryview(bytearray(PIPE_BYTES))
+        self._buffer = memoryview(bytearray(SMALL_BYTES))
         self._ahead = self._buffer[:0]  # what is in the buffer of the next messages
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._answers, selectors.EVENT_READ)
@@ -218,7 +219,7 @@ def in_one_line(name: str, printed: bytes) -> list[str]:
 
 def serve(time_limit: float) -> None:
     """Decode what is asked for on standard input until that ends; in a process of its own."""
-    with os.fdopen(os.dup(1), "wb", PIPE_BYTES) as answers:
+    with os.fdopen(os.dup(1), "wb", SMALL_BYTES) as answers:
         os.dup2(2, 1)  # libraries print there as well
         answers.write(_READY)
         answers.flush()
