@@ -227,7 +227,11 @@ def test_a_damaged_recording_is_used_and_listed_also_after_an_interrupt(source, 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, "Yddddddddddd.mp3")
         run(source)
+    with (source / "out" / "eval.hdf.notes.part").open("a") as file:
+        file.write('\n["Y_ccc')  # cut by a kill
+    (source / "audio" / "Yddddddddddd.wav").write_bytes(b"nothing of value")
     assert run(source) == 0
+    assert report(source)["Yddddddddddd.mp3"] == "duplicate"
     assert report(source)["YYbYbYbYbYbY.mp3"] == "damaged"
     assert sorted(path.name for path in (source / "out").iterdir()) == ["eval.hdf", "eval.hdf.report.tsv"]
     clip = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)[1]
