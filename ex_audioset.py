@@ -93,7 +93,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
         model.network.single_label = False  # whatever it was pre-trained on
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
-        clips = audioset.training_set(args.dataset_dir, **form)
+        with distributed.local_main_first():  # which writes the index of shards
+            clips = audioset.training_set(args.dataset_dir, **form)
+            test_clips = audioset.evaluation_set(args.dataset_dir, **form)
         sampler = audioset.balanced_sampler(clips, args.epoch_len)
         if args.kd_lambda < 1:
             names = clips.names
@@ -102,7 +104,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             run.require_same("teacher logits", fingerprint(teacher, names), "--teacher_preds")
             clips = SoftTargetDataset(clips, teacher, args.temperature)
         loader = make_training_loader(augmented(clips, args), sampler, args)
-        test_loader = make_loader(audioset.evaluation_set(args.dataset_dir, **form), args)
+        test_loader = make_loader(test_clips, args)
 
         def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
             spectrogram, mix = mixup(model.front_end(clips.waveform), args.mixup_alpha)
@@ -142,7 +144,8 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     with distributed.local_main_first():  # which downloads
         model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(device)
-    clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
+    with distributed.local_main_first():  # which writes the index of shards
+        clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
     predictions = predict(model, make_loader(clips, args), args.precision)
     if not distributed.is_main():
         return

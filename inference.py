@@ -7,7 +7,7 @@ python inference.py --audio_path recordings 'more/*.flac' --window 10 --hop 2.5 
 python inference.py --audio_path recordings --output tags.csv --resume
 python inference.py --audio_path recordings --events events.csv
 python inference.py --audio_path recordings --embed embeddings.h5 --layers block5+block11+block13+block15+mel
-arecord -f S16_LE -r 32000 -c 1 -t raw | python inference.py --stream --rate 32000 --window 4 --hop 1
+arecord -t wav -f S16_LE -r 32000 | python inference.py --stream --window 4 --hop 1
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from datasets.decoding.isolated import TIME_LIMIT
@@ -27,6 +28,7 @@ from helpers.tagger.embed_command import embed_recordings
 from helpers.tagger.embedding_files import embeddings_path
 from helpers.tagger.event_files import ONE_RECORDING, events_path, events_suffix
 from helpers.tagger.file_command import EVENT_HOP, EVENT_WINDOW, TOP_K, TOP_K_WINDOW, run_options, tag_recordings
+from helpers.tagger.library_messages import told_with_name
 from helpers.tagger.rows import results_path
 from helpers.tagger.run_files import RunFile
 from helpers.tagger.sources import STANDARD_INPUT, Inputs
@@ -47,7 +49,7 @@ ONLY_WITH = {  # option: what it needs one of
     "skip_existing": ("embed",),
 }
 NOT_WITH = {  # option: what contradicts it
-    "stream": ("output", "plot", "top_k", "whole", "start", "end", "channel", "per_channel", "strict", "events"),
+    "stream": ("output", "plot", "top_k", "whole", "start", "end", "per_channel", "strict", "events"),
     "embed": ("stream", "output", "plot", "top_k", "labels", "threshold", "per_channel", "events"),
     "events": ("output", "plot", "top_k", "whole"),
     "channel": ("per_channel",),
@@ -131,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     refuse_conflicts(parser, args)
+    if args.output and args.output.name.lower().endswith((".txt", ".srt", ".rttm")):
+        parser.error(f"--output writes .jsonl and .csv; events are written to {args.output} by --events")
     run = begin(args)
     if run and run.is_complete and not args.embed:
         print(f"{run.path} is complete; remove it to start over", file=sys.stderr)
@@ -148,7 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if args.stream:
         return tag_stream(tagger, args)
-    return (embed_recordings if args.embed else tag_recordings)(tagger, args, inputs, run)
+    name = "standard input" if inputs.first == STANDARD_INPUT else inputs.first
+    with told_with_name(name) if inputs.is_one else nullcontext():  # several are decoded in processes of their own
+        return (embed_recordings if args.embed else tag_recordings)(tagger, args, inputs, run)
 
 
 def begin(args: argparse.Namespace) -> RunFile | None:

@@ -27,11 +27,6 @@ _BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
 
 
-def find(folder: str | Path) -> list[Path]:
-    """Return the recordings in a folder and its subfolders, recognised by their suffix, in the order of their paths."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
 def decode(
     source: Source,
     *,
@@ -58,7 +53,8 @@ def decode(
     name = name or source_name(source)
     head = math.inf if seconds is None else seconds + _HEAD_MARGIN
     if seconds is not None:  # whole stretches, by which channels are mixed
-        end = min(math.inf if end is None else end, start + math.ceil(head / STRETCH_SECONDS) * STRETCH_SECONDS)
+        stretches = math.ceil(seconds / STRETCH_SECONDS) * STRETCH_SECONDS
+        end = min(math.inf if end is None else end, start + stretches + _HEAD_MARGIN)
     parts = read_blocks(
         source, name, lambda rate: math.ceil(min(_BLOCK, head * rate)), start=start, end=end, strict=strict, warnings=warnings
     )

@@ -49,13 +49,13 @@ import os, signal, sys
 import inference
 from helpers.tagger import run_files
 left, write = int(sys.argv[1]), run_files._write
-def half(file, content):
+def half(file, content, path):
     global left
     left -= 1
     if left == 0:
-        write(file, content[: len(content) // 2])
+        write(file, content[: len(content) // 2], path)
         os.kill(os.getpid(), signal.SIGKILL)
-    write(file, content)
+    write(file, content, path)
 run_files._write = half
 sys.exit(inference.main(sys.argv[2:]))
 """
@@ -285,6 +285,7 @@ def test_embeddings_are_added_to(
         ["--output", "x.csv", "--skip_existing"],
         ["--events", "x.csv", "--output", "x.csv"],
         ["--events", "x.csv", "--top_k", "3"],
+        ["--output", "x.srt"],
         ["--embed", "x.h5", "--per_channel"],
         ["--channel", "1", "--per_channel"],
         ["--channel", "0"],

@@ -26,10 +26,13 @@ _CAF = _Layout(struct.Struct(">4sq"), 8, b"data", alignment=1)
 _WAVE64 = _Layout(struct.Struct("<16sQ"), 40, b"data", alignment=8, counted=24)
 _LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, b"FORM": _AIFF, b"caff": _CAF, b"riff": _WAVE64}
 
-_HEAD = 1 << 12  # bytes read at first
+_MAX_CHUNKS = 1 << 16
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
 _STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
+_TRAILER = 1 << 12  # bytes of other kinds behind the only chunk of an AU file
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
+_JOINED = ("is followed by another recording, which is not read",)
+_PADDING = 1 << 26  # zeros behind the sound that are ignored, at most
 _JUNK = 0.1  # seconds of sound, to which bytes amount that are ignored behind it
 _OTHER_FILES = (b"fLaC", b"OggS", b"ID3", b"FORM", b"\xff\xfb", b"\xff\xf3", b"\xff\xe3", b"\x1aE\xdf\xa3")  # what some begin with
 # what 16-bit samples begin with where they are no sound: S/PDIF frames of AC-3 and DTS, and DTS of 16 and 14 bits
@@ -38,30 +41,30 @@ _DISGUISED = (b"\x72\xf8\x1f\x4e", b"\xfe\x7f\x01\x80", b"\xff\x1f\x00\xe8")
 
 def inspect(content: Content) -> Structure | None:
     """Return the structure of a file of chunks, None for other files."""
-    head = content.read(0, _HEAD)
-    if head[:4] == b".snd" and len(head) >= 12:
+    head = content.read(0, 12)
+    if head[:4] == b".snd" and len(head) == 12:
         offset, size = struct.unpack_from(">II", head, 4)
-        return Structure(share=_share(content, offset, size))
+        return Structure(share=_share(content, offset, size), whole=content.size - offset - size < _TRAILER)
     layout = _LAYOUTS.get(head[:4])
     if layout is None:
         return None
     found: dict[bytes, bytes] = {}
-    for mark, body, size in _chunks(content, layout, layout.start, head):
+    for mark, body, size in _chunks(content, layout, layout.start):
         if mark.startswith(layout.sound):
             if layout in (_WAVE, _BIG_WAVE):
                 return _inspect_wave(content, layout, body, size, found)
             behind = _marks(content, layout, body + size + -size % layout.alignment)
-            return Structure(share=_share(content, body, size), known=size > 0 and None not in behind)
+            whole, remarks = size != 0 and None not in behind, _JOINED if not behind.isdisjoint(_LAYOUTS) else ()
+            return Structure(share=_share(content, body, size), whole=whole, known=size > 0, remarks=remarks)
         found[mark] = content.read(body, max(0, min(size, 1024)))
     return Structure()
 
 
-def _chunks(content: Content, layout: _Layout, position: int, head: bytes = b"") -> Iterator[tuple[bytes, int, int]]:
+def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield mark, position and size of the content of each chunk, from a position on."""
     length = layout.header.size
-    while True:
-        header = head[position : position + length] if position + length <= len(head) else content.read(position, length)
-        if len(header) < length:
+    for _ in range(_MAX_CHUNKS):
+        if len(header := content.read(position, length)) < length:
             return
         mark, size = layout.header.unpack(header)
         size -= layout.counted
@@ -95,12 +98,20 @@ def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found
         return Structure(known=True, exact=exact, share=_share(content, body, size))
     behind = _marks(content, layout, body + end)
     if None not in behind or content.read(body + end, 4).startswith(_OTHER_FILES):
-        remarks = () if behind.isdisjoint({None, *_LAYOUTS}) else ("is followed by another recording, which is not read",)
-        return Structure(known=True, exact=exact, remarks=remarks)
+        return Structure(known=True, exact=exact, remarks=() if behind.isdisjoint({None, *_LAYOUTS}) else _JOINED)
+    if size and _is_padding(content, body + end):
+        return Structure(known=True, exact=exact)
     explained = size == 0 or there > _UNKNOWN or byte_rate == 0
     remark = None if explained else f"has {there / byte_rate:.1f} s of sound, but its header says {size / byte_rate:.1f} s"
     view = View(content, body, content.size, _header(order, found.get(b"fmt ", b""), there))
     return Structure(view=view, known=True, remarks=(remark,) if remark else ())
+
+
+def _is_padding(content: Content, position: int) -> bool:
+    """Whether nothing but zeros follows."""
+    if content.size - position > _PADDING:
+        return False
+    return not any(content.read(at, 1 << 20).strip(b"\0") for at in range(position, content.size, 1 << 20))
 
 
 def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None]:
@@ -109,6 +120,8 @@ def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None
     for mark, at, size in _chunks(content, layout, position):
         is_chunk = (layout is _WAVE64 or all(32 <= byte < 127 for byte in mark)) and 0 <= size <= content.size - at
         marks.add(mark if is_chunk else None)
+        if not is_chunk:
+            break
     return marks
 
 

@@ -6,26 +6,29 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from datasets.decoding.errors import AudioError
 from models.errors import UserError
 
 _PIECE = 1 << 20  # bytes copied at a time
+_HEAD = 1 << 12  # bytes read at once: headers are read in small pieces
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
-@dataclass(frozen=True)
 class Content:
     """An open regular file. Its position belongs to libsndfile; all others read by offset."""
 
-    descriptor: int
-    size: int  # bytes
+    def __init__(self, descriptor: int, size: int, head: bytes | None = None) -> None:
+        """`size` in bytes; `head` is what the file begins with, as much of it as is at hand."""
+        self.descriptor, self.size = descriptor, size
+        self._head = os.pread(descriptor, _HEAD, 0) if head is None else head
 
     def read(self, offset: int, size: int) -> bytes:
+        """Return so many bytes, fewer at the end of the file."""
+        if offset + size <= len(self._head):
+            return self._head[offset : offset + size]
         return os.pread(self.descriptor, size, offset)
 
     def rewind(self) -> None:
@@ -93,62 +96,62 @@ def opened(source: Source, name: str, check: Callable[[Content], None] | None = 
     Raises FileNotFoundError, and AudioError for a folder, a device and 0 bytes.
     """
     try:
-        file = _file_of(source, name, check)
+        descriptor = _descriptor_of(source, name, check)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise (
+            error if isinstance(error, UserError) else FileNotFoundError(f"{name} not found; give the path of an audio file")
+        ) from error
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise AudioError(f"{name} cannot be read ({error.strerror or error})") from error
-    with file:
-        if (size := os.fstat(file.fileno()).st_size) == 0:
+    try:
+        if (size := os.fstat(descriptor).st_size) == 0:
             raise AudioError(f"{name} is empty (0 bytes); fetch or convert it again")
-        yield Content(file.fileno(), size)
+        yield Content(descriptor, size, source if isinstance(source, bytes) else None)
+    finally:
+        os.close(descriptor)
 
 
-def _file_of(source: Source, name: str, check: Callable[[Content], None] | None) -> BinaryIO:
+def _descriptor_of(source: Source, name: str, check: Callable[[Content], None] | None) -> int:
     if isinstance(source, (bytes, bytearray, memoryview)):
-        if hasattr(os, "memfd_create"):
-            return _filled(open(os.memfd_create("recording"), "w+b", buffering=0), [source], name)
-        return _filled(tempfile.TemporaryFile(buffering=0), [source], name)
+        return _filled([source], name, os.memfd_create("recording") if hasattr(os, "memfd_create") else _new_file())
     if hasattr(source, "read"):
-        return _filled(tempfile.TemporaryFile(buffering=0), _pieces(source), name, check)
-    path = Path(source)
-    if "\0" in str(source) or not path.exists():
-        raise FileNotFoundError(f"{name} not found; give the path of an audio file")
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise AudioError(f"{name} is a folder; give the path of one audio file")
-    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-        raise AudioError(f"{name} is a device or a socket; allowed: a file or a pipe")
-    file = open(path, "rb", buffering=0)
+        return _filled(iter(lambda: source.read(_PIECE), b""), name, _new_file(), check)
+    descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return file
-    with file:
-        return _filled(tempfile.TemporaryFile(buffering=0), _pieces(file), name, check)
+        return descriptor
+    try:
+        if stat.S_ISDIR(mode):
+            raise AudioError(f"{name} is a folder; give the path of one audio file")
+        if not stat.S_ISFIFO(mode):
+            raise AudioError(f"{name} is a device; allowed: a file or a pipe")
+        return _filled(iter(lambda: os.read(descriptor, _PIECE), b""), name, _new_file(), check)
+    finally:
+        os.close(descriptor)
 
 
-def _pieces(source: BinaryIO) -> Iterator[bytes]:
-    """Yield what a file object gives from its position to its end."""
-    while piece := source.read(_PIECE):
-        yield piece
+def _new_file() -> int:
+    """Open an unlinked file in the temporary folder."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
 
 
-def _filled(file: BinaryIO, pieces: Iterable[bytes], name: str, check: Callable[[Content], None] | None = None) -> BinaryIO:
-    """Write pieces of a recording into a new file, and rewind it."""
+def _filled(pieces: Iterable[bytes], name: str, descriptor: int, check: Callable[[Content], None] | None = None) -> int:
+    """Write pieces of a recording into a new file."""
     size = 0
     try:
         for piece in pieces:
             if not isinstance(piece, (bytes, bytearray, memoryview)):
                 raise UserError(f"{name} is opened as text; open it in binary mode")
             if check is not None and size >= _PIECE:
-                check(Content(file.fileno(), size))
+                check(Content(descriptor, size))
+                os.lseek(descriptor, size, os.SEEK_SET)
                 check = None
-                file.seek(0, os.SEEK_END)
             rest = memoryview(piece)
             while rest:
-                rest = rest[file.write(rest) :]
+                rest = rest[os.write(descriptor, rest) :]
             size += len(piece)
-        file.seek(0)
     except BaseException:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return descriptor

@@ -67,6 +67,12 @@ def frame_bytes(head: bytes) -> int:
     return _headers().get(head[1] << 8 | head[2], (0,))[0] if head[0] == 0xFF else 0
 
 
+@cache
+def _lengths(kind: int) -> dict[int, int]:
+    """Bytes 1 and 2 of each possible header of a kind -> length of the frame in bytes."""
+    return {key: length for key, (length, _, other) in _headers().items() if other == kind}
+
+
 def skip_id3(content: Content) -> int:
     """Return where the ID3v2 tags at the beginning end (id3.org, 2.4.0, section 3.1)."""
     start = 0
@@ -155,8 +161,7 @@ def _walk(content: Content, start: int, end: int, limit: int | None) -> tuple[in
     another kind; None: at the limit.
     """
     header = content.read(start, 4)
-    kind = _headers().get(header[1] << 8 | header[2], (0, 0, 0))[2] if len(header) == 4 else 0
-    lengths = {key: length for key, (length, _, other) in _headers().items() if other == kind}
+    lengths = _lengths(_headers().get(header[1] << 8 | header[2], (0, 0, 0))[2]) if len(header) == 4 else {}
     mono = len(header) == 4 and header[3] >= _MONO
     frames, position, base, chunk = 0, start, start, b""
     while frames != limit:

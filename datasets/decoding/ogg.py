@@ -70,7 +70,7 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
     base, chunk, position = start, b"", start
     while position < content.size:
         if position - base + _LARGEST > len(chunk) and base + len(chunk) < content.size:
-            base, chunk = position, content.read(position, _CHUNK)
+            base, chunk = position, content.read(position, min(_CHUNK, content.size - position))
         at = position - base
         size = 0
         if chunk.startswith(b"OggS", at) and len(chunk) >= at + 27:

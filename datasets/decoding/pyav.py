@@ -4,6 +4,7 @@ ffmpeg gets the bytes of the recording and nothing else: no paths, no network, n
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,6 +31,7 @@ MAX_CHANNELS = 64
 _SAFE_PLANES = 7
 _MAX_FAILURES = 1000  # reads in a row that fail, after which a recording counts as ended
 _ROUNDING = 2 * 2048  # samples
+_PREROLL = 5.0  # seconds decoded and dropped in front of a position
 _BUFFER = 1 << 16  # bytes read at a time
 _LIVE_BUFFER = 1 << 12
 # containers that hold the length of their tracks
@@ -37,6 +39,10 @@ _WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".sp
 
 # sample format of ffmpeg -> what full scale is; floating-point formats are taken as they are
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
+
+
+class MissingDecoder(AudioError):
+    """PyAV is needed and not installed."""
 
 
 class FullDecoder:
@@ -83,6 +89,11 @@ class FullDecoder:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
         self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
+        # whether times are exact, so that parts can be read without what is in front of them: in mp4 and mov
+        self._counts_samples = (
+            "mov" in self._container.format.name and first.pts is not None and stream.time_base == Fraction(1, self.rate)
+        )
+        self._first_pts = first.pts
         self._rest = np.zeros((0, self.channels), np.float32)
         self.announced = self._announced()
 
@@ -117,9 +128,23 @@ class FullDecoder:
         yield from self._blocks
 
     def skip(self, samples: int) -> None:
-        """Drop the next samples."""
+        """Drop the next samples, from the beginning of the track."""
+        margin = round(_PREROLL * self.rate)
+        if self._counts_samples and samples > 2 * margin:
+            samples -= self._seek(samples - margin)
         while samples > 0 and (got := len(self.read(min(samples, 1 << 16)))):
             samples -= got
+
+    def _seek(self, sample: int) -> int:
+        """Go to a sample or a bit before it, and return to which."""
+        for target in (sample, 0):
+            self._container.seek(self._first_pts + target, stream=self._stream)
+            frames = self._frames()
+            frame = next(frames, None)
+            if frame is not None and frame.pts is not None and 0 <= (position := frame.pts - self._first_pts) <= target:
+                self._blocks, self._rest = self._converted(frame, frames), self._rest[:0]
+                return position
+        raise AudioError("its parts cannot be found; convert it")
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end."""
@@ -209,7 +234,7 @@ def _import_av() -> object:
         import av
         import av.logging
     except ImportError as error:
-        raise AudioError("it needs PyAV, which is not installed: pip install av") from error
+        raise MissingDecoder("it needs PyAV, which is not installed: pip install av") from error
     av.logging.set_level(None)  # what ffmpeg prints has no file name
     return av
 

@@ -8,13 +8,16 @@ import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
-from datasets.decoding.inspection import MP4_MARKS, has_index, inspect
-from datasets.decoding.pyav import FullDecoder
+from datasets.decoding.inspection import inspect
+from datasets.decoding.mp4 import has_index, is_mp4
+from datasets.decoding.pyav import FullDecoder, MissingDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
 _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
 _SLACK = 0.1  # seconds that a recording may be shorter than announced: lossy formats round to packets
 _TRAILER = 1 << 12  # bytes behind the sound of formats of which nothing more is known
+_NOTHING = np.zeros((0, 1), np.float32)
+_FLAC_MARK, _FLAC_SEARCH = b"fLaC", 1 << 24  # bytes
 _END_SAMPLES = 2 * 1152  # decoded to see whether the end of a recording is there
 
 
@@ -35,7 +38,7 @@ class Recording:
         try:
             self._full = None if self._fast else self._full_decoder(structure.rate)
         except AudioError as error:
-            cut = content.read(4, 4) in MP4_MARKS and not has_index(content)
+            cut = is_mp4(content) and not has_index(content)
             reason = "its index (moov), which is written last, is missing: it is cut" if cut else error
             raise AudioError(f"{reason} (libsndfile: {refusal})" if refusal and not cut else str(reason)) from error
         decoder = self._fast or self._full
@@ -45,6 +48,15 @@ class Recording:
         self.plain_format = (self._fast.format, self.rate, self.channels) if self._fast else None
         self.position = 0
         self._behind = 0  # bytes behind the end of the sound
+        self._is_damaged = False  # no decoder reads on
+
+    def is_counted(self) -> bool:
+        """Whether `samples` are all there are."""
+        if self._fast is None or self.samples is None:
+            return False
+        if self._fast.format == "FLAC":  # another one behind it is noticed only when libsndfile comes to its end
+            return self._content.read(0, _FLAC_SEARCH).count(_FLAC_MARK) == 1
+        return self._structure.known
 
     def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
         return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
@@ -62,19 +74,32 @@ class Recording:
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end, at which there are none."""
-        if self._fast is not None:
+        if self._fast is None:
+            block = self._full.read(samples)
+        elif self.samples is not None and self.position >= self.samples:
+            block = self._read_behind(samples) if self._ended_early() else _NOTHING
+        else:
             try:
                 block = self._fast.read(samples)
                 ended_early = len(block) == 0 and self._ended_early()
             except AudioError:
                 ended_early = True
             if ended_early:
-                self._take_over(self.position)
-                block = self._full.read(samples)
-                self._behind = 0 if len(block) else self._behind
-        else:
-            block = self._full.read(samples)
+                block = self._read_behind(samples)
         self.position += len(block)
+        return block
+
+    def _read_behind(self, samples: int) -> np.ndarray:
+        """Return what the full decoder finds behind the position."""
+        try:
+            self._take_over(self.position)
+            block = self._full.read(samples)
+        except AudioError as error:
+            self._is_damaged = self.samples is None or self.position < self.samples
+            if self._is_damaged and (self.position == 0 or isinstance(error, MissingDecoder)):
+                raise
+            return _NOTHING
+        self._behind = 0 if len(block) else self._behind
         return block
 
     def _ended_early(self) -> bool:
@@ -102,6 +127,8 @@ class Recording:
             there, announced, gap = (f"{value:.{digits}f}" for value in seconds)
             return [f"is shorter than its header says: {there} of {announced} s are there, {gap} s are missing"]
         remarks = list(self._structure.remarks)
+        if self._is_damaged:
+            remarks.append(f"is damaged behind {self.position / self.rate:.1f} s, where it cannot be decoded")
         if self._behind > _TRAILER:
             remarks.append(f"is followed by {self._behind} bytes that are not read")
         if self._full and self._full.lost > _SLACK * self.rate:
@@ -111,7 +138,7 @@ class Recording:
 
 def _check_beginning(content: Content) -> None:
     """Raise AudioError for a file that begins like no recording."""
-    if content.read(4, 4) not in MP4_MARKS:  # whose index may be at the end
+    if not is_mp4(content):  # whose index may be at the end
         with ExitStack() as stack:
             Recording(content, 0, stack)
 
@@ -168,15 +195,13 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
     report = Report(name, warnings=warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
-        if recording.samples is None:
+        if (is_counted := recording.is_counted()) and not check_end:
+            recording.position = recording.samples
+        else:
+            if is_counted:
+                recording.skip(max(0, recording.samples - _END_SAMPLES))
             while len(recording.read(1 << 16)):
                 pass
-        elif check_end:
-            recording.skip(max(0, recording.samples - _END_SAMPLES))
-            while len(recording.read(_END_SAMPLES)):
-                pass
-        else:
-            recording.position = recording.samples
         for remark in recording.remarks():
             report(remark)
         if recording.position == 0:

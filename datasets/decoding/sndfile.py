@@ -18,6 +18,13 @@ _LOSSLESS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF")
 _WAVE_ORDER = {3: (0, 2, 1), 5: (0, 2, 1, 3, 4), 6: (0, 2, 1, 5, 3, 4), 7: (0, 2, 1, 6, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)}
 
 
+class _SequentialFile(soundfile.SoundFile):
+    """soundfile seeks to where it is after each read of a file in which it can, which costs an mp3 what the decoder held back."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class SndfileDecoder:
     """A recording that libsndfile decodes; raises AudioError."""
 
@@ -26,7 +33,7 @@ class SndfileDecoder:
         self._content, self._view = content, view
         content.rewind()
         with _errors():
-            self._file = soundfile.SoundFile(view or content.descriptor, closefd=False)
+            self._file = _SequentialFile(view or content.descriptor, closefd=False)
         self.format, self.rate, self.channels = self._file.format, self._file.samplerate, self._file.channels
         self._order = _WAVE_ORDER.get(self.channels) if self.format == "OGG" else None
         self.samples = self._file.frames if has_length else None  # that it would read
@@ -41,9 +48,9 @@ class SndfileDecoder:
         """Go to a sample, counted from the beginning."""
         with _errors():
             preroll = 0 if self.format in _LOSSLESS else round(_PREROLL * self.rate)
-            self._file.seek(max(0, min(samples, self._file.frames) - preroll))
-            while (left := samples - self._file.tell()) > 0 and len(self._file.read(min(left, 1 << 16))):
-                pass
+            position = self._file.seek(max(0, min(samples, self._file.frames) - preroll))
+            while position < samples and (got := len(self._file.read(min(samples - position, 1 << 16)))):
+                position += got
 
     def unread(self) -> int:
         """Return how many bytes of the file libsndfile has not come to."""

@@ -32,6 +32,8 @@ from datasets.shards.files import find_shards, read_shard
 from models.command import run
 from models.errors import UserError
 
+_PRINTED = 5  # problems
+
 
 def find_files(
     audio_dir: Path, segments: Mapping[str, Segment], problems: list[Problem], notes: list[str]
@@ -78,17 +80,26 @@ def find_clips(shards: Sequence[Path], num_workers: int, problems: list[Problem]
             yield from clips
 
 
-def recordings_of_shards(clips: Iterable[ShardClip], segments: Mapping[str, Segment] | None) -> list[Recording]:
-    """Recordings in the order of the CSV, or of the shards where there is none. Raises ShardError for a clip without labels."""
+def recordings_of_shards(
+    clips: Iterable[ShardClip], segments: Mapping[str, Segment] | None, problems: list[Problem]
+) -> list[Recording]:
+    """Recordings in the order of the CSV, or of the shards where there is none.
+
+    `problems` gets the clips whose name or labels do not fit.
+    """
     found: dict[str, list[Source]] = {} if segments is None else {f"Y{youtube_id}.mp3": [] for youtube_id in segments}
     classes = {} if segments is None else {f"Y{youtube_id}.mp3": segment.classes for youtube_id, segment in segments.items()}
     for clip in clips:
         part = None
         if segments is None:
             name = clip_name(clip.key)
-            if len(name.encode()) > NAME_BYTES:
-                raise UserError(f"the name {name} has more than {NAME_BYTES} bytes; clips are named by YouTube id")
-            classes[name] = classes.get(name) or clip.classes()
+            try:
+                if len(name.encode()) > NAME_BYTES:
+                    raise UserError(f"is a name of more than {NAME_BYTES} bytes; clips are named by YouTube id")
+                classes[name] = classes.get(name) or clip.classes()
+            except UserError as error:
+                problems.append(Problem(Path(name), str(error)))
+                continue
         else:
             matched = match(clip.key, segments)
             if matched is None:
@@ -137,8 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         recordings = [Recording(f"Y{key}.mp3", tuple(files.get(key, ())), segment.classes) for key, segment in segments.items()]
     else:
         shards = find_shards(args.parquet or args.webdataset, ".parquet" if args.parquet else ".tar")
-        recordings = recordings_of_shards(find_clips(shards, args.num_workers, problems), segments)
-    notes += [str(problem) for problem in problems]
+        recordings = recordings_of_shards(find_clips(shards, args.num_workers, problems), segments, problems)
+    notes += [str(problem) for problem in problems[:_PRINTED]]
+    if len(problems) > _PRINTED:
+        notes.append(f"{len(problems) - _PRINTED} more such problems are in the report")
     try:
         report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
     except UserError as error:

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from models.files import write_bytes
 
 _RATE = 32000  # Hz
 _USUAL_SECONDS = 10  # more of a clip is not better
+_Job, _Result = TypeVar("_Job"), TypeVar("_Result")
 _SLACK = 1.0  # seconds that a recording of a segment may be longer than it
 _BATCH = 64  # recordings under conversion at a time; bounds the memory, whatever the size of the data set
 
@@ -57,7 +59,7 @@ class Report:
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
     damaged: tuple[tuple[str, str], ...] = ()  # written up to their damage: (name, what is missing)
     duplicates: tuple[tuple[str, str], ...] = ()  # (name, which copy was not used)
-    problems: tuple[tuple[str, str], ...] = ()  # (folder or shard, why it was not read, or not to its end)
+    problems: tuple[tuple[str, str], ...] = ()  # (folder, shard or clip in one, why it was not read, or not to its end)
 
     @property
     def lost(self) -> set[str]:
@@ -67,7 +69,7 @@ class Report:
     def __str__(self) -> str:
         there, missing, unreadable = self.written + self.already_there, len(self.missing), len(self.unreadable)
         written = f"{self.written} written now, {self.already_there} in an earlier run"
-        others = {"damaged": self.damaged, "duplicate": self.duplicates, "folders or shards unreadable": self.problems}
+        others = {"damaged": self.damaged, "duplicate": self.duplicates, "other problems": self.problems}
         found = "".join(f", {len(rows)} {what}" for what, rows in others.items() if rows)
         return f"{there} of {there + missing + unreadable} clips ({written}); {missing} missing, {unreadable} unreadable{found}"
 
@@ -79,14 +81,14 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
     decoder is unreadable. Calling this again resumes an interrupted run. What is missing or unreadable is left out and reported.
     Raises UserError when nothing at all could be written, and the errors of `Mp3Writer`.
     """
-    notes = _Notes(Path(output))
     with Mp3Writer(output, num_classes) as writer:
         already_there = len(writer.names)
+        notes = _Notes(Path(output), resumed=already_there > 0)
         left = [recording for recording in recordings if recording.name not in writer.names]
         missing = tuple(recording.name for recording in left if not recording.sources)
         found = [recording for recording in left if recording.sources]
         unreadable = []
-        for recording, result in tqdm(_converted(found, num_workers), total=len(found), unit="clip", disable=None):
+        for recording, result in _converted(_convert, found, num_workers):
             if isinstance(result, Exception):
                 unreadable.append((recording.name, str(result)))
             else:
@@ -124,33 +126,40 @@ class _Converted:
 class _Notes:
     """What was noted of recordings that are written, kept in a file until the end so that a resumed run reports it as well."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *, resumed: bool) -> None:
         self._path = output.with_name(f"{output.name}.notes.part")
+        if not resumed:
+            self._path.unlink(missing_ok=True)
 
     def add(self, name: str, converted: _Converted) -> None:
         if converted.damage or converted.unused:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, converted.damage, converted.unused]) + "\n")
+                file.write("\n" + json.dumps([name, converted.damage, converted.unused]))  # behind a line that a kill cut
 
     def close(self) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
         """Return (name, damage) and (name, copy) of all runs, and remove the file."""
         if not self._path.exists():
             return (), ()
-        noted = {}
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a line that a kill cut: its recording was not committed and is noted again
-                name, *noted[name] = json.loads(line)
+        noted: dict[str, tuple[list[str], list[str]]] = {}
+        for line in self._path.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # an empty line, or one that a kill cut: its recording was not committed and is noted again
+                name, damage, unused = json.loads(line)
+                noted[name] = damage, unused
         self._path.unlink()
-        damaged, duplicates = (tuple((name, text) for name, kinds in noted.items() for text in kinds[kind]) for kind in (0, 1))
-        return damaged, duplicates
+        damaged = tuple((name, text) for name, (damage, _) in noted.items() for text in damage)
+        return damaged, tuple((name, text) for name, (_, unused) in noted.items() for text in unused)
 
 
-def _converted(recordings: Sequence[Recording], num_workers: int) -> Iterator[tuple[Recording, _Converted | Exception]]:
-    """Yield each recording with its mp3, or with the reason why there is none."""
+def _converted(work: Callable[[Decoders, _Job], _Result], jobs: Sequence[_Job], num_workers: int) -> Iterator[tuple[_Job, _Result]]:
+    """Yield each job with what `work` makes of it, in order, with a progress bar."""
     with Decoders(keep=num_workers) as decoders, ThreadPoolExecutor(num_workers) as pool:  # threads do: encoding releases the GIL
-        for start in range(0, len(recordings), _BATCH):
-            batch = recordings[start : start + _BATCH]
-            yield from zip(batch, pool.map(partial(_convert, decoders), batch), strict=True)
+        progress = tqdm(total=len(jobs), unit="clip", disable=None)
+        for start in range(0, len(jobs), _BATCH):
+            batch = jobs[start : start + _BATCH]
+            for job, result in zip(batch, pool.map(partial(work, decoders), batch), strict=True):
+                yield job, result
+                progress.update()
+        progress.close()
 
 
 @dataclass(frozen=True)
@@ -204,12 +213,14 @@ def _decode(decoders: Decoders, source: Source) -> _Decoded:
     return _Decoded(source, content, _read(decoders, content, name, damage), damage, False)
 
 
-def _read(decoders: Decoders, content: str | Path | bytes, name: str, damage: list[str], **part: float) -> np.ndarray:
-    """Decode to (samples,) float32 at 32 kHz, in a process that may crash or hang."""
+def _read(
+    decoders: Decoders, content: str | Path | bytes, name: str, damage: list[str], rate: int = _RATE, **part: float
+) -> np.ndarray:
+    """Decode to (samples,) float32 at `rate`, in Hz, in a process that may crash or hang."""
     if not IS_AVAILABLE:
-        waveform, rate = audio.decode(content, name=name, warnings=damage, **part)
-        return audio.resample(waveform, rate, _RATE)
-    sound = decoders.open(content, _RATE, name=name, **part)
+        waveform, own_rate = audio.decode(content, name=name, warnings=damage, **part)
+        return audio.resample(waveform, own_rate, rate)
+    sound = decoders.open(content, rate, name=name, **part)
     waveform = np.concatenate([np.empty(0, np.float32), *sound.blocks])
     damage += sound.warnings
     return waveform
@@ -238,7 +249,7 @@ def worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
 def write_wavs(
     sources: dict[str, Path | downloads.Entry | None], output_dir: Path, sample_rate: int | None, *, num_workers: int = 2
 ) -> Report:
-    """Write recordings, by the file names they are to have, as mono 16-bit wavs to a folder, in `num_workers` processes.
+    """Write recordings, by the file names they are to have, as mono 16-bit wavs to a folder, `num_workers` at a time.
 
     `sample_rate` is in Hz; None copies the files as they are, if they can be decoded. Files that are there are kept: calling
     this again resumes an interrupted run. Raises OSError when a file cannot be written, as on a full disk.
@@ -251,25 +262,25 @@ def write_wavs(
     missing = tuple(name for name, source in left.items() if source is None)
     jobs = [(name, source) for name, source in left.items() if source is not None]
     unreadable, damaged = [], []
-    with worker_processes(num_workers) as pool:
-        results = pool.map(partial(_write_wav, output_dir, sample_rate), jobs, chunksize=8)
-        for (name, _), result in zip(jobs, tqdm(results, total=len(jobs), unit="clip", disable=None), strict=True):
-            if isinstance(result, str):
-                unreadable.append((name, result))
-            else:
-                damaged += [(name, damage) for damage in result]
+    for (name, _), result in _converted(partial(_write_wav, output_dir, sample_rate), jobs, num_workers):
+        if isinstance(result, str):
+            unreadable.append((name, result))
+        else:
+            damaged += [(name, damage) for damage in result]
     return Report(len(jobs) - len(unreadable), len(sources) - len(left), missing, tuple(unreadable), tuple(damaged))
 
 
-def _write_wav(output_dir: Path, sample_rate: int | None, job: tuple[str, Path | downloads.Entry]) -> list[str] | str:
+def _write_wav(
+    output_dir: Path, sample_rate: int | None, decoders: Decoders, job: tuple[str, Path | downloads.Entry]
+) -> list[str] | str:
     """Write one wav; returns its damages, or why its source cannot be used."""
     name, source = job
     damage: list[str] = []
     try:
         content = downloads.read(source)
-        waveform, rate = audio.decode(content, warnings=damage, name=str(source))
+        waveform = _read(decoders, content, str(source), damage, sample_rate or _RATE)
         if sample_rate is not None:
-            content = audio.encode_wav(audio.resample(waveform, rate, sample_rate), sample_rate)
+            content = audio.encode_wav(waveform, sample_rate)
     except (UserError, OSError) as error:
         return str(error)
     write_bytes(output_dir / name, content)

@@ -15,15 +15,15 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.audio import AudioError
 from datasets.clip import Clip, ClipDataset
-from datasets.shards.clips import clip_name
+from datasets.shards.clips import ShardError, clip_name
 from datasets.shards.files import read_shard
 from datasets.shards.stored import Stored
 from models.errors import UserError
 from models.files import write_atomically
 
 _VERSION = b"1"  # of the index
-_NUMBERS = [(name, np.int64) for name in ("offset", "stored", "codec", "size", "skip", "length", "samples", "rate")]
-_NAME_BYTES = 64
+_STORED = (("offset", "i8"), ("stored", "u4"), ("codec", "u1"), ("size", "u4"), ("skip", "u4"), ("length", "u4"))
+_NAME_BYTES = 32
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 class ShardDataset(ClipDataset):
     """Read clips from parquet files and tars, which count as one, in the order given.
 
-    The first time, all clips are looked at once and an index is written: about 150 bytes a clip, mapped into memory and so
-    shared by all processes. It is built again when a file was replaced. Clips without a recording, with one that has no
-    readable header, or with a name that was there before are left out, which is logged. Nothing is kept open, so a data set
-    can be pickled, forked and used by any number of loader workers.
+    The first time, all clips are looked at once and an index is written: 139 bytes a clip of AudioSet, mapped into memory and so
+    shared by all processes. It is built again when a file was replaced. Clips without a readable recording, without labels of
+    AudioSet, or with a name that was there before are left out, which is logged. Nothing is kept open, so a data set can be
+    pickled, forked and used by any number of loader workers.
     """
 
     def __init__(self, paths: Sequence[str | Path], index: str | Path, *, num_classes: int, **options: Any) -> None:
         """`index` is the path of the index without its suffix; `options` are those of `ClipDataset`.
 
-        Raises ShardError for a file that is damaged or has no clips with labels of AudioSet, and UserError when nothing is left.
+        Raises ShardError for a file that is damaged or of another layout, and UserError when no clip can be used.
         """
         super().__init__(**options)
         self.paths = [Path(path) for path in paths]
@@ -89,7 +89,7 @@ class ShardDataset(ClipDataset):
         """A clip's recording as it is stored, its target, (K,) uint8, its name, and what errors call it. Raises AudioError."""
         row = self._index[index]
         name = row["name"].decode()
-        stored = Stored(self.paths[row["file"]], *(int(row[key]) for key, _ in _NUMBERS[:6]))
+        stored = Stored(self.paths[row["file"]], *(int(row[key]) for key, _ in _STORED))
         where = f"{name}, clip {index} (in {stored.path})"
         try:
             return stored.read(), np.unpackbits(row["target"], count=self.num_classes), name, where
@@ -127,7 +127,8 @@ def _load(path: Path) -> np.ndarray | None:
 
 def _build(paths: Sequence[Path], num_classes: int) -> np.ndarray:
     """Look at all clips of all files, several files at a time."""
-    dtype = np.dtype([("name", f"S{_NAME_BYTES}"), ("file", np.int64), ("target", np.uint8, -(-num_classes // 8)), *_NUMBERS])
+    described = [("name", f"S{_NAME_BYTES}"), ("file", "u4"), ("target", "u1", -(-num_classes // 8))]
+    dtype = np.dtype([*described, *_STORED, ("samples", "i8"), ("rate", "u4")])
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # reading, decompressing and opening release the GIL
         parts = pool.map(lambda job: _rows(*job, num_classes, dtype), enumerate(paths))
         rows, skipped = zip(*tqdm(parts, total=len(paths), desc="indexing shards", unit="file", disable=None), strict=True)
@@ -138,10 +139,11 @@ def _build(paths: Sequence[Path], num_classes: int) -> np.ndarray:
             logger.warning("left out: %s", reason)
     left_out = sum(map(len, skipped))
     if left_out or len(first) < len(index):
-        logger.warning("%d clips are left out: %d without a readable recording, %d repeated",
+        logger.warning("%d clips are left out: %d without a readable recording or labels, %d repeated",
                        left_out + len(index) - len(first), left_out, len(index) - len(first))  # fmt: skip
     if not len(first):
-        raise UserError(f"no clip can be used in {len(paths)} shards, the first {paths[0]}; see the warnings")
+        first_reason = next(reason for reasons in skipped for reason in reasons) if left_out else f"{paths[0]} has no clips"
+        raise UserError(f"no clip can be used of {len(paths)} shards, the first because: {first_reason}")
     return index[np.sort(first)]
 
 
@@ -153,12 +155,12 @@ def _rows(number: int, path: Path, num_classes: int, dtype: np.dtype) -> tuple[n
         if len(name.encode()) > _NAME_BYTES:
             raise UserError(f"{path} has a clip with a name of more than {_NAME_BYTES} bytes: {name}")
         target = np.zeros(num_classes, bool)
-        target[list(clip.classes())] = True
         try:
+            target[list(clip.classes())] = True
             if clip.stored is None:
                 raise AudioError(f"{name} in {path} has no recording")
             samples, rate = audio.measure(clip.stored.read(), name=f"{name} in {path}")
-        except (AudioError, OSError) as error:
+        except (ShardError, AudioError, OSError) as error:
             skipped.append(str(error))
             continue
         rows.append((name.encode(), number, np.packbits(target), *clip.stored[1:], samples, rate))

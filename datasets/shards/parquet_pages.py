@@ -93,7 +93,7 @@ class _Body:
         if len(stored) != size:
             raise ValueError("the column ends within a page")
         self.offset, self.size, self.codec = offset, size, codec
-        self.content = stored if codec == "none" or not uncompressed else decompress(codec, stored, uncompressed)
+        self.content = stored if codec == "none" else decompress(codec, stored, uncompressed) if uncompressed else memoryview(b"")
         self.fragments = _snappy_fragments(stored) if codec == "snappy" else None
 
     def place(self, position: int, length: int) -> Value:

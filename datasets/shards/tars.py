@@ -40,7 +40,7 @@ def read_tar(path: Path) -> Iterator[ShardClip]:
                 elif suffix in (".json", ".txt"):
                     record = records.setdefault(key, {})
                     record.update(_record(tar, member, suffix) | ({} if suffix == ".json" else record))
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
         if not recordings:
             raise ShardError(f"{path} cannot be read as an uncompressed tar ({error}); fetch it again, or decompress it") from error
         damage = error

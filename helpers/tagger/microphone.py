@@ -17,7 +17,7 @@ from models.errors import UserError
 
 PIECE_SECONDS = 0.1
 MAX_BEHIND = 60.0  # seconds of sound that wait for the network; more is lost, and reported
-WITHOUT = "or pipe: arecord -q -f S16_LE -r 32000 -t raw | python inference.py --stream"
+WITHOUT = "or pipe: arecord -q -t wav -f S16_LE -r 32000 | python inference.py --stream"
 
 Piece = tuple[bytes, bool]  # samples, and whether some are missing in front of them
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from datasets.audio import AudioError
 from datasets.channels import check_channel
+from datasets.decoding.content import opened, source_name
 from datasets.decoding.isolated import IS_AVAILABLE, Decoders, IsolatedSound
 from datasets.sound import MAX_CHANNELS, Sound, check_part, is_tensor, open_sound, resampled
 from helpers.tagger.results import Failure
@@ -120,18 +121,18 @@ def read_ahead(
     `datasets.decoding.isolated`.
     """
 
-    def open_one(source: AudioSource, source_rate: float | None, options: ReadOptions) -> Recording:
-        return _begun(open_recording(source, source_rate, rate, options, decoders=decoders))
+    def open_one(source: AudioSource, source_rate: float | None, options: ReadOptions, name: str | None = None) -> Recording:
+        return _begun(open_recording(source, source_rate, rate, options, name, decoders))
 
     def begin(pair: tuple[AudioSource, float | None]) -> list[Recording | Failure]:
         source, source_rate = pair
         try:
             if not per_channel:
                 return [open_one(source, source_rate, options)]
-            source = _to_read_again(source)
-            first = open_one(source, source_rate, replace(options, channel=1))
+            source, name = _to_read_again(source)
+            first = open_one(source, source_rate, replace(options, channel=1), name)
             others = [replace(options, channel=channel) for channel in range(2, first.channels + 1)]
-            return [first, *(open_one(source, source_rate, options) for options in others)]
+            return [first, *(open_one(source, source_rate, options, name) for options in others)]
         except UNUSABLE as error:
             return [Failure(describe(source), error)]
 
@@ -176,12 +177,14 @@ def _begun(recording: Recording) -> Recording:
     return recording
 
 
-def _to_read_again(source: AudioSource) -> AudioSource:
-    """Return what can be read several times: the content of pipes and file objects, all else as it is."""
-    if hasattr(source, "read"):
-        return source.read()
-    is_pipe = isinstance(source, (str, os.PathLike)) and os.path.exists(source) and not os.path.isfile(source)
-    return Path(source).read_bytes() if is_pipe else source
+def _to_read_again(source: AudioSource) -> tuple[AudioSource, str | None]:
+    """Return what can be read several times: the content of pipes and file objects, with their name; all else as it is."""
+    is_pipe = isinstance(source, (str, os.PathLike)) and Path(source).is_fifo()
+    if not is_pipe and not hasattr(source, "read"):
+        return source, None
+    name = source_name(source)
+    with opened(source, name) as content:
+        return content.view().readall(), name
 
 
 def report(found: Iterable[str], warnings: list[str] | None = None) -> None:

@@ -39,7 +39,8 @@ class Done(NamedTuple):
 class RunFile:
     """A file that grows recording by recording, as a context: without an error it is complete in the end.
 
-    Nothing is written before the first row or recording: an existing file that is complete stays until then.
+    Nothing is written before the first row or recording: an existing file that is complete stays until then. A `UserError` in the
+    first recording leaves nothing.
     """
 
     def __init__(self, path: Path, options: dict[str, Any], *, resume: bool, option: str = "--resume") -> None:
@@ -75,36 +76,36 @@ class RunFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._begin()
-                os.fsync(self._data.fileno())
-                self._progress_path.unlink()
-            elif kind is KeyboardInterrupt and self._data is not None:
-                print(f"{self.path}: {self.summary()} are done; {self._option} goes on", file=sys.stderr)
-        finally:
-            for file in (self._data, self._progress):
-                if file is not None:
-                    file.close()
+        if kind is None:
+            self._begin()
+            os.fsync(self._data.fileno())
+        has_begun = self._data is not None
+        for file in (self._data, self._progress):
+            if file is not None:
+                file.close()
+        if kind is None:
+            self._progress_path.unlink()
+        elif has_begun and not self.recordings and issubclass(kind, UserError):  # of the only recording, part of which was written
+            self._progress_path.unlink()
+            self.path.unlink()
+        elif has_begun and kind is KeyboardInterrupt:
+            print(f"{self.path}: {self.recordings} recordings are done; {self._option} goes on", file=sys.stderr)
 
     def write(self, content: bytes) -> None:
         """Append rows of the recording at hand; of these, a full disk leaves nothing."""
         self._begin()
         try:
-            _write(self._data, content)
-        except OSError as error:
+            _write(self._data, content, self.path)
+        except OSError:
             self._data.truncate(self.size)
-            raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
+            raise
         self.size += len(content)
 
     def finish_recording(self, source: str, *, rows: int, failed: bool, warnings: int) -> None:
         """Note that all rows of a recording are written."""
         self._begin()
         done = Done(self.size, rows, failed, warnings, source)
-        try:
-            _write(self._progress, json.dumps(done).encode() + b"\n")
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fspath(self._progress_path)) from error
+        _write(self._progress, json.dumps(done).encode() + b"\n", self._progress_path)
         self._count(done)
 
     def finished(self) -> Iterator[Done]:
@@ -161,9 +162,11 @@ class RunFile:
                 fcntl.flock(self._progress, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(f"another process is writing {self.path}; wait for it, or write to another file") from error
+            except OSError:  # a file system without locks
+                pass
         _cut(self._progress, self._progress_size)
         if self._progress_size == 0:
-            _write(self._progress, json.dumps(self._options).encode() + b"\n")
+            _write(self._progress, json.dumps(self._options).encode() + b"\n", self._progress_path)
         self._data = _open(self.path)
         _cut(self._data, self._whole)
 
@@ -179,8 +182,11 @@ def _cut(file: FileIO, size: int) -> None:
     file.seek(size)
 
 
-def _write(file: FileIO, content: bytes) -> None:
-    """Write all of it: nothing is left in a buffer when the process is killed."""
+def _write(file: FileIO, content: bytes, path: Path) -> None:
+    """Write all of it: nothing is left in a buffer when the process is killed. Errors name the path."""
     view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error

@@ -72,6 +72,7 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
             threshold=THRESHOLD if args.threshold is None else args.threshold,
             off_threshold=args.off_threshold,
             labels=args.labels,
+            channel=args.channel,
         )
         classes = tagger.classes(args.labels)
 

@@ -92,10 +92,10 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_recording(decoders: Decoders,
 def test_what_libraries_print_becomes_a_warning_of_the_recording(decoders: Decoders, tmp_path: Path) -> None:
     for name in ("x", "noise"):
         soundfile.write(tmp_path / f"{name}.wav", NOISE, 16000)
-    for name, count in (("noise", 1), ("x", 0)):
+    expected = f"{tmp_path / 'noise.wav'}: [layer3.c] error: part2_3_length (and 2 more)"
+    for name, warnings in (("noise", [expected]), ("x", []), ("noise", [expected])):
         sound = decoders.open(tmp_path / f"{name}.wav", 16000)
-        assert len(read(sound)) == 16000 and len(sound.warnings) == count
-        assert all("noise.wav" in text and "part2_3_length" in text for text in sound.warnings)
+        assert len(read(sound)) == 16000 and sound.warnings == warnings
 
 
 def test_a_recording_that_is_not_read_on_waits_and_holds_little(tmp_path: Path) -> None:

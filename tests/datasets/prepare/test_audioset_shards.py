@@ -5,6 +5,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -119,8 +121,10 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
 def test_mistakes_are_one_line(tmp_path, failing_message):
     write_parquet(tmp_path / "0.parquet", SECOND[:1])
     write_tar(tmp_path / "no.tar", [])
+    pq.write_table(pa.table({"video_id": ["a"], "audio": [b"no sound"]}), tmp_path / "unlabelled.parquet")
     for options in (
         ["--parquet", tmp_path / "nowhere"],
+        ["--parquet", tmp_path / "unlabelled.parquet"],
         ["--parquet", tmp_path / "*.tar"],
         ["--webdataset", tmp_path / "0.parquet"],
         ["--webdataset", tmp_path / "no.tar"],

@@ -5,6 +5,8 @@ import os
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -86,8 +88,9 @@ def test_the_index_is_built_once_and_again_when_a_file_changes(tmp_path, monkeyp
         assert len(audioset.evaluation_set(tmp_path)) == 2
     write_parquet(path, clips(1, 3))
     assert len(audioset.evaluation_set(tmp_path)) == 3
-    write_tar(tmp_path / "eval" / "1.tar", clips(4, 1))
-    assert len(audioset.evaluation_set(tmp_path)) == 4
+    for number in (5, 4):  # files of one size
+        write_tar(tmp_path / "eval" / "1.tar", clips(number, 1, mp3()))
+        assert audioset.evaluation_set(tmp_path).names[3:] == [f"Yid{number:09d}.mp3"]
     [index] = tmp_path.glob(".eval.*")  # the old ones are gone
     index.write_bytes(index.read_bytes()[:100])
     assert len(audioset.evaluation_set(tmp_path)) == 4
@@ -108,17 +111,23 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypa
 
 @KINDS
 def test_clips_that_cannot_be_used_are_left_out_aloud(tmp_path, kind, caplog):
-    WRITE[kind](tmp_path / f"eval-0.{kind}", [*clips(1, 2), *clips(7, 1, b"nothing of value" * 50)])
+    WRITE[kind](tmp_path / f"eval-0.{kind}", [*clips(2, 1), *clips(1, 1), *clips(7, 1, b"nothing of value" * 50)])
     WRITE[kind](tmp_path / f"eval-1.{kind}", clips(2, 2))  # the first one is in both
     with caplog.at_level(logging.WARNING):
         dataset = audioset.evaluation_set(tmp_path)
-    assert dataset.names == [f"Yid{number:09d}.mp3" for number in (1, 2, 3)]
+    assert dataset.names == [f"Yid{number:09d}.mp3" for number in (2, 1, 3)]
     assert "Yid000000007.mp3" in caplog.text and "1 repeated" in caplog.text
 
 
-def test_nothing_usable_and_unknown_labels_are_errors(tmp_path):
+def test_nothing_usable_is_an_error_with_its_reason(tmp_path):
     write_parquet(tmp_path / "eval.parquet", clips(1, 2, b"nothing of value" * 50))
-    with pytest.raises(UserError, match="no clip"):
+    with pytest.raises(UserError, match=r"no clip can be used.*Yid000000001\.mp3"):
+        audioset.evaluation_set(tmp_path)
+    pq.write_table(pa.table({"video_id": ["a"], "audio": [mp3()], "labels": [[0]]}), tmp_path / "eval.parquet")
+    with pytest.raises(UserError, match="a has no labels"):
+        audioset.evaluation_set(tmp_path)
+    pq.write_table(pa.table({"video_id": ["a"], "audio": [mp3()], "labels": [[0]]})[:0], tmp_path / "eval.parquet")
+    with pytest.raises(UserError, match="no clips"):
         audioset.evaluation_set(tmp_path)
     (tmp_path / "eval.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(ShardError, match=r"eval\.parquet"):
@@ -152,6 +161,7 @@ def test_a_shard_that_shrinks_later_names_the_clip(tmp_path):
         (None, "bal_training.tar"),
         (None, "eval.tar.gz"),
         (None, "eval/._00.parquet"),
+        (None, "evaluation/00.parquet"),
     ],
 )
 def test_names_of_shards(tmp_path, part, name):

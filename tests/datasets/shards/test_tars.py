@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import tarfile
 
 import pytest
@@ -87,6 +88,23 @@ def test_a_cut_tar_gives_what_is_there_and_an_error(tmp_path):
         pytest.fail("no error")
     clips = read_tar(cut)
     assert next(clips).stored.read() == b"\0" * 5000
+
+
+def test_damage_is_one_error(tmp_path):
+    whole = write(tmp_path / "a.tar", {f"{number}.{kind}": LABELS for number in range(9) for kind in ("flac", "json")}).read_bytes()
+    generator = random.Random(0)
+    outcomes = set()
+    for _ in range(100):
+        content = bytearray(whole)
+        at = generator.randrange(len(content) // 512) * 512 + generator.randrange(200)  # headers and contents
+        content[at : at + 20] = generator.randbytes(20)
+        (tmp_path / "a.tar").write_bytes(content)
+        try:
+            outcomes.add(len([clip.stored and clip.stored.read() for clip in read_tar(tmp_path / "a.tar")]))
+        except ShardError as error:
+            assert "a.tar" in str(error)
+            outcomes.add("refused")
+    assert {9, "refused"} <= outcomes
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of value" * 100])

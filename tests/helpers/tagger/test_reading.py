@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from datasets.audio import AudioError
 from helpers.tagger import AudioTagger, Failure
 from models.errors import UserError
 
+RECORDINGS = Path(__file__).resolve().parents[3] / "resources" / "recordings"
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
 
 
@@ -81,10 +83,18 @@ def test_one_channel_or_each_of_them(loudness: AudioTagger, tmp_path: Path) -> N
         assert loudness.tag_windows(content, channel=channel).channel == channel
         assert next(loudness.embed_files([content], window=1, channel=channel)).channel == channel
     expected = [loudness.tag(sound, 32000).tags for sound in (NOISE, 0.5 * NOISE)]
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content), daemon=True)
+    writer.start()
     with open(path, "rb") as file:
-        for source in (path, content, file):
+        for source, name in ((path, str(path)), (content, None), (file, str(path)), (tmp_path / "pipe", str(tmp_path / "pipe"))):
             found = list(loudness.tag_files([source], per_channel=True))
             assert [tags.channel for tags in found] == [1, 2] and [tags.tags for tags in found] == expected
+            assert name is None or {tags.source for tags in found} == {name}
+    writer.join()
+    with open(path, encoding="latin-1") as file:
+        [failure] = loudness.tag_files([file], per_channel=True)
+        assert "binary" in str(failure.error)
     sources = [path, tmp_path / "nowhere.wav", NOISE]
     one, two, failure, mono = loudness.tag_files(sources, 32000, per_channel=True)
     assert (one.channel, two.channel, mono.channel) == (1, 2, 1) and isinstance(failure, Failure)
@@ -111,6 +121,13 @@ def test_warnings_reach_the_user(loudness: AudioTagger, caplog: pytest.LogCaptur
     loudness.embed(content, **options)
     list(loudness.iter_windows(content, **options))
     assert len(caplog.records) == 4
+
+
+def test_sound_of_which_one_channel_is_turned_round_is_tagged_as_it_is(bundled: AudioTagger) -> None:
+    sound, rate = soundfile.read(RECORDINGS / "speech.ogg", dtype="float32")
+    same, turned = (bundled.tag(np.stack([sound, sign * sound], 1), rate, top_k=3) for sign in (1, -1))
+    assert turned.tags == same.tags and turned[0].label == "Speech"
+    assert turned.warnings and not same.warnings
 
 
 def test_strict_refuses_what_is_damaged(loudness: AudioTagger) -> None:

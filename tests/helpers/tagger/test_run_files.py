@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.tagger.run_files import RunFile
+from models.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = [f"{number} \udce9.wav" for number in range(12)]
@@ -80,6 +81,13 @@ def test_what_is_complete_stays_until_the_first_row_and_is_known_as_complete(tmp
     assert (tmp_path / "x").read_text() == "old rows"
     run(tmp_path / "x")
     assert "old" not in (tmp_path / "x").read_text()
+
+
+def test_the_failure_of_the_first_recording_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError), RunFile(tmp_path / "x", {}, resume=False) as file:
+        file.write(b"the window before the damage\n")
+        raise UserError("damaged")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")

@@ -87,6 +87,8 @@ def test_streams_with_a_header_give_the_events_of_the_samples(run: Callable[...,
         assert run(content) == (0, lines)
     assert run(encoded("RAW", "FLOAT"), "--rate", RATE, "--channels", 2, "--format", "f32le") == (0, lines)
     assert run(b"") == (0, [])
+    _, right = run(encoded("WAV"), "--channel", 2)
+    assert right != lines and len(right) == len(lines)
 
 
 def test_windows_of_a_stream_are_those_of_the_file(run: Callable[..., tuple[int, list[str]]], level: AudioTagger) -> None:
@@ -114,8 +116,14 @@ def test_a_signal_ends_the_sound_and_prints_the_last_events(
 ) -> None:
     content = encoded(format)
     handler = signal.getsignal(number)
-    pipe = Pipe(content, len(content) * 2 // 5, lambda: signal.raise_signal(number))
-    code, lines = run(pipe)
+    waited_on = []
+
+    def act() -> None:
+        signal.raise_signal(number)
+        waited_on.append(True)
+
+    code, lines = run(Pipe(content, len(content) * 2 // 5, act))
+    assert not waited_on
     assert code == 128 + number and [line.split()[0] for line in lines] == ["begin", "end"]
     assert 1.2 < float(lines[1].split()[1]) < 1.9
     assert signal.getsignal(number) is handler
