@@ -23,13 +23,13 @@ class Content:
     def __init__(self, descriptor: int, size: int, head: bytes | None = None) -> None:
         """`size` in bytes; `head` is what the file begins with, as much of it as is at hand."""
         self.descriptor, self.size = descriptor, size
-        self._head = os.pread(descriptor, _HEAD, 0) if head is None else head
+        self._head = _read_at(descriptor, _HEAD, 0) if head is None else head
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes, fewer at the end of the file."""
         if offset + size <= len(self._head):
             return self._head[offset : offset + size]
-        return os.pread(self.descriptor, size, offset)
+        return _read_at(self.descriptor, size, offset)
 
     def rewind(self) -> None:
         os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -39,6 +39,16 @@ class Content:
 
     def view(self, start: int = 0, end: int | None = None) -> "View":
         return View(self, start, self.size if end is None else end)
+
+
+def _read_at(descriptor: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # Windows
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    data = os.read(descriptor, size)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return data
 
 
 class View(io.RawIOBase):

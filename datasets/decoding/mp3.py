@@ -12,6 +12,7 @@ from datasets.decoding.content import Content, View
 from datasets.decoding.structure import Structure
 
 _CHUNK = 1 << 20  # bytes read at a time
+_GAP = 1 << 22  # bytes that are searched for further frames
 _HEAD = 64  # bytes that are searched first: frames begin at once as a rule
 _MONO = 0xC0  # byte 3 of a header is this or more for one channel
 _RATES = (44100, 48000, 32000)  # Hz, of MPEG-1; MPEG-2 has half of them, MPEG-2.5 a quarter
@@ -172,7 +173,8 @@ def _walk(content: Content, start: int, end: int, limit: int | None) -> tuple[in
                 return frames, position, "cut" if chunk[:1] == b"\xff" else "end"
         length = lengths.get(chunk[at + 1] << 8 | chunk[at + 2]) if chunk[at] == 0xFF else None
         if length is None or (chunk[at + 3] >= _MONO) != mono:
-            return frames, position, "end" if _next_frame(content, position, end) is None else "broken"
+            found = _next_frame(content, position, min(end, position + _GAP))
+            return frames, position, "end" if found is None and end - position <= _GAP else "broken"
         if position + length > end:
             return frames, position, "cut"
         frames += 1

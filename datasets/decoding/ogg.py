@@ -73,7 +73,7 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
             base, chunk = position, content.read(position, min(_CHUNK, content.size - position))
         at = position - base
         size = 0
-        if chunk.startswith(b"OggS", at) and len(chunk) >= at + 27:
+        if chunk.startswith(b"OggS\0", at) and len(chunk) >= at + 27:
             size = 27 + chunk[at + 26] + sum(chunk[at + 27 : at + 27 + chunk[at + 26]])
         if size and at + size <= len(chunk) and _is_intact(page := chunk[at : at + size]):
             yield page

@@ -85,7 +85,7 @@ class FullDecoder:
         self._seen = 0.0  # seconds, up to where there are packets
         self._resampler: tuple[int, soxr.ResampleStream | None] | None = None
         frames = self._frames()
-        if (first := next(frames, None)) is None:
+        if (first := next(frames, None)) is None or first.sample_rate <= 0:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
         self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
@@ -232,10 +232,8 @@ def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
 def _import_av() -> object:
     try:
         import av
-        import av.logging
     except ImportError as error:
         raise MissingDecoder("it needs PyAV, which is not installed: pip install av") from error
-    av.logging.set_level(None)  # what ffmpeg prints has no file name
     return av
 
 

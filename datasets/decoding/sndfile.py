@@ -1,5 +1,6 @@
 """The fast decoder: libsndfile, of wav, flac, ogg, mp3, aiff and other files that are whole."""
 
+import os
 from types import TracebackType
 
 import numpy as np
@@ -30,6 +31,8 @@ class SndfileDecoder:
 
     def __init__(self, content: Content, view: View | None = None, has_length: bool = True) -> None:
         """`view` is read in place of the content. Without `has_length`, the length is known at the end only."""
+        if view is None and os.name != "posix":  # where libsndfile does not know Python's descriptors
+            view = content.view()
         self._content, self._view = content, view
         content.rewind()
         with _errors():
