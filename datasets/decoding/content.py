@@ -27,6 +27,8 @@ class Content:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes, fewer at the end of the file."""
+        if offset >= self.size:
+            return b""
         if offset + size <= len(self._head):
             return self._head[offset : offset + size]
         return _read_at(self.descriptor, size, offset)
@@ -107,10 +109,10 @@ def opened(source: Source, name: str, check: Callable[[Content], None] | None = 
     """
     try:
         descriptor = _descriptor_of(source, name, check)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise (
-            error if isinstance(error, UserError) else FileNotFoundError(f"{name} not found; give the path of an audio file")
-        ) from error
+    except FileNotFoundError as error:
+        if error.errno is None:  # it has a message already
+            raise
+        raise AudioError(f"{name} cannot be copied ({error})") from error
     except OSError as error:
         raise AudioError(f"{name} cannot be read ({error.strerror or error})") from error
     try:
@@ -126,7 +128,10 @@ def _descriptor_of(source: Source, name: str, check: Callable[[Content], None] |
         return _filled([source], name, os.memfd_create("recording") if hasattr(os, "memfd_create") else _new_file())
     if hasattr(source, "read"):
         return _filled(iter(lambda: source.read(_PIECE), b""), name, _new_file(), check)
-    descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise FileNotFoundError(f"{name} not found; give the path of an audio file") from error
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
