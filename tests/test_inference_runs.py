@@ -18,7 +18,7 @@ import soundfile
 import inference
 from datasets.decoding import isolated
 from datasets.label_files import parse_labels
-from helpers.tagger.embedding_files import read_embeddings
+from helpers.tagger.embedding_files import read_embeddings, write_embeddings
 
 ROOT = Path(inference.__file__).parent
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (32000, 2)).astype(np.float32)
@@ -283,6 +283,18 @@ def test_embeddings_are_added_to(
     np.testing.assert_allclose(stored.ends[order], whole.ends)
     with pytest.raises(ValueError, match="window"):
         run(capsys, *words, "--skip_existing", "--window", 0.2)
+
+    def write_and_end(*arguments: object) -> None:
+        write_embeddings(*arguments)
+        raise RuntimeError
+
+    soundfile.write(folder / "004.wav", NOISE, 32000)
+    with monkeypatch.context() as patch:  # the process ends when it has written the file
+        patch.setattr("helpers.tagger.embed_command.write_embeddings", write_and_end)
+        with pytest.raises(RuntimeError):
+            run(capsys, *words, "--skip_existing")
+    run(capsys, *words, "--skip_existing")
+    assert sorted(Path(source).name for source in read_embeddings(tmp_path / name).sources) == [f"00{k}.wav" for k in range(5)]
     (folder / "0 broken.wav").unlink()
     content = (tmp_path / name).read_bytes()
     assert run(capsys, *words, "--skip_existing")[0] == 0 and (tmp_path / name).read_bytes() == content

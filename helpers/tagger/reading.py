@@ -129,7 +129,7 @@ def read_ahead(
         try:
             if not per_channel:
                 return [open_one(source, source_rate, options)]
-            source, name = _to_read_again(source)
+            source, name = to_read_again(source)
             first = open_one(source, source_rate, replace(options, channel=1), name)
             others = [replace(options, channel=channel) for channel in range(2, first.channels + 1)]
             return [first, *(open_one(source, source_rate, options, name) for options in others)]
@@ -177,7 +177,7 @@ def _begun(recording: Recording) -> Recording:
     return recording
 
 
-def _to_read_again(source: AudioSource) -> tuple[AudioSource, str | None]:
+def to_read_again(source: AudioSource) -> tuple[AudioSource, str | None]:
     """Return what can be read several times: the content of pipes and file objects, with their name; all else as it is."""
     is_pipe = isinstance(source, (str, os.PathLike)) and Path(source).is_fifo()
     if not is_pipe and not hasattr(source, "read"):
