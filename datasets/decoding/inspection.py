@@ -11,6 +11,11 @@ _WITHIN_FRAME = 1 << 12  # bytes in which frames of MPEG audio begin if a file b
 _PADDING = 1 << 18  # the same for zeros, and behind tags
 
 
+def has_known_beginning(content: Content) -> bool:
+    """Whether a file begins like a container that is known here; others may be recordings as well."""
+    return mp4.is_mp4(content) or content.read(0, 12).startswith((b"ID3", b"fLaC", b"OggS", *chunks.MARKS, *_OTHERS))
+
+
 def inspect(content: Content, seconds: float | None = None) -> Structure:
     """Return how a recording is to be read; with `seconds`, if only so much of it is."""
     start = mp3.skip_id3(content)

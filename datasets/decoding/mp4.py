@@ -20,7 +20,9 @@ def has_index(content: Content) -> bool:
 def inspect(content: Content) -> Structure:
     """Return the structure of an mp4 file; of several, one behind the other, decoders read the first."""
     joined = list(_boxes(content)).count(b"ftyp") > 1
-    return Structure(whole=False, known=True, remarks=("is followed by another recording, which is not read",) if joined else ())
+    return Structure(
+        whole=False, end_checked=True, remarks=("is followed by another recording, which is not read",) if joined else ()
+    )
 
 
 def _boxes(content: Content) -> Iterator[bytes]:

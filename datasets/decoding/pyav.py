@@ -38,7 +38,7 @@ _LIVE_BUFFER = 1 << 12
 _WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".split()
 
 # sample format of ffmpeg -> what full scale is; floating-point formats are taken as they are
-_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
+_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31}
 
 
 class MissingDecoder(AudioError):
@@ -85,7 +85,7 @@ class FullDecoder:
         self._seen = 0.0  # seconds, up to where there are packets
         self._resampler: tuple[int, soxr.ResampleStream | None] | None = None
         frames = self._frames()
-        if (first := next(frames, None)) is None:
+        if (first := next(frames, None)) is None or first.sample_rate <= 0:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
         self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
@@ -127,13 +127,13 @@ class FullDecoder:
         """Yield (samples, channels) float32 as they are decoded, in place of `read`."""
         yield from self._blocks
 
-    def skip(self, samples: int) -> None:
-        """Drop the next samples, from the beginning of the track."""
+    def skip(self, samples: int) -> int:
+        """Go from the beginning to a sample, and return where that ended: earlier if there are no more."""
         margin = round(_PREROLL * self.rate)
-        if self._counts_samples and samples > 2 * margin:
-            samples -= self._seek(samples - margin)
-        while samples > 0 and (got := len(self.read(min(samples, 1 << 16)))):
-            samples -= got
+        position = self._seek(samples - margin) if self._counts_samples and samples > 2 * margin else 0
+        while position < samples and (got := len(self.read(min(samples - position, 1 << 16)))):
+            position += got
+        return position
 
     def _seek(self, sample: int) -> int:
         """Go to a sample or a bit before it, and return to which."""
@@ -149,9 +149,12 @@ class FullDecoder:
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end."""
         parts, missing = [self._rest], samples - len(self._rest)
-        while missing > 0 and (block := next(self._blocks, None)) is not None:
-            parts.append(block)
-            missing -= len(block)
+        try:
+            while missing > 0 and (block := next(self._blocks, None)) is not None:
+                parts.append(block)
+                missing -= len(block)
+        except (self._av.FFmpegError, MemoryError) as error:
+            raise AudioError(f"its samples cannot be taken over ({error})") from error
         block = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._rest = block[samples:]
         return block[:samples]
@@ -176,7 +179,7 @@ class FullDecoder:
                     failures = 0
                     yield from (frame for frame in frames if frame.samples)
                 return
-            except self._av.FFmpegError:  # reading can go on behind what could not be read
+            except (self._av.FFmpegError, IndexError):  # IndexError: of a track that was not there at the beginning
                 failures += 1
 
     def _converted(self, frame: "av.AudioFrame | None", frames: "Iterator[av.AudioFrame]") -> Iterator[np.ndarray]:
@@ -203,8 +206,10 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     channels = frame.layout.nb_channels
     if not 0 < channels <= MAX_CHANNELS:
         raise AudioError(f"its track has {channels} channels; allowed: 1 to {MAX_CHANNELS}")
-    if frame.format.is_planar and channels > _SAFE_PLANES:
-        frame = _packed(frame)
+    if frame.format.packed.name == "s64":  # which numpy arrays of PyAV cannot hold
+        frame = _packed(frame, "dbl")
+    elif frame.format.is_planar and channels > _SAFE_PLANES:
+        frame = _packed(frame, frame.format.packed.name)
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, channels)
     full_scale = _FULL_SCALE.get(frame.format.packed.name)
@@ -215,11 +220,11 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     return ((floats - (128 if full_scale == 1 << 7 else 0)) / full_scale).astype(np.float32, copy=False)
 
 
-def _packed(frame: "av.AudioFrame") -> "av.AudioFrame":
+def _packed(frame: "av.AudioFrame", form: str) -> "av.AudioFrame":
     """Interleave the channels; PyAV 18.1 reads behind the last one of a frame that has eight or more of them apart."""
     from av.audio.resampler import AudioResampler
 
-    return AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)[0]
+    return AudioResampler(form, frame.layout, frame.sample_rate).resample(frame)[0]
 
 
 def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
@@ -232,10 +237,8 @@ def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
 def _import_av() -> object:
     try:
         import av
-        import av.logging
     except ImportError as error:
         raise MissingDecoder("it needs PyAV, which is not installed: pip install av") from error
-    av.logging.set_level(None)  # what ffmpeg prints has no file name
     return av
 
 

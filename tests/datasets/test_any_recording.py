@@ -203,8 +203,10 @@ def test_a_part_is_a_part_of_the_whole() -> None:
             audio.decode(content, start=9.0)
 
 
-def test_libraries_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    for one in damaged("mp3, VBR", "flac, 16 bit", "ogg, Vorbis", "m4a, AAC", "aac", "wma"):
+def test_decoders_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Except mpg123 for damage within frames, which the commands hold back."""
+    undamaged_frames = [one for name, one in UNUSUAL.items() if name.startswith("mp3")]
+    for one in [*undamaged_frames, *damaged("flac, 16 bit", "ogg, Vorbis", "m4a, AAC", "aac", "wma")]:
         read(one.content)
     out, err = capfd.readouterr()
     assert out == "" and err == ""

@@ -80,6 +80,52 @@ def test_preparation_keeps_only_whole_mp3s_as_they_are(damage):
     assert len(warnings) == (damage == "cut")
 
 
+@pytest.mark.parametrize("header", ["mp3", "wav"])
+def test_a_long_header_comes_through_an_object_that_is_read_piece_by_piece(header):
+    sound = noise(1, 32000)
+    if header == "mp3":
+        content = b"ID3\x03\0\0" + bytes([0, 127, 0, 0]) + bytes(127 << 14) + audio.encode_mp3(sound[:, 0], 32000)
+    else:
+        wav = by_soundfile(sound, 32000, "WAV")
+        content = wav[:12] + b"JUNK" + (2 << 20).to_bytes(4, "little") + bytes(2 << 20) + wav[12:]
+    assert len(audio.decode(io.BytesIO(content))[0]) == 32000
+
+
+def test_what_begins_like_no_recording_is_refused_before_all_of_it_is_copied():
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            return bytes(size)
+
+    endless = Endless()
+    with pytest.raises(AudioError, match="rec "):
+        audio.decode(endless, name="rec")
+    assert endless.given < 8 << 20
+
+
+@pytest.mark.parametrize("size", [(1 << 63) - 1, (1 << 64) - 64])
+def test_absurd_sizes_are_no_tracebacks(size):
+    wave64 = by_soundfile(noise(1, 32000), 32000, "W64", "PCM_16")
+    for mark in (b"fmt ", b"data"):
+        at = wave64.index(mark) + 16
+        try:
+            assert len(audio.decode(wave64[:at] + size.to_bytes(8, "little") + wave64[at + 8 :], warnings=[])[0]) <= 32000
+        except AudioError as error:
+            assert "\n" not in str(error)
+    with pytest.raises(AudioError):
+        audio.decode(b"\0\0\0\1mdat" + b"\xff" * 8 + bytes(1000))
+
+
+def test_a_part_behind_the_damage_is_told_by_where_the_sound_ends():
+    mp3 = audio.encode_mp3(noise(6, 32000)[:, 0], 32000)
+    warnings = []
+    with pytest.raises(AudioError, match="ends before 4 s"):
+        audio.decode(mp3[: len(mp3) // 2], start=4.0, warnings=warnings, name="rec")
+    assert len(warnings) == 1 and "of 6.0 s" in warnings[0] and "4.0" not in warnings[0]
+
+
 def test_an_mp4_without_its_index_is_called_cut():
     with pytest.raises(AudioError, match="rec .*moov"):
         audio.decode(encode("m4a, AAC", 1.0)[:-3000], name="rec")
