@@ -36,6 +36,7 @@ from helpers.tagger.sources import STANDARD_INPUT, Inputs
 from helpers.tagger.stream_command import add_stream_options, tag_stream
 from helpers.tagger.streaming import THRESHOLD
 from models.config import POOLINGS
+from models.errors import UserError
 
 ONLY_WITH = {  # option: what it needs one of
     "hop": ("window", "stream", "plot", "events"),
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     refuse_conflicts(parser, args)
     if args.output and args.output.name.lower().endswith((".txt", ".srt", ".rttm")):
-        parser.error(f"--output writes .jsonl and .csv; events are written to {args.output} by --events")
+        raise UserError(f"--output writes .jsonl and .csv; events are written to {args.output} by --events")
     run = begin(args)
     if run and run.is_complete and not args.embed:
         print(

@@ -227,6 +227,10 @@ def test_other_suffixes_are_refused_with_those_that_are_allowed(option: str, fai
     assert "x.xlsx" in message and allowed[option] in message
 
 
+def test_events_by_the_wrong_option_are_refused_with_the_right_one(failing_message: Callable[..., str]) -> None:
+    assert "--events" in failing_message(inference.main, "--audio_path", "not_there.wav", "--output", "x.srt")
+
+
 @pytest.mark.skipif(not isolated.IS_AVAILABLE, reason="needs POSIX")
 def test_a_file_that_hangs_or_crashes_costs_that_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -307,7 +311,6 @@ def test_embeddings_are_added_to(
         ["--output", "x.csv", "--skip_existing"],
         ["--events", "x.csv", "--output", "x.csv"],
         ["--events", "x.csv", "--top_k", "3"],
-        ["--output", "x.srt"],
         ["--embed", "x.h5", "--per_channel"],
         ["--channel", "1", "--per_channel"],
         ["--channel", "0"],
