@@ -24,7 +24,7 @@ from studies.recordings.reading import LOST, WARNED, WHOLE, correlation, judge, 
 from studies.recordings.reference import Found, full_decoding
 from studies.recordings.signals import make_sound
 
-SECONDS = 1.0
+SECONDS = 0.5
 UNUSUAL = {f"{one.kind}, {one.details}": one for one in kinds.unusual(SECONDS)}
 # What no decoder reads whole; it must not be read in part without a word.
 NOT_READABLE = {
