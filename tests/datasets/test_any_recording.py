@@ -29,7 +29,6 @@ UNUSUAL = {f"{one.kind}, {one.details}": one for one in kinds.unusual(SECONDS)}
 # What no decoder reads whole; it must not be read in part without a word.
 NOT_READABLE = {
     "ogg, chained Vorbis, two rates",
-    "ogg, chained Vorbis, mono and stereo",
     "ogg, chained, Vorbis and Opus",
     "wav, RF64 without sizes",
     "aiff, no samples announced",
