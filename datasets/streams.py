@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from datasets.audio import AudioError
+from datasets.decoding.mp3 import id3_bytes
 from datasets.decoding.pyav import FullDecoder
-from datasets.mpeg_frames import mpeg_kind
-from datasets.pcm import HEAD_BYTES, Pcm, container
+from datasets.marks import HEAD_BYTES, MPEG_BYTES, container, mpeg_kind
+from datasets.pcm import Pcm
 from datasets.stream_links import CHAINED, Link
 from datasets.wav_stream import WavStream
 from models.errors import UserError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 RAW = {"format": "s16le", "rate": 32000, "channels": 1}  # what a stream without a header is taken for
 _READ_SECONDS = 0.1  # of raw sound that a read waits for at most
-_MPEG_BYTES = 6000  # hold three frames of mp3, or of AAC at usual bit rates
 _GAP_SECONDS = 0.02  # time stamps of some containers are whole milliseconds
 _DEMUXERS = ("flac", "ogg", "mp3", "aac", "matroska", "au", "wav")  # ffmpeg's names of what it can read as it comes
 
@@ -102,15 +102,13 @@ def _kind(reader: Reader) -> str | None:
     """Tell what the stream is; an ID3 tag in front is taken away."""
     head = reader.peek(HEAD_BYTES)
     tagged = False
-    while container(head) == "mp3" and len(head) >= 10:  # an ID3v2 tag (id3.org, 2.4.0, section 3.1)
-        size = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        size += 10 if head[5] & 16 else 0  # a footer
+    while size := id3_bytes(head):
         while size and (piece := reader.read(min(size, 1 << 16))):
             size -= len(piece)
         tagged, head = True, reader.peek(HEAD_BYTES)
     if kind := container(head):
         return kind
-    if head[:1] == b"\xff" and (kind := mpeg_kind(reader.peek(_MPEG_BYTES))):
+    if head[:1] == b"\xff" and (kind := mpeg_kind(reader.peek(MPEG_BYTES))):
         return kind
     return "mp3" if tagged else None
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, loudest_if_lost, mix
-from datasets.pcm import HEAD_BYTES, Pcm, check_type, container, to_float
+from datasets.marks import HEAD_BYTES, container
+from datasets.pcm import Pcm, check_type, to_float
 from datasets.sound import MAX_RATE, Resampler
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.events import Event, EventTracker

@@ -1,10 +1,33 @@
-"""Tell mp3 and AAC that begin with a frame, and no other header, from raw samples."""
+"""What recordings begin with: the marks of containers, and frames of mp3 and AAC that have none."""
 
 from __future__ import annotations
 
 from datasets.decoding.mp3 import frame_bytes
 
+HEAD_BYTES = 12  # that `container` needs
+MPEG_BYTES = 6000  # that `mpeg_kind` needs: they hold three frames of mp3, or of AAC at usual bit rates
+
+_MARKS = (
+    ("wav", 0, (b"RIFF", b"RF64", b"BW64", b"RIFX")),
+    ("flac", 0, (b"fLaC",)),
+    ("ogg", 0, (b"OggS",)),
+    ("mp3", 0, (b"ID3\2", b"ID3\3", b"ID3\4")),
+    ("matroska", 0, (b"\x1aE\xdf\xa3",)),
+    ("mp4", 4, (b"ftyp",)),
+    ("aiff", 8, (b"AIFF", b"AIFC")),
+    ("au", 0, (b".snd",)),
+    ("caf", 0, (b"caff",)),
+    ("w64", 0, (b"riff",)),
+)
 _FRAMES = 3  # in a row; one of 2^11 bytes looks like a header by chance
+
+
+def container(head: bytes) -> str | None:
+    """Return which container, such as wav or flac, a recording is in that begins with these `HEAD_BYTES`; None for none of them."""
+    for kind, offset, marks in _MARKS:
+        if head[offset : offset + len(marks[0])] in marks:
+            return kind
+    return None
 
 
 def mpeg_kind(head: bytes) -> str | None:
