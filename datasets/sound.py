@@ -20,7 +20,7 @@ import soxr
 from datasets.audio import AudioError, read_blocks
 from datasets.channels import check_channel, mono
 from datasets.decoding.content import source_name
-from datasets.marks import HEAD_BYTES, MPEG_BYTES, container, mpeg_kind
+from datasets.marks import FRAMES_BYTES, HEAD_BYTES, container, unmarked
 from datasets.pcm import check_type, to_float
 from models.errors import UserError
 
@@ -138,8 +138,8 @@ def _whole_rate(rate: float | None) -> int:
 
 
 def _pcm_samples(content: bytes, name: str) -> np.ndarray:
-    if kind := container(content[:HEAD_BYTES]) or mpeg_kind(content[:MPEG_BYTES]):
-        raise UserError(f"{name} begins as {kind}, which knows its own rate; leave sample_rate out")
+    if kind := container(content[:HEAD_BYTES]) or unmarked(content[:FRAMES_BYTES]):
+        raise UserError(f"{name} begins as {kind}, and not as PCM; leave sample_rate out, files know their own")
     if len(content) % 2:
         raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or others as an array")
     return np.frombuffer(content, "<i2").astype(np.int16, copy=False)

@@ -16,7 +16,7 @@ import numpy as np
 from datasets.audio import AudioError
 from datasets.decoding.mp3 import id3_bytes
 from datasets.decoding.pyav import FullDecoder
-from datasets.marks import HEAD_BYTES, MPEG_BYTES, container, mpeg_kind
+from datasets.marks import FRAMES_BYTES, HEAD_BYTES, UNMARKED, container, unmarked
 from datasets.pcm import Pcm
 from datasets.stream_links import CHAINED, Link
 from datasets.wav_stream import WavStream
@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 RAW = {"format": "s16le", "rate": 32000, "channels": 1}  # what a stream without a header is taken for
 _READ_SECONDS = 0.1  # of raw sound that a read waits for at most
 _GAP_SECONDS = 0.02  # time stamps of some containers are whole milliseconds
-_DEMUXERS = ("flac", "ogg", "mp3", "aac", "matroska", "au", "wav")  # ffmpeg's names of what it can read as it comes
+_DEMUXERS = (
+    "flac",
+    "ogg",
+    "mp3",
+    "aac",
+    "ac3",
+    "mpegts",
+    "matroska",
+    "au",
+    "wav",
+    "avi",
+)  # ffmpeg's names of what it can read as it comes
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,7 @@ def _kind(reader: Reader) -> str | None:
         tagged, head = True, reader.peek(HEAD_BYTES)
     if kind := container(head):
         return kind
-    if head[:1] == b"\xff" and (kind := mpeg_kind(reader.peek(MPEG_BYTES))):
+    if UNMARKED.match(head) and (kind := unmarked(reader.peek(FRAMES_BYTES))):
         return kind
     return "mp3" if tagged else None
 
@@ -120,6 +131,8 @@ def _raw(reader: Reader, pcm: Pcm, values: int) -> Iterator[np.ndarray]:
 
 
 def _compressed(reader: Reader, kind: str, name: str) -> Stream:
+    if kind == "text":
+        raise AudioError(f"{name} is text and no sound; look at what the pipe sends")
     if kind not in _DEMUXERS:
         raise AudioError(f"{name} is {kind}, which cannot be read as it comes; write it into a file, or send wav or flac")
     link = Link(reader, kind) if kind in CHAINED else reader

@@ -227,6 +227,10 @@ def test_a_header_that_contradicts_what_was_given_is_refused(format: str, given:
         b"\0\0\0\x20ftypM4A " + bytes(5000),
         b"caff" + bytes(5000),
         b"FORM\0\0\0\0AIFF" + bytes(5000),
+        b"TTA1" + bytes(5000),
+        (b"\x0b\x77" + bytes(254)) * 20,
+        (b"\x47" + bytes(187)) * 20,
+        b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head>",
     ],
 )
 def test_what_begins_as_a_container_is_never_taken_for_samples(content: bytes) -> None:
@@ -267,3 +271,28 @@ def test_damaged_streams_are_read_as_far_as_the_file_or_reported(seed: int, capl
         except AudioError:
             continue
         assert seconds > len(waveform) / rate - 0.1 or caplog.records, (seed, trial)
+
+
+def by_pyav(container: str, codec: str) -> bytes:
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=RATE, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(TONE.T, np.float32), "fltp", "stereo")
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler(stream.format.name, "stereo", RATE, frame_size=stream.frame_size or 1024)
+        for part in [*resampler.resample(frame), *resampler.resample(None), None]:
+            output.mux(stream.encode(part))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mpegts", "aac"), ("mpegts", "mp2"), ("ac3", "ac3"), ("eac3", "eac3"), ("avi", "pcm_s16le"), ("adts", "aac")],
+)
+def test_what_ffmpeg_reads_as_it_comes_is_told_from_samples(container: str, codec: str) -> None:
+    content = by_pyav(container, codec)
+    stream = open_stream(Pipe(content))
+    found = np.concatenate(list(stream.blocks))
+    assert (stream.rate, stream.channels) == (RATE, 2) and abs(len(found) - len(TONE)) < 4096
+    assert abs(np.square(found).mean() / np.square(TONE).mean() - 1) < 0.1
