@@ -13,7 +13,7 @@ _CHUNK = 1 << 20  # bytes read at a time
 _LARGEST = 27 + 255 + 255 * 255  # bytes of a page
 _PAGE = struct.Struct("<4sBBqIIIB")  # mark, version, flags, position, stream, number, checksum, entries of the size table
 _LATE = 24000  # Hz, at which libsndfile's Opus comes 1/24000 s late
-_BEGIN, _END = 2, 4  # flags
+_BEGIN = 2  # a flag
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -34,7 +34,7 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     Raises AudioError for what no decoder reads whole.
     """
     broken, in_headers, links, begins, next_number = False, False, [], [], {}
-    page, end = b"", start
+    end = start
     for position, page in _pages(content, start):
         broken |= position != end
         end = position + len(page)
@@ -59,20 +59,14 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     if len({stream.rate for link in sounds for stream in link}) > 1:
         names = " and ".join(sorted({stream.kind for link in sounds for stream in link}))
         raise AudioError(f"{names}, one behind the other, which no decoder here reads whole; cut it there")
-    remarks = ("ends within a page; it may be cut",) if _is_cut(page, content.read(end, 4)) else ()
+    behind = content.read(end, 4)
+    remarks = ("ends within a page; it may be cut",) if behind and b"OggS".startswith(behind) else ()
     if not broken and len(links) == len(links[0]) == 1 and sounds[0] and sounds[0][0].fast:
         return Structure(end_checked=True, remarks=remarks)
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
     differ = len({tuple(stream.kind for stream in link) for link in sounds}) > 1
     views = tuple(content.view(*ends) for ends in zip(begins, [*begins[1:], content.size], strict=True)) if differ else ()
     return Structure(whole=False, links=views, end_checked=True, announced=announced, remarks=remarks)
-
-
-def _is_cut(page: bytes, behind: bytes) -> bool:
-    """Whether a file ends within a page, or within a packet that goes on behind its last page."""
-    if len(page) < 28 or page[5] & _END:
-        return False
-    return (behind != b"" and b"OggS".startswith(behind)) or page[26 + page[26]] == 255
 
 
 def _pages(content: Content, start: int) -> Iterator[tuple[int, bytes]]:

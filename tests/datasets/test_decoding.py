@@ -62,6 +62,13 @@ def test_what_follows_a_recording_is_read_or_told(kind):
     assert len(waveform) > 2.9 * rate or (len(warnings) == 1 and warnings[0].startswith("rec "))
 
 
+def test_the_header_of_a_second_au_file_is_no_sound():
+    first = by_soundfile(noise(1.0, 8000), 8000, "AU", "PCM_16")
+    warnings = []
+    waveform, _ = audio.decode(first * 2, warnings=warnings)
+    assert len(waveform) == 8000 and len(warnings) == 1
+
+
 def test_streams_of_two_rates_one_behind_the_other_are_refused():
     first, second = (by_soundfile(noise(1, rate), rate, "OGG", "VORBIS") for rate in (44100, 32000))
     with pytest.raises(AudioError, match="(?s)rec.*32000.*44100"):

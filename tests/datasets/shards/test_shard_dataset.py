@@ -119,6 +119,25 @@ def test_clips_that_cannot_be_used_are_left_out_aloud(tmp_path, kind, caplog):
     assert "Yid000000007.mp3" in caplog.text and "1 repeated" in caplog.text
 
 
+@pytest.mark.parametrize("part", ["eval", "hdf5"])
+def test_a_damaged_recording_is_told_once_and_not_in_every_epoch(tmp_path, part, monkeypatch):
+    whole = mp3(1.0)
+    write_tar(tmp_path / "eval.tar", [*clips(1, 1), *clips(2, 1, whole[: len(whole) // 2])])
+    log = logging.FileHandler(tmp_path / "log")  # to which workers write as well
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    dataset = audioset.evaluation_set(tmp_path, clip_seconds=1.0)
+    if part == "hdf5":
+        with Mp3Writer(tmp_path / "eval.hdf", NUM_CLASSES) as writer:
+            for index in range(2):
+                writer.add(dataset.names[index], dataset.read(index)[0], np.zeros(NUM_CLASSES))
+        dataset = Mp3Dataset(tmp_path / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=1.0)
+    for num_workers in (1, 1, 0, 0):  # epochs
+        list(DataLoader(dataset, num_workers=num_workers, multiprocessing_context="fork" if num_workers else None))
+    log.close()
+    [line] = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith("Yid000000002.mp3, clip 1")
+
+
 def test_nothing_usable_is_an_error_with_its_reason(tmp_path):
     write_parquet(tmp_path / "eval.parquet", clips(1, 2, b"nothing of value" * 50))
     with pytest.raises(UserError, match=r"no clip can be used.*Yid000000001\.mp3"):
