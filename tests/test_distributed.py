@@ -78,6 +78,7 @@ def launch(function: Callable[[], object]) -> list[int | None]:
         process.start()
     for process in ranks:
         process.join(120)
+        process.kill()  # where it waits for the other for ever
     return [process.exitcode for process in ranks]
 
 

@@ -17,7 +17,8 @@ import soundfile
 
 import inference
 from datasets.decoding import isolated
-from helpers.tagger.embedding_files import read_embeddings
+from datasets.label_files import parse_labels
+from helpers.tagger.embedding_files import read_embeddings, write_embeddings
 
 ROOT = Path(inference.__file__).parent
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (32000, 2)).astype(np.float32)
@@ -80,6 +81,8 @@ def test_a_killed_run_is_resumed_to_the_same_file(
     assert run(capsys, *words)[0] == 0 and not path.with_name(f"{path.name}.progress").exists()  # complete
     assert run(capsys, *words[:3], tmp_path / f"whole{path.suffix}", *words[4:])[0] == 1
     assert path.read_bytes() == (tmp_path / f"whole{path.suffix}").read_bytes()
+    lines = path.read_text().splitlines()
+    assert len([line for line in lines if ".wav" not in line]) == (path.suffix == ".csv")  # one header
 
 
 def test_an_interrupted_run_is_refused_without_resume_and_with_other_options(
@@ -124,6 +127,9 @@ def test_a_damaged_recording_is_used_with_a_warning_or_refused(tmp_path: Path, c
         assert err[-1].endswith("2 of 2 recordings, 1 with warnings")
         good, damaged = json_lines(tmp_path / "x.jsonl")
         assert "warnings" not in good and len(damaged["warnings"]) == 1 and damaged["end"] == pytest.approx(0.5, abs=0.01)
+    for words in (("--output", tmp_path / "x.jsonl", "--window", 0.2, "--hop", 0.1), ("--events", tmp_path / "x.jsonl")):
+        assert run(capsys, "--audio_path", folder, *words)[0] == 0
+        assert ["warnings" in line for line in json_lines(tmp_path / "x.jsonl")[-2:]] == [False, True]
     code, _, err = run(capsys, "--audio_path", folder, "--output", tmp_path / "x.jsonl", "--strict")
     assert code == 1 and err[0].startswith("error: ") and "001.wav" in err[0]
 
@@ -188,6 +194,9 @@ def test_events_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["Selection"] for row in rows] == [str(number) for number in range(1, len(events) + 1)]
     rate = soundfile.info(scene).samplerate
     assert {(row["Begin File"], float(row["High Freq (Hz)"])) for row in rows} == {("scene.ogg", rate / 2)}
+    for name in ("x.txt", "x.selections.txt"):  # what this project trains on
+        labels = parse_labels((tmp_path / name).read_text(), tmp_path / name)
+        assert [(label.text, label.start, label.end) for label in labels] == events
     subtitles = (tmp_path / "x.srt").read_text().strip().split("\n\n")
     number, times, label = subtitles[0].splitlines()
     assert len(subtitles) == len(events) and number == "1" and label == events[0][0]
@@ -218,6 +227,10 @@ def test_other_suffixes_are_refused_with_those_that_are_allowed(option: str, fai
     assert "x.xlsx" in message and allowed[option] in message
 
 
+def test_events_by_the_wrong_option_are_refused_with_the_right_one(failing_message: Callable[..., str]) -> None:
+    assert "--events" in failing_message(inference.main, "--audio_path", "not_there.wav", "--output", "x.srt")
+
+
 @pytest.mark.skipif(not isolated.IS_AVAILABLE, reason="needs POSIX")
 def test_a_file_that_hangs_or_crashes_costs_that_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -225,6 +238,7 @@ def test_a_file_that_hangs_or_crashes_costs_that_file(
     first, _, serve = isolated._PROGRAM.rpartition("; from ")
     flaws = """
 from datasets.decoding import isolated
+from datasets.label_files import parse_labels
 import os, time
 real = isolated.open_sound
 def open_sound(source, **reading):
@@ -273,6 +287,18 @@ def test_embeddings_are_added_to(
     np.testing.assert_allclose(stored.ends[order], whole.ends)
     with pytest.raises(ValueError, match="window"):
         run(capsys, *words, "--skip_existing", "--window", 0.2)
+
+    def write_and_end(*arguments: object) -> None:
+        write_embeddings(*arguments)
+        raise RuntimeError
+
+    soundfile.write(folder / "004.wav", NOISE, 32000)
+    with monkeypatch.context() as patch:  # the process ends when it has written the file
+        patch.setattr("helpers.tagger.embed_command.write_embeddings", write_and_end)
+        with pytest.raises(RuntimeError):
+            run(capsys, *words, "--skip_existing")
+    run(capsys, *words, "--skip_existing")
+    assert sorted(Path(source).name for source in read_embeddings(tmp_path / name).sources) == [f"00{k}.wav" for k in range(5)]
     (folder / "0 broken.wav").unlink()
     content = (tmp_path / name).read_bytes()
     assert run(capsys, *words, "--skip_existing")[0] == 0 and (tmp_path / name).read_bytes() == content
@@ -285,7 +311,6 @@ def test_embeddings_are_added_to(
         ["--output", "x.csv", "--skip_existing"],
         ["--events", "x.csv", "--output", "x.csv"],
         ["--events", "x.csv", "--top_k", "3"],
-        ["--output", "x.srt"],
         ["--embed", "x.h5", "--per_channel"],
         ["--channel", "1", "--per_channel"],
         ["--channel", "0"],

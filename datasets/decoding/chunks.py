@@ -32,6 +32,7 @@ _MAX_CHUNKS = 1 << 16
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
 _STREAMED, _NEAR = (0x7FFFFFFF, _UNKNOWN), 1 << 16  # see `is_unknown`
 _TRAILER = 1 << 9  # bytes of other kinds behind the only chunk of an AU file
+_MP3 = 0x55  # a wave format of which libsndfile prints what it thinks of damaged frames
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
 _JOINED = ("is followed by another recording, which is not read",)
 _PADDING = 1 << 26  # zeros behind the sound that are ignored, at most
@@ -103,6 +104,8 @@ def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found
         size = struct.unpack("<Q", found[b"ds64"].ljust(16, b"\0")[8:16])[0]
     if tag in (1, 0xFFFE) and any(mark in content.read(body, 1024) for mark in _DISGUISED):
         return Structure(whole=False)
+    if tag == _MP3:
+        return Structure(whole=False, part_there=_share(content, body, size, layout))
     exact = tag in _PLAIN
     there, end = content.size - body, size + size % 2
     if there <= end or (size and there - end < _JUNK * byte_rate):

@@ -13,7 +13,7 @@ _CHUNK = 1 << 20  # bytes read at a time
 _LARGEST = 27 + 255 + 255 * 255  # bytes of a page
 _PAGE = struct.Struct("<4sBBqIIIB")  # mark, version, flags, position, stream, number, checksum, entries of the size table
 _LATE = 24000  # Hz, at which libsndfile's Opus comes 1/24000 s late
-_BEGIN, _END = 2, 4  # flags
+_BEGIN = 2  # a flag
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -33,40 +33,44 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     over damaged pages.
     Raises AudioError for what no decoder reads whole.
     """
-    broken, ended, links, next_number = False, False, [], {}
-    in_headers = False
-    for page in _pages(content, start):
-        if page is None:
-            broken = True
-            continue
+    broken, in_headers, links, begins, next_number = False, False, [], [], {}
+    end = start
+    for position, page in _pages(content, start):
+        broken |= position != end
+        end = position + len(page)
         _, _, flags, granule, serial, number, _, _ = _PAGE.unpack_from(page)
         if flags & _BEGIN:
             if not in_headers:
                 links.append({})
+                begins.append(position)
             links[-1][serial] = _Stream(*_describe(page))
             next_number[serial] = number
         in_headers = bool(flags & _BEGIN)
         broken |= number != next_number.get(serial)
         next_number[serial] = number + 1
-        ended = bool(flags & _END)
         if granule >= 0 and links and serial in links[-1]:
             stream = links[-1][serial]
             stream.position = granule
             if seconds is not None and stream.rate and granule > (seconds + 2) * stream.rate:
-                return Structure(whole=not broken and [*map(len, links)] == [1], end_checked=True)
+                return Structure(whole=not broken and len(links) == len(links[0]) == 1 and stream.fast, end_checked=True)
+    if not links:
+        return Structure(whole=False, end_checked=True)
     sounds = [[stream for stream in link.values() if stream.rate] for link in links]
-    kinds = {tuple(stream.kind for stream in link) for link in sounds}
-    if len(kinds) > 1:
-        names = " and ".join(sorted(" with ".join(kind) or "something else" for kind in kinds))
+    if len({stream.rate for link in sounds for stream in link}) > 1:
+        names = " and ".join(sorted({stream.kind for link in sounds for stream in link}))
         raise AudioError(f"{names}, one behind the other, which no decoder here reads whole; cut it there")
-    remarks = () if ended else ("ends without the mark of an end; it may be cut",)
-    whole = not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1 and sounds[0][0].fast
+    behind = content.read(end, 4)
+    remarks = ("ends within a page; it may be cut",) if behind and b"OggS".startswith(behind) else ()
+    if not broken and len(links) == len(links[0]) == 1 and sounds[0] and sounds[0][0].fast:
+        return Structure(end_checked=True, remarks=remarks)
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
-    return Structure(whole=whole, end_checked=True, announced=None if whole else announced, remarks=remarks)
+    differ = len({tuple(stream.kind for stream in link) for link in sounds}) > 1
+    views = tuple(content.view(*ends) for ends in zip(begins, [*begins[1:], content.size], strict=True)) if differ else ()
+    return Structure(whole=False, links=views, end_checked=True, announced=announced, remarks=remarks)
 
 
-def _pages(content: Content, start: int) -> Iterator[bytes | None]:
-    """Yield the whole pages, and None in place of damaged ones and of other bytes in front of a page."""
+def _pages(content: Content, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield where the undamaged pages begin, and their bytes."""
     base, chunk, position = start, b"", start
     while position < content.size:
         if position - base + _LARGEST > len(chunk) and base + len(chunk) < content.size:
@@ -76,7 +80,7 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
         if chunk.startswith(b"OggS\0", at) and len(chunk) >= at + 27:
             size = 27 + chunk[at + 26] + sum(chunk[at + 27 : at + 27 + chunk[at + 26]])
         if size and at + size <= len(chunk) and _is_intact(page := chunk[at : at + size]):
-            yield page
+            yield position, page
             position += size
             continue
         while (at := chunk.find(b"OggS", at + 1)) < 0 and base + len(chunk) < content.size:
@@ -85,7 +89,6 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
         if at < 0:
             return
         position = base + at
-        yield None
 
 
 def _is_intact(page: bytes) -> bool:

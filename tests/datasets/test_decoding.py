@@ -69,11 +69,49 @@ def test_the_header_of_a_second_au_file_is_no_sound():
     assert len(waveform) == 8000 and len(warnings) == 1
 
 
-def test_streams_that_no_decoder_reads_one_behind_the_other_are_refused_by_their_rates():
+def test_streams_of_two_rates_one_behind_the_other_are_refused():
     first, second = (by_soundfile(noise(1, rate), rate, "OGG", "VORBIS") for rate in (44100, 32000))
     with pytest.raises(AudioError, match="(?s)rec.*32000.*44100"):
         audio.decode(first + second, name="rec")
     assert len(audio.decode(first + first)[0]) == pytest.approx(2 * 44100, abs=500)
+
+
+@pytest.mark.parametrize("others", [("VORBIS", 2), ("OPUS", 1), ("OPUS", 2)])
+def test_streams_of_other_channels_or_codecs_one_behind_the_other_are_read(others):
+    first = by_soundfile(noise(1, 48000), 48000, "OGG", "VORBIS")
+    second = by_soundfile(noise(1, 48000, others[1]), 48000, "OGG", others[0])
+    for content, channels in ((first + second, 1), (second + first, others[1])):
+        warnings = []
+        rate, *blocks = read_blocks(content, "rec", lambda rate: 5000, warnings=warnings)
+        samples = np.concatenate(blocks)
+        assert rate == 48000 and samples.shape == (96000, channels) and not warnings
+        assert samples[:48000].std() > 0.05 and samples[48000:].std() > 0.05
+    part, _ = audio.decode(first + second, start=1.5)
+    assert len(part) == 24000
+
+
+def ogg_without_end() -> bytes:
+    """An Ogg whose last page is not marked as the last, as many programs write them."""
+    ogg = bytearray(by_soundfile(noise(2, 32000), 32000, "OGG"))
+    last = ogg.rfind(b"OggS")
+    ogg[last + 5] &= ~4
+    ogg[last + 22 : last + 26] = bytes(4)
+    crc = 0
+    for byte in ogg[last:]:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x04C11DB7 if crc >> 31 else 0)) & 0xFFFFFFFF
+    ogg[last + 22 : last + 26] = crc.to_bytes(4, "little")
+    return bytes(ogg)
+
+
+def test_an_ogg_without_the_mark_of_an_end_is_whole_and_one_that_ends_within_a_page_is_not():
+    ogg, warnings = ogg_without_end(), []
+    assert len(audio.decode(ogg, strict=True)[0]) == 64000
+    audio.decode(ogg[:-10], warnings=warnings)
+    assert len(warnings) == 1
+    with pytest.raises(AudioError):
+        audio.decode(b"OggS" + bytes(5000))
 
 
 @pytest.mark.parametrize("damage", ["joined", "cut"])
@@ -85,6 +123,52 @@ def test_preparation_keeps_only_whole_mp3s_as_they_are(damage):
     assert audio.to_mp3(mp3) == mp3 and kept != damaged
     assert len(audio.decode(kept, strict=True)[0]) == pytest.approx(len(audio.decode(damaged, warnings=[])[0]), abs=2)
     assert len(warnings) == (damage == "cut")
+
+
+@pytest.mark.parametrize("header", ["mp3", "wav"])
+def test_a_long_header_comes_through_an_object_that_is_read_piece_by_piece(header):
+    sound = noise(1, 32000)
+    if header == "mp3":
+        content = b"ID3\x03\0\0" + bytes([0, 127, 0, 0]) + bytes(127 << 14) + audio.encode_mp3(sound[:, 0], 32000)
+    else:
+        wav = by_soundfile(sound, 32000, "WAV")
+        content = wav[:12] + b"JUNK" + (2 << 20).to_bytes(4, "little") + bytes(2 << 20) + wav[12:]
+    assert len(audio.decode(io.BytesIO(content))[0]) == 32000
+
+
+def test_what_begins_like_no_recording_is_refused_before_all_of_it_is_copied():
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            return bytes(size)
+
+    endless = Endless()
+    with pytest.raises(AudioError, match="rec "):
+        audio.decode(endless, name="rec")
+    assert endless.given < 8 << 20
+
+
+@pytest.mark.parametrize("size", [(1 << 63) - 1, (1 << 64) - 64])
+def test_absurd_sizes_are_no_tracebacks(size):
+    wave64 = by_soundfile(noise(1, 32000), 32000, "W64", "PCM_16")
+    for mark in (b"fmt ", b"data"):
+        at = wave64.index(mark) + 16
+        try:
+            assert len(audio.decode(wave64[:at] + size.to_bytes(8, "little") + wave64[at + 8 :], warnings=[])[0]) <= 32000
+        except AudioError as error:
+            assert "\n" not in str(error)
+    with pytest.raises(AudioError):
+        audio.decode(b"\0\0\0\1mdat" + b"\xff" * 8 + bytes(1000))
+
+
+def test_a_part_behind_the_damage_is_told_by_where_the_sound_ends():
+    mp3 = audio.encode_mp3(noise(6, 32000)[:, 0], 32000)
+    warnings = []
+    with pytest.raises(AudioError, match="ends before 4 s"):
+        audio.decode(mp3[: len(mp3) // 2], start=4.0, warnings=warnings, name="rec")
+    assert len(warnings) == 1 and "of 6.0 s" in warnings[0] and "4.0" not in warnings[0]
 
 
 def test_an_mp4_without_its_index_is_called_cut():
