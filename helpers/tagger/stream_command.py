@@ -88,7 +88,8 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
         print(
             f"listening to {stream.kind}, {stream.rate} Hz, {stream.channels} channel{'s' * (stream.channels > 1)}; "
             f"the first window is complete after {window:g} s, "
-            f"then the latency is {max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s",
+            f"then the latency is {max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s"
+            + (f"; of every {hop:g} s, {hop - window:g} s are not listened to" if hop > window else ""),
             file=sys.stderr,
         )
 
