@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -97,13 +98,17 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
             show(live.last_windows())
             print_events(live.last_events())
 
+        heard = False
         try:
             for piece in stream.blocks:
+                heard = True
                 show(live.windows(piece))
         except UserError:
             finish()  # before the line of the error
             raise
         finish()
+        if not heard and not end.exit_code:
+            logging.warning("the stream ended without any sound")
     return end.exit_code
 
 
