@@ -13,7 +13,7 @@ _CHUNK = 1 << 20  # bytes read at a time
 _LARGEST = 27 + 255 + 255 * 255  # bytes of a page
 _PAGE = struct.Struct("<4sBBqIIIB")  # mark, version, flags, position, stream, number, checksum, entries of the size table
 _LATE = 24000  # Hz, at which libsndfile's Opus comes 1/24000 s late
-_BEGIN = 2  # a flag
+_BEGIN, _END = 2, 4  # flags
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -34,10 +34,11 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     Raises AudioError for what no decoder reads whole.
     """
     broken, in_headers, links, begins, next_number = False, False, [], [], {}
-    end = start
+    end, ended = start, False
     for position, page in _pages(content, start):
         broken |= position != end
         end = position + len(page)
+        ended = page[5] & _END > 0
         _, _, flags, granule, serial, number, _, _ = _PAGE.unpack_from(page)
         if flags & _BEGIN:
             if not in_headers:
@@ -61,7 +62,8 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
         raise AudioError(f"{names}, one behind the other, which no decoder here reads whole; cut it there")
     behind = content.read(end, 4)
     remarks = ("ends within a page; it may be cut",) if behind and b"OggS".startswith(behind) else ()
-    if not broken and len(links) == len(links[0]) == 1 and sounds[0] and sounds[0][0].fast:
+    # libsndfile does not find the end of Opus that has no mark of it
+    if not broken and len(links) == len(links[0]) == 1 and sounds[0] and sounds[0][0].fast and (ended or sounds[0][0].delay == 0):
         return Structure(end_checked=True, remarks=remarks)
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
     differ = len({tuple(stream.kind for stream in link) for link in sounds}) > 1

@@ -84,7 +84,7 @@ class Recording:
             block = self._read_behind(samples) if self._ended_early() else _NOTHING
         else:
             try:
-                block = self._fast.read(samples)
+                block = self._fast.read(samples if self.samples is None else min(samples, self.samples - self.position))
                 ended_early = len(block) == 0 and self._ended_early()
             except AudioError:
                 ended_early = True
