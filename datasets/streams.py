@@ -167,6 +167,8 @@ class _LiveDecoder(FullDecoder):
         for frame in super()._frames():
             self._gaps.look(frame.time, frame.samples / frame.sample_rate)
             yield frame
+        if self._container.format.name == "flac" and self._container.duration:  # that of its header
+            self._gaps.look_at_end(self._container.duration / self._av.time_base)
 
 
 class _Gaps:
@@ -185,3 +187,8 @@ class _Gaps:
             self._next = time
         self._next = None if self._next is None else self._next + seconds
         self._done += seconds
+
+    def look_at_end(self, end: float) -> None:
+        """Take the time stamp at which the last frame should end."""
+        if self._next is not None and end - self._next > _GAP_SECONDS:
+            logging.warning(f"{self._name} breaks off after {self._done:.1f} s; by its header {end - self._next:.1f} s are missing")

@@ -15,6 +15,7 @@ from datasets import audio
 from datasets.audio import AudioError
 from datasets.decoding.content import View, opened
 from datasets.decoding.reading import read_blocks
+from models.errors import UserError
 from studies.recordings.encoders import by_soundfile
 from studies.recordings.kinds import encode
 from studies.recordings.signals import make_sound
@@ -205,6 +206,17 @@ def test_a_file_object_is_read_from_its_position(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+def test_a_closed_file_object_and_no_temporary_folder_are_told(tmp_path, monkeypatch):
+    path = tmp_path / "rec.wav"
+    path.write_bytes(encode("wav, 16 bit", 1.0, 32000, 1))
+    with path.open("rb") as file:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+        with pytest.raises(AudioError, match=r"rec\.wav cannot be copied.*gone"):
+            audio.decode(file)
+    with pytest.raises(UserError, match=r"rec\.wav is a file object that is closed"):
+        audio.decode(file)
+
+
 def test_no_descriptor_stays_open(tmp_path):
     wav, pipe = by_soundfile(noise(1, 32000), 32000, "WAV"), tmp_path / "pipe"
     (tmp_path / "x").write_bytes(wav)
