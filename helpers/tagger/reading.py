@@ -100,11 +100,18 @@ def open_recording(
     name: str | None = None,
     decoders: Decoders | None = None,
 ) -> Recording:
-    """Open a recording to be read at `rate` Hz; errors are those of `open_sound`. `decoders` read files, but no pipes."""
-    is_file = isinstance(source, bytes) or (isinstance(source, (str, os.PathLike)) and os.path.isfile(source))
-    if decoders is not None and is_file and sample_rate is None:
+    """Open a recording to be read at `rate` Hz; errors are those of `open_sound`. `decoders` read what has a path, and bytes."""
+    if decoders is not None and sample_rate is None and (isinstance(source, bytes) or _can_be_opened_elsewhere(source)):
         return Recording(decoders.open(source, rate, name=name, **vars(options)), rate, options)
     return Recording(open_sound(source, sample_rate, name=name, **vars(options)), rate, options)
+
+
+def _can_be_opened_elsewhere(source: AudioSource) -> bool:
+    """Whether another process can open it: a file or a named pipe, but not a descriptor of this process, as /dev/stdin is."""
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    path = Path(source)
+    return path.is_file() or (path.is_fifo() and not os.path.realpath(path).startswith(("/proc/", "/dev/")))
 
 
 def read_ahead(

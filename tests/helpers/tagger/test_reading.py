@@ -222,3 +222,24 @@ def test_few_long_recordings_are_begun_in_advance(
         if 3 < done < 15 and recording.channel in (None, 2):
             assert len(begun) - done == taken
     assert done == 30
+
+
+def test_a_named_pipe_that_nobody_writes_to_costs_itself_alone(loudness: AudioTagger, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    soundfile.write(tmp_path / "x.wav", NOISE, 32000)
+    rescue = threading.Timer(15, lambda: os.close(os.open(tmp_path / "pipe.wav", os.O_RDWR)))  # ends a wait without limit
+    rescue.start()
+    silent, tagged = loudness.tag_files([tmp_path / "pipe.wav", tmp_path / "x.wav"], time_limit=1.0)
+    assert rescue.is_alive()
+    rescue.cancel()
+    assert isinstance(silent, Failure) and "pipe.wav" in str(silent.error)
+    assert not isinstance(tagged, Failure)
+
+
+def test_a_named_pipe_is_read_among_files(loudness: AudioTagger, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    soundfile.write(tmp_path / "x.wav", NOISE, 32000)
+    content = (tmp_path / "x.wav").read_bytes()
+    threading.Thread(target=(tmp_path / "pipe.wav").write_bytes, args=(content,), daemon=True).start()
+    piped, tagged = loudness.tag_files([tmp_path / "pipe.wav", tmp_path / "x.wav"], time_limit=20.0)
+    assert [tag.score for tag in piped] == [tag.score for tag in tagged]
