@@ -103,7 +103,8 @@ def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found
     tag, _, _, byte_rate = struct.unpack(order + "HHII", found.get(b"fmt ", b"").ljust(12, b"\0")[:12])
     if size == _UNKNOWN and b"ds64" in found:
         size = struct.unpack("<Q", found[b"ds64"].ljust(16, b"\0")[8:16])[0]
-    if tag in (1, 0xFFFE) and any(mark in content.read(body, 1024) for mark in _DISGUISED):
+    beginning = content.read(body, 1024)
+    if tag in (1, 0xFFFE) and any(mark in beginning for mark in _DISGUISED):
         return Structure(whole=False)
     if tag == _MP3:
         return Structure(whole=False, part_there=_share(content, body, size, layout))

@@ -82,9 +82,9 @@ def _header(head: bytes) -> _Header | None:
 
 
 @cache
-def _lengths(kind: int) -> dict[int, int]:
-    """Bytes 1 and 2 of each possible header of a kind -> length of the frame in bytes."""
-    return {key: header.length for key, header in _headers().items() if header.kind == kind}
+def _lengths(kind: int) -> dict[bytes, int]:
+    """The first 3 bytes of each possible header of a kind -> length of the frame in bytes."""
+    return {b"\xff" + key.to_bytes(2, "big"): header.length for key, header in _headers().items() if header.kind == kind}
 
 
 def id3_bytes(head: bytes) -> int:
@@ -181,22 +181,23 @@ def _walk(content: Content, start: int, end: int, limit: int | None) -> tuple[in
     header = _header(head)
     lengths = _lengths(header.kind) if header else {}
     mono = head[3:4] >= bytes([_MONO])
-    frames, position, base, chunk = 0, start, start, b""
+    frames, base, at, chunk, last = 0, start, 0, b"", -1  # the frame at hand begins at base + at, `last` is where one may begin
     while frames != limit:
-        at = position - base
-        if at + 4 > len(chunk):
-            base, at, chunk = position, 0, content.read(position, min(_CHUNK, max(0, end - position)))
-            if len(chunk) < 4:
-                return frames, position, "cut" if chunk[:1] == b"\xff" else "end"
-        length = lengths.get(chunk[at + 1] << 8 | chunk[at + 2]) if chunk[at] == 0xFF else None
+        if at > last:
+            base, at = base + at, 0
+            chunk = content.read(base, min(_CHUNK, max(0, end - base)))
+            last = len(chunk) - 4
+            if last < 0:
+                return frames, base, "cut" if chunk[:1] == b"\xff" else "end"
+        length = lengths.get(chunk[at : at + 3])
         if length is None or (chunk[at + 3] >= _MONO) != mono:
-            found = _next_frame(content, position, min(end, position + _GAP))
-            return frames, position, "end" if found is None and end - position <= _GAP else "broken"
-        if position + length > end:
-            return frames, position, "cut"
+            found = _next_frame(content, base + at, min(end, base + at + _GAP))
+            return frames, base + at, "end" if found is None and end - base - at <= _GAP else "broken"
+        at += length
         frames += 1
-        position += length
-    return frames, position, None
+        if at > last and base + at > end:
+            return frames - 1, base + at - length, "cut"
+    return frames, base + at, None
 
 
 def _next_frame(content: Content, start: int, end: int, enough: int = 2) -> int | None:
