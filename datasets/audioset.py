@@ -41,10 +41,25 @@ def training_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Da
     return Mp3Dataset(paths, num_classes=NUM_CLASSES, random_crop=random_crop, **options)
 
 
+def unlabelled_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """Clips for a teacher alone: unlabelled ones where there are any, else those of `training_set`; `options` as there."""
+    folder = LOCATION.resolve(dataset_dir)
+    path = folder / "unlabelled_segments_mp3.hdf"
+    if not path.is_file():
+        return training_set(dataset_dir, **options)
+    return Mp3Dataset(path, num_classes=NUM_CLASSES, random_crop=options.get("clip_seconds", 10.0) is not None, **options)
+
+
 def evaluation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
     """Evaluation clips, each from its beginning; `options` as above. Raises FileNotFoundError when the file is missing."""
     path = _find(LOCATION.resolve(dataset_dir), "eval")["eval"]
     return Mp3Dataset(path, num_classes=NUM_CLASSES, **options)
+
+
+def validation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset:
+    """Clips to choose an epoch by: validation_segments_mp3.hdf where it is there, else the evaluation clips; `options` as there."""
+    path = LOCATION.resolve(dataset_dir) / "validation_segments_mp3.hdf"
+    return Mp3Dataset(path, num_classes=NUM_CLASSES, **options) if path.is_file() else evaluation_set(dataset_dir, **options)
 
 
 def class_balanced_weights(dataset: Mp3Dataset) -> torch.Tensor:

@@ -24,7 +24,8 @@ from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from helpers.distillation import writer
 from helpers.distillation.__main__ import main
-from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
+from helpers.distillation.options import add_distillation_options
+from helpers.distillation.soft_targets import SoftTargetDataset, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
 from helpers.distillation.writer import LogitsWriter, windows
 from helpers.training.mixing import Mix, mixed_loss
