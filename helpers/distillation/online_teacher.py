@@ -48,7 +48,8 @@ class OnlineTeacher:
             ("Hz", self.models.sample_rate, student.sample_rate),
         ):
             if theirs != own:
-                raise UserError(f"--teacher {' '.join(names)} has {theirs} {what}, the student {own}; they must be the same")
+                given = " ".join(map(str, names))
+                raise UserError(f"--teacher {given} has {theirs} {what}, the student {own}; they must be the same")
         for member in self.models.members:
             member.network.to(memory_format=torch.channels_last)
 
