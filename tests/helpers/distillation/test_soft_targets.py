@@ -157,7 +157,10 @@ def options(*argv: object) -> argparse.Namespace:
 
 
 def test_options():
-    assert vars(options()) == {"teacher_preds": None, "fname_to_index": None, "kd_lambda": 0.1, "temperature": 1.0}
+    assert vars(options()) == {
+        "teacher_preds": None, "fname_to_index": None, "kd_lambda": 0.1, "temperature": 1.0,
+        "teacher": None, "feature_kd": 0.0, "blockwise_epochs": 0, "views": None,
+    }  # fmt: skip
     assert options("--kd_lambda", 0).kd_lambda == 0 and options("--kd_lambda", 1).kd_lambda == 1
     for wrong in (("--kd_lambda", 1.1), ("--kd_lambda", -0.1), ("--kd_lambda", "nan"), ("--temperature", 0)):
         with pytest.raises(SystemExit):
