@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import RandomSampler, Sampler
 
 from datasets import audioset
-from datasets.clip import Clip, DistillationClip
+from datasets.clip import Clip, ClipDataset, DistillationClip
 from datasets.csv_table import write_table
-from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.labels import audioset_labels
 from datasets.views import random_views
 from helpers import cli, network_options
@@ -57,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--per_class_figure", type=cli.figure_path, metavar="PNG", help="draw the best and the worst classes of the evaluation"
     )
     parser.add_argument("--pretrained_name", help="checkpoint to start training from")
-    parser.add_argument("--dataset_dir", help="folder of the HDF5 files (else AUDIOSET_DIR, else data/audioset)")
+    parser.add_argument("--dataset_dir", help="folder of the HDF5 files or shards (else AUDIOSET_DIR, else data/audioset)")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for an epoch of full batches")
     options.add_run_options(parser, batch_size=120)
@@ -100,14 +99,16 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
         model.network.single_label = False  # whatever it was pre-trained on
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
-        clips, sampler = training_clips(args, form)
+        with distributed.local_main_first():  # which writes the index of shards
+            clips, sampler = training_clips(args, form)
+            test_clips = audioset.validation_set(args.dataset_dir, **form)
         teacher = None
         if args.teacher:
             teacher = distillation_teacher(args, model, run)
         elif args.kd_lambda < 1:
             clips = with_stored_logits(clips, args, run)
         loader = make_training_loader(augmented(clips, args), sampler, args)
-        test_loader = make_loader(audioset.validation_set(args.dataset_dir, **form), args)
+        test_loader = make_loader(test_clips, args)
 
         def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
             waveform = random_views(clips.waveform, model.sample_rate, args.views) if args.views else clips.waveform
@@ -134,7 +135,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         )  # fmt: skip
 
 
-def training_clips(args: argparse.Namespace, form: dict[str, Any]) -> tuple[Mp3Dataset, Sampler]:
+def training_clips(args: argparse.Namespace, form: dict[str, Any]) -> tuple[ClipDataset, Sampler]:
     """The clips and how they are drawn: with labels by their classes, for a teacher alone all alike."""
     if args.kd_lambda > 0:
         clips = audioset.training_set(args.dataset_dir, **form)
@@ -152,7 +153,7 @@ def distillation_teacher(args: argparse.Namespace, student: WaveformModel, run: 
     return teacher
 
 
-def with_stored_logits(clips: Mp3Dataset, args: argparse.Namespace, run: Run) -> SoftTargetDataset:
+def with_stored_logits(clips: ClipDataset, args: argparse.Namespace, run: Run) -> SoftTargetDataset:
     names = clips.names
     with distributed.local_main_first():
         teacher = load_teacher(args, names, audioset.NUM_CLASSES)
@@ -179,7 +180,8 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     with distributed.local_main_first():  # which downloads
         model = get_ensemble_model(names) if args.ensemble else WaveformModel(checkpoints.load_model(args.model_name))
     model.to(device)
-    clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
+    with distributed.local_main_first():  # which writes the index of shards
+        clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
     predictions = predict(model, make_loader(clips, args), args.precision)
     if not distributed.is_main():
         return

@@ -1,4 +1,4 @@
-"""Fine-tune on your own recordings: a folder with one folder per class, or a CSV of paths and labels.
+"""Fine-tune on your own recordings: a folder with one folder per class, or a table of paths and labels.
 
 python ex_folder.py recordings
 python ex_folder.py recordings --csv labels.csv --pretrained_name mn40_as_ext --cuda
@@ -25,7 +25,8 @@ CLIPS_TO_SEE = 8000  # in a training: fewer clips get more epochs
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("dataset_dir", metavar="DATA", nargs="?", type=cli.absolute_path, help="folder of the recordings")
-    parser.add_argument("--csv", type=cli.absolute_path, help="table of path, labels (separated by ;), maybe split or fold, group")
+    table = "table of path, labels (separated by ;), maybe start, end, split or fold, group; or labels of Raven or Audacity"
+    parser.add_argument("--csv", type=cli.absolute_path, help=table)
     parser.add_argument("--fold", help="value of the fold column to validate on (the first)")
     parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, if no column assigns it")
     parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")

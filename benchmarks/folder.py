@@ -26,8 +26,10 @@ import torch
 from benchmarks import common
 from benchmarks.speed import plain_log_mel
 from datasets import audio
+from datasets.audio_folders import find_recordings
 from helpers import cli
-from helpers.tagger.audio_tagger import BACKENDS, AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
+from helpers.tagger.backends import BACKENDS
 from helpers.tagger.results import Failure
 from models.checkpoints import load_model
 from models.errors import UserError
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def choose(folders: Sequence[Path], count: int, seed: int) -> dict[Path, float]:
     """Return up to `count` usable recordings, drawn from all in the folders, in random order, with their seconds."""
-    found = sorted({path for folder in folders for path in audio.find(folder)})
+    found = sorted(set(find_recordings(folders)))
     random.Random(seed).shuffle(found)
     seconds: dict[Path, float] = {}
     for path in found:

@@ -21,7 +21,7 @@ from benchmarks import common
 from benchmarks.common import ProcessRun
 from helpers import cli
 from helpers.export import cache as model_cache
-from helpers.tagger.audio_tagger import BACKENDS
+from helpers.tagger.backends import BACKENDS
 
 SHARES = (1 / 60, 1 / 6, 1)  # of the longest recording
 OPTIONS = {"whole": [], "timeline": ["--window", 10]}

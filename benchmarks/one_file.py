@@ -20,7 +20,7 @@ from benchmarks import common
 from benchmarks.common import ProcessRun, ratios
 from helpers import cli
 from helpers.export import cache as model_cache
-from helpers.tagger.audio_tagger import BACKENDS
+from helpers.tagger.backends import BACKENDS
 
 
 def build_parser() -> argparse.ArgumentParser:

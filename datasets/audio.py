@@ -1,210 +1,87 @@
 """Decode, downmix, resample, crop or pad, and encode recordings held in files or in memory.
 
-A waveform here is (samples,) float32, mono, nominally in [-1, 1] (lossy formats may overshoot a little). Decoding is
-libsndfile's: wav, flac, ogg, mp3, aiff and more, recognised by content and not by file name.
+A waveform here is (samples,) float32, mono, nominally in [-1, 1] (lossy formats may overshoot a little). Formats are
+recognised by content and not by file name; `datasets.decoding` reads them.
 """
 
 import io
+import logging
 import math
-import os
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from datasets.channels import STRETCH_SECONDS, mono
+from datasets.decoding import pyav, sndfile
+from datasets.decoding.content import Source, source_name
+from datasets.decoding.errors import AudioError
+from datasets.decoding.reading import measured, plain_format, read_blocks
 from models.errors import UserError
 
-# File name suffixes of what libsndfile reads; decoding itself goes by content.
-SUFFIXES = (".mp3", ".flac", ".wav", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
-SUFFIXES += (".wave", ".aifc", ".snd", ".rf64", ".voc", ".sph")
-
+SUFFIXES = (*sndfile.SUFFIXES, *pyav.SUFFIXES)  # of the names of recordings; decoding itself goes by content
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, the rates of MPEG-1, 2 and 2.5 layer 3
 
-# libsndfile's log, where a sample chunk announces more bytes than the file has: 'data : 640000 (should be 299957)'.
-_SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
-_STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
-MP3_SLACK = 2 * 1152  # samples; an mp3's announced length is exact to a frame or two
-_HEAD_BYTES = 4096  # hold the first frame of an mp3, of at most 1441 bytes
 _BLOCK = 1 << 22  # samples read at a time
 _HEAD_MARGIN = 0.1  # seconds decoded beyond a requested head, many times the reach of the resampling filter
 
 
-class AudioError(UserError):
-    """A recording cannot be decoded or encoded; the message names it in one line."""
+def decode(
+    source: Source,
+    *,
+    seconds: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+    strict: bool = False,
+    warnings: list[str] | None = None,
+    name: str | None = None,
+) -> tuple[np.ndarray, int]:
+    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz.
 
-
-def _source_name(source: str | Path | bytes) -> str:
-    return f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source)
-
-
-class _UnannouncedMp3(io.BytesIO):
-    """An mp3 without a frame count, which must be decoded to its end to know its length.
-
-    libsndfile estimates the length from the file's size and the first frame's bit rate, and stops there: early if the rate
-    varies. So the size it asks for is answered with more than any change of rate (8 to 320 kbit/s) can make up for.
-    """
-
-    _asks_size = False
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._asks_size = whence == io.SEEK_END
-        return super().seek(offset, whence)
-
-    def tell(self) -> int:
-        return super().tell() * (40 if self._asks_size else 1)
-
-
-def _mended(source: str | Path | bytes) -> str | Path | bytes | _UnannouncedMp3:
-    """Return an mp3 that libsndfile would misread in a form that it reads correctly; all other files as they are.
-
-    It takes a leading ID3v2 tag (id3.org, 2.4.0, section 3.1) for audio when it estimates a length, and trusts its estimate.
-    """
-    if isinstance(source, bytes):
-        head = source[:_HEAD_BYTES]
-    else:
-        with open(source, "rb") as file:
-            head = file.read(_HEAD_BYTES)
-    start = 0
-    if head[:3] == b"ID3" and len(head) >= 10:
-        start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    elif not _is_mp3(head) or _has_frame_count(head):
-        return source
-    content = (source if isinstance(source, bytes) else Path(source).read_bytes())[start:]
-    head = content[:_HEAD_BYTES]  # other formats can carry a tag as well
-    return _UnannouncedMp3(content) if _is_mp3(head) and not _has_frame_count(head) else content
-
-
-def _is_mp3(head: bytes) -> bool:
-    """Whether a file begins with the eleven set bits of an MPEG audio frame."""
-    return head[:1] == b"\xff" and head[1:2] >= b"\xe0"
-
-
-def _has_frame_count(head: bytes) -> bool:
-    """Whether the first frame holds the number of frames, as encoders write it."""
-    return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
-
-
-@contextmanager
-def _readable(source: str | Path | bytes | io.BytesIO) -> Iterator[str | bytes | Path | int | io.BytesIO]:
-    """Yield what libsndfile reads a source from: for bytes, where there is such a thing, the descriptor of a file in memory.
-
-    It fetches each frame of an mp3 by two reads, which as calls into Python take 5 to 8 % of the time of decoding.
-    """
-    if isinstance(source, (str, Path)) and os.name == "posix":
-        yield os.fsencode(source)  # a name that is not UTF-8 is a name as well
-    elif not isinstance(source, bytes):
-        yield source
-    elif hasattr(os, "memfd_create"):
-        with open(os.memfd_create("recording"), "wb") as file:
-            file.write(source)
-            file.seek(0)
-            yield file.fileno()
-    else:
-        yield io.BytesIO(source)
-
-
-@contextmanager
-def opened(source: str | Path | bytes, name: str) -> Iterator[tuple[soundfile.SoundFile, bool]]:
-    """Yield a recording opened by libsndfile, and whether its header has its length; errors, also of reading it, as in `decode`."""
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        if not path.exists():
-            raise FileNotFoundError(f"{name} not found; give the path of an audio file")
-        if path.is_dir():
-            raise AudioError(f"{name} is a folder; give the path of one audio file")
-        size = path.stat().st_size
-    else:
-        size = len(source)
-    if size == 0:
-        raise AudioError(f"{name} is empty (0 bytes); fetch or convert it again")
-    try:
-        source = _mended(source)
-        with _readable(source) as readable, soundfile.SoundFile(readable, closefd=False) as file:
-            yield file, not isinstance(source, _UnannouncedMp3)
-            short_chunk = _SHORT_CHUNK.search(file.extra_info)
-    # TypeError is soundfile's answer to a path that ends in .raw; an absurd length in a header is a MemoryError.
-    except (soundfile.SoundFileError, OSError, TypeError, MemoryError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        raise AudioError(f"{name} cannot be decoded ({reason.strip()}); needed: a complete wav, flac, ogg or mp3") from error
-    if short_chunk:
-        announced, present = map(int, short_chunk.groups())
-        if announced < _STREAMED and announced - present > 1:  # a forgotten padding byte does no harm
-            raise AudioError(f"{name} is truncated: {present} of {announced} sample bytes are there; fetch it again")
-
-
-def find(folder: str | Path) -> list[Path]:
-    """Return the recordings in a folder and its subfolders, recognised by their suffix, in the order of their paths."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def read_blocks(
-    source: str | Path | bytes, name: str, block_frames: Callable[[int], int], seconds: float | None = None
-) -> Iterator[int | np.ndarray]:
-    """Yield the rate of a recording, then its samples in blocks, (samples, channels) float32; arguments and errors as in `decode`.
-
-    `block_frames` says for a rate how long a block is.
-    """
-    with opened(source, name) as (file, has_length):
-        rate, done = file.samplerate, 0
-        yield rate
-        announced = file.frames if seconds is None else min(file.frames, math.ceil((seconds + _HEAD_MARGIN) * rate))
-        while done < announced:
-            block = file.read(min(block_frames(rate), announced - done), dtype="float32", always_2d=True)
-            if len(block) == 0:
-                break
-            done += len(block)
-            yield block
-    if done + MP3_SLACK < announced and has_length:
-        raise AudioError(f"{name} is truncated: {done} of {announced} samples are there; fetch it again")
-    if done == 0:
-        raise AudioError(f"{name} holds no samples; leave it out")
-
-
-def downmix(samples: np.ndarray) -> np.ndarray:
-    """Average the channels of (samples, channels) float32."""
-    return samples[:, 0] if samples.shape[1] == 1 else sum(samples.T) / samples.shape[1]  # mean(axis=1): ten times slower
-
-
-def decode(source: str | Path | bytes, *, seconds: float | None = None, name: str | None = None) -> tuple[np.ndarray, int]:
-    """Read a recording as (samples,) float32 at its own rate, and that rate in Hz. All channels are averaged.
-
-    `source` is a path, or the bytes of a complete file. `seconds` stops early: no more than about that much is read.
+    `source` is a path, the bytes of a complete file, or a binary file object. `start` and `end` in seconds take a part.
+    `seconds` stops early: no more than about that much is read. Channels are mixed to one, see
+    `datasets.channels`, or `channel`, from 1, is taken alone.
     `name` is what errors call the recording; a path is its own name.
-    Truncation is noticed in wav, aiff, flac and mp3; an ogg, or an mp3 without a frame count, is just shorter.
+    A recording that is shorter than its container says is a line in `warnings`, which is logged if that is None, and an
+    AudioError if `strict`.
 
     Raises FileNotFoundError, and AudioError for whatever else keeps the source from being used: a folder, an empty
-    file, a format that is not audio, damage, no samples, or samples that are NaN or infinite.
+    file, a format that is not audio, no samples, or samples that are NaN or infinite.
     """
-    name = name or _source_name(source)
-    rate, *blocks = read_blocks(source, name, lambda rate: _BLOCK, seconds)
-    waveform = downmix(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
+    name = name or source_name(source)
+    head = math.inf if seconds is None else seconds + _HEAD_MARGIN
+    if seconds is not None:  # whole stretches, by which channels are mixed
+        stretches = math.ceil(seconds / STRETCH_SECONDS) * STRETCH_SECONDS
+        end = min(math.inf if end is None else end, start + stretches + _HEAD_MARGIN)
+    parts = read_blocks(
+        source, name, lambda rate: math.ceil(min(_BLOCK, head * rate)), start=start, end=end, strict=strict, warnings=warnings
+    )
+    rate = next(parts)
+    waveforms, samples = [], 0
+    for waveform in mono(parts, rate, name, channel=channel, warnings=warnings):
+        waveforms.append(waveform)
+        samples += len(waveform)
+        if samples >= head * rate:
+            break
+    waveform = waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)
+    if seconds is not None:
+        waveform = waveform[: math.ceil(head * rate)]
     return waveform, rate
 
 
-def measure(source: str | Path | bytes, *, check_end: bool = False, name: str | None = None) -> tuple[int, int]:
+def measure(
+    source: Source, *, check_end: bool = False, warnings: list[str] | None = None, name: str | None = None
+) -> tuple[int, int]:
     """Read from a recording's header how many samples `decode` gives at most (mp3: up to 2304 less), and its rate in Hz.
 
-    Only an mp3 without a frame count is decoded for that. `check_end` reads the last samples as well, which notices
-    truncation without decoding the rest: in about 2 ms for a minute of mp3. Errors are those of `decode`, as far as they show.
+    Only where the header does not say it, the recording is decoded. `check_end` reads the last samples as well, which notices
+    truncation without decoding the rest: in about 2 ms for a minute of mp3. Errors and warnings are those of `decode`, as far as
+    they show.
     """
-    name = name or _source_name(source)
-    with opened(source, name) as (file, has_length):
-        samples, rate = file.frames, file.samplerate
-        if check_end and samples and has_length:
-            file.seek(max(0, samples - MP3_SLACK - 1))
-            if len(file.read(MP3_SLACK)) == 0:
-                raise AudioError(f"{name} is truncated: its end is missing; fetch it again")
-    if not has_length:
-        samples = len(decode(source, name=name)[0])
-    if samples == 0:
-        raise AudioError(f"{name} holds no samples; leave it out")
-    return samples, rate
+    name = name or source_name(source)
+    return measured(source, name, check_end=check_end, warnings=warnings)
 
 
 def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -222,12 +99,25 @@ def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
     return -(-samples * to_rate // from_rate)
 
 
-def load(source: str | Path | bytes, sample_rate: int, *, seconds: float | None = None, name: str | None = None) -> np.ndarray:
+def load(
+    source: Source,
+    sample_rate: int,
+    *,
+    seconds: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+    strict: bool = False,
+    warnings: list[str] | None = None,
+    name: str | None = None,
+) -> np.ndarray:
     """Read a recording as (samples,) float32, mono, at `sample_rate` Hz; arguments and errors are those of `decode`."""
-    waveform, rate = decode(source, seconds=seconds, name=name)
+    waveform, rate = decode(
+        source, seconds=seconds, start=start, end=end, channel=channel, strict=strict, warnings=warnings, name=name
+    )
     waveform = resample(waveform, rate, sample_rate)
     if len(waveform) == 0:
-        raise AudioError(f"{name or _source_name(source)} is shorter than one sample at {sample_rate} Hz; leave it out")
+        raise AudioError(f"{name or source_name(source)} is shorter than one sample at {sample_rate} Hz; leave it out")
     return waveform
 
 
@@ -266,16 +156,24 @@ def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def to_mp3(source: str | Path | bytes, sample_rate: int = 32000, *, name: str | None = None) -> bytes:
-    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is in this form already is returned byte for byte.
+def to_mp3(source: Source, sample_rate: int = 32000, *, name: str | None = None, warnings: list[str] | None = None) -> bytes:
+    """Turn a recording into a mono mp3 at `sample_rate` Hz; one that is whole and in this form already is returned byte for byte.
 
-    The source is decoded in either case, so what comes back can be decoded. Errors are those of `decode`.
+    The source is decoded in either case, so what comes back can be decoded. Errors and warnings are those of `decode`.
     """
-    waveform, rate = decode(source, name=name)
-    info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else source)
-    if (info.format, info.samplerate, info.channels) == ("MP3", sample_rate, 1):
-        return source if isinstance(source, bytes) else Path(source).read_bytes()
+    name = name or source_name(source)
+    if hasattr(source, "read"):
+        source = source.read()
+    remarks: list[str] = []
+    waveform, rate = decode(source, name=name, warnings=remarks)
+    if warnings is not None:
+        warnings += remarks
+    else:
+        for remark in remarks:
+            logging.warning(remark)
+    if not remarks and plain_format(source, name) == ("MP3", sample_rate, 1):
+        return bytes(source) if isinstance(source, (bytes, bytearray, memoryview)) else Path(source).read_bytes()
     try:
         return encode_mp3(resample(waveform, rate, sample_rate), sample_rate)
     except AudioError as error:
-        raise AudioError(f"{name or _source_name(source)}: {error}") from error
+        raise AudioError(f"{name}: {error}") from error

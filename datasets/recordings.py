@@ -20,8 +20,10 @@ from datasets.clip import Clip, ClipDataset
 from models.errors import UserError
 from models.files import write_bytes
 
-_CACHE_VERSION = 1  # to be raised when decoding or resampling give other samples than before
+_CACHE_VERSION = 2  # to be raised when decoding or resampling give other samples than before
 _HEADER_BYTES = 128
+
+Segment = tuple[float, float] | None  # start and end of a clip in its recording, in seconds; None: all of it
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +31,11 @@ logger = logging.getLogger(__name__)
 class WaveformCache:
     """Decoded, resampled recordings in a folder: (samples,) float32 .npy files, 128 kB per second at 32 kHz.
 
-    What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a rate
-    and a version of this code: when one of them changes, it is not found any more (and stays until the folder is removed). Files
-    appear when they are complete, so any number of processes may share the folder; two that meet do the same work twice. A damaged
-    file is written again. When the folder cannot be written to, this is logged once, and all loader workers of a data set continue
-    without writing.
+    What is read is exactly what decoding gives. A file belongs to a path, size and time of modification of the recording, a
+    segment of it, a rate and a version of this code: when one of them changes, it is not found any more (and stays until the
+    folder is removed). Files appear when they are complete, so any number of processes may share the folder; two that meet do the
+    same work twice. A damaged file is written again. When the folder cannot be written to, this is logged once, and all loader
+    workers of a data set continue without writing.
     """
 
     def __init__(self, folder: str | Path, sample_rate: int) -> None:
@@ -47,18 +49,20 @@ class WaveformCache:
         except OSError as error:
             self._give_up(error)
 
-    def load(self, path: Path, name: str) -> np.ndarray:
-        """(samples,) float32 of a recording, possibly read-only; errors are those of `audio.load`."""
+    def load(self, path: Path, name: str, segment: Segment = None, *, strict: bool = False) -> np.ndarray:
+        """(samples,) float32 of a recording or a segment, possibly read-only; errors are those of `audio.load`."""
+        start, end = segment or (0.0, None)
+        options = {"name": name, "start": start, "end": end, "strict": strict, "warnings": []}
         try:
             stat = os.stat(path)
         except OSError:
-            return audio.load(path, self.sample_rate, name=name)  # raises
-        key = b"%d %d %s" % (stat.st_size, stat.st_mtime_ns, os.fsencode(os.path.abspath(path)))
+            return audio.load(path, self.sample_rate, **options)  # raises
+        key = b"%a %s" % ((stat.st_size, stat.st_mtime_ns, segment, strict), os.fsencode(os.path.abspath(path)))
         cached = self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.npy"
         waveform = _read(cached)
         if waveform is not None:
             return waveform
-        waveform = audio.load(path, self.sample_rate, name=name)
+        waveform = audio.load(path, self.sample_rate, **options)
         if not self._broken:
             try:
                 write_bytes(cached, _header(len(waveform)) + waveform.astype("<f4").tobytes())
@@ -92,7 +96,7 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 class Recordings(ClipDataset):
-    """Read clips from audio files of any format, rate and number of channels: averaged to mono, resampled, then cropped."""
+    """Read clips from audio files of any format, rate and number of channels: mixed to mono, resampled, then cropped."""
 
     def __init__(
         self,
@@ -100,18 +104,24 @@ class Recordings(ClipDataset):
         targets: npt.ArrayLike,
         names: Sequence[str],
         *,
+        segments: Sequence[Segment] | None = None,
+        strict: bool = True,
         cache_dir: str | Path | None = None,
         **options: Any,
     ) -> None:
         """`targets` is (N, K) of 0 and 1, `options` are those of `ClipDataset`.
 
+        `segments` are the parts that are used, not more of long files is decoded; None: all of a recording, or of all recordings.
+        `strict` refuses damaged recordings; without it, they are used up to the damage, which whoever gives them has reported.
         `cache_dir` is the folder of a `WaveformCache`, None decodes each time. Raises UserError, and FileNotFoundError that counts
         the files that are missing and names the first.
         """
         super().__init__(**options)
         targets = np.asarray(targets)
-        if targets.ndim != 2 or not len(paths) == len(targets) == len(names):
-            raise UserError(f"{len(paths)} paths and {len(names)} names need targets (N, K), not {targets.shape}")
+        segments = [None] * len(paths) if segments is None else segments
+        if targets.ndim != 2 or not len(paths) == len(targets) == len(names) == len(segments):
+            counts = f"{len(paths)} paths, {len(names)} names and {len(segments)} segments"
+            raise UserError(f"{counts} need targets (N, K), not {targets.shape}")
         if not len(paths):
             raise UserError("no recordings given; name at least one")
         if not ((targets == 0) | (targets == 1)).all():
@@ -123,6 +133,8 @@ class Recordings(ClipDataset):
             raise FileNotFoundError(f"{len(missing)} of {len(paths)} recordings are missing: {first}; fetch or prepare them again")
         self._targets = targets.astype(np.uint8)
         self._names = list(names)
+        self.segments = list(segments)
+        self._strict = strict
         self._cache = None if cache_dir is None else WaveformCache(cache_dir, self.sample_rate)
 
     @property
@@ -142,12 +154,16 @@ class Recordings(ClipDataset):
         Raises IndexError, and AudioError or FileNotFoundError for a file that cannot be read; they name file, index and clip.
         """
         index = self._position(index)
-        path, name = self.paths[index], self._names[index]
+        path, name, segment = self.paths[index], self._names[index], self.segments[index]
         where = f"{name}, clip {index} ({path})"
         if self._cache:
-            waveform = self._cache.load(path, where)
+            waveform = self._cache.load(path, where, segment, strict=self._strict)
         else:
-            waveform = audio.load(path, self.sample_rate, seconds=self._head_seconds, name=where)
+            start, end = segment or (0.0, None)
+            options = {"start": start, "end": end, "seconds": self._head_seconds, "strict": self._strict, "warnings": []}
+            waveform = audio.load(path, self.sample_rate, name=where, **options)
+        if segment:
+            waveform = waveform[: self._samples(segment)]
         waveform = np.array(self._cut(waveform))  # of a cached file, no more than this is read
         return Clip(torch.from_numpy(waveform), torch.from_numpy(self._targets[index]).float(), name, index)
 
@@ -155,11 +171,20 @@ class Recordings(ClipDataset):
         return self._targets[start:stop].copy()
 
     def lengths(self) -> np.ndarray:
+        def length(path: Path, segment: Segment) -> int:
+            if segment:
+                return self._samples(segment)
+            samples, rate = audio.measure(path, warnings=[])
+            return audio.resampled_length(samples, rate, self.sample_rate)
+
         with ThreadPoolExecutor() as pool:
-            measured = pool.map(audio.measure, self.paths)
-            bar = tqdm(measured, total=len(self), desc="reading lengths", unit="clip", disable=None, leave=False)
-            lengths = [audio.resampled_length(samples, rate, self.sample_rate) for samples, rate in bar]
-        return np.array(lengths, np.int64)
+            lengths = pool.map(length, self.paths, self.segments)
+            bar = tqdm(lengths, total=len(self), desc="reading lengths", unit="clip", disable=None, leave=False)
+            return np.array(list(bar), np.int64)
+
+    def _samples(self, segment: tuple[float, float]) -> int:
+        """Samples of a segment, at most."""
+        return max(1, round((segment[1] - segment[0]) * self.sample_rate))
 
 
 def one_hot(classes: npt.ArrayLike, num_classes: int) -> np.ndarray:

@@ -1,26 +1,27 @@
-"""Sound of any length in blocks, in constant memory: from files, from bytes, from arrays, at its own rate or at another one.
+"""Sound of any length in blocks, in constant memory: from files, bytes, arrays and raw PCM, at its own rate or at another one.
 
 A block is (samples,) float32, mono, nominally in [-1, 1], as in `datasets.audio`. The same checks and errors apply; those that need
-the end of a file (truncation) are raised at the end of the blocks.
-
-Memory is constant for paths of wav, flac, ogg, aiff and of mp3s whose header gives their length, as encoders write them. An mp3
-without it, or with an ID3v2 tag at its beginning, is held compressed, because libsndfile misreads it from its path. Bytes and the
-content of file objects are held too.
+the end of a file are raised at the end of the blocks.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 import soxr
 
-from datasets.audio import AudioError, downmix, read_blocks
+from datasets.audio import AudioError, read_blocks
+from datasets.channels import check_channel, mono
+from datasets.decoding.content import source_name
+from datasets.mpeg_frames import mpeg_kind
+from datasets.pcm import HEAD_BYTES, check_type, container, to_float
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,59 +32,85 @@ if TYPE_CHECKING:
 BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
 MAX_CHANNELS = 2  # of an array: more rows are a batch or a spectrogram more often than channels
 MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
-MAX_PEAK = 100.0  # 40 dB above full scale: no recording is, but integers that were turned into floating point are
-
-# dtype -> (what silence is, what full scale is); floating-point samples are taken as they are
-_PCM = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
+_MPEG_BYTES = 6000  # hold three frames of mp3 or AAC of usual bit rates
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording that is read block by block, once."""
+    """A recording, or a part of one, that is read block by block, once."""
 
     name: str  # what results and errors call it
     rate: int  # Hz
+    channels: int  # of the recording; the blocks have one
     blocks: Iterator[np.ndarray]  # (samples,) float32 each, none of them empty; at least one, else AudioError
+    warnings: list[str]  # one line each; complete when all blocks are read
 
     def at_rate(self, rate: int) -> Iterator[np.ndarray]:
         """Yield the blocks at another rate: the same samples as `datasets.audio.resample` makes of the whole."""
         return resampled(self.blocks, self.rate, rate, self.name)
 
 
-def open_sound(source: AudioSource, sample_rate: float | None = None, *, name: str | None = None) -> Sound:
+def open_sound(
+    source: AudioSource,
+    sample_rate: float | None = None,
+    *,
+    name: str | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+    strict: bool = False,
+) -> Sound:
     """Open a recording.
 
     `source` is a path, the content of a file as bytes, a binary file object (read from its position to its end), or samples: a
-    numpy array or a torch tensor. Samples are (samples,), or one or two channels: (channels, samples) or (samples, channels), whose
-    shorter axis is that of the channels. Files may have any number of channels. Channels are averaged. Floating-point samples are
-    in [-1, 1]; int8, int16 and int32 fill their range and uint8 has its silence at 128, as in a wav file.
+    numpy array or a torch tensor, or raw PCM as bytes (16 bits, little-endian, one channel). Arrays are (samples,), or one or two
+    channels: (channels, samples) or (samples, channels), whose shorter axis is that of the channels. Files may have any number of
+    channels. They are mixed to one, see `datasets.channels`, or `channel`, from 1, is taken alone. Floating-point samples are in
+    [-1, 1]; int8, int16 and int32 fill their range and uint8 has its silence at 128, as in a wav file.
 
-    `sample_rate` in Hz is needed for samples and refused for files, which know their own. Raises FileNotFoundError, AudioError for
-    what cannot be used (also while blocks are read), and UserError for an impossible argument.
+    `sample_rate` in Hz is needed for samples and refused for files, which know their own. Only the part from `start` to `end`
+    (None, or more than there is: the end), in seconds, is read. A file that is damaged is used as far as it can be read, with a
+    warning in the result, or refused if `strict`. Raises FileNotFoundError, AudioError for what cannot be used (also while blocks
+    are read), and UserError for an impossible argument.
     """
+    check_part(start, end)
+    warnings: list[str] = []
     if is_tensor(source):
         source = _from_torch(source)
+    if isinstance(source, (bytes, bytearray, memoryview)) and sample_rate is not None:
+        name = name or f"PCM of {len(source)} bytes"
+        source = _pcm_samples(bytes(source), name)
     if isinstance(source, np.ndarray):
-        return _array_sound(source, sample_rate, name or "array")
-    if hasattr(source, "read"):
-        name = name or str(getattr(source, "name", "") or "recording of a file object")
-        source = source.read()
-        if not isinstance(source, bytes):
-            raise UserError(f"{name} is opened as text; open it in binary mode")
-    if isinstance(source, (bytearray, memoryview)):
-        source = bytes(source)
-    if isinstance(source, os.PathLike):
-        source = Path(source)
-    if not isinstance(source, (str, Path, bytes)):
+        name = name or "array"
+        rate = _whole_rate(sample_rate)
+        parts = _array_blocks(source, rate, name, start, end)
+    else:
+        name = name or _file_name(source)
+        if sample_rate is not None:
+            raise UserError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with samples only")
+        parts = read_blocks(source, name, _block_frames, start=start, end=end, strict=strict, warnings=warnings)
+        rate = next(parts)
+    first = next(parts)
+    channels = first.shape[1]
+    if channel is not None:
+        check_channel(channel, channels, name)
+    blocks = mono(chain([first], parts), rate, name, channel=channel, warnings=warnings)
+    return Sound(name, rate, channels, blocks, warnings)
+
+
+def check_part(start: float, end: float | None) -> None:
+    """Raise UserError unless a part begins at 0 s or later and ends behind its beginning."""
+    if not (math.isfinite(start) and start >= 0) or (end is not None and not end > start):
+        raise UserError(f"the part from {start} to {end} s is none; start must be 0 s or more, and end, where it is given, greater")
+
+
+def _file_name(source: object) -> str:
+    """Return what errors call a file; UserError for what is none."""
+    if not (isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")):
         raise UserError(f"audio is a {type(source).__name__}; allowed: a path, bytes, a binary file object, an array or a tensor")
-    if sample_rate is not None:
-        raise UserError(f"sample_rate is {sample_rate}, but a file knows its own rate; pass it with arrays and tensors only")
-    name = name or (f"recording of {len(source)} bytes" if isinstance(source, bytes) else str(source))
     if isinstance(source, str) and "\0" in source:
         raise UserError("a path cannot hold a zero byte; pass the content of a file as bytes")
-    parts = read_blocks(source, name, _block_frames)
-    rate = next(parts)
-    return Sound(name, rate, _checked(parts, name))
+    return source_name(source)
 
 
 def _block_frames(rate: int) -> int:
@@ -103,13 +130,24 @@ def _from_torch(tensor: Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def _array_sound(samples: np.ndarray, rate: float | None, name: str) -> Sound:
-    """Check shape, type and rate of samples, and cut them into blocks."""
+def _whole_rate(rate: float | None) -> int:
     if rate is None:
         raise UserError("samples need their sample_rate in Hz")
     if not isinstance(rate, Real) or isinstance(rate, bool) or not 1 <= rate <= MAX_RATE or rate != int(rate):
         raise UserError(f"sample_rate is {rate!r}; it must be a whole number from 1 to {MAX_RATE} Hz")
-    rate = int(rate)
+    return int(rate)
+
+
+def _pcm_samples(content: bytes, name: str) -> np.ndarray:
+    if kind := container(content[:HEAD_BYTES]) or mpeg_kind(content[:_MPEG_BYTES]):
+        raise UserError(f"{name} begins as {kind}, which knows its own rate; leave sample_rate out")
+    if len(content) % 2:
+        raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or others as an array")
+    return np.frombuffer(content, "<i2").astype(np.int16, copy=False)
+
+
+def _array_blocks(samples: np.ndarray, rate: int, name: str, start: float, end: float | None) -> Iterator[np.ndarray]:
+    """Check shape and type of samples; return a part of them in blocks of (samples, channels) floating point."""
     if samples.ndim not in (1, 2):
         raise UserError(f"samples have shape {samples.shape}; allowed: (samples,), (channels, samples), (samples, channels)")
     if samples.size == 0:
@@ -123,31 +161,14 @@ def _array_sound(samples: np.ndarray, rate: float | None, name: str) -> Sound:
     if samples.shape[1] > MAX_CHANNELS:
         raise UserError(
             f"samples of {samples.shape[1]} rows are a batch, or more than {MAX_CHANNELS} channels; pass recordings one by one "
-            "(tag_files takes several), average the channels of one first, or pass it as a file"
+            "or to tag_files, average the channels of one first, or pass it as a file"
         )
-    if samples.dtype.name not in _PCM and samples.dtype.kind != "f":
-        raise UserError(f"samples are {samples.dtype}; allowed: {', '.join(_PCM)}, or floating point in [-1, 1]")
+    check_type(samples)
+    part = samples[round(start * rate) : None if end is None else round(end * rate)]
+    if len(part) == 0:
+        raise AudioError(f"{name} takes {len(samples) / rate:g} s, so nothing is left from {start:g} s on")
     size = _block_frames(rate)
-    parts = (_to_float(samples[start : start + size]) for start in range(0, len(samples), size))
-    return Sound(name, rate, _checked(parts, name))
-
-
-def _to_float(block: np.ndarray) -> np.ndarray:
-    if block.dtype.name not in _PCM:
-        return block
-    silence, full_scale = _PCM[block.dtype.name]
-    # int32 through float64: its 24 highest bits are what float32 keeps after the division, not before
-    return ((block.astype(np.float64 if full_scale > 1 << 15 else np.float32) - silence) / full_scale).astype(np.float32)
-
-
-def _checked(parts: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
-    """(samples, channels) floating point -> (samples,) float32; refuse NaN, infinity and peaks far above full scale."""
-    for part in parts:
-        if not np.isfinite(part).all():
-            raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
-        if (peak := float(np.abs(part).max())) > MAX_PEAK:
-            raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; divide them or convert it again")
-        yield downmix(part.astype(np.float32, copy=False))
+    return (to_float(part[first : first + size]) for first in range(0, len(part), size))
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str = "recording") -> Iterator[np.ndarray]:
@@ -182,9 +203,3 @@ class Resampler:
         """Return what the filter still holds."""
         nothing = np.zeros(0, np.float32)
         return nothing if self._stream is None else self._stream.resample_chunk(nothing, last=True)
-
-
-def from_pcm16(content: bytes, channels: int) -> np.ndarray:
-    """Little-endian 16-bit samples, channels interleaved, of whole frames -> (samples,) float32, as a wav file of them is read."""
-    frames = np.frombuffer(content, "<i2").reshape(-1, channels)
-    return next(_checked([_to_float(frames.astype(np.int16, copy=False))], "stream")) if len(frames) else np.zeros(0, np.float32)

@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.common import RECORDINGS
 from datasets import audio
+from datasets.audio_folders import find_recordings
 from helpers import cli, network_options
 from helpers.costs.macs import CLIP_SECONDS, describe, meta_network
 from helpers.costs.receptive_field import SHARE, effective_receptive_field, receptive_field
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     name = args.model_name or f"{describe(arch)}, random weights"
     network = checkpoints.load_model(args.model_name) if args.model_name else MobileNetV3(arch, mel).eval()
-    paths = [file for path in args.recordings for file in (audio.find(path) if path.is_dir() else [path])]
+    paths = find_recordings(args.recordings)
     if not paths:
         raise UserError(f"no recordings in {', '.join(map(str, args.recordings))}")
     # repeated where they are shorter: silence would have no gradient to speak of

@@ -18,7 +18,8 @@ from datasets import audioset
 from datasets.audio import crop_or_pad
 from helpers import cli
 from helpers.metrics import tagging_metrics
-from helpers.tagger.audio_tagger import BACKENDS, AudioTagger
+from helpers.tagger.audio_tagger import AudioTagger
+from helpers.tagger.backends import BACKENDS
 
 FILLINGS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "zeros": crop_or_pad,

@@ -15,6 +15,7 @@ import ex_audioset
 from datasets import audioset
 from datasets.hdf5_mp3 import Mp3Writer, read_entries
 from datasets.labels import audioset_labels
+from datasets.prepare import audioset_shards
 from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -47,6 +48,17 @@ def test_tiny_example_trains_and_evaluates(tiny_audioset: Path, tmp_path: Path, 
     rows = (tmp_path / "classes.csv").read_text().splitlines()
     assert len(rows) == 1 + 4 and sum(int(row.split(",")[-3]) for row in rows[1:]) == 12
     assert float(lines[1].split()[-1]) == pytest.approx(last.metrics["mAP"], abs=6e-4)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_shards_give_what_hdf5_gives(tiny_audioset: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    audioset_shards.main(["--from", str(tiny_audioset), "--format", kind, "--output_dir", "shards"])
+    printed = []
+    for folder in (tiny_audioset, "shards"):
+        capsys.readouterr()
+        run("--model_name", "mn04_opensounds", "--clip_seconds", 1, "--num_workers", 0, "--dataset_dir", folder)
+        printed.append(capsys.readouterr().out)
+    assert "mAP" in printed[0] and printed[0] == printed[1]
 
 
 def test_a_network_that_the_options_describe_is_trained(tiny_audioset: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ex_folder
@@ -27,18 +28,21 @@ def own_run(caplog: pytest.LogCaptureFixture, *argv: object) -> tuple[int, int, 
 
 
 def test_a_folder_as_people_have_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-    root, outside = tmp_path / "mine", tmp_path / "outside.wav"
+    root = tmp_path / "mine"
     for name, recording in (("Vögel im Grünen", "speech"), ("日本", "rock")):
         for i in range(4):
             write(root / name / f"Aufnahme ü {i}.wav", piece(recording, i))
-    write(outside, tone(1, 1.0, 1))
-    (root / "日本" / "outside.wav").symlink_to(outside)
-    (root / "日本" / "broken.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:500])
+    write(tmp_path / "elsewhere" / "linked.wav", tone(1, 1.0, 1))
+    (root / "日本" / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "日本" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    (root / "日本" / "cut.wav").write_bytes((root / "日本" / "Aufnahme ü 0.wav").read_bytes()[:5000])
+    (root / "日本" / "._cut.wav").write_bytes(b"what macOS writes")
     (root / "日本" / "text.mp3").write_text("no sound")
     (root / "日本" / "notes.txt").write_text("no sound")
     (root / "empty class").mkdir()
-    assert own_run(caplog, root) == (6, 2, 0)
-    for what in ("outside.wav", "broken.wav", "text.mp3", "empty class", "1 .txt"):
+    assert own_run(caplog, root) == (8, 2, 0)
+    assert "._cut.wav" not in caplog.text
+    for what in ("gone.wav: is a broken link", "cut.wav: it is shorter", "text.mp3", "empty class", "no audio: .txt (1)"):
         assert what in caplog.text
     assert checkpoints.load("runs/folder/best.pt").labels == ("Vögel im Grünen", "日本")
     capsys.readouterr()
@@ -109,6 +113,22 @@ def test_tables_of_folds_and_of_groups(tmp_path: Path, caplog: pytest.LogCapture
     rows = [(name, ("rock", "speech")[i % 2], f"{i % 2}{i // 6}") for i, name in enumerate(names)]  # groups of three clips
     table = write_table(tmp_path / "groups.csv", ("path", "labels", "group"), *rows)
     assert own_run(caplog, tmp_path / "mine", "--csv", table, "--experiment_name", "groups") == (6, 6, 0)
+
+
+def test_a_table_of_segments(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each recording holds both sounds, one after the other."""
+    rows = []
+    for i in range(6):
+        sounds = ("low", "high") if i % 2 else ("high", "low")
+        halves = [tone({"low": 0, "high": 9}[sound], 1.0, i) for sound in sounds]
+        write(tmp_path / "mine" / f"{i}.wav", np.concatenate(halves))
+        rows += [(rf"{i}.wav", start, str(start + 1).replace(".", ","), sound) for start, sound in enumerate(sounds)]
+    table = write_table(tmp_path / "labels.csv", ("Path", "Start", "End", "Labels"), *rows, delimiter=";")
+    assert own_run(caplog, tmp_path / "mine", "--csv", table) == (10, 2, 0)
+    assert "12 segments of 6 recordings" in caplog.text
+    trained = capsys.readouterr().out.splitlines()
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")
+    assert capsys.readouterr().out.splitlines()[1:] == trained[1:]
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2,), (1,)])

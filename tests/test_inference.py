@@ -88,7 +88,7 @@ def test_a_broken_file_does_not_stop_a_folder(tiny_checkpoint: Path, tmp_path: P
     good = recordings(tmp_path / "in")
     options = ["--model_name", tiny_checkpoint, "--top_k", 2]
     code, out, err = run(capsys, *options, "--audio_path", tmp_path / "in", tmp_path / "in" / "*.wav")
-    assert code == 1 and len(err.strip().splitlines()) == 1 and "broken.mp3" in err
+    assert code == 1 and "broken.mp3" in err and ".txt (1)" in err and len(err.strip().splitlines()) == 2
     lines = out.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == good and len(lines) == 6
     code, out, err = run(capsys, *options, "--audio_path", *good, "--output", tmp_path / "tags.jsonl")

@@ -145,6 +145,7 @@ assert callable(efficientat.get_ensemble_model)
 assert type(model).__module__ == "efficientat.models.network"
 tagger = efficientat.AudioTagger(checkpoint, backend="onnx")  # exported first, in a process of its own
 assert tagger.embed(recording).shape == (96,)
+assert [len(tags) for tags in tagger.tag_files([recording] * 2, time_limit=60)] == [10, 10]  # decoded by processes
 ours = ("datasets", "helpers", "models", "complexity", "export")
 assert callable(_commands.inference)
 assert not [name for name in sys.modules if name.split(".")[0] in ours]

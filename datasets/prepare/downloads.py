@@ -42,8 +42,8 @@ class Download:
         self._split: Path | None = None  # an archive of several parts
         archives = [source] if source.is_file() else []
         for folder, subfolders, names in os.walk(source):
-            subfolders.sort()
-            for name in sorted(names):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in sorted(name for name in names if not name.startswith(".")):
                 path = Path(folder, name)
                 if path.suffix.lower() == ".zip":
                     archives.append(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets import fsd50k
 from datasets.csv_table import read_table
 from datasets.prepare.command_line import check_count, download_parser
-from datasets.prepare.conversion import Recording, write_recordings, write_report
+from datasets.prepare.conversion import Recording, Source, write_recordings, write_report
 from datasets.prepare.downloads import Download
 from models.command import run
 from models.errors import UserError
@@ -57,7 +57,8 @@ def to_recordings(truth: Path, class_of: dict[str, int], download: Download) -> 
             if not (is_known and fname.isalnum()):
                 raise UserError(f"{truth / half}.csv: clip {fname!r}, split {part!r}, labels {row['labels']!r}: not FSD50K's")
             file = download.find(f"FSD50K.{half}_audio/{fname}.wav")
-            parts[part].append(Recording(f"{fname}.mp3", file, tuple(class_of[label] for label in labels)))
+            sources = () if file is None else (Source(file),)
+            parts[part].append(Recording(f"{fname}.mp3", sources, tuple(class_of[label] for label in labels)))
     return parts
 
 

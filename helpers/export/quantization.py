@@ -11,6 +11,7 @@ import onnx
 from onnx import compose, helper
 
 from datasets import audio
+from datasets.audio_folders import find_recordings
 from helpers.export.front_end import front_end_to_onnx
 from helpers.export.graph import to_onnx
 from helpers.export.onnx_writer import IR_VERSION, set_metadata
@@ -61,7 +62,7 @@ def to_int8(network: MobileNetV3, name: str, clips: Iterable[np.ndarray], *, net
 def calibration_clips(paths: Iterable[Path], sample_rate: int) -> Iterator[np.ndarray]:
     """Yield the first seconds of recordings and folders of them; raises as `audio.load`, and `ValueError` if there are none."""
     paths = list(paths)
-    files = [file for path in paths for file in (audio.find(path) if path.is_dir() else [path])]
+    files = find_recordings(paths)
     if not files:
         raise UserError(f"no recordings to calibrate with in {', '.join(map(str, paths))}")
     for file in files:

@@ -31,17 +31,18 @@ class BackendError(AssetError):
 class OnnxBackend:
     """A file that export.py wrote, ready for waveforms of any number and length."""
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None, content: bytes | None = None) -> None:
         """`threads`: how many to compute with; None: one for each core this process may use.
 
-        Raises `FileNotFoundError` and `BackendError`.
+        With the `content` of the file, as pickles have it, the file itself need not be there. Raises `FileNotFoundError` and
+        `BackendError`.
         """
         path = Path(path)
-        if not path.is_file():
+        if content is None and not path.is_file():
             raise FileNotFoundError(f"exported model {path} not found; make it with export.py")
         self.path = path
         try:
-            self._graph = ParallelGraph(path, threads)
+            self._graph = ParallelGraph(path if content is None else content, threads)
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             reason = " ".join(str(error).split())
             raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
@@ -64,8 +65,9 @@ class OnnxBackend:
         except (KeyError, TypeError, ValueError) as error:
             raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
 
-    def __reduce__(self) -> tuple[type, tuple[Path, int]]:
-        return type(self), (self.path, self._graph.threads)
+    def __reduce__(self) -> tuple[type, tuple[Path, int, bytes]]:
+        """Take the content along: other machines, as in Ray or Spark, have no such file."""
+        return type(self), (self.path, self._graph.threads, self._graph.content())
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
@@ -95,6 +97,10 @@ class ParallelGraph:
 
     def __reduce__(self) -> tuple[type, tuple[Path | bytes, int]]:
         return type(self), (self._model, self.threads)
+
+    def content(self) -> bytes:
+        """Return the content of the file."""
+        return self._model if isinstance(self._model, bytes) else self._model.read_bytes()
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) and embedding (C,) of clips: waveforms (samples,), or spectrograms where the graph takes these."""

@@ -73,6 +73,8 @@ def cache_info(model: EmbeddingModel, clips: ClipDataset) -> dict[str, Any]:
     for path in clips.paths:
         stat = os.stat(path)
         files.update(b"%s %d %d\n" % (os.fsencode(os.path.abspath(path)), stat.st_size, stat.st_mtime_ns))
+    if any(segments := getattr(clips, "segments", ())):
+        files.update(repr(segments).encode())
     return {
         "version": _VERSION,
         "layers": list(model.columns),

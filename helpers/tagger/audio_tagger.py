@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from datasets.audio import crop_or_pad
 from datasets.labels import default_labels
-from datasets.sound import open_sound
 from helpers.devices import available_cores
 from helpers.tagger.averaging import Average, average_windows
-from helpers.tagger.reading import UNUSABLE, Recording, describe, read_ahead, with_rates
-from helpers.tagger.results import Embedding, Failure, Tagging, Timeline, top_tags
+from helpers.tagger.backends import LAYERS, load_backend
+from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
+from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
+from helpers.tagger.selection import Selection, find_classes
 from helpers.tagger.windows import cut_windows, to_samples
 from models.config import POOLINGS
 from models.errors import UserError
@@ -27,25 +27,10 @@ if TYPE_CHECKING:
     from datasets.sound import AudioSource
     from helpers.tagger.reading import Source
 
-BACKENDS = ("torch", "onnx")
-LAYERS = "embedding"  # the network's own
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 2.5
 MAX_PADDING = 60.0  # seconds that short recordings may be padded to
 
 T = TypeVar("T")
-
-
-class Backend(Protocol):
-    """A backend: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
-
-    sample_rate: int
-    labels: tuple[str, ...] | None
-    num_classes: int
-    embedding_size: int
-    columns: dict[str, tuple[int, int]]  # first column of each layer in the embedding, and the one behind its last
-    clip_seconds: float | None  # of the clips that the model was trained with, where it is known
-
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
 
 class AudioTagger:
@@ -54,6 +39,10 @@ class AudioTagger:
     Audio is what `datasets.sound.open_sound` takes: a path, bytes, a binary file object, or samples as an array or a tensor with
     their `sample_rate`. All methods raise `FileNotFoundError` for a missing file, `AudioError` for one that cannot be used, and
     `UserError` for an impossible argument.
+
+    `start` and `end` in seconds choose a part of a recording, whose times in results count from the beginning of the recording;
+    `channel`, from 1, chooses one channel. A damaged recording is used as far as it can be read; `strict` refuses it. Results hold
+    `warnings`; those of methods that return arrays are logged.
 
     A recording of more than 11 s is computed in windows of 10 s side by side, the last of up to 11 s, in constant memory, and
     gets their mean, each weighted with the time it adds; `whole=True` computes it in one piece, as the published code does. For
@@ -87,7 +76,7 @@ class AudioTagger:
             raise UserError(f"batch_size is {batch_size}; it must be 1 or more")
         if min_seconds is not None and not 0 <= min_seconds <= MAX_PADDING:
             raise UserError(f"min_seconds is {min_seconds}; it must be from 0 to {MAX_PADDING:g}")
-        self.backend = _load_backend(model, device, backend, layers, pooling)
+        self.backend = load_backend(model, device, backend, layers, pooling)
         self.labels = self.backend.labels or default_labels(self.backend.num_classes)
         self.batch_size = batch_size
         self.min_seconds = min(self.backend.clip_seconds or 0.0, MAX_PADDING) if min_seconds is None else min_seconds
@@ -112,18 +101,33 @@ class AudioTagger:
         threshold: float = 0.0,
         labels: Sequence[str] | None = None,
         name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
     ) -> Tagging:
         """Return the `top_k` tags (None: all) of a whole recording, highest score first.
 
         `threshold` leaves out lower scores, `labels` all but these classes. `name` is what result and errors call the recording.
         """
         select = self._selection(top_k, threshold, labels)
-        return select(self._average_one(audio, sample_rate, name))
+        return self._average_one(audio, sample_rate, name, ReadOptions(start, end, channel, strict)).tagging(select)
 
-    def scores(self, audio: AudioSource, sample_rate: float | None = None) -> np.ndarray:
+    def scores(
+        self,
+        audio: AudioSource,
+        sample_rate: float | None = None,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+    ) -> np.ndarray:
         """Return the scores (K,) float32 of all classes, in the order of `labels`, for a whole recording."""
         self._require_classes()
-        return self._average_one(audio, sample_rate, None).scores
+        whole = self._average_one(audio, sample_rate, None, ReadOptions(start, end, channel, strict))
+        report(whole.warnings)
+        return whole.scores
 
     def embed(
         self,
@@ -133,14 +137,24 @@ class AudioTagger:
         window: float | None = None,
         hop: float = HOP_SECONDS,
         name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
     ) -> np.ndarray:
         """Return the embedding (C,) float32 of a whole recording or, with a `window` in seconds, (W, C) of its windows.
 
         `embed_files` also gives the times.
         """
+        options = ReadOptions(start, end, channel, strict)
         if window is None:
-            return self._average_one(audio, sample_rate, name).embedding
-        return np.stack([embedding for *_, embedding in self._windows(self._open(audio, sample_rate, name), window, hop)])
+            whole = self._average_one(audio, sample_rate, name, options)
+            report(whole.warnings)
+            return whole.embedding
+        recording = self._open(audio, sample_rate, name, options)
+        embeddings = np.stack([embedding for *_, embedding in self._windows(recording, window, hop)])
+        report(recording.warnings)
+        return embeddings
 
     def tag_windows(
         self,
@@ -153,30 +167,50 @@ class AudioTagger:
         threshold: float = 0.0,
         labels: Sequence[str] | None = None,
         name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
     ) -> Timeline:
         """Return the scores of overlapping windows of `window` seconds, one every `hop` seconds.
 
         The last window is moved back so that it ends with the recording. A recording shorter than a window is one window of its
         own length. Scores take 2 kB per window for 527 classes, 3 MB for an hour at the defaults; `iter_windows` keeps none.
         """
-        self._selection(top_k, threshold, labels)
-        recording = self._open(audio, sample_rate, name)
+        select = self._selection(top_k, threshold, labels)
+        recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
         starts, ends, scores = zip(*self._scored(recording, window, hop), strict=True)
-        times = np.array(starts), np.array(ends)
-        return Timeline(recording.name, self.labels, *times, np.stack(scores), top_k, threshold, self.classes(labels))
+        times, chosen = (np.array(starts), np.array(ends)), (top_k, threshold, select.classes)
+        warnings = tuple(recording.warnings)
+        return Timeline(recording.name, self.labels, *times, np.stack(scores), *chosen, warnings, recording.channel)
 
     def iter_windows(
         self,
-        audio: AudioSource,
+        audio: AudioSource | Recording,
         sample_rate: float | None = None,
         *,
         window: float = WINDOW_SECONDS,
         hop: float = HOP_SECONDS,
         name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+        warnings: list[str] | None = None,
     ) -> Iterator[tuple[float, float, np.ndarray]]:
-        """Yield start and end in seconds and the (K,) scores of each window of `tag_windows`, in constant memory."""
+        """Yield start and end in seconds and the (K,) scores of each window of `tag_windows`, in constant memory.
+
+        What is wrong with the recording is appended to `warnings` at the end (None: it is logged). A recording of `open_files` is
+        read as it was opened.
+        """
         self._require_classes()
-        return self._scored(self._open(audio, sample_rate, name), window, hop)
+        recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
+
+        def windows() -> Iterator[tuple[float, float, np.ndarray]]:
+            yield from self._scored(recording, window, hop)
+            report(recording.warnings, warnings)
+
+        return windows()
 
     def tag_files(
         self,
@@ -187,14 +221,27 @@ class AudioTagger:
         threshold: float = 0.0,
         labels: Sequence[str] | None = None,
         workers: int | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+        per_channel: bool = False,
+        time_limit: float | None = None,
     ) -> Iterator[Tagging | Failure]:
         """Tag recordings in their order; yield a `Failure` for each that cannot be used, and continue.
 
-        Recordings are what `tag` takes, or pairs (samples, sample rate); `sample_rate` is that of samples without one of their own.
+        Recordings are what `tag` takes, or pairs (samples, sample rate); `sample_rate` is that of arrays without one of their own.
+        An array of (recordings, samples) is several. `per_channel` gives a result for each channel of a recording.
         `workers` threads (None: one for each core, 8 at most) decode while the network computes. They take `batch_size` + `workers`
-        of `sources`, which may be endless, in advance, of each at most a minute.
+        of `sources`, which may be endless, in advance, of each at most a minute. With a `time_limit` in seconds, processes decode
+        files: one that crashes its decoder, or keeps it busy for longer without any sound, is a `Failure` as well.
         """
-        return self._average_each(sources, sample_rate, workers, self._selection(top_k, threshold, labels))
+        select = self._selection(top_k, threshold, labels)
+        options = ReadOptions(start, end, channel, strict)
+        recordings = self.open_files(
+            sources, sample_rate, options, workers=workers, per_channel=per_channel, time_limit=time_limit, depth=self.batch_size
+        )
+        return self._average_each(recordings, lambda whole: whole.tagging(select))
 
     def embed_files(
         self,
@@ -204,37 +251,57 @@ class AudioTagger:
         window: float | None = None,
         hop: float = HOP_SECONDS,
         workers: int | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+        time_limit: float | None = None,
     ) -> Iterator[Embedding | Failure]:
         """Embed recordings in their order; yield a `Failure` for each that cannot be used, and continue.
 
         A recording gives one `Embedding` or, with a `window` in seconds, one for each window of `tag_windows`. If a recording turns
-        out to be damaged, a `Failure` follows the windows before the damage. `sources`, `sample_rate` and `workers` (for whole
-        recordings) are those of `tag_files`.
+        out to be damaged, a `Failure` follows the windows before the damage. `sources`, `sample_rate`, `workers` and `time_limit`
+        are those of `tag_files`.
         """
+        options = ReadOptions(start, end, channel, strict)
+        if window is not None:
+            to_samples(window, hop, self.sample_rate)  # impossible ones are one error, not one for each recording
+        depth = self.batch_size if window is None else 1
+        recordings = self.open_files(sources, sample_rate, options, workers=workers, time_limit=time_limit, depth=depth)
         if window is None:
-            return self._average_each(
-                sources, sample_rate, workers, lambda whole: Embedding(whole.name, 0.0, whole.seconds, whole.embedding)
-            )
-        to_samples(window, hop, self.sample_rate)  # impossible ones are one error, not one for each recording
-        return self._embed_windows(with_rates(sources, sample_rate), window, hop)
+            return self._average_each(recordings, Average.embedded)
+
+        def embeddings(recording: Recording) -> Iterator[Embedding]:
+            for start, end, _, embedding in self._windows(recording, window, hop):
+                yield Embedding(recording.name, start, end, embedding, channel=recording.channel)
+
+        return each_recording(recordings, embeddings)
+
+    def open_files(
+        self,
+        sources: Iterable[Source] | Source,
+        sample_rate: float | None = None,
+        options: ReadOptions | None = None,
+        *,
+        workers: int | None = None,
+        per_channel: bool = False,
+        time_limit: float | None = None,
+        depth: int = 1,
+    ) -> Iterator[Recording | Failure]:
+        """Open recordings in their order, `workers` and `depth` of them in advance; arguments are those of `tag_files`."""
+        options = options or ReadOptions()
+        workers = min(8, available_cores()) if workers is None else workers
+        if workers < 1:
+            raise UserError(f"workers is {workers}; it must be 1 or more")
+        if per_channel and options.channel is not None:
+            raise UserError(f"per_channel reads all channels, so it does not go with channel {options.channel}; leave one out")
+        pairs = with_rates(sources, sample_rate)
+        return read_ahead(pairs, self.sample_rate, options, workers, depth + workers, per_channel, time_limit)
 
     def classes(self, labels: Sequence[str] | None) -> tuple[int, ...] | None:
         """Return the indices of classes by name, in any case; `UserError` for an unknown name, with similar ones."""
         self._require_classes()
-        if labels is None:
-            return None
-        if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-            raise UserError(f"labels are {labels!r}; pass a list of names of classes")
-        known = {label.lower(): k for k, label in reversed(list(enumerate(self.labels)))}
-        found = []
-        for label in labels:
-            if label.lower() not in known:
-                similar = [self.labels[known[name]] for name in difflib.get_close_matches(label.lower(), known, n=3)]
-                containing = [name for name in self.labels if label.lower() in name.lower()][:3]
-                hint = " or ".join(dict.fromkeys(repr(name) for name in containing + similar))
-                raise UserError(f"unknown label {label!r}; " + (f"did you mean {hint}?" if hint else "the model has no such class"))
-            found.append(known[label.lower()])
-        return tuple(dict.fromkeys(found))
+        return find_classes(labels, self.labels)
 
     def compute_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
         """(First sample, window) -> start and end in seconds, scores (K,) and embedding (C,), computed in batches."""
@@ -251,55 +318,34 @@ class AudioTagger:
         if not self.labels:
             raise UserError(f"{self._name} has no classes, so it gives embeddings alone; use another model to tag")
 
-    def _selection(self, top_k: int | None, threshold: float, labels: Sequence[str] | None) -> Callable[[Average], Tagging]:
-        """Check which tags are asked for; return what picks them."""
-        if top_k is not None and top_k < 1:
-            raise UserError(f"top_k is {top_k}; it must be 1 or more, or None for all classes")
-        if not 0 <= threshold <= 1:
-            raise UserError(f"threshold is {threshold}; it must be from 0 to 1")
-        classes = self.classes(labels)
-        return lambda whole: Tagging(whole.name, 0.0, whole.seconds, top_tags(self.labels, whole.scores, top_k, threshold, classes))
+    def _selection(self, top_k: int | None, threshold: float, labels: Sequence[str] | None) -> Selection:
+        return Selection(self.labels, top_k, threshold, self.classes(labels))
 
-    def _open(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Recording:
-        recording = Recording(open_sound(audio, sample_rate, name=name), self.sample_rate)
+    def _open(self, audio: AudioSource | Recording, sample_rate: float | None, name: str | None, options: ReadOptions) -> Recording:
+        if isinstance(audio, Recording):
+            return audio
+        recording = open_recording(audio, sample_rate, self.sample_rate, options, name)
         recording.read_in_thread()
         return recording
 
     def _windows(self, recording: Recording, window: float, hop: float) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
         """Yield start, end, scores and embedding of each window."""
-        return self.compute_windows(cut_windows(recording.blocks, *to_samples(window, hop, self.sample_rate)))
+        windows = cut_windows(recording.blocks, *to_samples(window, hop, self.sample_rate))
+        for start, end, scores, embedding in self.compute_windows(windows):
+            yield recording.start + start, recording.start + end, scores, embedding
 
     def _scored(self, recording: Recording, window: float, hop: float) -> Iterator[tuple[float, float, np.ndarray]]:
         """The same without embeddings, of which a timeline keeps none."""
         return ((start, end, scores) for start, end, scores, _ in self._windows(recording, window, hop))
 
-    def _embed_windows(
-        self, sources: Iterable[tuple[AudioSource, float | None]], window: float, hop: float
-    ) -> Iterator[Embedding | Failure]:
-        for source, sample_rate in sources:
-            name = describe(source)
-            try:
-                recording = self._open(source, sample_rate, None)
-                name = recording.name
-                for start, end, _, embedding in self._windows(recording, window, hop):
-                    yield Embedding(name, start, end, embedding)
-            except UNUSABLE as error:
-                yield Failure(name, error)
-
-    def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None) -> Average:
-        [result] = self._averages([self._open(audio, sample_rate, name)])
+    def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None, options: ReadOptions) -> Average:
+        [result] = self._averages([self._open(audio, sample_rate, name, options)])
         if isinstance(result, Failure):
             raise result.error
         return result
 
-    def _average_each(
-        self, sources: Iterable[Source] | Source, sample_rate: float | None, workers: int | None, make: Callable[[Average], T]
-    ) -> Iterator[T | Failure]:
-        """Yield make(scores and embedding) of each whole recording, decoded by threads."""
-        workers = min(8, available_cores()) if workers is None else workers
-        if workers < 1:
-            raise UserError(f"workers is {workers}; it must be 1 or more")
-        recordings = read_ahead(with_rates(sources, sample_rate), self.sample_rate, workers, self.batch_size + workers)
+    def _average_each(self, recordings: Iterable[Recording | Failure], make: Callable[[Average], T]) -> Iterator[T | Failure]:
+        """Yield make(scores and embedding) of each whole recording."""
         return (result if isinstance(result, Failure) else make(result) for result in self._averages(recordings))
 
     def _averages(self, recordings: Iterable[Recording | Failure]) -> Iterator[Average | Failure]:
@@ -311,31 +357,3 @@ class AudioTagger:
         shortest = round(self.min_seconds * self.sample_rate)
         padded = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
         return self.backend(padded) if padded else []
-
-
-def _load_backend(
-    model: str | os.PathLike[str] | Sequence[str],
-    device: torch.device | str | None,
-    backend: str,
-    layers: str | Sequence[str],
-    pooling: str,
-) -> Backend:
-    """Import the backend and nothing else: the onnx backend must do without torch."""
-    if backend == "torch":
-        names = [model] if isinstance(model, (str, os.PathLike)) else model
-        if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:
-            raise UserError(f"{exported[0]} is an exported model; use the onnx backend")
-        from helpers.tagger.torch_backend import TorchBackend
-
-        return TorchBackend(model, device, layers, pooling)
-    if backend != "onnx":
-        raise UserError(f"unknown backend {backend!r}; allowed: {', '.join(BACKENDS)}")
-    if not isinstance(model, (str, os.PathLike)):
-        raise UserError("an ensemble needs the torch backend; onnx runs one model")
-    if device is not None and str(device) != "cpu":
-        raise UserError(f"the onnx backend computes on the CPU, not on {device}; leave the device out or use torch")
-    if (layers, pooling) != (LAYERS, POOLINGS[0]):
-        raise UserError(f"the onnx backend has the network's own embedding only, not {layers} ({pooling}); use torch")
-    from helpers.export.runtime import load_backend
-
-    return load_backend(model)

@@ -9,7 +9,8 @@ from itertools import chain
 import numpy as np
 
 from helpers.tagger.reading import UNUSABLE, Recording
-from helpers.tagger.results import Failure
+from helpers.tagger.results import Embedding, Failure, Tagging
+from helpers.tagger.selection import Selection
 from helpers.tagger.windows import cut_windows
 
 MAX_LONGER = 0.1  # of a window, that the last one may be longer, so that a clip of little more than a window is computed once
@@ -17,12 +18,21 @@ MAX_LONGER = 0.1  # of a window, that the last one may be longer, so that a clip
 
 @dataclass(frozen=True)
 class Average:
-    """A whole recording, computed."""
+    """A recording, or a part of one, computed."""
 
     name: str
-    seconds: float
+    start: float  # seconds
+    end: float
     scores: np.ndarray  # (K,) float32
     embedding: np.ndarray  # (C,) float32
+    warnings: tuple[str, ...]
+    channel: int | None
+
+    def tagging(self, select: Selection) -> Tagging:
+        return Tagging(self.name, self.start, self.end, select(self.scores), self.warnings, self.channel)
+
+    def embedded(self) -> Embedding:
+        return Embedding(self.name, self.start, self.end, self.embedding, self.warnings, self.channel)
 
 
 def average_windows(
@@ -64,7 +74,8 @@ class _Mean:
 
     def result(self) -> Average:
         means = [(total / self._end).astype(np.float32) for total in self._sums]
-        return Average(self._recording.name, self._recording.seconds, *means)
+        recording = self._recording
+        return Average(recording.name, recording.start, recording.end, *means, tuple(recording.warnings), recording.channel)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@
 
 Times are in seconds. "info" (in .h5 as JSON) holds model, layers, pooling, the columns of each layer, sample rate, window and hop.
 Rows of an .h5 file are written as they come; those of an .npy file are held until the end.
+
+inference.py keeps rows in a journal, name.part, see `helpers.tagger.run_files`, until all are there: an .h5 file does not survive
+the end of a process that writes it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +26,7 @@ import numpy as np
 
 from helpers.tagger.results import Embedding
 from helpers.tagger.rows import checked_path
+from helpers.tagger.run_files import RunFile
 from models.errors import UserError
 from models.files import replacing
 
@@ -80,7 +84,7 @@ def write_embeddings(path: str | Path, rows: Iterable[Embedding], size: int, inf
                 dataset.resize(count + len(batch), axis=0)
                 dataset[count:] = values[key]
             count += len(batch)
-        names = [source.encode("utf-8", "backslashreplace") for source in sources]  # names of files may be no UTF-8
+        names = [escaped(source) for source in sources]
         file.create_dataset("sources", data=names, dtype=h5py.string_dtype())
     return count
 
@@ -115,3 +119,54 @@ def read_embeddings(path: str | Path) -> StoredEmbeddings:
         names = file["sources"].asstr()[:]
         sources = tuple(names[number] for number in file["source"][:])
         return StoredEmbeddings(file["embeddings"][:], sources, file["start"][:], file["end"][:], json.loads(file.attrs["info"]))
+
+
+def escaped(source: str) -> str:
+    """Return a name as a file holds it: names of files may be no UTF-8."""
+    return source.encode("utf-8", "backslashreplace").decode()
+
+
+def stored_sources(path: Path, info: dict[str, Any]) -> set[str]:
+    """Return the names of the recordings in a file, `escaped`; `UserError` unless it was made with the same settings."""
+    if path.suffix.lower() == ".npy":
+        about = json.loads(_about_path(path).read_bytes())
+        found, sources = about["info"], {escaped(source) for source, _, _ in about["rows"]}
+    else:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            found, sources = json.loads(file.attrs["info"]), set(file["sources"].asstr()[:])
+    for name, value in json.loads(json.dumps(info)).items():
+        if found.get(name) != value:
+            raise UserError(f"{path} was made with {name} {found.get(name)}, not {value}; write to another file")
+    return sources
+
+
+def stored_rows(path: Path) -> Iterator[Embedding]:
+    """Yield the rows of a file that `write_embeddings` wrote; those of an .h5 file in constant memory."""
+    if path.suffix.lower() == ".npy":
+        stored = read_embeddings(path)
+        yield from map(Embedding, stored.sources, stored.starts.tolist(), stored.ends.tolist(), stored.embeddings)
+        return
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = file["sources"].asstr()[:]
+        for first in range(0, len(file["source"]), ROWS_AT_ONCE):
+            part = slice(first, first + ROWS_AT_ONCE)
+            sources = (names[number] for number in file["source"][part])
+            yield from map(Embedding, sources, file["start"][part].tolist(), file["end"][part].tolist(), file["embeddings"][part])
+
+
+def journal_bytes(row: Embedding) -> bytes:
+    """Return a row as a journal holds it: start, end and vector."""
+    return np.array([row.start, row.end], "<f8").tobytes() + row.vector.astype("<f4").tobytes()
+
+
+def journal_rows(journal: RunFile, size: int) -> Iterator[Embedding]:
+    """Yield the rows of `size` values in a journal, which holds nothing else."""
+    with open(journal.path, "rb") as file:
+        for done in journal.finished():
+            for _ in range(done.rows):
+                start, end = np.frombuffer(file.read(16), "<f8").tolist()
+                yield Embedding(done.source, start, end, np.frombuffer(file.read(4 * size), "<f4"))

@@ -2,50 +2,88 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice, takewhile
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from datasets.audio import AudioError
-from datasets.sound import Sound, is_tensor, open_sound, resampled
+from datasets.channels import check_channel
+from datasets.decoding.content import opened, source_name
+from datasets.decoding.isolated import IS_AVAILABLE, Decoders, IsolatedSound
+from datasets.sound import MAX_CHANNELS, Sound, check_part, is_tensor, open_sound, resampled
 from helpers.tagger.results import Failure
 from models.errors import UserError
 
 if TYPE_CHECKING:
     from datasets.sound import AudioSource
+    from helpers.tagger.events import RecordingEvents
+    from helpers.tagger.results import Embedding, Tagging
 
-    Source: TypeAlias = AudioSource | tuple[np.ndarray, float]  # a pair is samples and their rate
+    Source: TypeAlias = AudioSource | tuple[np.ndarray | bytes, float]  # a pair is samples and their rate
 
 UNUSABLE = (AudioError, UserError, OSError)  # what makes a recording a `Failure`
 BLOCKS_AHEAD = 4
 SECONDS_AHEAD = 60.0
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+Result = TypeVar("Result", bound="Tagging | Embedding | RecordingEvents")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Which part of recordings is read and how, see `datasets.sound.open_sound`."""
+
+    start: float = 0.0
+    end: float | None = None
+    channel: int | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """What is wrong for every recording is one error."""
+        check_part(self.start, self.end)
+        if self.channel is not None:
+            check_channel(self.channel)
 
 
 class Recording:
     """A recording at the network's rate, read block by block, once."""
 
-    def __init__(self, sound: Sound, rate: int) -> None:
+    def __init__(self, sound: Sound | IsolatedSound, rate: int, options: ReadOptions) -> None:
         self.name = sound.name
-        self._rate = sound.rate
+        self.start = options.start  # seconds
+        self.channel = options.channel
+        self.channels = sound.channels
+        self.warnings = sound.warnings  # complete when all blocks are read
+        self.rate = rate  # Hz, of the blocks
+        self.own_rate = sound.rate  # Hz, of the recording
+        self._sound = sound
         self._samples = 0  # read so far, at the recording's own rate
-        self.blocks: Iterator[np.ndarray] = resampled(self._counted(sound.blocks), sound.rate, rate, sound.name)
+        if isinstance(sound, IsolatedSound):
+            self.blocks: Iterator[np.ndarray] = sound.blocks
+        else:
+            self.blocks = resampled(self._counted(sound.blocks), sound.rate, rate, sound.name)
 
     def read_in_thread(self) -> None:
         """Let a thread decode a few blocks in advance."""
         self.blocks = in_thread(self.blocks, BLOCKS_AHEAD)
 
     @property
-    def seconds(self) -> float:
-        """Length, known when all blocks are read."""
-        return self._samples / self._rate
+    def end(self) -> float:
+        """Seconds, known when all blocks are read."""
+        samples = self._sound.samples if isinstance(self._sound, IsolatedSound) else self._samples
+        return self.start + samples / self.own_rate
 
     def _counted(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for block in blocks:
@@ -53,36 +91,123 @@ class Recording:
             yield block
 
 
-def read_ahead(
-    sources: Iterable[tuple[AudioSource, float | None]], rate: int, workers: int, depth: int
-) -> Iterator[Recording | Failure]:
-    """Yield recordings in order; `workers` threads decode the first minute of each, `depth` recordings in advance."""
+def open_recording(
+    source: AudioSource,
+    sample_rate: float | None,
+    rate: int,
+    options: ReadOptions,
+    name: str | None = None,
+    decoders: Decoders | None = None,
+) -> Recording:
+    """Open a recording to be read at `rate` Hz; errors are those of `open_sound`. `decoders` read files, but no pipes."""
+    is_file = isinstance(source, bytes) or (isinstance(source, (str, os.PathLike)) and os.path.isfile(source))
+    if decoders is not None and is_file and sample_rate is None:
+        return Recording(decoders.open(source, rate, name=name, **vars(options)), rate, options)
+    return Recording(open_sound(source, sample_rate, name=name, **vars(options)), rate, options)
 
-    def begin(pair: tuple[AudioSource, float | None]) -> Recording | Failure:
+
+def read_ahead(
+    sources: Iterable[tuple[AudioSource, float | None]],
+    rate: int,
+    options: ReadOptions,
+    workers: int,
+    depth: int,
+    per_channel: bool = False,
+    time_limit: float | None = None,
+) -> Iterator[Recording | Failure]:
+    """Yield recordings in order; `workers` threads decode the first minute of each, `depth` recordings in advance.
+
+    `per_channel` makes one of each channel. With a `time_limit`, the threads let processes decode files, see
+    `datasets.decoding.isolated`.
+    """
+
+    def open_one(source: AudioSource, source_rate: float | None, options: ReadOptions, name: str | None = None) -> Recording:
+        return _begun(open_recording(source, source_rate, rate, options, name, decoders))
+
+    def begin(pair: tuple[AudioSource, float | None]) -> list[Recording | Failure]:
         source, source_rate = pair
         try:
-            recording = Recording(open_sound(source, source_rate), rate)
-            head, samples = [], 0
-            for block in recording.blocks:
-                head.append(block)
-                samples += len(block)
-                if samples > SECONDS_AHEAD * rate:
-                    recording.read_in_thread()
-                    break
-            recording.blocks = chain(head, recording.blocks)
-            return recording
+            if not per_channel:
+                return [open_one(source, source_rate, options)]
+            source, name = _to_read_again(source)
+            first = open_one(source, source_rate, replace(options, channel=1), name)
+            others = [replace(options, channel=channel) for channel in range(2, first.channels + 1)]
+            return [first, *(open_one(source, source_rate, options, name) for options in others)]
         except UNUSABLE as error:
-            return Failure(describe(source), error)
+            return [Failure(describe(source), error)]
 
-    return _ahead(begin, sources, workers, depth)
+    with Decoders(time_limit, keep=workers) if time_limit is not None and IS_AVAILABLE else nullcontext() as decoders:
+        yield from chain.from_iterable(_ahead(begin, sources, workers, depth))
+
+
+def each_recording(
+    recordings: Iterable[Recording | Failure], compute: Callable[[Recording], Iterable[Result]]
+) -> Iterator[Result | Failure]:
+    """Yield the results of each recording in turn; the last one of a recording gets its warnings.
+
+    If a recording turns out to be damaged, a `Failure` follows the results before the damage.
+    """
+    for recording in recordings:
+        if isinstance(recording, Failure):
+            yield recording
+            continue
+        last = None  # waits until all warnings are known
+        try:
+            for result in compute(recording):
+                if last is not None:
+                    yield last
+                last = result
+            yield replace(last, warnings=tuple(recording.warnings))
+        except UNUSABLE as error:
+            if last is not None:
+                yield last
+            yield Failure(recording.name, error)
+
+
+def _begun(recording: Recording) -> Recording:
+    """Decode the first minute of a recording."""
+    head, samples = [], 0
+    for block in recording.blocks:
+        head.append(block)
+        samples += len(block)
+        if samples > SECONDS_AHEAD * recording.rate:
+            recording.read_in_thread()
+            break
+    recording.blocks = chain(head, recording.blocks)
+    return recording
+
+
+def _to_read_again(source: AudioSource) -> tuple[AudioSource, str | None]:
+    """Return what can be read several times: the content of pipes and file objects, with their name; all else as it is."""
+    is_pipe = isinstance(source, (str, os.PathLike)) and Path(source).is_fifo()
+    if not is_pipe and not hasattr(source, "read"):
+        return source, None
+    name = source_name(source)
+    with opened(source, name) as content:
+        return content.view().readall(), name
+
+
+def report(found: Iterable[str], warnings: list[str] | None = None) -> None:
+    """Append what is wrong with a recording to a list, or log it."""
+    if warnings is not None:
+        warnings += found
+        return
+    for text in found:
+        logger.warning("%s", text)
 
 
 def with_rates(sources: Iterable[Source] | Source, sample_rate: float | None) -> Iterator[tuple[AudioSource, float | None]]:
-    """Return (recording, sample rate) of one recording or of several; `sample_rate` is that of arrays without one of their own."""
+    """Return (recording, sample rate) of one recording or of several; `sample_rate` is that of arrays without one of their own.
+
+    An array of (recordings, samples) or (recordings, channels, samples) is several.
+    """
     is_file = isinstance(sources, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(sources, "read")
-    if _is_samples(sources) and sources.ndim > 1:
-        raise UserError(f"sources have shape {tuple(sources.shape)}; pass [samples] for one recording, list(batch) for several")
-    listed = [sources] if is_file or _is_pair(sources) or _is_samples(sources) else sources
+    if _is_samples(sources) and sources.ndim == 2 and sources.shape[1] <= MAX_CHANNELS < sources.shape[0]:
+        raise UserError(
+            f"sources have shape {tuple(sources.shape)}; several recordings are (recordings, samples); pass [samples] for one"
+        )
+    is_one = is_file or _is_pair(sources) or (_is_samples(sources) and sources.ndim < 2)
+    listed = [sources] if is_one else sources
     return (source if _is_pair(source) else (source, sample_rate if _is_samples(source) else None) for source in listed)
 
 
@@ -94,7 +219,9 @@ def describe(source: Any) -> str:
 
 
 def _is_pair(source: Any) -> bool:
-    return isinstance(source, tuple) and len(source) == 2 and _is_samples(source[0]) and np.isscalar(source[1])
+    """Whether this is an array, or PCM as bytes, and its rate."""
+    is_pair = isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Real)
+    return is_pair and (_is_samples(source[0]) or isinstance(source[0], (bytes, bytearray, memoryview)))
 
 
 def _is_samples(source: Any) -> bool:

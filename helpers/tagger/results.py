@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from helpers.tagger.events import Event, EventTracker
-from helpers.tagger.rows import Rows, span
+from helpers.tagger.rows import Rows, extras, span
 
 TAGS_IN_REPR = 3
 ROWS_IN_HTML = 20
@@ -41,6 +41,8 @@ class Tagging(Rows, Sequence[Tag]):
     start: float  # seconds
     end: float
     tags: tuple[Tag, ...]
+    warnings: tuple[str, ...] = ()  # what was wrong with the recording
+    channel: int | None = None  # that was tagged alone, from 1
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -67,10 +69,13 @@ class Tagging(Rows, Sequence[Tag]):
         return _html_table(f"{self.source}, {self.start:.2f} to {self.end:.2f} s", ("label", "score", ""), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**span(self.source, self.start, self.end), "tags": [tag.to_dict() for tag in self.tags]}
+        tags = {"tags": [tag.to_dict() for tag in self.tags]}
+        return {**span(self.source, self.start, self.end), **tags, **extras(self.warnings, self.channel)}
 
     def to_rows(self) -> list[dict[str, Any]]:
-        return [{**span(self.source, self.start, self.end), **tag.to_dict()} for tag in self.tags]
+        """Return a row for each tag; where there is none, one without label and score."""
+        tags = [tag.to_dict() for tag in self.tags] or [{"label": None, "score": None}]
+        return [{**span(self.source, self.start, self.end), **tag, **extras((), self.channel)} for tag in tags]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,6 +90,8 @@ class Timeline(Rows, Sequence[Tagging]):
     top_k: int | None = 10  # how many tags of each window become part of dicts, JSON, CSV and rows (None: all)
     threshold: float = 0.0  # lowest score of these
     classes: tuple[int, ...] | None = None  # the classes to choose them from (None: all)
+    warnings: tuple[str, ...] = ()  # what was wrong with the recording
+    channel: int | None = None  # that was tagged alone, from 1
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -93,11 +100,11 @@ class Timeline(Rows, Sequence[Tagging]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         tags = top_tags(self.labels, self.scores[index], self.top_k, self.threshold, self.classes)
-        return Tagging(self.source, float(self.starts[index]), float(self.ends[index]), tags)
+        return Tagging(self.source, float(self.starts[index]), float(self.ends[index]), tags, channel=self.channel)
 
     def __repr__(self) -> str:
         classes = len(self.labels if self.classes is None else self.classes)
-        return f"Timeline({self.source!r}, 0.00 to {self.ends[-1]:.2f} s, {len(self)} windows, {classes} classes)"
+        return f"Timeline({self.source!r}, {self.starts[0]:.2f} to {self.ends[-1]:.2f} s, {len(self)} windows, {classes} classes)"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -109,8 +116,9 @@ class Timeline(Rows, Sequence[Tagging]):
         return _html_table(f"{self.source}, {len(self)} windows", ("start (s)", "end (s)", "tags"), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        windows = [{key: value for key, value in tagging.to_dict().items() if key != "source"} for tagging in self]
-        return {**span(self.source, 0.0, float(self.ends[-1])), "windows": windows}
+        windows = [{key: value for key, value in tagging.to_dict().items() if key not in ("source", "channel")} for tagging in self]
+        times = span(self.source, float(self.starts[0]), float(self.ends[-1]))
+        return {**times, "windows": windows, **extras(self.warnings, self.channel)}
 
     def to_rows(self) -> list[dict[str, Any]]:
         return [row for tagging in self for row in tagging.to_rows()]
@@ -132,6 +140,8 @@ class Embedding:
     start: float  # seconds
     end: float
     vector: np.ndarray  # (C,) float32
+    warnings: tuple[str, ...] = ()  # what was wrong with the recording; of windows, the last one has them
+    channel: int | None = None  # that was embedded alone, from 1
 
     def __repr__(self) -> str:
         return f"Embedding({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self.vector)} values)"

@@ -21,7 +21,10 @@ SUFFIXES = (".jsonl", ".csv")
 
 
 class Rows:
-    """JSON, CSV and pandas for a result with `to_dict` and `to_rows`: flat dicts with the keys `COLUMNS`, for each tag or event."""
+    """JSON, CSV and pandas for a result with `to_dict` and `to_rows`: flat dicts with the keys `COLUMNS`, for each tag or event.
+
+    Rows of events have a "mean" as well, those of a single channel a "channel".
+    """
 
     def to_json(self) -> str:
         """Return one line."""
@@ -29,11 +32,8 @@ class Rows:
 
     def to_csv(self) -> str:
         """Return a header and one line for each row."""
-        text = io.StringIO()
-        table = _csv_writer(text)
-        table.writeheader()
-        table.writerows(self.to_rows())
-        return text.getvalue()
+        rows = self.to_rows()
+        return csv_lines(rows, columns_of(rows), header=True)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with one row for each of `to_rows`."""
@@ -41,12 +41,33 @@ class Rows:
             import pandas
         except ModuleNotFoundError as error:
             raise UserError("to_pandas needs pandas, which is not installed: pip install pandas") from error
-        return pandas.DataFrame(self.to_rows(), columns=list(COLUMNS))
+        rows = self.to_rows()
+        return pandas.DataFrame(rows, columns=list(columns_of(rows)))
 
 
 def span(source: str | None, start: float, end: float | None) -> dict[str, Any]:
     """Return the first three of `COLUMNS`, to the microsecond."""
     return {"source": source, "start": round(start, 6), "end": None if end is None else round(end, 6)}
+
+
+def extras(warnings: Sequence[str], channel: int | None) -> dict[str, Any]:
+    """Return the items of a dict that most results do without."""
+    return {**({"channel": channel} if channel is not None else {}), **({"warnings": list(warnings)} if warnings else {})}
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the columns of rows, `COLUMNS` where there are none."""
+    return tuple(rows[0]) if rows else COLUMNS
+
+
+def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, header: bool = False) -> str:
+    """Return a line for each row; None is an empty cell."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def results_path(text: str | Path) -> Path:
@@ -57,7 +78,7 @@ def results_path(text: str | Path) -> Path:
 def checked_path(text: str | Path, suffixes: Sequence[str], what: str) -> Path:
     """Return the path of a file to be written; `UserError`, which names `what` it holds, for another suffix and for a folder."""
     path = Path(text)
-    if path.suffix.lower() not in suffixes or path.is_dir():
+    if not path.name.lower().endswith(tuple(suffixes)) or path.is_dir():
         raise UserError(f"{what} are a file that ends in {' or '.join(suffixes)}, not {path}")
     return path
 
@@ -70,7 +91,9 @@ def results_file(path: str | Path) -> Iterator[ResultsFile]:
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,  # names may be no UTF-8
     ):
-        yield ResultsFile(file, path.suffix.lower())
+        results = ResultsFile(file, path.suffix.lower())
+        yield results
+        results.finish()
 
 
 class ResultsFile:
@@ -78,17 +101,22 @@ class ResultsFile:
 
     def __init__(self, file: io.TextIOBase, suffix: str) -> None:
         self._file = file
-        self._table = _csv_writer(file) if suffix == ".csv" else None
-        if self._table:
-            self._table.writeheader()
+        self._is_table = suffix == ".csv"
+        self._columns: tuple[str, ...] | None = None  # of the table: those of the first row
 
     def write(self, results: Iterable[Rows]) -> None:
         for result in results:
-            if self._table:
-                self._table.writerows(result.to_rows())
+            if self._is_table:
+                if rows := result.to_rows():
+                    self._write_rows(rows)
             else:
                 self._file.write(result.to_json() + "\n")
 
+    def finish(self) -> None:
+        """Give a table without rows its header."""
+        if self._is_table and self._columns is None:
+            self._write_rows([])
 
-def _csv_writer(file: io.TextIOBase) -> csv.DictWriter[str]:
-    return csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        is_first, self._columns = self._columns is None, self._columns or columns_of(rows)
+        self._file.write(csv_lines(rows, self._columns, header=is_first))

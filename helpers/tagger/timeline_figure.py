@@ -33,18 +33,19 @@ def timeline_figure(
 ) -> None:
     """Draw a log-mel spectrogram above the scores of the `count` classes with the highest scores, on one time axis.
 
-    `audio` is read once more, in constant memory. Each window is drawn as its cell, see `helpers.tagger.events`. The suffix of
-    `path` decides the format; the file appears under its name when it is complete.
+    The part of `audio` is read once more, in constant memory. Each window is drawn as its cell, see `helpers.tagger.events`. The
+    suffix of `path` decides the format; the file appears under its name when it is complete.
     """
     path = Path(path)
     if count < 1:
         raise UserError(f"count is {count}; it must be 1 or more")
-    sound = open_sound(audio, sample_rate, name=timeline.source)
-    seconds = float(timeline.ends[-1])
+    start, end = float(timeline.starts[0]), float(timeline.ends[-1])
+    seconds = end - start
+    sound = open_sound(audio, sample_rate, name=timeline.source, start=start, end=end, channel=timeline.channel)
     picture = log_mel_picture(sound.at_rate(RATE), seconds)
     allowed = np.arange(len(timeline.labels)) if timeline.classes is None else np.asarray(timeline.classes)
     best = allowed[np.argsort(-timeline.scores[:, allowed].max(0), kind="stable")[:count]]
-    unit, per_unit = ("hours", 3600) if seconds > 7200 else ("minutes", 60) if seconds > 180 else ("seconds", 1)
+    unit, per_unit = ("hours", 3600) if end > 7200 else ("minutes", 60) if end > 180 else ("seconds", 1)
     edges = cell_edges(timeline.starts, timeline.ends) / per_unit
 
     figure = Figure(figsize=(11, 3.4 + 0.3 * len(best)), layout="constrained")
@@ -52,7 +53,7 @@ def timeline_figure(
     above.set_title(_shortened(timeline.source, 90), loc="left", fontsize="medium", parse_math=False)
     low = np.quantile(picture, 0.02)  # not the minimum: digital silence would take all of the scale
     image = above.imshow(
-        picture, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds / per_unit, 0, BANDS),
+        picture, origin="lower", aspect="auto", cmap="magma", extent=(start / per_unit, end / per_unit, 0, BANDS),
         vmin=max(low, picture.max() - 80), vmax=picture.max() + 1e-3, interpolation="nearest",
     )  # fmt: skip
     ticks = [hertz for hertz in (100, 500, 1000, 2000, 4000, 8000) if hertz < RATE / 2]
@@ -69,7 +70,7 @@ def timeline_figure(
     below.set_yticks(np.arange(len(best) - 1) + 0.5, minor=True)
     below.grid(axis="y", which="minor", color="0.85", linewidth=0.8)
     below.tick_params(axis="y", which="minor", length=0)
-    below.set_xlim(0, seconds / per_unit)
+    below.set_xlim(start / per_unit, end / per_unit)
     below.set_xlabel(unit)
     figure.colorbar(mesh, ax=below, label="score", pad=0.01)
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=130))

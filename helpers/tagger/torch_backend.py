@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,17 @@ class TorchBackend:
         self.embedding_size = self.model.embedding_size
         self.labels = self.model.labels
         self.clip_seconds = self.model.clip_seconds
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the model on the CPU, as the process that reads it may have no GPU."""
+        model = self.model if self.device.type == "cpu" else copy.deepcopy(self.model).cpu()
+        return {**vars(self), "model": model, "_device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        device = state.pop("_device")
+        vars(self).update(state, _process=os.getpid())
+        self.model.to(device if device.type != "cuda" or torch.cuda.is_available() else "cpu")
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +73,9 @@ class TorchBackend:
 
         Waveforms of equal length are computed together.
         """
+        if os.getpid() != self._process:  # after a fork: OpenMP's threads are gone, and waiting for them would never end
+            torch.set_num_threads(1)
+            self._process = os.getpid()
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for length in {len(waveform) for waveform in waveforms}:
             group = [i for i, waveform in enumerate(waveforms) if len(waveform) == length]

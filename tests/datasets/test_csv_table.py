@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from datasets.csv_table import read_table, write_table
+from datasets.csv_table import number, parse_own_table, read_table, read_text, write_table
+from models.errors import UserError
 
 
 def test_tables(tmp_path):
@@ -23,7 +24,9 @@ def test_tables(tmp_path):
         (b"a,b\n1,2\n1\n", "line 3: .* 2 columns a, b"),
         (b"a,b\n1,2,3\n", "line 2"),
         (b'a,b\n1,"2\n', "unexpected end"),
-        (b"a,b\n\xff,2\n", "UTF-8"),
+        (b"a,b\n\x81,2\n", "UTF-8"),
+        (b"a,b\n1,\0\n", "UTF-8"),
+        (b"PK\3\4", "workbook"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, content, message):
@@ -46,3 +49,67 @@ def test_what_is_written_is_read(tmp_path):
     assert read_table(path, ("name", "text"), delimiter="\t") == [
         {"name": "1", "text": 'tab\t and "quote"'}, {"name": "ü", "text": ""},
     ]  # fmt: skip
+
+
+# Tables of users
+
+
+def parse(path, content: bytes, optional=()):
+    path.write_bytes(content)
+    return parse_own_table(read_text(path), path, ("path", "labels"), optional)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"path;labels\r\na b.wav;x, y\r\n",  # Excel where the decimal sign is a comma
+        b"sep=;\r\npath;labels\r\na b.wav;x, y\r\n",
+        b'path,labels\na b.wav,"x, y"\n',
+        b"Path\tLABELS\ra b.wav\tx, y\r",
+        b'\n path , labels \n a b.wav ,  "x, y" \n\n',
+        b"path;labels;;\na b.wav;x, y;;\n;;;\n",  # cells that were once filled
+        b'\xef\xbb\xbf,path,labels\n0,a b.wav,"x, y"\n',  # pandas
+        '"path","labels"\n"a b.wav","x, y"'.encode("utf-16"),
+        "path\tlabels\r\na b.wav\tx, y\r\n".encode("utf-16-le"),
+    ],
+)
+def test_tables_as_programs_write_them(tmp_path, content):
+    [(line, row)] = parse(tmp_path / "a.csv", content)
+    assert row == {"path": "a b.wav", "labels": "x, y"} and line in (2, 3)
+
+
+def test_encodings_that_are_assumed_are_named(tmp_path, caplog):
+    for encoding, named in (("utf-8", ""), ("utf-8-sig", ""), ("cp1252", "cp1252"), ("utf-16", "utf-16")):
+        caplog.clear()
+        [(_, row)] = parse(tmp_path / "a.csv", "path,labels\nVögel.wav,Größe\n".encode(encoding))
+        assert row == {"path": "Vögel.wav", "labels": "Größe"}
+        assert [record.getMessage().endswith(named) for record in caplog.records] == [True] * bool(named)
+
+
+def test_one_column_has_no_delimiter(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"path\na, b;c.wav\n")
+    assert parse_own_table(read_text(tmp_path / "a.csv"), tmp_path / "a.csv", ("path",)) == [(2, {"path": "a, b;c.wav"})]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "column path, labels is missing; there are none"),
+        (b"file;labels\n", "line 1: column path is missing; there are file, labels"),
+        (b"path,labels,Onset,end\n", "line 1: column onset is unknown.*path, labels, end"),
+        (b"path,labels,Labels\n", "line 1: column labels is there twice"),
+        (b"path,labels\na,b\n\nc\n", "line 4: .* 2 columns path, labels"),
+        (b"path;labels\na;b;c\n", "line 2: .*quote a cell that holds a ';'"),
+        (b'path,labels\na,"b\n', "unexpected end"),
+    ],
+)
+def test_bad_tables_of_users_are_named(tmp_path, content, message):
+    with pytest.raises(UserError, match=f"a.csv.*{message}"):
+        parse(tmp_path / "a.csv", content, ("end",))
+
+
+def test_numbers_have_a_point_or_a_comma():
+    assert [number(text) for text in ("5", " 1.5 ", "1,5", ",5", "5.", "-2e3")] == [5, 1.5, 1.5, 0.5, 5, -2000]
+    for text in ("", "nan", "inf", "1,234.5", "1:30", "5 s", "\u0665", "1_0"):
+        with pytest.raises(UserError, match="number"):
+            number(text)

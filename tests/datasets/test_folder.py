@@ -50,11 +50,12 @@ def test_a_folder_a_class(root):
     data = scan(root)
     assert data.class_names == ("cat", "dog") and data.single_label
     assert data.names == (
-        "cat/LOUD.WAV", "cat/a.wav", "cat/ogg in disguise.wav", "cat/deep/c.mp3", "cat/deep/er/b.Flac",
+        "cat/LOUD.WAV", "cat/a.wav", "cat/deep/c.mp3", "cat/deep/er/b.Flac", "cat/ogg in disguise.wav",
         *(f"dog/{path.name}" for path in BUNDLED),
     )  # fmt: skip
     assert data.targets.tolist() == [[1, 0]] * 5 + [[0, 1]] * len(BUNDLED)
-    assert (data.splits, data.folds, data.groups, data.left_out, data.skipped) == (None, None, None, (), {})
+    assert (data.splits, data.folds, data.groups, data.segments) == (None,) * 4
+    assert (data.left_out, data.warnings, data.skipped) == ((), (), {})
     np.testing.assert_allclose(data.seconds[:5], 0.1)
     assert data.report().splitlines() == [data.report()] and "2 classes, one label each; 0.1 to" in data.report()
     clips = data.clips([6, 0], clip_seconds=1.0)
@@ -66,7 +67,9 @@ def test_everything_unusable_is_named(root, tmp_path):
     outside = write(tmp_path / "outside" / "secret.wav", 99)
     (root / "cat" / "notes.txt").write_text("not audio")
     (root / "cat" / "README").write_text("not audio")
-    (root / "cat" / "video.M4A").write_bytes(b"no libsndfile format")
+    (root / "cat" / "picture.JPG").write_bytes(b"not audio")
+    (root / "cat" / "video.M4A").write_bytes(b"no container")
+    (root / "cat" / "._a.wav").write_bytes(b"what macOS writes")
     (root / "cat" / ".hidden.wav").write_bytes(b"")
     (root / ".git").mkdir()
     (root / ".git" / "a.wav").write_bytes(b"")
@@ -76,50 +79,58 @@ def test_everything_unusable_is_named(root, tmp_path):
     (root / "cat" / "empty.wav").write_bytes(b"")
     (root / "cat" / "text.wav").write_text("I am no sound")
     whole = write(tmp_path / "whole.wav", 5, 1.0).read_bytes()
-    (root / "cat" / "truncated.wav").write_bytes(whole[:20000])
     (root / "cat" / "no samples.wav").write_bytes(whole[:44])
-    mp3 = write(tmp_path / "whole.mp3", 5, 3.0).read_bytes()
-    (root / "cat" / "truncated.mp3").write_bytes(mp3[: len(mp3) // 2])
-    flac = write(tmp_path / "whole.flac", 5, 3.0).read_bytes()
-    (root / "cat" / "truncated.flac").write_bytes(flac[: len(flac) // 2])
     (root / "stray.wav").write_bytes(whole)
-    (root / "cat" / "link out.wav").symlink_to(outside)
     (root / "cat" / "link in.wav").symlink_to("a.wav")
     (root / "cat" / "broken.wav").symlink_to("nowhere.wav")
     (root / "cat" / "self.wav").symlink_to("self.wav")
     (root / "linked class").symlink_to(outside.parent)
+    (root / "text class" / "again").symlink_to(outside.parent)
+    (root / "text class" / "link out.wav").symlink_to(outside)
     (root / "dog" / "loop").symlink_to(root)
     (root / "dog" / "copy.wav").write_bytes((root / "cat" / "a.wav").read_bytes())
     os.mkfifo(root / "dog" / "pipe.wav")
     data = scan(root)
-    assert len(data.paths) == 5 + len(BUNDLED) and data.class_names == ("cat", "dog")
-    assert data.skipped == {".txt": 2, "": 1, ".m4a": 1}
+    assert len(data.paths) == 5 + len(BUNDLED) + 1 and data.class_names == ("cat", "dog", "linked class")
+    assert data.skipped == {".txt": 2, "": 1, ".jpg": 1}
     reasons = left_out(data)
     for name, reason in {
         "empty class": "class without",
         "text class": "class without",
         "cat/empty.wav": "empty",
         "cat/text.wav": "cannot be decoded",
-        "cat/truncated.wav": "truncated",
+        "cat/video.M4A": "cannot be decoded",
         "cat/no samples.wav": "",
-        "cat/truncated.mp3": "truncated",
-        "cat/truncated.flac": "cannot be decoded",
         "stray.wav": "no class folder",
-        "cat/link out.wav": "leads out of",
         "cat/link in.wav": "same file as cat/a.wav",
         "cat/broken.wav": "broken link",
         "cat/self.wav": "broken link",
-        "linked class": "link to a folder",
-        "dog/loop": "link to a folder",
+        "text class/again": "same folder",
+        "text class/link out.wav": "same file as linked class/secret.wav",
+        "dog/loop": "not followed",
         "dog/copy.wav": "same bytes as cat/a.wav (which is of cat)",
         "dog/pipe.wav": "no regular file",
     }.items():
         assert reason in reasons.pop(name)
     assert not reasons
-    assert "4 files that are not audio skipped: 1 without suffix, 1 .m4a, 2 .txt" in data.report()
-    assert "  and 12 more" in data.report(limit=5)
+    assert "4 files are no audio: .txt (2)" in data.report()
+    assert "  and 10 more" in data.report(limit=5)
     for clip in data.clips(range(len(data.paths))):  # no surprise in the middle of an epoch
         assert clip.waveform.isfinite().all()
+
+
+def test_damaged_recordings_are_used_up_to_the_damage(root, tmp_path):
+    suffixes = ("wav", "mp3", "flac")
+    for name in map("whole.{}".format, suffixes):
+        content = write(tmp_path / name, 5, 3.0).read_bytes()
+        (root / "cat" / name).write_bytes(content[: len(content) // 2])
+    for decode_all in (False, True):
+        data = scan(root, decode_all=decode_all)
+        assert set(dict(data.warnings)) == {f"cat/whole.{suffix}" for suffix in suffixes} and not data.left_out
+        assert "3 used although damaged" in data.report() and "shorter than its header says" in data.report()
+    assert data.seconds[[data.names.index(f"cat/whole.{suffix}") for suffix in suffixes]] == pytest.approx(1.5, abs=0.3)
+    for clip in data.clips(range(len(data.paths))):
+        assert clip.waveform.any()
 
 
 def test_damage_in_the_middle_is_found_on_request(root, tmp_path):
@@ -130,7 +141,8 @@ def test_damage_in_the_middle_is_found_on_request(root, tmp_path):
     samples[500] = np.nan
     soundfile.write(root / "dog" / "nan.wav", samples, 16000, subtype="FLOAT")
     assert {"dog/damaged.flac", "dog/nan.wav"} <= set(scan(root).names)
-    assert set(left_out(scan(root, decode_all=True))) == {"dog/damaged.flac", "dog/nan.wav"}
+    data = scan(root, decode_all=True)
+    assert set(left_out(data)) == {"dog/nan.wav"} and set(dict(data.warnings)) == {"dog/damaged.flac"}
 
 
 def test_names_of_the_world(root):
@@ -228,7 +240,7 @@ def test_columns_of_a_table(root):
 
 def test_rows_that_cannot_be_used_are_named(root, tmp_path):
     outside = write(tmp_path / "outside.wav", 1)
-    (root / "out").symlink_to(tmp_path)
+    (root / "out").symlink_to(tmp_path)  # links may lead anywhere, paths may not
     (tmp_path / "link in.wav").symlink_to(root / "cat" / "deep" / "c.mp3")
     data = scan(
         root,
@@ -237,13 +249,13 @@ def test_rows_that_cannot_be_used_are_named(root, tmp_path):
             "out/outside.wav,x", ",x", "dog,x", f"{root}/dog/wind.ogg,y", "../link in.wav,x",
         ),
     )  # fmt: skip
-    assert data.names == ("cat/a.wav", "dog/speech.ogg", "dog/wind.ogg")
+    assert data.names == ("cat/a.wav", "dog/speech.ogg", "out/outside.wav", "dog/wind.ogg")
     reasons = [reason for _, reason in data.left_out]
     copy = "same file as cat/a.wav (which is of x)"
-    expected = ("not found", "leads out", "leads out", "leads out", "no path", "no regular file", "leads out", copy)
+    expected = ("not found", "outside of", "outside of", "no path", "no regular file", "outside of", copy)
     for reason, part in zip(reasons, expected, strict=False):
         assert part in reason
-    assert dict(data.left_out)["z"] == "class without a usable recording" and len(reasons) == 9
+    assert dict(data.left_out)["z"] == "class without a usable recording" and len(reasons) == 8
 
 
 def test_tables_spell_names_as_they_like(root):
@@ -258,8 +270,8 @@ def test_tables_spell_names_as_they_like(root):
     [
         ("file,label", ["a,b"], "path, labels is missing; there are file, label"),
         ("path,labels", [], "no rows"),
-        ("path,labels,split", ["cat/a.wav,x,rest"], "row 1: split 'rest'"),
-        ("path,labels,fold", ["cat/a.wav,x,"], "row 1: the fold is empty"),
+        ("path,labels,split", ["cat/a.wav,x,rest"], "line 2: split 'rest'"),
+        ("path,labels,fold", ["cat/a.wav,x,"], "line 2: the fold is empty"),
         ("path,labels,split,fold", ["cat/a.wav,x,train,1"], "keep one"),
     ],
 )

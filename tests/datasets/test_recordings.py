@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from datasets import audio, recordings
 from datasets.audio import AudioError
 from datasets.recordings import Recordings, WaveformCache
+from models.errors import UserError
 
 BUNDLED = sorted((Path(__file__).resolve().parents[2] / "resources" / "recordings").glob("*.ogg"))
 
@@ -93,6 +94,21 @@ def test_random_crops_follow_the_torch_seed_cached_or_not(files, tmp_path, cache
     assert len(crops.unique(dim=0)) == 10
     torch.manual_seed(3)
     assert torch.equal(torch.stack([clips(files, **options)[2].waveform for _ in range(10)]), crops)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_segments(files, tmp_path, cached):
+    bounds = np.sort(np.random.default_rng(0).uniform(0, 2, (60, 2)).round(6)).tolist()
+    dataset = Recordings(
+        [files[1]] * 60, np.ones((60, 1)), list(map(str, range(60))), segments=list(map(tuple, bounds)), clip_seconds=None,
+        cache_dir=tmp_path / "cache" if cached else None,
+    )  # fmt: skip
+    lengths = dataset.lengths()
+    for clip, length, (start, end) in zip(dataset, lengths, bounds, strict=True):
+        assert length - 2 <= len(clip.waveform) <= length == max(1, round(32000 * (end - start)))
+        np.testing.assert_array_equal(clip.waveform, audio.load(files[1], 32000, start=start, end=end)[: len(clip.waveform)])
+    with pytest.raises(UserError, match="1 segments"):
+        Recordings(files, np.eye(3), list("abc"), segments=[None])
 
 
 def test_bad_files_are_named(files, tmp_path):

@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import torch
 
-from datasets import audio
 from datasets.audio import encode_mp3
 from datasets.audioset import NUM_CLASSES
-from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.decoding import isolated
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from datasets.prepare import audioset
+from datasets.prepare.segments import Segment, match, read_segments
 
 HEADER = (
     "# Segments csv created Sun Mar  5 10:54:31 2017\n"
@@ -84,22 +85,26 @@ def test_mono_32_khz_mp3s_are_stored_byte_for_byte(source):
         assert (info.format, info.samplerate, info.channels) == ("MP3", 32000, 1)
 
 
-def test_an_interrupted_run_resumes(source, monkeypatch, capsys):
-    to_mp3, converted = audio.to_mp3, []
+def interrupt_at(monkeypatch, name: str) -> None:
+    """Let the writer be interrupted at a clip."""
+    add = Mp3Writer.add
 
-    def interrupt_at_the_third(content, *, name):
-        if "Y_" in name:
+    def interrupt(self, entry, *values):
+        if entry == name:
             raise KeyboardInterrupt
-        return to_mp3(content, name=name)
+        add(self, entry, *values)
 
-    monkeypatch.setattr(audio, "to_mp3", interrupt_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        run(source, "--num_workers", "1")
+    monkeypatch.setattr(Mp3Writer, "add", interrupt)
+
+
+def test_an_interrupted_run_resumes(source, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, "Y_cccccccccc.mp3")
+        run(source)
     assert [path.name for path in (source / "out").iterdir()] == ["eval.hdf.part"]
-
-    monkeypatch.setattr(audio, "to_mp3", lambda content, name: converted.append(Path(name).stem) or to_mp3(content))
+    for name in ("Y--aE2O5G5WE.mp3", "YbYbYbYbYbY.wav"):
+        (source / "audio" / name).write_bytes(b"not needed any more")
     assert run(source) == 0
-    assert sorted(converted) == ["Y_cccccccccc", "broken12345", "ddddddddddd"]
     assert len(Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES)) == 4
     assert len(report(source)) == 2
     assert "2 in an earlier run" in capsys.readouterr().out
@@ -113,16 +118,115 @@ def test_nothing_found_leaves_no_file(source, failing_message):
 
 
 def test_ids_and_classes_are_parsed(source):
-    segments = audioset.read_segments(source / "list.csv")
+    segments = read_segments(source / "list.csv")
     assert list(segments) == list(ROWS)
-    assert segments["YbYbYbYbYbY"] == (137, 0)  # Music, Speech
+    assert segments["YbYbYbYbYbY"] == (30, 40, (137, 0))  # Music, Speech
 
 
-def test_the_better_format_wins(tmp_path):
-    for name in ("a.webm", "sub/a.wav", "a.mp3.txt", "b.m4a"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert audioset.find_audio(tmp_path) == {"a": str(tmp_path / "sub" / "a.wav"), "b": str(tmp_path / "b.m4a")}
+def write_tone(path: Path, frequency: float, seconds: float, rate: int = 8000) -> None:
+    """A tone that begins at `frequency` and changes to twice that after 30 s."""
+    times = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * np.where(times < 30, frequency, 2 * frequency) * times), rate)
+
+
+SEGMENTS = {
+    name: Segment(30, 40, ())
+    for name in ("ZZZZZZZZZZ1", "Yabcdefghij", "abcdefghij_", "-bcdefghij5", "abc_1234567", "abcdef_30_40")
+} | {"abcdefghij0": Segment(0.5, 10.5, ())}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ZZZZZZZZZZ1", ("ZZZZZZZZZZ1", False)),
+        ("YZZZZZZZZZZ1", ("ZZZZZZZZZZ1", False)),
+        ("ZZZZZZZZZZ1_30", ("ZZZZZZZZZZ1", True)),
+        ("ZZZZZZZZZZ1_30.000", ("ZZZZZZZZZZ1", True)),
+        ("YZZZZZZZZZZ1_30000_40000", ("ZZZZZZZZZZ1", True)),
+        ("ZZZZZZZZZZ1_30.0_40.0", ("ZZZZZZZZZZ1", True)),
+        ("ZZZZZZZZZZ1_40", None),  # another segment of the video
+        ("ZZZZZZZZZZ1_30.000_50.000", None),
+        ("ZZZZZZZZZZ1_30_40_50", None),
+        ("ZZZZZZZZZZ", None),
+        ("Yabcdefghij", ("Yabcdefghij", False)),  # an id that begins with Y
+        ("YYabcdefghij_30", ("Yabcdefghij", True)),
+        ("abcdefghij__30", ("abcdefghij_", True)),
+        ("-bcdefghij5_30000", ("-bcdefghij5", True)),
+        ("abc_1234567", ("abc_1234567", False)),  # an id that looks like a time
+        ("abcdef_30_40", ("abcdef_30_40", False)),
+        ("abcdefghij0_0", ("abcdefghij0", True)),  # cut to whole seconds
+        ("abcdefghij0_500_10500", ("abcdefghij0", True)),
+        ("abcdefghij0_0.000", None),
+        ("", None),
+    ],
+)
+def test_names_of_downloaders(name, expected):
+    assert match(name, SEGMENTS) == expected
+
+
+def test_a_whole_video_is_cut_to_its_segment(source):
+    for path in (source / "audio").rglob("*.*"):
+        path.unlink()
+    write_tone(source / "audio" / "ddddddddddd.WAV", 400, 42)  # 800 Hz from 30 to 40 s
+    write_tone(source / "audio" / "_cccccccccc_30000_40000.flac", 500, 42)  # its name says that it is cut, and it is longer
+    write_tone(source / "audio" / "--aE2O5G5WE.wav", 600, 12)  # longer than a segment, but not a whole video
+    assert run(source) == 0
+    dataset = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+    lengths = {name: length / 32000 for name, length in zip(dataset.names, dataset.lengths(), strict=True)}
+    expected = {"Yddddddddddd.mp3": 10, "Y_cccccccccc.mp3": 42, "Y--aE2O5G5WE.mp3": 12}
+    assert lengths == pytest.approx(expected, abs=0.1)
+    clip = dataset[dataset.names.index("Yddddddddddd.mp3")].waveform[:320000]
+    assert float(torch.fft.rfft(clip).abs().argmax()) / 10 == pytest.approx(800, abs=1)
+
+
+def test_of_several_files_the_fullest_is_used_and_the_others_are_listed(source):
+    write_tone(source / "audio" / "ddddddddddd.wav", 400, 0.5)
+    write_tone(source / "audio" / "ddddddddddd_30.flac", 500, 3)
+    (source / "audio" / "Yddddddddddd.mp3").write_bytes(b"nothing of value" * 100)
+    assert run(source) == 0
+    dataset = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+    assert len(dataset[3].waveform) == pytest.approx(3 * 32000, abs=10)
+    with (source / "out" / "eval.hdf.report.tsv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["what"] == "duplicate"]
+    assert {row["name"] for row in rows} == {"Yddddddddddd.mp3"}
+    assert sorted(Path(row["reason"].split()[0]).name for row in rows) == ["Yddddddddddd.mp3", "ddddddddddd.ogg", "ddddddddddd.wav"]
+
+
+def test_a_damaged_recording_is_used_and_listed_also_after_an_interrupt(source, monkeypatch):
+    whole = (source / "audio" / "YbYbYbYbYbY.wav").read_bytes()
+    (source / "audio" / "YbYbYbYbYbY.wav").write_bytes(whole[: len(whole) // 2])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, "Yddddddddddd.mp3")
+        run(source)
+    assert run(source) == 0
+    assert report(source)["YYbYbYbYbYbY.mp3"] == "damaged"
+    assert sorted(path.name for path in (source / "out").iterdir()) == ["eval.hdf", "eval.hdf.report.tsv"]
+    clip = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)[1]
+    assert len(clip.waveform) == pytest.approx(16000, abs=10)
+
+
+@pytest.mark.skipif(not isolated.IS_AVAILABLE, reason="needs POSIX")
+def test_a_recording_that_crashes_its_decoder_costs_only_itself(source, monkeypatch):
+    flaw = (
+        "import os; from datasets.decoding import isolated; real = isolated.open_sound; "
+        "isolated.open_sound = lambda source, **options: os.abort() if 'ddd' in str(source) else real(source, **options)"
+    )
+    first, _, serve = isolated._PROGRAM.rpartition("; from ")
+    monkeypatch.setattr(isolated, "_PROGRAM", f"{first}; {flaw}; from {serve}")
+    assert run(source) == 0
+    expected = {"Ymissing1234.mp3": "missing", "Ybroken12345.mp3": "unreadable", "Yddddddddddd.mp3": "unreadable"}
+    assert report(source) == expected
+    assert len(Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES)) == 3
+
+
+def test_hidden_files_do_not_count_and_strangers_are_told(source, capsys):
+    (source / "audio" / "._missing1234.mp3").write_bytes(b"resource fork")
+    (source / "audio" / "stranger123_30.mp3").write_bytes(encode_mp3(tone(400), 32000))
+    (source / "audio" / "YbYbYbYbYbY_90.000.wav").write_bytes(b"another segment of that video")
+    run(source)
+    assert report(source) == {"Ymissing1234.mp3": "missing", "Ybroken12345.mp3": "unreadable"}
+    out = capsys.readouterr().out
+    assert "2 recordings" in out and ".json" in out
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,15 @@ def test_nothing_is_computed_twice_and_an_interrupted_run_resumes(
     assert model.computed == 10
 
 
-def test_other_weights_layers_and_files_are_something_else(model: EmbeddingModel, clips: Recordings, tmp_path: Path) -> None:
+def test_what_embeddings_depend_on(model: EmbeddingModel, clips: Recordings, tmp_path: Path) -> None:
     folders = [embed_clips(model, clips, tmp_path / "cache").folder]
     for pooling in ("max", "both"):
         config = EmbeddingConfig("block5+mel", pooling)
         folders.append(embed_clips(EmbeddingModel(model.network, config).eval(), clips, tmp_path / "cache").folder)
+    for start in (0.0, 0.01):
+        segments = [(start, 0.1)] * len(clips)
+        parts = Recordings(clips.paths, clips.targets(), clips.names, segments=segments, clip_seconds=None)
+        folders.append(embed_clips(model, parts, tmp_path / "cache").folder)
     os.utime(clips.paths[3], ns=(1, 1))
     folders.append(embed_clips(model, clips, tmp_path / "cache").folder)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import json
 import pickle
 import sys
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,44 +27,10 @@ from models import checkpoints
 from models.config import Arch
 from models.errors import UserError
 from models.network import MobileNetV3
+from tests.loudness import Loudness
 
 ROOT = Path(__file__).resolve().parents[3]
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
-
-
-class Loudness:
-    """A backend whose scores and embeddings describe its input: mean square, peak, first and last sample, length."""
-
-    sample_rate, labels, num_classes, embedding_size = 32000, ("power", "peak", "begin", "end"), 4, 1
-
-    def __init__(self, clip_seconds: float | None = None) -> None:
-        self.clip_seconds = clip_seconds
-        self.batches: list[tuple[int, ...]] = []
-
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        self.batches.append(tuple(map(len, waveforms)))
-        return [(self._scores(waveform), np.full(1, len(waveform), np.float32)) for waveform in waveforms]
-
-    @staticmethod
-    def _scores(waveform: np.ndarray) -> np.ndarray:
-        assert waveform.dtype == np.float32 and waveform.ndim == 1
-        return np.array([np.square(waveform).mean(), np.abs(waveform).max(), abs(waveform[0]), abs(waveform[-1])])
-
-
-@pytest.fixture
-def loudness(monkeypatch: pytest.MonkeyPatch) -> AudioTagger:
-    monkeypatch.setattr(module, "_load_backend", lambda *_: Loudness())
-    return AudioTagger("any", batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_checkpoint: Path) -> AudioTagger:
-    return AudioTagger(tiny_checkpoint, "cpu")
-
-
-@pytest.fixture(scope="module")
-def bundled() -> AudioTagger:
-    return AudioTagger("mn04_opensounds", backend="onnx")
 
 
 def test_every_kind_of_audio_gives_the_same_tags(tiny: AudioTagger, tmp_path: Path) -> None:
@@ -241,7 +207,7 @@ def test_short_recordings_are_padded_if_wished(loudness: AudioTagger) -> None:
 
 
 def test_short_recordings_get_the_length_of_the_models_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_load_backend", lambda *_: Loudness(clip_seconds=0.05))
+    monkeypatch.setattr(module, "load_backend", lambda *_: Loudness(clip_seconds=0.05))
     sound = np.full(320, 0.5, np.float32)
     tagger = AudioTagger("any")
     assert tagger.min_seconds == 0.05 and tagger.embed(sound, 32000)[0] == 1600
@@ -335,7 +301,8 @@ def test_without_pandas_the_error_names_it(loudness: AudioTagger, monkeypatch: p
 
 def test_events_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> None:
     events = loudness.tag_windows(NOISE, 32000, window=1, hop=0.5, name="x.wav", labels=["peak"]).events(0.1)
-    expected = {"source": "x.wav", "start": 0, "end": 3, "label": "peak", "score": pytest.approx(0.3, abs=0.01)}
+    near = pytest.approx(0.3, abs=0.01)
+    expected = {"source": "x.wav", "start": 0, "end": 3, "label": "peak", "score": near, "mean": near}
     assert [event.to_dict() for event in events] == [expected]
     for suffix in (".jsonl", ".csv"):
         with results_file(tmp_path / f"events{suffix}") as file:
@@ -480,7 +447,7 @@ def test_one_recording_alone_is_one_recording(loudness: AudioTagger, tmp_path: P
         assert tags.end == 0.1
     assert len(list(loudness.tag_files(NOISE[:800], 8000))) == len(list(loudness.embed_files(str(path)))) == 1
     with pytest.raises(ValueError, match=r"\[samples\]"):
-        loudness.tag_files(np.zeros((3, 8000)), 8000)
+        loudness.tag_files(np.zeros((8000, 2)), 8000)
 
 
 @pytest.mark.parametrize(("min_seconds", "expected"), [(0, 20), (2.0, 5), (10.0, 4)])
@@ -488,7 +455,7 @@ def test_a_batch_of_short_windows_holds_ten_seconds_padding_included(
     monkeypatch: pytest.MonkeyPatch, min_seconds: float, expected: int
 ) -> None:
     backend = Loudness()
-    monkeypatch.setattr(module, "_load_backend", lambda *_: backend)
+    monkeypatch.setattr(module, "load_backend", lambda *_: backend)
     tagger = AudioTagger("any", batch_size=4, min_seconds=min_seconds)
     tagger.embed(np.tile(NOISE, 6), 32000, window=0.5, hop=0.5)
     assert len(backend.batches[0]) == expected

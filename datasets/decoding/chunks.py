@@ -1,0 +1,118 @@
+"""Files made of chunks, each with a mark and a size: wave, AIFF, CAF, Wave64, and AU, which has a single one.
+
+The size of the sound that the header tells is compared with the bytes that are there.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from datasets.decoding.content import Content, View
+from datasets.decoding.structure import Structure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    header: struct.Struct  # mark and size
+    start: int  # of the first chunk
+    sound: bytes  # beginning of the mark of the chunk that holds it
+    alignment: int = 2  # bytes
+    counted: int = 0  # bytes of the header that the size includes
+
+
+_WAVE, _BIG_WAVE = (_Layout(struct.Struct(order + "4sI"), 12, b"data") for order in "<>")
+_AIFF = _Layout(struct.Struct(">4sI"), 12, b"SSND")
+_CAF = _Layout(struct.Struct(">4sq"), 8, b"data", alignment=1)
+_WAVE64 = _Layout(struct.Struct("<16sQ"), 40, b"data", alignment=8, counted=24)
+_LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, b"FORM": _AIFF, b"caff": _CAF, b"riff": _WAVE64}
+
+_UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
+_STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
+_PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
+_JUNK = 0.1  # seconds of sound, to which bytes amount that are ignored behind it
+_OTHER_FILES = (b"fLaC", b"OggS", b"ID3", b"FORM", b"\xff\xfb", b"\xff\xf3", b"\xff\xe3", b"\x1aE\xdf\xa3")  # what some begin with
+# what 16-bit samples begin with where they are no sound: S/PDIF frames of AC-3 and DTS, and DTS of 16 and 14 bits
+_DISGUISED = (b"\x72\xf8\x1f\x4e", b"\xfe\x7f\x01\x80", b"\xff\x1f\x00\xe8")
+
+
+def inspect(content: Content) -> Structure | None:
+    """Return the structure of a file of chunks, None for other files."""
+    head = content.read(0, 12)
+    if head[:4] == b".snd" and len(head) == 12:
+        offset, size = struct.unpack_from(">II", head, 4)
+        return Structure(share=_share(content, offset, size))
+    layout = _LAYOUTS.get(head[:4])
+    if layout is None:
+        return None
+    found: dict[bytes, bytes] = {}
+    for mark, body, size in _chunks(content, layout, layout.start):
+        if mark.startswith(layout.sound):
+            if layout in (_WAVE, _BIG_WAVE):
+                return _inspect_wave(content, layout, body, size, found)
+            behind = _marks(content, layout, body + size + -size % layout.alignment)
+            return Structure(share=_share(content, body, size), known=size > 0 and None not in behind)
+        found[mark] = content.read(body, max(0, min(size, 1024)))
+    return Structure()
+
+
+def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield mark, position and size of the content of each chunk, from a position on."""
+    length = layout.header.size
+    while len(header := content.read(position, length)) == length:
+        mark, size = layout.header.unpack(header)
+        size -= layout.counted
+        yield mark, position + length, size
+        if size < 0:
+            return
+        position += length + size + -size % layout.alignment
+
+
+def _share(content: Content, body: int, size: int) -> float:
+    """Return which part is there of the sound that begins at `body` and has so many bytes."""
+    there = content.size - body
+    return there / size if 0 < there < size - 1 and size < _STREAMED else 1.0  # a forgotten padding byte does no harm
+
+
+def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found: dict[bytes, bytes]) -> Structure:
+    """Return the structure of a wave file whose sound begins at `body`.
+
+    Recorders that died leave a size of 0, programs that write to a pipe one of 0xFFFFFFFF, files above 4 GiB the rest of a division
+    by 4 GiB. What is behind the sound must be other chunks; else it is sound.
+    """
+    order = layout.header.format[0]
+    tag, _, _, byte_rate = struct.unpack(order + "HHII", found.get(b"fmt ", b"").ljust(12, b"\0")[:12])
+    if size == _UNKNOWN and b"ds64" in found:
+        size = struct.unpack("<Q", found[b"ds64"].ljust(16, b"\0")[8:16])[0]
+    if tag in (1, 0xFFFE) and any(mark in content.read(body, 1024) for mark in _DISGUISED):
+        return Structure(whole=False)
+    exact = tag in _PLAIN
+    there, end = content.size - body, size + size % 2
+    if there <= end or (size and there - end < _JUNK * byte_rate):
+        return Structure(known=True, exact=exact, share=_share(content, body, size))
+    behind = _marks(content, layout, body + end)
+    if None not in behind or content.read(body + end, 4).startswith(_OTHER_FILES):
+        remarks = () if behind.isdisjoint({None, *_LAYOUTS}) else ("is followed by another recording, which is not read",)
+        return Structure(known=True, exact=exact, remarks=remarks)
+    explained = size == 0 or there > _UNKNOWN or byte_rate == 0
+    remark = None if explained else f"has {there / byte_rate:.1f} s of sound, but its header says {size / byte_rate:.1f} s"
+    view = View(content, body, content.size, _header(order, found.get(b"fmt ", b""), there))
+    return Structure(view=view, known=True, remarks=(remark,) if remark else ())
+
+
+def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None]:
+    """Return the marks of the chunks from a position to the end of the file, None among them if other bytes are there."""
+    marks = set()
+    for mark, at, size in _chunks(content, layout, position):
+        is_chunk = (layout is _WAVE64 or all(32 <= byte < 127 for byte in mark)) and 0 <= size <= content.size - at
+        marks.add(mark if is_chunk else None)
+    return marks
+
+
+def _header(order: str, form: bytes, size: int) -> bytes:
+    """Return the header of a wave file with so many bytes of sound."""
+    form = struct.pack(order + "4sI", b"fmt ", len(form)) + form + bytes(len(form) % 2)
+    if size + len(form) + 12 < _UNKNOWN:
+        head = struct.pack(order + "4sI4s", b"RIFF" if order == "<" else b"RIFX", size + len(form) + 12, b"WAVE")
+        return head + form + struct.pack(order + "4sI", b"data", size)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, size + len(form) + 48, size, 0, 0)
+    return struct.pack("<4sI4s", b"RF64", _UNKNOWN, b"WAVE") + sizes + form + struct.pack("<4sI", b"data", _UNKNOWN)

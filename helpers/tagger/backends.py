@@ -1,0 +1,59 @@
+"""What computes: PyTorch or ONNX Runtime, behind one interface. Each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from models.config import POOLINGS
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+BACKENDS = ("torch", "onnx")
+LAYERS = "embedding"  # the network's own
+
+
+class Backend(Protocol):
+    """A backend: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
+
+    sample_rate: int
+    labels: tuple[str, ...] | None
+    num_classes: int
+    embedding_size: int
+    columns: dict[str, tuple[int, int]]  # first column of each layer in the embedding, and the one behind its last
+    clip_seconds: float | None  # of the clips that the model was trained with, where it is known
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
+
+
+def load_backend(
+    model: str | os.PathLike[str] | Sequence[str],
+    device: torch.device | str | None,
+    backend: str,
+    layers: str | Sequence[str],
+    pooling: str,
+) -> Backend:
+    """Load a model into a backend; arguments and errors are those of `AudioTagger`."""
+    if backend == "torch":
+        names = [model] if isinstance(model, (str, os.PathLike)) else model
+        if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:
+            raise UserError(f"{exported[0]} is an exported model; use the onnx backend")
+        from helpers.tagger.torch_backend import TorchBackend
+
+        return TorchBackend(model, device, layers, pooling)
+    if backend != "onnx":
+        raise UserError(f"unknown backend {backend!r}; allowed: {', '.join(BACKENDS)}")
+    if not isinstance(model, (str, os.PathLike)):
+        raise UserError("an ensemble needs the torch backend; onnx runs one model")
+    if device is not None and str(device) != "cpu":
+        raise UserError(f"the onnx backend computes on the CPU, not on {device}; leave the device out or use torch")
+    if (layers, pooling) != (LAYERS, POOLINGS[0]):
+        raise UserError(f"the onnx backend has the network's own embedding only, not {layers} ({pooling}); use torch")
+    from helpers.export.runtime import load_backend as load_onnx_backend
+
+    return load_onnx_backend(model)

@@ -1,0 +1,198 @@
+"""What inference.py does with files: tags, timelines and events of recordings, printed or written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
+from helpers.tagger.event_files import event_lines, events_suffix, header
+from helpers.tagger.events import EventTracker, RecordingEvents
+from helpers.tagger.reading import ReadOptions, Recording, each_recording
+from helpers.tagger.results import Failure, Tagging
+from helpers.tagger.rows import COLUMNS, columns_of, csv_lines
+from helpers.tagger.run_files import RunFile
+from helpers.tagger.selection import Selection
+from helpers.tagger.sources import STANDARD_INPUT, Inputs
+from helpers.tagger.streaming import THRESHOLD
+from helpers.tagger.windows import to_samples
+
+if TYPE_CHECKING:
+    from helpers.tagger.audio_tagger import AudioTagger
+    from helpers.tagger.sources import Result
+
+TOP_K, TOP_K_WINDOW = 10, 3
+EVENT_WINDOW, EVENT_HOP = 4.0, 1.0  # seconds
+
+# What rows depend on: a run is resumed with the same.
+RUN_OPTIONS = (
+    "model_name", "ensemble", "backend", "whole", "min_seconds", "start", "end", "channel", "per_channel", "strict",
+    "top_k", "threshold", "off_threshold", "labels", "window", "hop", "layers", "pooling",
+)  # fmt: skip
+
+
+class StandardInput:
+    """Standard input as a file with a name."""
+
+    name = "standard input"
+
+    def read(self, size: int = -1) -> bytes:
+        return sys.stdin.buffer.read(size)
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in RUN_OPTIONS} | {"events": args.events is not None}
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {"start": args.start, "end": args.end, "channel": args.channel, "strict": args.strict}
+
+
+def decoding_options(args: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
+    """A single recording is decoded in this process, which begins sooner."""
+    return {"time_limit": None if inputs.is_one or args.time_limit == 0 else args.time_limit}
+
+
+def open_inputs(inputs: Inputs) -> Iterable[str | StandardInput]:
+    return [StandardInput()] if inputs.first == STANDARD_INPUT else inputs.remaining
+
+
+def tag_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs, run: RunFile | None) -> int:
+    """Tag recordings or their windows, or find their events; print results, or write them to a run's file. Return the exit code."""
+    if run:
+        inputs.skip(run.done.__contains__, len(run.done))
+    groups = inputs.follow(_results(tagger, args, inputs))
+    if run:
+        with run:
+            _write(run, groups)
+        print(f"{run.path}: {run.summary()}", file=sys.stderr)
+        return 1 if run.failed else inputs.code
+    if inputs.is_one and not args.window and not args.per_channel:
+        for _, [tags] in groups:
+            print_published(tags)
+    else:
+        print_results(groups, windows=args.window is not None)
+    return inputs.code
+
+
+def _results(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs) -> Iterable[Result]:
+    """Compute what the options ask for."""
+    window, hop = (EVENT_WINDOW, EVENT_HOP) if args.events else (WINDOW_SECONDS, HOP_SECONDS)
+    windows = {"window": args.window or window, "hop": args.hop or hop}
+    to_samples(**windows, rate=tagger.sample_rate)  # impossible ones are one error, not one for each recording
+    tags = {
+        "top_k": args.top_k or (TOP_K_WINDOW if args.window else TOP_K),
+        "threshold": args.threshold or 0.0,
+        "labels": args.labels,
+    }
+    if args.plot:
+        return _plot(tagger, args, inputs, windows, tags)
+    files = {"per_channel": args.per_channel, **decoding_options(args, inputs)}
+    sources = open_inputs(inputs)
+    if not args.window and not args.events:
+        return tagger.tag_files(sources, **tags, **reading_options(args), **files)
+    recordings = tagger.open_files(sources, options=ReadOptions(**reading_options(args)), **files)
+    classes = tagger.classes(args.labels)
+    if args.events:
+        thresholds = THRESHOLD if args.threshold is None else args.threshold, args.off_threshold
+        EventTracker(tagger.labels, *thresholds)  # the same
+        return each_recording(recordings, lambda recording: [_events(tagger, recording, windows, thresholds, classes)])
+    select = Selection(tagger.labels, tags["top_k"], tags["threshold"], classes)
+    return each_recording(recordings, lambda recording: _windows(tagger, recording, windows, select))
+
+
+def _windows(tagger: AudioTagger, recording: Recording, windows: dict[str, float], select: Selection) -> Iterator[Tagging]:
+    for start, end, scores in tagger.iter_windows(recording, **windows, warnings=[]):
+        yield Tagging(recording.name, start, end, select(scores), channel=recording.channel)
+
+
+def _events(
+    tagger: AudioTagger,
+    recording: Recording,
+    windows: dict[str, float],
+    thresholds: tuple[float, float | None],
+    classes: tuple[int, ...] | None,
+) -> RecordingEvents:
+    tracker = EventTracker(tagger.labels, *thresholds, classes, recording.name)
+    events = []
+    for start, end, scores in tagger.iter_windows(recording, **windows, warnings=[]):
+        events += tracker.push(start, end, scores)[0]
+    events = sorted(events + tracker.finish(), key=lambda event: (event.start, -event.score))
+    rate = recording.own_rate
+    return RecordingEvents(recording.name, recording.start, recording.end, tuple(events), rate, channel=recording.channel)
+
+
+def _plot(
+    tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs, windows: dict[str, float], tags: dict[str, Any]
+) -> list[Tagging]:
+    """Draw the timeline of one recording, which is read twice; return its tags, or those of its windows."""
+    from helpers.tagger.timeline_figure import timeline_figure  # imports matplotlib
+
+    [source] = open_inputs(inputs)
+    name = source.name if isinstance(source, StandardInput) else None
+    audio = source if name is None else source.read()
+    timeline = tagger.tag_windows(audio, **windows, **tags, **reading_options(args), name=name)
+    timeline_figure(audio, timeline, args.plot, count=args.top_k or TOP_K)
+    if args.window:
+        return [*timeline[:-1], replace(timeline[-1], warnings=timeline.warnings)]
+    return [tagger.tag(audio, **tags, **reading_options(args), name=name)]
+
+
+def _write(run: RunFile, groups: Iterable[tuple[str, Iterator[Result]]]) -> None:
+    """Write results in the format that the name of the run's file ends in."""
+    suffix = events_suffix(run.path)
+    for source, results in groups:
+        rows = failed = warnings = 0
+        for result in results:
+            text, count = _text(result, suffix, run.rows + rows, is_first=run.size == 0)
+            run.write(text.encode("utf-8", "backslashreplace"))  # names may be no UTF-8
+            rows += count
+            failed += isinstance(result, Failure)
+            warnings += 0 if isinstance(result, Failure) else len(result.warnings)
+        run.finish_recording(source, rows=rows, failed=failed > 0, warnings=warnings)
+    if suffix == ".csv" and run.size == 0:  # all failed
+        run.write(csv_lines([], COLUMNS, header=True).encode())
+
+
+def _text(result: Result, suffix: str, count: int, *, is_first: bool) -> tuple[str, int]:
+    """Return a result as lines of a file that has `count` rows, and how many rows these are."""
+    if suffix == ".jsonl":
+        return result.to_json() + "\n", 1
+    if suffix == ".csv":
+        rows = result.to_rows()
+        return (csv_lines(rows, columns_of(rows), header=is_first) if rows else ""), len(rows)
+    head = header(suffix) if is_first else ""
+    if not isinstance(result, RecordingEvents):  # a failure, for which such files have no place
+        return head, 0
+    return head + event_lines(result, suffix, count), len(result.events)
+
+
+def print_published(tags: Tagging) -> None:
+    """Print one recording in the form of the published code."""
+    print("************* Acoustic Event Detected: *****************")
+    for tag in tags:
+        print(f"{tag.label}: {tag.score:.3f}")
+    print("********************************************************")
+
+
+def print_results(groups: Iterable[tuple[str, Iterator[Result]]], *, windows: bool) -> None:
+    """Print recordings, each with its tags or its timeline below its name."""
+    for source, results in groups:
+        last = None
+        for result in results:
+            if isinstance(result, Failure):
+                continue
+            heading = source if result.channel is None else f"{source}, channel {result.channel}"
+            lines = [heading] if heading != last else []
+            last = heading
+            if windows:
+                tags = ", ".join(f"{tag.label} {tag.score:.3f}" for tag in result)
+                lines.append(f"{result.start:9.2f} {result.end:9.2f}  {tags or '-'}")
+            else:
+                lines += [f"  {tag.label}: {tag.score:.3f}" for tag in result]
+            tqdm.write("\n".join(lines))

@@ -1,0 +1,192 @@
+"""Files of long runs: rows are in them as they come, and a run that was interrupted goes on behind the last recording.
+
+While a run lasts, and after it was interrupted, NAME.progress lies next to its file NAME. It holds lines of JSON: the options of
+the run, then for each recording that is done how many bytes NAME has, how many rows it gave, whether it failed, how many warnings
+it gave, and its name. What is in NAME behind the last of them is of a recording that was not done; a resumed run removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from models.errors import UserError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where two runs can write to one file
+    fcntl = None
+
+PROGRESS = ".progress"
+
+
+class Done(NamedTuple):
+    """A recording of which all rows are written."""
+
+    size: int  # bytes of the file behind its rows
+    rows: int
+    failed: bool
+    warnings: int
+    source: str
+
+
+class RunFile:
+    """A file that grows recording by recording, as a context: without an error it is complete in the end.
+
+    Nothing is written before the first row or recording: an existing file that is complete stays until then. A `UserError` in the
+    first recording leaves nothing.
+    """
+
+    def __init__(self, path: Path, options: dict[str, Any], *, resume: bool, option: str = "--resume") -> None:
+        """`options` are those that rows depend on, as JSON holds them.
+
+        `resume` goes on with what an interrupted run left, if there is such a thing; a user asks for it by `option`. Raises
+        `UserError` for an interrupted run without `resume`, and for one with other options.
+        """
+        self.path = path
+        self._progress_path = path.with_name(path.name + PROGRESS)
+        self._option = option
+        self._options = json.loads(json.dumps(options))
+        self.done: set[str] = set()  # sources of an interrupted run
+        self.recordings = self.rows = self.failed = self.with_warnings = 0  # counts, those of the interrupted run included
+        self.size = 0  # bytes written
+        self._data: FileIO | None = None  # open from the first row on, as is the file of the progress
+        self._progress: FileIO | None = None
+        self._whole = self._progress_size = 0  # bytes in the two files that a resumed run keeps
+        self.is_complete = resume and path.exists() and not self._progress_path.exists()
+        if self._progress_path.exists():
+            if not resume:
+                raise UserError(
+                    f"{path} is not finished; go on with {option} and the same options, or remove {self._progress_path}"
+                )
+            self._take_up()
+
+    def summary(self) -> str:
+        """Return how many recordings are done, and how."""
+        warned = f", {self.with_warnings} with warnings" if self.with_warnings else ""
+        return f"{self.recordings - self.failed} of {self.recordings} recordings{warned}"
+
+    def __enter__(self) -> RunFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._begin()
+            os.fsync(self._data.fileno())
+        has_begun = self._data is not None
+        for file in (self._data, self._progress):
+            if file is not None:
+                file.close()
+        if kind is None:
+            self._progress_path.unlink()
+        elif has_begun and not self.recordings and issubclass(kind, UserError):  # of the only recording, part of which was written
+            self._progress_path.unlink()
+            self.path.unlink()
+        elif has_begun and kind is KeyboardInterrupt:
+            print(f"{self.path}: {self.recordings} recordings are done; {self._option} goes on", file=sys.stderr)
+
+    def write(self, content: bytes) -> None:
+        """Append rows of the recording at hand; of these, a full disk leaves nothing."""
+        self._begin()
+        try:
+            _write(self._data, content, self.path)
+        except OSError:
+            self._data.truncate(self.size)
+            raise
+        self.size += len(content)
+
+    def finish_recording(self, source: str, *, rows: int, failed: bool, warnings: int) -> None:
+        """Note that all rows of a recording are written."""
+        self._begin()
+        done = Done(self.size, rows, failed, warnings, source)
+        _write(self._progress, json.dumps(done).encode() + b"\n", self._progress_path)
+        self._count(done)
+
+    def finished(self) -> Iterator[Done]:
+        """Yield the recordings that are done, in the order of their rows."""
+        if not self.recordings:
+            return
+        with open(self._progress_path, "rb") as file:
+            next(file)  # the options
+            for line in file:
+                yield Done(*json.loads(line))
+
+    def _take_up(self) -> None:
+        """Read how far an interrupted run got."""
+        present = self.path.stat().st_size if self.path.exists() else 0
+        with open(self._progress_path, "rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    break
+                if number == 0:
+                    self._refuse_others(json.loads(line))
+                else:
+                    done = Done(*json.loads(line))
+                    if done.size > present:  # which a power failure leaves
+                        break
+                    self._count(done)
+                    self.done.add(done.source)
+                    self._whole = done.size
+                self._progress_size += len(line)
+        self.size = self._whole
+
+    def _refuse_others(self, options: dict[str, Any]) -> None:
+        for name in sorted(options.keys() | self._options.keys()):
+            before, now = options.get(name), self._options.get(name)
+            if before != now:
+                raise UserError(
+                    f"{self.path} was begun with {name} {before}, not {now}; resume it with the same options, or remove "
+                    f"{self._progress_path} to start over"
+                )
+
+    def _count(self, done: Done) -> None:
+        self.recordings += 1
+        self.rows += done.rows
+        self.failed += done.failed
+        self.with_warnings += done.warnings > 0
+
+    def _begin(self) -> None:
+        """Cut off what is no whole recording, or begin two new files."""
+        if self._data is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._progress = _open(self._progress_path)
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._progress, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"another process is writing {self.path}; wait for it, or write to another file") from error
+            except OSError:  # a file system without locks
+                pass
+        _cut(self._progress, self._progress_size)
+        if self._progress_size == 0:
+            _write(self._progress, json.dumps(self._options).encode() + b"\n", self._progress_path)
+        self._data = _open(self.path)
+        _cut(self._data, self._whole)
+
+
+def _open(path: Path) -> FileIO:
+    """Open a file to change it; make it if it is not there."""
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0)
+
+
+def _cut(file: FileIO, size: int) -> None:
+    """Keep the first `size` bytes and go on behind them."""
+    file.truncate(size)
+    file.seek(size)
+
+
+def _write(file: FileIO, content: bytes, path: Path) -> None:
+    """Write all of it: nothing is left in a buffer when the process is killed. Errors name the path."""
+    view = memoryview(content)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
