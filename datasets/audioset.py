@@ -74,7 +74,7 @@ def evaluation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3
 
 
 def validation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset | ShardDataset:
-    """Clips to choose an epoch by: those of a part "validation" where it is there, else the evaluation clips; `options` as there."""
+    """Clips to choose an epoch by: those of a part "validation" where it is there, else `evaluation_set`; `options` as there."""
     folder = LOCATION.resolve(dataset_dir)
     if files := _files(folder, "validation"):
         return _open(folder, {"validation": files}, **options)
