@@ -54,6 +54,7 @@ def block_outputs(network: MobileNetV3, inputs: Sequence[Tensor] | None = None) 
 def relative_errors(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
     """For each block, the mean over the channels of mean squared error over variance: 0 is equal, 1 says nothing.
 
+    Of logits (B, K) a batch has too few for the variance of each class: their error is divided by the mean variance.
     Where the student has other channels, its features are first mapped by the linear adapter that fits this batch best.
     """
     with torch.autocast(outputs[0].device.type, enabled=False):
@@ -66,6 +67,8 @@ def _relative_error(output: Tensor, target: Tensor) -> Tensor:
     axes = [axis for axis in range(target.ndim) if axis != 1]
     variance = target.var(axes, correction=0)
     error = (output - target).square().mean(axes)
+    if target.ndim == 2:
+        return error.mean() / (variance.mean() + 1e-12)
     return (error / (variance + VARIANCE_FLOOR * variance.mean() + 1e-12)).mean()
 
 

@@ -79,12 +79,16 @@ class OnlineTeacher:
 
         distillation_loss: binary cross entropy with the teachers' probabilities; divergence: the part of it that the student can
         learn. With features, feature_loss: mean of the relative errors of blocks and logits, which follow as block_0 and so on.
-        `blockwise`, each block hears the teacher's features in place of those of the block before it.
+        `blockwise`, each block hears the teacher's features in place of those of the block before it. Features are learnt without
+        dropout, which would be an error that nobody can learn.
         """
         taught = self(waveform, mix)
-        student = network.module if isinstance(network, DistributedDataParallel) else network
         losses = {}
         if self.with_features:
+            student = network.module if isinstance(network, DistributedDataParallel) else network
+            for module in student.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
             with block_outputs(student, taught.features if blockwise else None) as outputs:
                 logits = network(spectrogram.unsqueeze(1))[0]
             errors = relative_errors([*outputs, logits], [*taught.features, taught.logits])

@@ -100,11 +100,27 @@ def test_blocks_learn_apart_from_each_other(teachers: list[Path], waveforms: tor
     assert len(outputs) == 17  # nothing is collected outside of the context
 
 
+def test_features_are_learnt_without_dropout(teachers: list[Path], waveforms: torch.Tensor) -> None:
+    student = model(7)
+    spectrogram = student.front_end(waveforms)
+    for with_features in (True, False):
+        teacher = OnlineTeacher(teachers[:1], student, with_features=with_features)
+        student.train()
+        first, again = (teacher.losses(student.network, spectrogram, waveforms, None)[0] for _ in range(2))
+        assert torch.allclose(first, again, atol=1e-5) == with_features
+
+
 def test_relative_error_of_features() -> None:
     torch.manual_seed(0)
     target = torch.randn(4, 3, 5, 6) * torch.tensor([1.0, 2.0, 4.0])[:, None, None]
     same, mean, half = relative_errors([target, target.mean((0, 2, 3), keepdim=True).expand_as(target), target / 2], [target] * 3)
     assert same < 1e-9 and 0.6 < mean < 1 and float(half) == pytest.approx(float(mean) / 4, rel=0.1)
+
+
+def test_rare_logits_weigh_no_more_than_others() -> None:
+    target = torch.tensor([[0.0, 0.0], [0.0, 4.0]])
+    (error,) = relative_errors([target + torch.tensor([0.5, 0.0])], [target])
+    assert float(error) == pytest.approx(0.125 / 2)
 
 
 def test_other_widths_are_compared_by_the_best_linear_map() -> None:
