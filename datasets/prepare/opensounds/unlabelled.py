@@ -40,6 +40,7 @@ PACKAGE_SECONDS = 3600.0  # of one package, at most
 SILENT_RMS = 10 ** (-60 / 20)
 VALIDATION_FOLD = "5"
 ARCHIVES = (".zip", ".pk3", ".pk4", ".wz", ".jar", ".love", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+COLUMNS = ("package", "version", "source", "licence", "seconds")  # of unlabelled.csv, after the name
 LABELLED = ("balanced_train", "unbalanced_train", "eval")
 
 
@@ -230,28 +231,29 @@ def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int)
             fetched.append((name, debian.fetch_deb(name, debs_dir)))
         except PackageError as error:
             failures.append(f"{name}: {error}")
-    repeated = repeated_files([deb for _, deb in fetched])
     known, labelled = _labelled(output_dir, validation)
     known_file = debs_dir.parent / "fingerprints.npz"
     np.savez(known_file, held_out=known.held_out, training=known.training)
     _write_validation(output_dir, validation)
 
+    repeated = repeated_files([deb for _, deb in fetched])
+    jobs = [(name, deb, skipped, known_file) for (name, deb), skipped in zip(fetched, repeated, strict=True)]
     silence = np.zeros(len(audioset_labels()), np.uint8)
-    table = [("name", "package", "version", "source", "licence", "seconds")]
-    rejected = [("package", "source", "reason")]
+    origins: dict[str, tuple[str, ...]] = {}  # of the clips, by name
+    rejected: list[tuple[str, ...]] = []
     seconds = 0.0
     (output_dir / "copyright").mkdir(exist_ok=True)
-    with Mp3Writer(output, len(silence)) as writer, worker_processes(num_workers) as pool:
-        for name, mp3 in labelled:
-            row = rows[name]
-            if name not in writer.names:
+    with Mp3Writer(output, len(silence)) as writer:
+
+        def add(name: str, mp3: bytes, *origin: str) -> None:
+            if name not in writer.names:  # of a run that was interrupted
                 writer.add(name, mp3, silence)
-            table.append((name, row["package"], row["version"], row["source"], row["licence"], row["seconds"]))
-            seconds += float(row["seconds"])
-        jobs = zip(fetched, repeated, strict=True)
-        futures = deque(pool.submit(harvest, name, deb, skipped, known_file) for (name, deb), skipped in jobs)
-        for _ in tqdm(range(len(futures)), desc="reading", unit="package", disable=None):
-            result = futures.popleft().result()  # which nobody keeps: all clips are gigabytes
+            origins[name] = origin
+
+        for name, mp3 in labelled:
+            add(name, mp3, *(rows[name][column] for column in COLUMNS))
+            seconds += float(rows[name]["seconds"])
+        for result in _harvests(jobs, num_workers):
             if result.failure:
                 failures.append(result.failure)
             if result.copyright:
@@ -259,18 +261,26 @@ def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int)
             rejected += [(result.package, *line) for line in result.rejected]
             for number, (source, length, mp3) in enumerate(result.clips):
                 name = clip_name(result.package, f"unlabelled {source}", number)
-                if name not in writer.names:
-                    writer.add(name, mp3, silence)
-                table.append((name, result.package, result.version, source, result.licence, f"{length:.2f}"))
+                add(name, mp3, result.package, result.version, source, result.licence, f"{length:.2f}")
                 seconds += length
             if seconds >= max_hours * 3600:
-                pool.shutdown(cancel_futures=True)
                 break
-    write_table(output_dir / "unlabelled.csv", table)
-    write_table(output_dir / "unlabelled_rejected.tsv", rejected, delimiter="\t")
+        write_table(output_dir / "unlabelled.csv", [("name", *COLUMNS), *((name, *origin) for name, origin in origins.items())])
+        write_table(output_dir / "unlabelled_rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
     size = output.stat().st_size / 2**30
-    print(f"unlabelled: {len(table) - 1} clips, {seconds / 3600:.1f} h, {size:.2f} GiB; validation: {len(validation)} clips")
+    print(f"unlabelled: {len(origins)} clips, {seconds / 3600:.1f} h, {size:.2f} GiB; validation: {len(validation)} clips")
     return failures
+
+
+def _harvests(jobs: Sequence[tuple[str, Path, frozenset[str], Path]], num_workers: int) -> Iterator[Harvest]:
+    """Harvest packages in parallel, in their order. Nobody keeps the results: all of them are gigabytes."""
+    with worker_processes(num_workers) as pool:
+        futures = deque(pool.submit(harvest, *job) for job in jobs)
+        try:
+            for _ in tqdm(range(len(jobs)), desc="reading", unit="package", disable=None):
+                yield futures.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _labelled(output_dir: Path, validation: set[str]) -> tuple[Known, list[tuple[str, bytes]]]:
