@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.labels import default_labels
 from helpers.distillation.feature_matching import block_outputs, relative_errors
 from helpers.training.mixing import Mix
 from helpers.training.objectives import bce_per_clip
@@ -26,7 +27,7 @@ from models.waveform import WaveformModel
 class Taught(NamedTuple):
     """What teachers say about B clips."""
 
-    logits: Tensor  # (B, K), the mean over the teachers
+    logits: Tensor  # (B, classes that both have), the mean over the teachers
     features: list[Tensor]  # outputs of the first teacher's blocks, (B, C, F, T) each
 
 
@@ -38,18 +39,23 @@ class OnlineTeacher:
     ) -> None:
         """Load the models (released or bundled names, or paths) to the student's device; UserError if they do not fit it.
 
+        They teach the classes that have the same names as the student's; nobody teaches the others.
         `temperature` divides their logits; `with_features`, the features of the first one are learnt too.
         """
         self.temperature = temperature
         self.with_features = with_features
         self.models = get_ensemble_model(names).to(student.device).requires_grad_(False)
-        for what, theirs, own in (
-            ("classes", self.models.num_classes, student.num_classes),
-            ("Hz", self.models.sample_rate, student.sample_rate),
-        ):
-            if theirs != own:
-                given = " ".join(map(str, names))
-                raise UserError(f"--teacher {given} has {theirs} {what}, the student {own}; they must be the same")
+        given = f"--teacher {' '.join(map(str, names))}"
+        if self.models.sample_rate != student.sample_rate:
+            raise UserError(f"{given} hears {self.models.sample_rate} Hz, the student {student.sample_rate}; they must be the same")
+        if self.models.members[0].single_label:
+            raise UserError(f"{given} knows clips of exactly one class; needed: one whose classes do not exclude each other")
+        theirs = {label: k for k, label in enumerate(self.models.labels or default_labels(self.models.num_classes))}
+        own = student.labels or default_labels(student.num_classes)
+        shared = [(k, theirs[label]) for k, label in enumerate(own) if label in theirs]
+        if not shared:
+            raise UserError(f"{given} has none of the student's classes, such as {own[0]!r}; classes are matched by their names")
+        self._own_columns, self._their_columns = torch.tensor(shared, device=student.device).T  # of the classes that both have
         for member in self.models.members:
             member.network.to(memory_format=torch.channels_last)
 
@@ -70,7 +76,7 @@ class OnlineTeacher:
                 if not logits:
                     features.append(x)
             logits.append(member.network.forward_head(x).float())
-        return Taught(torch.stack(logits).mean(0), features)
+        return Taught(torch.stack(logits).mean(0)[:, self._their_columns], features)
 
     def losses(
         self, network: nn.Module, spectrogram: Tensor, waveform: Tensor, mix: Mix | None, *, blockwise: bool = False
@@ -91,13 +97,13 @@ class OnlineTeacher:
                     module.eval()
             with block_outputs(student, taught.features if blockwise else None) as outputs:
                 logits = network(spectrogram.unsqueeze(1))[0]
-            errors = relative_errors([*outputs, logits], [*taught.features, taught.logits])
+            errors = relative_errors([*outputs, logits[:, self._own_columns]], [*taught.features, taught.logits])
             losses["feature_loss"] = torch.stack(errors).mean()
             losses |= {f"block_{number}": error for number, error in enumerate(errors)}
         else:
             logits = network(spectrogram.unsqueeze(1))[0]
         soft_target = torch.sigmoid(taught.logits / self.temperature)
-        losses["distillation_loss"] = bce_per_clip(logits, soft_target).mean()
+        losses["distillation_loss"] = bce_per_clip(logits[:, self._own_columns], soft_target).mean()
         losses["divergence"] = losses["distillation_loss"] - bce_per_clip(torch.logit(soft_target, 1e-7), soft_target).mean()
         return logits, losses
 

@@ -14,6 +14,7 @@ from helpers.training.mixing import Mix
 from models import checkpoints
 from models.errors import UserError
 from models.MobileNetV3 import get_model
+from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
 
 SAMPLES = 16000
@@ -135,12 +136,36 @@ def test_other_widths_are_compared_by_the_best_linear_map() -> None:
     assert noise.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("student", "named"), [(model(0, 4), "classes"), (model(0, width=0.2), None)])
-def test_a_teacher_must_fit_the_student(student: WaveformModel, named: str | None, teachers: list[Path]) -> None:
-    if named:
+def test_classes_are_matched_by_their_names(teachers: list[Path], waveforms: torch.Tensor) -> None:
+    """The student has two of the teacher's five classes, in another order, and one of its own, which nobody teaches."""
+    student = model(7, 3)
+    student.network.labels = ("class 4", "own", "class 1")
+    teacher = OnlineTeacher(teachers[:1], student)
+    whole = WaveformModel(checkpoints.load_model(teachers[0])).eval()(waveforms)[0]
+    torch.testing.assert_close(teacher(waveforms, None).logits, whole[:, [4, 1]], atol=1e-5, rtol=1e-4)
+    logits, losses = teacher.losses(student.network.eval(), student.front_end(waveforms), waveforms, None)
+    expected = nn.functional.binary_cross_entropy_with_logits(logits[:, [0, 2]], whole[:, [4, 1]].sigmoid())
+    assert losses["distillation_loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_teacher_must_fit_the_student(teachers: list[Path], tmp_path: Path) -> None:
+    strangers, slow = model(0), model(0)
+    strangers.network.labels = tuple("abcde")
+    slow.front_end = AugmentMelSTFT(sr=16000)
+    single = model(0).network
+    single.single_label = True
+    checkpoints.save(tmp_path / "single.pt", single)
+    for names, student, named in (
+        (teachers, strangers, "names"),
+        (teachers, slow, "16000"),
+        ([tmp_path / "single.pt"], model(0), "exclude"),
+    ):
         with pytest.raises(UserError, match=named):
-            OnlineTeacher(teachers, student)
-        return
+            OnlineTeacher(names, student)
+
+
+def test_blocks_must_fit_the_teachers(teachers: list[Path]) -> None:
+    student = model(0, width=0.2)
     teacher = OnlineTeacher(teachers, student, with_features=True)
     check_blocks(student.network, teacher.network, blockwise=False)
     with pytest.raises(UserError, match="width"):
