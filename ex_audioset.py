@@ -21,7 +21,6 @@ from torch.utils.data import RandomSampler, Sampler
 
 from datasets import audioset
 from datasets.clip import Clip, ClipDataset, DistillationClip
-from datasets.csv_table import write_table
 from datasets.labels import audioset_labels
 from datasets.views import random_views
 from helpers import cli, network_options
@@ -30,10 +29,11 @@ from helpers.distillation.online_teacher import OnlineTeacher
 from helpers.distillation.options import add_distillation_options, check_distillation_options
 from helpers.distillation.soft_targets import SoftTargetDataset, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
-from helpers.metrics import TaggingMetrics, tagging_metrics
+from helpers.metrics import tagging_metrics
 from helpers.seeding import seed_everything
 from helpers.training import distributed, optimization, options
 from helpers.training.builders import augmented, build_training_model, make_loader, make_training_loader
+from helpers.training.class_figures import write_tagging
 from helpers.training.evaluation import default_precision, predict
 from helpers.training.loop import fit
 from helpers.training.mixing import mixed_loss, mixup
@@ -192,19 +192,11 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     if scores.unscored_classes:
         print(f"  left out: {scores.unscored_classes} of {audioset.NUM_CLASSES} classes, which have no positive clip")
     if args.per_class:
-        write_per_class(args.per_class, scores)
+        write_tagging(args.per_class, audioset_labels(), scores)
     if args.per_class_figure:
         from helpers.training.per_class_figure import per_class_figure
 
         per_class_figure(audioset_labels(), scores, args.per_class_figure)
-
-
-def write_per_class(path: Path, scores: TaggingMetrics) -> None:
-    """Write a row for each class that has positive clips, best average precision first."""
-    rows = zip(audioset_labels(), scores.positives, scores.average_precision, scores.roc_auc, strict=True)
-    scored = sorted((row for row in rows if row[1]), key=lambda row: -row[2])
-    cells = [(label, positives, f"{precision:.4f}", f"{area:.4f}") for label, positives, precision, area in scored]
-    write_table(path, [("label", "positive_clips", "average_precision", "roc_auc"), *cells])
 
 
 if __name__ == "__main__":

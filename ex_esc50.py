@@ -8,26 +8,25 @@ python ex_esc50.py --evaluate runs/esc50/last.pt
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from datasets import esc50
 from datasets.recordings import Recordings
 from helpers import cli
-from helpers.training import distributed, finetuning
+from helpers.training import distributed, finetuning, folds
+from helpers.training.folds import ALL
 from helpers.training.objectives import CLASSIFICATION
-from helpers.training.run import experiment_folder
 
 RECIPES = finetuning.published_recipes(later_tuned=(6e-5, 80, 128, 10, 10, 65), first_release=(1e-5, 50, 64, 10, 20, 20))
-ALL = "all"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    folds = [*map(str, esc50.FOLDS), ALL]
-    parser.add_argument("--fold", choices=folds, default="1", help="fold to test on; all: five trainings, one after the other")
+    choices = [*map(str, esc50.FOLDS), ALL]
+    parser.add_argument("--fold", choices=choices, default="1", help="fold to test on; all: five trainings, one after the other")
     help_text = "folder of meta/ and audio/ (else ESC50_DIR, else data/esc50)"
     finetuning.add_options(parser, experiment_name="esc50", recipes=RECIPES, dataset_help=help_text)
     finetuning.add_cache_option(parser)
@@ -54,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train_all_folds(args: argparse.Namespace, device: torch.device) -> None:
     """Train a model for each fold, in folders below the run's own; print the accuracies and their mean."""
-    folder = experiment_folder(args)
-    accuracies = []
-    for fold in esc50.FOLDS:
-        part = argparse.Namespace(**vars(args) | {"fold": str(fold)})
-        scores, _ = finetuning.finetune(part, device, make_task(args, fold), folder / f"fold_{fold}")
-        accuracies.append(scores["accuracy"])
-        finetuning.print_scores(f"Results on fold {fold} of ESC-50, last epoch", scores)
-    finetuning.print_scores("Mean of the five folds", {"accuracy": statistics.mean(accuracies)})
+
+    def train(part: argparse.Namespace, folder: Path) -> dict[str, float]:
+        scores, _ = finetuning.finetune(part, device, make_task(part, int(part.fold)), folder)
+        finetuning.print_scores(f"Results on fold {part.fold} of ESC-50, last epoch", scores)
+        return scores
+
+    _, scores = folds.train_folds(args, list(map(str, esc50.FOLDS)), train)
+    folds.print_mean(scores, "last epoch")
 
 
 def make_task(args: argparse.Namespace, fold: int) -> finetuning.Task:

@@ -2,6 +2,7 @@
 
 python ex_folder.py recordings
 python ex_folder.py recordings --csv labels.csv --pretrained_name mn40_as_ext --cuda
+python ex_folder.py recordings --folds 5 --balance sampling --patience 10
 python ex_folder.py recordings --evaluate runs/folder/best.pt
 python inference.py --model_name runs/folder/best.pt --audio_path recording.wav
 """
@@ -9,14 +10,21 @@ python inference.py --model_name runs/folder/best.pt --audio_path recording.wav
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from datasets import folder
 from datasets.recordings import Recordings
 from helpers import cli
-from helpers.training import distributed, finetuning
+from helpers.training import balance, distributed, finetuning, folds
+from helpers.training.class_figures import write_class_figures
+from helpers.training.evaluation import Predictions
+from helpers.training.folds import ALL
 from helpers.training.objectives import CLASSIFICATION, TAGGING
 
 CLIPS_TO_SEE = 8000  # in a training: fewer clips get more epochs
@@ -27,8 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset_dir", metavar="DATA", nargs="?", type=cli.absolute_path, help="folder of the recordings")
     table = "table of path, labels (separated by ;), maybe start, end, split or fold, group; or labels of Raven or Audacity"
     parser.add_argument("--csv", type=cli.absolute_path, help=table)
-    parser.add_argument("--fold", help="value of the fold column to validate on (the first)")
+    parser.add_argument("--fold", help="value of the fold column to validate on (the first); all: a training for each of them")
+    parser.add_argument("--folds", type=cli.positive_int, metavar="K", help="divide the clips into K folds at random, train on all")
     parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, if no column assigns it")
+    help_text = "of classes of unequal size: draw rare ones more often, or weight them in the loss"
+    parser.add_argument("--balance", choices=balance.CHOICES, default="none", help=help_text)
     parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")
     parser.add_argument("--variable_eval_length", action="store_true", help="validate and test on whole clips")
     parser.add_argument("--from_scratch", action="store_true", help="start from random weights instead of --pretrained_name")
@@ -41,9 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
-    args = finetuning.parse(parser, argv, as_trained=("csv", "clip_seconds", "val_share", "fold", "seed"))
+    args = finetuning.parse(parser, argv, as_trained=("csv", "clip_seconds", "val_share", "fold", "folds", "seed"))
     if args.dataset_dir is None:
         parser.error("DATA is missing: the folder of the recordings")
+    if args.folds and args.fold is None:
+        args.fold = ALL
+    if args.evaluate and args.fold == ALL:
+        parser.error("--evaluate measures one model on the fold that it was not trained on; give that --fold")
     if args.from_scratch:
         if args.pretrained_name != parser.get_default("pretrained_name"):
             parser.error("--from_scratch starts from random weights; leave --pretrained_name out")
@@ -51,23 +66,75 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+class Result(NamedTuple):
+    """What a training reaches on its validation clips."""
+
+    last: dict[str, float]  # scores of the last epoch
+    best: dict[str, float]  # of the epoch that is best on these clips
+    predictions: Predictions  # of the best epoch
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_options(argv)
     with distributed.group(args.cuda) as device:
         data = folder.scan(args.dataset_dir, args.csv, decode_all=True)
-        split = folder.split(data, args.val_share, args.seed, fold=args.fold)
-        fill_in(args, data, len(split.train))
-        task = make_task(args, data, split)
-        part, checkpoint = ("test" if len(split.test) else "validation"), args.evaluate
-        if not checkpoint:
-            scores, run_folder = finetuning.finetune(args, device, task)
-            finetuning.print_scores("Results on the validation clips, last epoch", scores)
-            checkpoint = distributed.gather(run_folder)[0] / "best.pt"
-        if args.evaluate or len(split.test):
-            finetuning.print_scores(
-                f"Results on the {part} clips: {checkpoint}", finetuning.evaluate(args, device, task, checkpoint)
-            )
+        if args.folds:
+            data = folder.with_drawn_folds(data, args.folds, args.seed)
+        if args.evaluate:
+            evaluate(args, device, data)
+        elif args.fold == ALL:
+            train_all_folds(args, device, data)
+        else:
+            train(args, device, data)
     return 0
+
+
+def evaluate(args: argparse.Namespace, device: torch.device, data: folder.FolderData) -> None:
+    """Print the scores of a checkpoint on the test clips or, without such, on the validation clips."""
+    task, has_test = open_task(args, data)
+    title = f"Results on the {'test' if has_test else 'validation'} clips: {args.evaluate}"
+    finetuning.print_scores(title, finetuning.evaluate(args, device, task, args.evaluate))
+
+
+def train(args: argparse.Namespace, device: torch.device, data: folder.FolderData, run_folder: Path | None = None) -> Result:
+    """Train, print scores, and write the figures of each class next to the checkpoints."""
+    task, has_test = open_task(args, data)
+    last, run_folder = finetuning.finetune(args, device, task, run_folder)
+    checkpoint = distributed.gather(run_folder)[0] / "best.pt"
+    finetuning.print_scores(f"Results on the validation clips{f' of fold {args.fold}' if args.fold else ''}, last epoch", last)
+
+    def report(part: str, clips: Callable[[int], Recordings]) -> tuple[dict[str, float], Predictions]:
+        predictions = finetuning.predict_with(checkpoint, args, device, task, clips)
+        scores = task.objective.scores(predictions)
+        finetuning.print_scores(f"Results on the {part} clips: {checkpoint}", scores)
+        if distributed.is_main():
+            write_class_figures(checkpoint.parent, part, data.class_names, predictions, data.single_label)
+        return scores, predictions
+
+    best, predictions = report("validation", task.validation_set)
+    if has_test:
+        report("test", task.test_set)
+    return Result({name: last[name] for name in best}, best, predictions)
+
+
+def train_all_folds(args: argparse.Namespace, device: torch.device, data: folder.FolderData) -> None:
+    """Train a model for each fold, in folders below the run's own; print and write what they reach together."""
+    names = folder.fold_names(data)
+    run_folder, results = folds.train_folds(args, names, lambda part, run_folder: train(part, device, data, run_folder))
+    scores = {"last": [result.last for result in results], "best": [result.best for result in results]}
+    for epoch, of_folds in scores.items():
+        folds.print_mean(of_folds, f"{epoch} epoch")
+    if distributed.is_main():
+        folds.write_scores(run_folder / "folds.csv", names, scores)
+        together = Predictions.concatenate([result.predictions for result in results])
+        write_class_figures(run_folder, "validation", data.class_names, together, data.single_label)
+
+
+def open_task(args: argparse.Namespace, data: folder.FolderData) -> tuple[finetuning.Task, bool]:
+    """Divide the clips and complete the options; return the task, and whether there are test clips."""
+    split = folder.split(data, args.val_share, args.seed, fold=args.fold)
+    fill_in(args, data, len(split.train))
+    return make_task(args, data, split), len(split.test) > 0
 
 
 def fill_in(args: argparse.Namespace, data: folder.FolderData, training_clips: int) -> None:
@@ -91,14 +158,18 @@ def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.S
     def clips(indices: np.ndarray, rate: int, seconds: float | None = eval_seconds, random_crop: bool = False) -> Recordings:
         return data.clips(indices, sample_rate=rate, clip_seconds=seconds, random_crop=random_crop, cache_dir=args.cache_path)
 
+    objective = CLASSIFICATION if data.single_label else TAGGING
+    if data.single_label and args.balance != "none":
+        objective = replace(objective, selection="accuracy_class_mean")
     return finetuning.Task(
-        objective=CLASSIFICATION if data.single_label else TAGGING,
+        objective=objective,
         num_classes=len(data.class_names),
         labels=data.class_names,
         clip_seconds=args.clip_seconds,
         training_set=lambda rate: clips(split.train, rate, args.clip_seconds, random_crop=True),
         validation_set=lambda rate: clips(split.val, rate),
         test_set=lambda rate: clips(split.test if len(split.test) else split.val, rate),
+        balance=args.balance,
         description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
     )
 

@@ -124,12 +124,20 @@ def single_recordings(folder: Path, seconds: float) -> list[Task]:
 
 
 def folder_tasks(folder: Path, count: int) -> list[Task]:
-    """Read recordings of a folder, drawn at random."""
+    """Read recordings of a folder, drawn at random; those that are damaged are reported and left out."""
     found = sorted(path for path in folder.rglob("*") if path.suffix in audio.SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f"{folder} holds no recordings")
-    chosen = tuple(random.Random(0).sample(found, min(count, len(found))))
-    return [Task(f"{len(chosen)} of {folder.name}", chosen, False, 1)]
+    good: list[Path] = []
+    for path in random.Random(0).sample(found, len(found)):
+        if len(good) == count:
+            break
+        try:
+            audio.decode(path, strict=True)
+            good.append(path)
+        except UserError as error:
+            print(f"left out: {error}")
+    if not good:
+        raise UserError(f"{folder} holds no good recordings")
+    return [Task(f"{len(good)} of {folder.name}", tuple(good), False, 1)]
 
 
 HEADER = ("recordings", "ms", "baseline ms", "ratio, processor", "quartiles", "ratio, elapsed", "quartiles ")

@@ -74,11 +74,11 @@ def decode(
 def measure(
     source: Source, *, check_end: bool = False, warnings: list[str] | None = None, name: str | None = None
 ) -> tuple[int, int]:
-    """Read from a recording's header how many samples `decode` gives at most (mp3: up to 2304 less), and its rate in Hz.
+    """Return how many samples `decode` gives at most (mp3: up to 2304 less), and the rate of a recording in Hz.
 
-    Only where the header does not say it, the recording is decoded. `check_end` reads the last samples as well, which notices
-    truncation without decoding the rest: in about 2 ms for a minute of mp3. Errors and warnings are those of `decode`, as far as
-    they show.
+    Headers are read, and the recording is decoded only where they do not say it: other formats than wav, flac, ogg, mp3, aiff, caf
+    and w64, mp3s without a frame count, and damage. `check_end` decodes the last samples in any case. Errors and warnings are those
+    of `decode`, as far as they show.
     """
     name = name or source_name(source)
     return measured(source, name, check_end=check_end, warnings=warnings)

@@ -23,10 +23,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Problem:
-    """A place in a folder from which recordings may be missing."""
+    """A place in a folder that could not be listed, or was not."""
 
     path: Path
     reason: str
+    is_harmless: bool = False  # what is there is listed elsewhere
 
     def __str__(self) -> str:
         return f"{self.path} {self.reason}"
@@ -54,12 +55,13 @@ def list_recordings(folder: str | Path, *, problems: list[Problem], skipped: Cou
             yield entry.path
         else:
             real = os.path.realpath(entry.path)
-            if entry.is_link and _is_inside(os.path.realpath(entry.path.parent), real):
-                problems.append(Problem(entry.path, "is a link to a folder that holds it; not followed"))
-            elif real in listed:
-                problems.append(Problem(entry.path, f"is the same folder as {listed[real]}; listed once"))
+            if real in listed:
+                problems.append(Problem(entry.path, f"is the same folder as {listed[real]}; listed once", is_harmless=True))
             elif entry.is_link and _is_listed_itself(real, real_root):
-                problems.append(Problem(entry.path, f"is a link to {real}, which is listed itself; not followed"))
+                reason = f"is a link to {real}, which is listed itself; not followed"
+                problems.append(Problem(entry.path, reason, is_harmless=True))
+            elif entry.is_link and _is_inside(os.path.realpath(entry.path.parent), real):
+                problems.append(Problem(entry.path, "is a link to a folder that holds it; not followed"))
             else:
                 listed[real] = entry.path
                 pending.append(_entries(entry.path, problems, skipped))

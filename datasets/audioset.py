@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import WeightedRandomSampler
 
+from datasets.balance import class_weights
 from datasets.clip import ClipDataset
 from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.location import Location
@@ -88,9 +89,9 @@ def class_balanced_weights(dataset: ClipDataset) -> torch.Tensor:
     once.
     """
     class_counts = sum(chunk.sum(axis=0, dtype=np.int64) for chunk in _target_chunks(dataset))  # (K,)
-    class_weights = 1000 / (100 + class_counts)
+    weights = class_weights(class_counts, smoothing=100)
     # As float64, because numpy multiplies mixed types ten times slower.
-    sums = [chunk.astype(np.float64) @ class_weights for chunk in _target_chunks(dataset)]
+    sums = [chunk.astype(np.float64) @ weights for chunk in _target_chunks(dataset)]
     return torch.from_numpy(np.concatenate(sums))
 
 

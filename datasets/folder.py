@@ -23,7 +23,7 @@ from datasets.folder_candidates import SPLITS, Candidate, Found, from_folders
 from datasets.folder_tables import from_table
 from datasets.recordings import Recordings
 from datasets.same_content import groups_of_same_content
-from datasets.stratified import draw_stratified
+from datasets.stratified import draw_folds, draw_stratified
 from models.errors import UserError
 
 _BLOCK_SECONDS = 10  # decoded at a time to check a recording
@@ -149,7 +149,8 @@ def split(data: FolderData, val_share: float = 0.2, seed: int = 0, *, fold: str 
 
     With a fold column, `fold` (default: the first) is validated on. Where no column names validation clips, about `val_share` of
     each class's training clips are drawn, at least one, and whole groups where there are groups. The last clip or group of a class
-    always stays in training; classes that so have nothing to be validated on are logged. Equal data and seed give an equal split.
+    always stays in training. Classes that have nothing to be trained on, or to be validated on, are logged. Equal data and seed
+    give an equal split.
 
     Raises UserError if a part is empty, or a group is on both sides.
     """
@@ -165,6 +166,8 @@ def split(data: FolderData, val_share: float = 0.2, seed: int = 0, *, fold: str 
     result = Split(*(np.flatnonzero(parts == name) for name in SPLITS))
     if not len(result.train) or not len(result.val):
         raise UserError(f"{len(result.train)} clips to train and {len(result.val)} to validate on; both need some")
+    if untrained := [data.class_names[k] for k in np.flatnonzero(~data.targets[result.train].any(0))]:
+        _log_classes("classes have no clip to train on", untrained)
     if data.groups:
         part_of: dict[str, str] = {}
         for group, part in zip(data.groups, parts, strict=True):
@@ -173,15 +176,36 @@ def split(data: FolderData, val_share: float = 0.2, seed: int = 0, *, fold: str 
     return result
 
 
+def with_drawn_folds(data: FolderData, folds: int, seed: int = 0) -> FolderData:
+    """Divide clips into folds "1", "2", ..., each with about the same share of each class, and whole groups where there are groups.
+
+    Equal data and seed give equal folds. Raises UserError where a column or folders divide the clips already, and where there are
+    too few.
+    """
+    for column, kind in ((data.folds, "fold"), (data.splits, "split")):
+        if column is not None:
+            raise UserError(f"the clips are divided by their {kind} already; leave --folds or that out")
+    fold_of = draw_folds(data.targets, data.groups, folds, seed)
+    return replace(data, folds=tuple(str(fold + 1) for fold in fold_of))
+
+
+def fold_names(data: FolderData) -> list[str]:
+    """The folds, in order. Raises UserError where there are fewer than two."""
+    folds = sorted(set(data.folds or ()), key=lambda name: (len(name), name))
+    if len(folds) < 2:
+        raise UserError(f"there are {len(folds)} folds; give a table with a column fold of two at least, or --folds")
+    return folds
+
+
 def _listed_parts(data: FolderData, fold: str | None) -> np.ndarray:
     """The part of each clip, (N,) of `SPLITS`, by the fold or split column; all clips are for training where there is none."""
     if data.folds is None:
         if fold is not None:
-            raise UserError(f"fold {fold} is asked for, but there is no fold column")
+            raise UserError(f"fold {fold} is asked for, but there is no fold column (and no --folds)")
         return np.array(data.splits or ["train"] * len(data.paths))
-    folds = sorted(set(data.folds), key=lambda name: (len(name), name))
+    folds = fold_names(data)
     fold = folds[0] if fold is None else fold
-    if fold not in folds or len(folds) < 2:
+    if fold not in folds:
         raise UserError(f"fold {fold!r} cannot be held out; there are {', '.join(folds)}")
     return np.where(np.array(data.folds) == fold, "val", "train").astype("U5")
 
@@ -192,8 +216,11 @@ def _log_unvalidated(data: FolderData, training: np.ndarray, drawn: np.ndarray) 
     names = [data.class_names[k] for k in np.flatnonzero(targets.any(0) & ~targets[drawn].any(0))]
     if names:
         what = "group" if data.groups else "clip"
-        first = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        logger.warning("%d classes have no %s to spare and are not validated on: %s", len(names), what, first)
+        _log_classes(f"classes have no {what} to spare and are not validated on", names)
+
+
+def _log_classes(what: str, names: Sequence[str]) -> None:
+    logger.warning("%d %s: %s", len(names), what, ", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
 
 
 def _readable(found: Found, decode_all: bool) -> list[Candidate]:

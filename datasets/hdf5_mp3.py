@@ -24,6 +24,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.audio import AudioError
 from datasets.clip import Clip, ClipDataset
+from datasets.damage_log import DamageLog
 from models.errors import UserError
 from models.files import publish
 
@@ -193,6 +194,7 @@ class Mp3Dataset(ClipDataset):
         self._stops = list(accumulate(_check_layout(path, num_classes) for path in self.paths))
         self._files: dict[int, dict[str, h5py.Dataset]] = {}  # by position in `paths`
         self._files_pid = os.getpid()
+        self._damage_log = DamageLog(len(self))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": {}}
@@ -216,7 +218,10 @@ class Mp3Dataset(ClipDataset):
             target = np.unpackbits(file[_TARGETS][row], count=self.num_classes)
         except (OSError, RuntimeError, ValueError) as error:  # what h5py raises for a damaged file
             raise AudioError(f"{where} cannot be read ({error}); is the file complete?") from error
-        waveform = self._cut(audio.load(mp3, self.sample_rate, seconds=self._head_seconds, name=where))
+        warnings: list[str] = []
+        waveform = audio.load(mp3, self.sample_rate, seconds=self._head_seconds, name=where, warnings=warnings)
+        self._damage_log(index, warnings)
+        waveform = self._cut(waveform)
         return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
 
     @property
@@ -242,7 +247,7 @@ class Mp3Dataset(ClipDataset):
         for index in tqdm(range(len(self)), desc="reading lengths", unit="clip", disable=None, leave=False):
             which, row = self._row(index)
             mp3 = self._open(which)[_MP3S][row].tobytes()
-            samples, rate = audio.measure(mp3, name=f"clip {index} (row {row} of {self.paths[which]})")
+            samples, rate = audio.measure(mp3, name=f"clip {index} (row {row} of {self.paths[which]})", warnings=[])
             lengths[index] = audio.resampled_length(samples, rate, self.sample_rate)
         return lengths
 

@@ -16,8 +16,8 @@ import numpy as np
 from datasets.audio import AudioError
 from datasets.decoding.pyav import FullDecoder
 from datasets.mpeg_frames import mpeg_kind
-from datasets.ogg_stream import OggLink
 from datasets.pcm import HEAD_BYTES, Pcm, container
+from datasets.stream_links import CHAINED, Link
 from datasets.wav_stream import WavStream
 from models.errors import UserError
 
@@ -124,7 +124,7 @@ def _raw(reader: Reader, pcm: Pcm, values: int) -> Iterator[np.ndarray]:
 def _compressed(reader: Reader, kind: str, name: str) -> Stream:
     if kind not in _DEMUXERS:
         raise AudioError(f"{name} is {kind}, which cannot be read as it comes; write it into a file, or send wav or flac")
-    link = OggLink(reader) if kind == "ogg" else reader
+    link = Link(reader, kind) if kind in CHAINED else reader
     try:
         decoder = _LiveDecoder(link, kind, name)
     except AudioError as error:
@@ -132,11 +132,11 @@ def _compressed(reader: Reader, kind: str, name: str) -> Stream:
     return Stream(kind, decoder.rate, decoder.channels, _decoded(decoder, reader, link, kind, name))
 
 
-def _decoded(decoder: _LiveDecoder, reader: Reader, link: Reader | OggLink, kind: str, name: str) -> Iterator[np.ndarray]:
-    """Yield the blocks of a stream, and of further Ogg streams behind it, at its rate and in its channels."""
+def _decoded(decoder: _LiveDecoder, reader: Reader, link: Reader | Link, kind: str, name: str) -> Iterator[np.ndarray]:
+    """Yield the blocks of a stream, and of further ones of its kind behind it, at its rate and in its channels."""
     yield from decoder.blocks()
-    while isinstance(link, OggLink) and link.follows:
-        link = OggLink(reader)
+    while isinstance(link, Link) and link.follows:
+        link = Link(reader, kind)
         try:
             yield from _LiveDecoder(link, kind, name, decoder.rate, decoder.channels).blocks()
         except AudioError as error:
@@ -148,7 +148,7 @@ def _decoded(decoder: _LiveDecoder, reader: Reader, link: Reader | OggLink, kind
 class _LiveDecoder(FullDecoder):
     """The full decoder of a pipe, which reports gaps."""
 
-    def __init__(self, pipe: Reader | OggLink, kind: str, name: str, rate: int | None = None, channels: int | None = None) -> None:
+    def __init__(self, pipe: Reader | Link, kind: str, name: str, rate: int | None = None, channels: int | None = None) -> None:
         self._gaps = _Gaps(name)
         super().__init__(pipe, rate, channels, live=kind)
 

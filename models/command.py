@@ -48,6 +48,8 @@ def run(main: Callable[[Sequence[str] | None], int], *, fast_exit: bool = False)
     except KeyboardInterrupt:
         code = 130
         print("interrupted", file=sys.stderr)
+        if fast_exit:
+            _leave(code)  # at once: behind this block, generators would wait for threads that still read
     except BrokenPipeError:  # whoever read the output has seen enough, such as `| head`
         code = 128 + 13  # as a program that the signal ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit

@@ -18,12 +18,14 @@ import pytest
 import torch
 
 import ex_audioset
+import ex_folder
 from datasets.prepare import characters
 from helpers import cli
 from helpers.training import distributed
 from models import checkpoints
 from models.errors import UserError
 from models.MobileNetV3 import get_model
+from tests.finetuning import ALWAYS, TINY
 
 SCRIPT = Path(ex_audioset.__file__)
 TRAIN = (
@@ -76,6 +78,7 @@ def launch(function: Callable[[], object]) -> list[int | None]:
         process.start()
     for process in ranks:
         process.join(120)
+        process.kill()  # where it waits for the other for ever
     return [process.exitcode for process in ranks]
 
 
@@ -186,6 +189,22 @@ def test_what_a_launcher_sets_wrongly_is_one_line(wrong: dict[str, str], monkeyp
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=next(iter(wrong))), distributed.group(cuda=False):
         pass
+
+
+def test_two_ranks_end_early_together(folder_dir: Path) -> None:
+    """A network that hardly moves gets no better; clips are drawn as on one rank, and each file is written once."""
+    options = [
+        str(folder_dir), "--from_scratch", *map(str, TINY), "--n_epochs", "9", "--patience", "2", "--max_lr", "1e-9",
+        "--batch_norm_momentum", "0", "--balance", "sampling", "--batch_size", "8", *map(str, ALWAYS),
+    ]  # fmt: skip
+    assert ex_folder.main([*options, "--experiment_name", "one", "--accumulate", "2"]) == 0
+    assert launch(lambda: ex_folder.main([*options, "--experiment_name", "two"])) == [0, 0]
+    one, two = Path("runs/one"), Path("runs/two")
+    assert len(train_losses(one)) == len(train_losses(two)) == 3
+    np.testing.assert_allclose(train_losses(one), train_losses(two), rtol=1e-4)
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
+    assert (one / "validation_confusion.csv").read_text() == (two / "validation_confusion.csv").read_text()
+    assert Path("stdout0").read_text() and not Path("stdout1").read_text()
 
 
 @pytest.mark.slow

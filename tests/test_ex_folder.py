@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import ex_folder
 import inference
 from models import checkpoints
-from tests.finetuning import ALWAYS, RATE, TINY, piece, run, scores, tone, write, write_table
+from tests.finetuning import ALWAYS, RATE, SCHEDULE, TINY, assert_same_run, piece, run, scores, tone, write, write_table
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 OWN = ("--from_scratch", *TINY)
@@ -67,6 +69,8 @@ def test_a_table_of_several_labels(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert set(scores(capsys.readouterr().out.splitlines())) >= {"mAP", "ROC"}
     last = checkpoints.load("runs/folder/last.pt")
     assert last.labels == ("a", "b") and not last.single_label
+    assert {row["label"] for row in rows_of(Path("runs/folder/validation_classes.csv"))} == {"a", "b"}
+    assert Path("runs/folder/validation_classes.png").exists()
 
 
 def test_a_table_of_one_class(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +103,10 @@ def test_a_table_with_test_clips(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     ]  # fmt: skip
     at = next(i for i, line in enumerate(lines) if line.startswith("Results on the test clips"))
     assert "validation" in lines[0] and lines[at].endswith("best.pt")
+    clips = {
+        part: sum(int(row["clips"]) for row in rows_of(Path(f"runs/folder/{part}_classes.csv"))) for part in ("validation", "test")
+    }
+    assert clips == {"validation": 2, "test": 6}
     run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")  # by the table that it was trained with
     assert capsys.readouterr().out.splitlines()[1:] == lines[at + 1 :]
 
@@ -126,9 +134,69 @@ def test_a_table_of_segments(tmp_path: Path, caplog: pytest.LogCaptureFixture, c
     table = write_table(tmp_path / "labels.csv", ("Path", "Start", "End", "Labels"), *rows, delimiter=";")
     assert own_run(caplog, tmp_path / "mine", "--csv", table) == (10, 2, 0)
     assert "12 segments of 6 recordings" in caplog.text
-    trained = capsys.readouterr().out.splitlines()
+    trained = capsys.readouterr().out.splitlines()[-3:]
     run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", "runs/folder/best.pt")
     assert capsys.readouterr().out.splitlines()[1:] == trained[1:]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def confusion(folder: Path) -> np.ndarray:
+    return np.array([list(row.values())[1:] for row in rows_of(folder / "validation_confusion.csv")], int)
+
+
+def test_a_training_for_each_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a table whose folds have names that folders cannot have."""
+    folds = ("a", "b/c", "..")
+    rows = [(name, ("rock", "speech")[i % 2], folds[i // 4 % 3]) for i, name in enumerate(pieces(tmp_path / "mine", 12))]
+    table = write_table(tmp_path / "folds.csv", ("path", "labels", "fold"), *rows)
+    run(ex_folder, tmp_path / "mine", "--csv", table, "--fold", "all", *ALWAYS, *OWN)
+    lines = capsys.readouterr().out.splitlines()
+    experiment = Path("runs/folder")
+    parts = sorted(path for path in experiment.iterdir() if path.is_dir())
+    assert [path.name for path in parts] == ["fold_..", "fold_a", "fold_b%2Fc"]
+    assert (confusion(experiment) == sum(map(confusion, parts))).all() and confusion(experiment).sum() == 12
+    written = {(row["fold"], row["epoch"]): float(row["accuracy"]) for row in rows_of(experiment / "folds.csv")}
+    last = [checkpoints.load(path / "last.pt").metrics["accuracy"] for path in parts]
+    assert [written[fold, "last"] for fold in ("..", "a", "b/c")] == pytest.approx(last, abs=1e-4)
+    assert written["mean", "last"] == pytest.approx(np.mean(last), abs=1e-4)
+    assert written["standard deviation", "last"] == pytest.approx(np.std(last, ddof=1), abs=1e-4)
+    assert written["mean", "best"] == pytest.approx(np.trace(confusion(experiment)) / 12, abs=1e-4)
+    shutil.rmtree(parts[1])
+    run(ex_folder, "--resume", experiment)
+    assert capsys.readouterr().out.splitlines() == lines
+    run(ex_folder, tmp_path / "mine", *ALWAYS, "--evaluate", parts[2] / "best.pt")  # on its own fold
+    assert scores(capsys.readouterr().out.splitlines())["accuracy"] == pytest.approx(written["b/c", "best"], abs=6e-4)
+
+
+def test_drawn_folds_validate_each_clip_once(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ex_folder, folder_dir, "--folds", 3, *ALWAYS, *OWN, "--seed", 1)
+    experiment = Path("runs/folder")
+    assert confusion(experiment).sum(1).tolist() == [10, 10, 10]
+    assert all(confusion(experiment / f"fold_{k}").sum(1).min() >= 3 for k in (1, 2, 3))
+    capsys.readouterr()
+    run(ex_folder, folder_dir, *ALWAYS, "--evaluate", experiment / "fold_3" / "best.pt")  # on the fold that was drawn for it
+    measured = scores(capsys.readouterr().out.splitlines())["accuracy"]
+    assert measured == pytest.approx(np.trace(confusion(experiment / "fold_3")) / confusion(experiment / "fold_3").sum(), abs=6e-4)
+
+
+def test_classes_of_unequal_size_are_balanced(tmp_path: Path) -> None:
+    """Another training than without, which resumes; the best epoch is that of the best mean over the classes."""
+    for i in range(15):
+        write(tmp_path / "mine" / ("rock" if i % 5 else "speech") / f"{i}.wav", piece("rock" if i % 5 else "speech", 0.3 * i))
+    losses = set()
+    for way in ("none", "weights", "sampling"):
+        run(ex_folder, tmp_path / "mine", *ALWAYS, *OWN, *SCHEDULE, "--balance", way, "--experiment_name", way)
+        losses.add(checkpoints.load(f"runs/{way}/last.pt").metrics["train_loss"])
+    assert len(losses) == 3
+    run(ex_folder, tmp_path / "mine", *ALWAYS, *OWN, *SCHEDULE, "--balance", "sampling", "--n_epochs", 2)
+    run(ex_folder, "--resume", "runs/sampling", "--n_epochs", 2)
+    assert_same_run(Path("runs/folder"), Path("runs/sampling"))
+    args = ex_folder.parse_options([str(tmp_path / "mine"), "--balance", "weights"])
+    assert ex_folder.open_task(args, ex_folder.folder.scan(tmp_path / "mine"))[0].objective.selection == "accuracy_class_mean"
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2,), (1,)])
@@ -161,6 +229,10 @@ def test_the_shortest_and_whole_recordings(tmp_path: Path, caplog: pytest.LogCap
         (("--val_share", 0), "val_share"),
         (("--val_share", 1), "val_share"),
         (("--fold", "1"), "fold"),
+        (("--fold", "all"), "--folds"),
+        (("--folds", 1), "folds"),
+        (("--folds", 31), "30"),
+        (("--folds", 3, "--fold", "4"), "1, 2, 3"),
         (("--csv", "nowhere.csv"), "nowhere.csv"),
         (("--batch_size", 100), "--batch_size"),
     ],
@@ -175,6 +247,14 @@ def test_an_evaluation_on_other_clips_than_those_held_out_warns(folder_dir: Path
         caplog.clear()
         run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
         assert any("trained with" in record.message for record in caplog.records) == warned
+
+
+def test_one_model_is_evaluated_at_a_time(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(ex_folder, folder_dir, *ALWAYS, *OWN)
+    for argv in (("--fold", "all"), ("--folds", 3)):
+        with pytest.raises(SystemExit) as end:
+            run(ex_folder, folder_dir, *ALWAYS, "--evaluate", "runs/folder/best.pt", *argv)
+        assert end.value.code == 2 and "--fold" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import soundfile
 
 import inference
 from datasets.decoding import isolated
+from datasets.label_files import parse_labels
 from helpers.tagger.embedding_files import read_embeddings
 
 ROOT = Path(inference.__file__).parent
@@ -80,6 +81,8 @@ def test_a_killed_run_is_resumed_to_the_same_file(
     assert run(capsys, *words)[0] == 0 and not path.with_name(f"{path.name}.progress").exists()  # complete
     assert run(capsys, *words[:3], tmp_path / f"whole{path.suffix}", *words[4:])[0] == 1
     assert path.read_bytes() == (tmp_path / f"whole{path.suffix}").read_bytes()
+    lines = path.read_text().splitlines()
+    assert len([line for line in lines if ".wav" not in line]) == (path.suffix == ".csv")  # one header
 
 
 def test_an_interrupted_run_is_refused_without_resume_and_with_other_options(
@@ -124,6 +127,9 @@ def test_a_damaged_recording_is_used_with_a_warning_or_refused(tmp_path: Path, c
         assert err[-1].endswith("2 of 2 recordings, 1 with warnings")
         good, damaged = json_lines(tmp_path / "x.jsonl")
         assert "warnings" not in good and len(damaged["warnings"]) == 1 and damaged["end"] == pytest.approx(0.5, abs=0.01)
+    for words in (("--output", tmp_path / "x.jsonl", "--window", 0.2, "--hop", 0.1), ("--events", tmp_path / "x.jsonl")):
+        assert run(capsys, "--audio_path", folder, *words)[0] == 0
+        assert ["warnings" in line for line in json_lines(tmp_path / "x.jsonl")[-2:]] == [False, True]
     code, _, err = run(capsys, "--audio_path", folder, "--output", tmp_path / "x.jsonl", "--strict")
     assert code == 1 and err[0].startswith("error: ") and "001.wav" in err[0]
 
@@ -188,6 +194,9 @@ def test_events_in_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["Selection"] for row in rows] == [str(number) for number in range(1, len(events) + 1)]
     rate = soundfile.info(scene).samplerate
     assert {(row["Begin File"], float(row["High Freq (Hz)"])) for row in rows} == {("scene.ogg", rate / 2)}
+    for name in ("x.txt", "x.selections.txt"):  # what this project trains on
+        labels = parse_labels((tmp_path / name).read_text(), tmp_path / name)
+        assert [(label.text, label.start, label.end) for label in labels] == events
     subtitles = (tmp_path / "x.srt").read_text().strip().split("\n\n")
     number, times, label = subtitles[0].splitlines()
     assert len(subtitles) == len(events) and number == "1" and label == events[0][0]
@@ -225,6 +234,7 @@ def test_a_file_that_hangs_or_crashes_costs_that_file(
     first, _, serve = isolated._PROGRAM.rpartition("; from ")
     flaws = """
 from datasets.decoding import isolated
+from datasets.label_files import parse_labels
 import os, time
 real = isolated.open_sound
 def open_sound(source, **reading):

@@ -26,9 +26,16 @@ _CAF = _Layout(struct.Struct(">4sq"), 8, b"data", alignment=1)
 _WAVE64 = _Layout(struct.Struct("<16sQ"), 40, b"data", alignment=8, counted=24)
 _LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, b"FORM": _AIFF, b"caff": _CAF, b"riff": _WAVE64}
 
+MARKS = (*_LAYOUTS, b".snd")  # that such files begin with
+
+_MAX_CHUNKS = 1 << 16
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
-_STREAMED = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
+_STREAMED, _NEAR = (0x7FFFFFFF, _UNKNOWN), 1 << 16  # about which programs write that could not know a size of 32 bits in advance
+_TRAILER = 1 << 9  # bytes of other kinds behind the only chunk of an AU file
+_MP3 = 0x55  # a wave format of which libsndfile prints what it thinks of damaged frames
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
+_JOINED = ("is followed by another recording, which is not read",)
+_PADDING = 1 << 26  # zeros behind the sound that are ignored, at most
 _JUNK = 0.1  # seconds of sound, to which bytes amount that are ignored behind it
 _OTHER_FILES = (b"fLaC", b"OggS", b"ID3", b"FORM", b"\xff\xfb", b"\xff\xf3", b"\xff\xe3", b"\x1aE\xdf\xa3")  # what some begin with
 # what 16-bit samples begin with where they are no sound: S/PDIF frames of AC-3 and DTS, and DTS of 16 and 14 bits
@@ -40,7 +47,7 @@ def inspect(content: Content) -> Structure | None:
     head = content.read(0, 12)
     if head[:4] == b".snd" and len(head) == 12:
         offset, size = struct.unpack_from(">II", head, 4)
-        return Structure(share=_share(content, offset, size))
+        return Structure(part_there=_share(content, offset, size, _WAVE), whole=content.size - offset - size < _TRAILER)
     layout = _LAYOUTS.get(head[:4])
     if layout is None:
         return None
@@ -50,7 +57,8 @@ def inspect(content: Content) -> Structure | None:
             if layout in (_WAVE, _BIG_WAVE):
                 return _inspect_wave(content, layout, body, size, found)
             behind = _marks(content, layout, body + size + -size % layout.alignment)
-            return Structure(share=_share(content, body, size), known=size > 0 and None not in behind)
+            whole, remarks = size != 0 and None not in behind, _JOINED if not behind.isdisjoint(_LAYOUTS) else ()
+            return Structure(part_there=_share(content, body, size, layout), whole=whole, end_checked=size > 0, remarks=remarks)
         found[mark] = content.read(body, max(0, min(size, 1024)))
     return Structure()
 
@@ -58,7 +66,9 @@ def inspect(content: Content) -> Structure | None:
 def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield mark, position and size of the content of each chunk, from a position on."""
     length = layout.header.size
-    while len(header := content.read(position, length)) == length:
+    for _ in range(_MAX_CHUNKS):
+        if len(header := content.read(position, length)) < length:
+            return
         mark, size = layout.header.unpack(header)
         size -= layout.counted
         yield mark, position + length, size
@@ -67,10 +77,12 @@ def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[
         position += length + size + -size % layout.alignment
 
 
-def _share(content: Content, body: int, size: int) -> float:
+def _share(content: Content, body: int, size: int, layout: _Layout) -> float:
     """Return which part is there of the sound that begins at `body` and has so many bytes."""
+    if layout.header.size == 8 and any(abs(size - unknown) <= _NEAR for unknown in _STREAMED):
+        return 1.0
     there = content.size - body
-    return there / size if 0 < there < size - 1 and size < _STREAMED else 1.0  # a forgotten padding byte does no harm
+    return there / size if 0 < there < size - 1 else 1.0  # a forgotten padding byte does no harm
 
 
 def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found: dict[bytes, bytes]) -> Structure:
@@ -85,18 +97,28 @@ def _inspect_wave(content: Content, layout: _Layout, body: int, size: int, found
         size = struct.unpack("<Q", found[b"ds64"].ljust(16, b"\0")[8:16])[0]
     if tag in (1, 0xFFFE) and any(mark in content.read(body, 1024) for mark in _DISGUISED):
         return Structure(whole=False)
+    if tag == _MP3:
+        return Structure(whole=False, part_there=_share(content, body, size, layout))
     exact = tag in _PLAIN
     there, end = content.size - body, size + size % 2
     if there <= end or (size and there - end < _JUNK * byte_rate):
-        return Structure(known=True, exact=exact, share=_share(content, body, size))
+        return Structure(end_checked=True, exact=exact, part_there=_share(content, body, size, layout))
     behind = _marks(content, layout, body + end)
     if None not in behind or content.read(body + end, 4).startswith(_OTHER_FILES):
-        remarks = () if behind.isdisjoint({None, *_LAYOUTS}) else ("is followed by another recording, which is not read",)
-        return Structure(known=True, exact=exact, remarks=remarks)
+        return Structure(end_checked=True, exact=exact, remarks=() if behind.isdisjoint({None, *_LAYOUTS}) else _JOINED)
+    if size and _is_padding(content, body + end):
+        return Structure(end_checked=True, exact=exact)
     explained = size == 0 or there > _UNKNOWN or byte_rate == 0
     remark = None if explained else f"has {there / byte_rate:.1f} s of sound, but its header says {size / byte_rate:.1f} s"
     view = View(content, body, content.size, _header(order, found.get(b"fmt ", b""), there))
-    return Structure(view=view, known=True, remarks=(remark,) if remark else ())
+    return Structure(view=view, end_checked=True, remarks=(remark,) if remark else ())
+
+
+def _is_padding(content: Content, position: int) -> bool:
+    """Whether nothing but zeros follows."""
+    if content.size - position > _PADDING:
+        return False
+    return not any(content.read(at, 1 << 20).strip(b"\0") for at in range(position, content.size, 1 << 20))
 
 
 def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None]:
@@ -105,6 +127,8 @@ def _marks(content: Content, layout: _Layout, position: int) -> set[bytes | None
     for mark, at, size in _chunks(content, layout, position):
         is_chunk = (layout is _WAVE64 or all(32 <= byte < 127 for byte in mark)) and 0 <= size <= content.size - at
         marks.add(mark if is_chunk else None)
+        if not is_chunk:
+            break
     return marks
 
 

@@ -23,13 +23,15 @@ class Content:
     def __init__(self, descriptor: int, size: int, head: bytes | None = None) -> None:
         """`size` in bytes; `head` is what the file begins with, as much of it as is at hand."""
         self.descriptor, self.size = descriptor, size
-        self._head = os.pread(descriptor, _HEAD, 0) if head is None else head
+        self._head = _read_at(descriptor, _HEAD, 0) if head is None else head
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes, fewer at the end of the file."""
+        if offset >= self.size:
+            return b""
         if offset + size <= len(self._head):
             return self._head[offset : offset + size]
-        return os.pread(self.descriptor, size, offset)
+        return _read_at(self.descriptor, size, offset)
 
     def rewind(self) -> None:
         os.lseek(self.descriptor, 0, os.SEEK_SET)
@@ -39,6 +41,16 @@ class Content:
 
     def view(self, start: int = 0, end: int | None = None) -> "View":
         return View(self, start, self.size if end is None else end)
+
+
+def _read_at(descriptor: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    position = os.lseek(descriptor, 0, os.SEEK_CUR)  # Windows
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    data = os.read(descriptor, size)
+    os.lseek(descriptor, position, os.SEEK_SET)
+    return data
 
 
 class View(io.RawIOBase):
@@ -97,10 +109,10 @@ def opened(source: Source, name: str, check: Callable[[Content], None] | None = 
     """
     try:
         descriptor = _descriptor_of(source, name, check)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise (
-            error if isinstance(error, UserError) else FileNotFoundError(f"{name} not found; give the path of an audio file")
-        ) from error
+    except FileNotFoundError as error:
+        if error.errno is None:  # it has a message already
+            raise
+        raise AudioError(f"{name} cannot be copied ({error})") from error
     except OSError as error:
         raise AudioError(f"{name} cannot be read ({error.strerror or error})") from error
     try:
@@ -116,7 +128,10 @@ def _descriptor_of(source: Source, name: str, check: Callable[[Content], None] |
         return _filled([source], name, os.memfd_create("recording") if hasattr(os, "memfd_create") else _new_file())
     if hasattr(source, "read"):
         return _filled(iter(lambda: source.read(_PIECE), b""), name, _new_file(), check)
-    descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise FileNotFoundError(f"{name} not found; give the path of an audio file") from error
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor

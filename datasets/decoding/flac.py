@@ -5,7 +5,7 @@ from functools import cache
 from datasets.decoding.content import Content
 from datasets.decoding.structure import Structure
 
-_TAIL = 1 << 16  # bytes at the end in which the last frame begins
+_TAIL, _LONGEST_TAIL = 1 << 16, 1 << 20  # bytes at the end in which the last frame begins
 _BLOCK_SIZES = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}
 
 
@@ -17,7 +17,8 @@ def inspect(content: Content, start: int) -> Structure:
         return Structure(whole=False, view=view)
     largest_block, largest_frame = int.from_bytes(info[2:4], "big"), int.from_bytes(info[7:10], "big")
     samples = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
-    tail = content.read(max(start, content.size - max(_TAIL, 2 * largest_frame)), max(_TAIL, 2 * largest_frame))
+    size = min(max(_TAIL, 2 * largest_frame), _LONGEST_TAIL)
+    tail = content.read(max(start, content.size - size), size)
     ends_there = samples > 0 and b"fLaC" not in tail[4:] and _has_frame_that_ends_at(tail, samples, largest_block)
     return Structure(whole=ends_there, view=view, announced=samples or None, exact=True)
 

@@ -6,7 +6,6 @@ holds, not more. What libraries print while they decode becomes a warning of the
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import pickle
@@ -36,6 +35,7 @@ IS_AVAILABLE = fcntl is not None
 TIME_LIMIT = 60.0  # seconds
 START_LIMIT = 60.0  # seconds in which a process must have started
 PIPE_BYTES = 1 << 20  # what a pipe should hold, where that can be chosen: two blocks
+SMALL_BYTES = 1 << 12  # messages below are collected; blocks are not copied
 PRINTED_BYTES = 1 << 16  # that are read of what a process printed
 
 _HEADER = struct.Struct("<cQ")  # the kind of a message, and how many bytes follow
@@ -62,8 +62,8 @@ class IsolatedSound:
                 kind, content = process.receive()
                 if kind == _END:
                     break
-                yield content.view(np.float32)
-            end = json.loads(content.tobytes())
+                yield np.frombuffer(content, np.float32)
+            end = json.loads(content)
             self.samples = end["samples"]
             self.warnings += end["warnings"] + process.printed()
         finally:
@@ -104,7 +104,7 @@ class Decoders:
         except BaseException:
             self.give_back(process)
             raise
-        return IsolatedSound(process, self, **json.loads(content.tobytes()))
+        return IsolatedSound(process, self, **json.loads(content))
 
     def give_back(self, process: _Process) -> None:
         """Let a process wait for the next recording, or end it: it may be stuck, or in the middle of a recording."""
@@ -144,6 +144,8 @@ class _Process:
         self._answers = self._process.stdout.fileno()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._buffer = memoryview(bytearray(SMALL_BYTES))
+        self._ahead = self._buffer[:0]  # what is in the buffer of the next messages
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._answers, selectors.EVENT_READ)
 
@@ -161,20 +163,21 @@ class _Process:
         if not self._is_ready:
             self._read(len(_READY), START_LIMIT)
             self._is_ready = True
+        rest = memoryview(pickle.dumps(request))
         try:
-            with os.fdopen(os.dup(self._process.stdin.fileno()), "wb") as file:
-                pickle.dump(request, file)
+            while rest:
+                rest = rest[self._process.stdin.write(rest) :]
         except BrokenPipeError as error:
             raise AudioError(self._how_it_ended()) from error
 
-    def receive(self) -> tuple[bytes, np.ndarray]:
-        """Return the kind and the bytes of the next message; raise what it holds if that is an error."""
+    def receive(self) -> tuple[bytes, bytearray]:
+        """Return the kind and the content of the next message; raise what it holds if that is an error."""
         kind, size = _HEADER.unpack(self._read(_HEADER.size, self._time_limit))
         content = self._read(size, self._time_limit)
         self.is_idle = kind in (_END, _ERROR)
         if kind == _ERROR:
             self.printed()
-            error = json.loads(content.tobytes())
+            error = json.loads(content)
             raise _ERRORS.get(error["type"], OSError)(error["message"])
         return kind, content
 
@@ -184,16 +187,18 @@ class _Process:
         self._printed.truncate(0)
         return in_one_line(self._name, printed)
 
-    def _read(self, size: int, limit: float) -> np.ndarray:
-        content = np.empty(size, np.uint8)
-        filled = 0
-        while filled < size:
+    def _read(self, size: int, limit: float) -> bytearray:
+        content = bytearray(size)
+        count = min(size, len(self._ahead))
+        content[:count], self._ahead = self._ahead[:count], self._ahead[count:]
+        while count < size:
             if not self._selector.select(limit):
                 raise AudioError(f"{self._name} takes more than {limit:g} s to decode; leave it out or raise the limit")
-            count = os.readv(self._answers, [content[filled:]])
-            if count == 0:
+            received = os.readv(self._answers, [memoryview(content)[count:], self._buffer])
+            if received == 0:
                 raise AudioError(self._how_it_ended())
-            filled += count
+            self._ahead = self._buffer[: max(0, count + received - size)]
+            count += received
         return content
 
     def _how_it_ended(self) -> str:
@@ -214,7 +219,7 @@ def in_one_line(name: str, printed: bytes) -> list[str]:
 
 def serve(time_limit: float) -> None:
     """Decode what is asked for on standard input until that ends; in a process of its own."""
-    with os.fdopen(os.dup(1), "wb") as answers:
+    with os.fdopen(os.dup(1), "wb", SMALL_BYTES) as answers:
         os.dup2(2, 1)  # libraries print there as well
         answers.write(_READY)
         answers.flush()
@@ -226,15 +231,15 @@ def serve(time_limit: float) -> None:
             messages = _decode(**request)
             kind = _BEGIN
             while kind not in (_END, _ERROR):
-                faulthandler.dump_traceback_later(2 * time_limit, exit=True)  # where nobody is left to end a process that hangs
+                signal.setitimer(signal.ITIMER_REAL, 2 * time_limit)  # ends a process that hangs where nobody else is left to
                 try:
                     kind, content = next(messages)
                 except (UserError, OSError) as error:
                     kind, content = _ERROR, _json({"type": type(error).__name__, "message": str(error)})
-                faulthandler.cancel_dump_traceback_later()
+                signal.setitimer(signal.ITIMER_REAL, 0)  # waiting until there is room in the pipe is not hanging
                 answers.write(_HEADER.pack(kind, len(content)))
                 answers.write(content)
-                answers.flush()
+            answers.flush()
 
 
 def _decode(source: str | Path | bytes, rate: int, **reading: Any) -> Iterator[tuple[bytes, bytes | memoryview]]:

@@ -7,11 +7,13 @@ their number (Xing, Info or VBRI). Files that were joined, cut or recorded from 
 import io
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 from datasets.decoding.content import Content, View
 from datasets.decoding.structure import Structure
 
 _CHUNK = 1 << 20  # bytes read at a time
+_GAP = 1 << 22  # bytes that are searched for further frames
 _HEAD = 64  # bytes that are searched first: frames begin at once as a rule
 _MONO = 0xC0  # byte 3 of a header is this or more for one channel
 _RATES = (44100, 48000, 32000)  # Hz, of MPEG-1; MPEG-2 has half of them, MPEG-2.5 a quarter
@@ -42,9 +44,16 @@ class EndlessView(View):
         return super().tell() * (40 if self._asks_size else 1)
 
 
+class _Header(NamedTuple):
+    length: int  # bytes, of header and data
+    samples: int
+    rate: int  # Hz
+    kind: int  # of version, layer and rate, which do not change in a file
+
+
 @cache
-def _headers() -> dict[int, tuple[int, int, int]]:
-    """Bytes 1 and 2 of each possible frame header -> length in bytes, samples, and a key of version, layer and rate."""
+def _headers() -> dict[int, _Header]:
+    """Bytes 1 and 2 of each possible frame header -> what it tells."""
     headers = {}
     for first in range(0xE0, 0x100):
         version, layer = first >> 3 & 3, 4 - (first >> 1 & 3)
@@ -58,19 +67,24 @@ def _headers() -> dict[int, tuple[int, int, int]]:
                 hertz = _RATES[rate] // {3: 1, 2: 2, 0: 4}[version]
                 slot = 4 if layer == 1 else 1
                 length = (samples // 8 * _BIT_RATES[mpeg1, layer][bit_rate - 1] * 1000 // hertz // slot + padding) * slot
-                headers[first << 8 | second] = length, samples, version << 8 | layer << 4 | rate
+                headers[first << 8 | second] = _Header(length, samples, hertz, version << 8 | layer << 4 | rate)
     return headers
 
 
 def frame_bytes(head: bytes) -> int:
     """Return the length of the frame that begins with these three bytes, 0 if none does."""
-    return _headers().get(head[1] << 8 | head[2], (0,))[0] if head[0] == 0xFF else 0
+    header = _header(head)
+    return header.length if header else 0
+
+
+def _header(head: bytes) -> _Header | None:
+    return _headers().get(head[1] << 8 | head[2]) if len(head) >= 3 and head[0] == 0xFF else None
 
 
 @cache
 def _lengths(kind: int) -> dict[int, int]:
     """Bytes 1 and 2 of each possible header of a kind -> length of the frame in bytes."""
-    return {key: length for key, (length, _, other) in _headers().items() if other == kind}
+    return {key: header.length for key, header in _headers().items() if header.kind == kind}
 
 
 def skip_id3(content: Content) -> int:
@@ -90,9 +104,7 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
     first = _next_frame(content, start, min(content.size, start + search), enough=3)
     if first is None:
         return None
-    header = content.read(first, 4)
-    length, samples, _ = _headers()[header[1] << 8 | header[2]]
-    rate = _RATES[header[2] >> 2 & 3] // {3: 1, 2: 2, 0: 4}[header[1] >> 3 & 3]
+    length, samples, rate, _ = _header(content.read(first, 3))
     announced, trimmed, size = _frame_count(content.read(first, length))
     end = _without_tags(content, first)
     limit = None if seconds is None else round(seconds * rate / samples) + 16
@@ -109,15 +121,13 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
         )
     if first > start or announced == 0 or differs or ending == "broken":
         there_should_be = announced * samples - trimmed if announced else None
-        return Structure(whole=False, view=lead, known=True, announced=there_should_be, rate=rate)
+        return Structure(whole=False, view=lead, end_checked=True, announced=there_should_be, rate=rate)
     remarks = ("ends within a frame; it may be cut",) if ending == "cut" else ()
     if announced is None:
-        return Structure(view=EndlessView(content, first, position), has_length=False, known=True, remarks=remarks)
-    if (
-        first > 0 or position < 0.99 * content.size
-    ):  # libsndfile takes the bytes of tags for sound and prints that they are too many
+        return Structure(view=EndlessView(content, first, position), has_length=False, end_checked=True, remarks=remarks)
+    if first > 0 or position < 0.99 * content.size:  # libsndfile takes tags for sound, and prints what it thinks of them
         lead = content.view(first, position)
-    return Structure(view=lead, known=True, remarks=remarks)
+    return Structure(view=lead, end_checked=True, remarks=remarks)
 
 
 def _frame_count(frame: bytes) -> tuple[int | None, int, int]:
@@ -160,9 +170,10 @@ def _walk(content: Content, start: int, end: int, limit: int | None) -> tuple[in
     "end": of the file, but for bytes that are no frames; "cut": within a frame; "broken": other frames follow, behind a gap or of
     another kind; None: at the limit.
     """
-    header = content.read(start, 4)
-    lengths = _lengths(_headers().get(header[1] << 8 | header[2], (0, 0, 0))[2]) if len(header) == 4 else {}
-    mono = len(header) == 4 and header[3] >= _MONO
+    head = content.read(start, 4)
+    header = _header(head)
+    lengths = _lengths(header.kind) if header else {}
+    mono = head[3:4] >= bytes([_MONO])
     frames, position, base, chunk = 0, start, start, b""
     while frames != limit:
         at = position - base
@@ -172,7 +183,8 @@ def _walk(content: Content, start: int, end: int, limit: int | None) -> tuple[in
                 return frames, position, "cut" if chunk[:1] == b"\xff" else "end"
         length = lengths.get(chunk[at + 1] << 8 | chunk[at + 2]) if chunk[at] == 0xFF else None
         if length is None or (chunk[at + 3] >= _MONO) != mono:
-            return frames, position, "end" if _next_frame(content, position, end) is None else "broken"
+            found = _next_frame(content, position, min(end, position + _GAP))
+            return frames, position, "end" if found is None and end - position <= _GAP else "broken"
         if position + length > end:
             return frames, position, "cut"
         frames += 1
@@ -185,11 +197,10 @@ def _next_frame(content: Content, start: int, end: int, enough: int = 2) -> int 
     for position in _find_sync(content, start, end):
         at, kinds = position, set()
         for _ in range(enough):
-            header = content.read(at, 3)
-            if len(header) < 3 or header[0] != 0xFF or (known := _headers().get(header[1] << 8 | header[2])) is None:
+            if (header := _header(content.read(at, 3))) is None:
                 break
-            at += known[0]
-            kinds.add(known[2])
+            at += header.length
+            kinds.add(header.kind)
             if len(kinds) > 1 or at >= content.size:
                 break
         else:

@@ -53,7 +53,7 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
             stream = links[-1][serial]
             stream.position = granule
             if seconds is not None and stream.rate and granule > (seconds + 2) * stream.rate:
-                return Structure(whole=not broken and [*map(len, links)] == [1], known=True)
+                return Structure(whole=not broken and [*map(len, links)] == [1], end_checked=True)
     sounds = [[stream for stream in link.values() if stream.rate] for link in links]
     kinds = {tuple(stream.kind for stream in link) for link in sounds}
     if len(kinds) > 1:
@@ -62,7 +62,7 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     remarks = () if ended else ("ends without the mark of an end; it may be cut",)
     whole = not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1 and sounds[0][0].fast
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
-    return Structure(whole=whole, known=True, announced=None if whole else announced, remarks=remarks)
+    return Structure(whole=whole, end_checked=True, announced=None if whole else announced, remarks=remarks)
 
 
 def _pages(content: Content, start: int) -> Iterator[bytes | None]:
@@ -73,7 +73,7 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
             base, chunk = position, content.read(position, min(_CHUNK, content.size - position))
         at = position - base
         size = 0
-        if chunk.startswith(b"OggS", at) and len(chunk) >= at + 27:
+        if chunk.startswith(b"OggS\0", at) and len(chunk) >= at + 27:
             size = 27 + chunk[at + 26] + sum(chunk[at + 27 : at + 27 + chunk[at + 26]])
         if size and at + size <= len(chunk) and _is_intact(page := chunk[at : at + size]):
             yield page
@@ -92,7 +92,7 @@ def _is_intact(page: bytes) -> bool:
     """Whether a page has its checksum: a CRC-32 like zlib's, but of mirrored bits, and without its inversions."""
     content = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
     crc = zlib.crc32(content, 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return crc.to_bytes(4, "big").translate(_MIRRORED) == page[22:26][::1]
+    return crc.to_bytes(4, "big").translate(_MIRRORED) == page[22:26]
 
 
 def _describe(page: bytes) -> tuple[str, int, int, bool]:

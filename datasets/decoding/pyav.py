@@ -4,6 +4,7 @@ ffmpeg gets the bytes of the recording and nothing else: no paths, no network, n
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -30,13 +31,14 @@ MAX_CHANNELS = 64
 _SAFE_PLANES = 7
 _MAX_FAILURES = 1000  # reads in a row that fail, after which a recording counts as ended
 _ROUNDING = 2 * 2048  # samples
+_PREROLL = 5.0  # seconds decoded and dropped in front of a position
 _BUFFER = 1 << 16  # bytes read at a time
 _LIVE_BUFFER = 1 << 12
 # containers that hold the length of their tracks
 _WITH_LENGTH = "mov matroska asf flv avi wav aiff caf wv tta ape tak dsf voc".split()
 
 # sample format of ffmpeg -> what full scale is; floating-point formats are taken as they are
-_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
+_FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31}
 
 
 class MissingDecoder(AudioError):
@@ -83,10 +85,15 @@ class FullDecoder:
         self._seen = 0.0  # seconds, up to where there are packets
         self._resampler: tuple[int, soxr.ResampleStream | None] | None = None
         frames = self._frames()
-        if (first := next(frames, None)) is None:
+        if (first := next(frames, None)) is None or first.sample_rate <= 0:
             raise AudioError(f"no samples in its {stream.codec_context.name} track")
         self.rate, self.channels = rate or first.sample_rate, channels or first.layout.nb_channels
         self._blocks = self._converted(first, frames)
+        # whether times are exact, so that parts can be read without what is in front of them: in mp4 and mov
+        self._counts_samples = (
+            "mov" in self._container.format.name and first.pts is not None and stream.time_base == Fraction(1, self.rate)
+        )
+        self._first_pts = first.pts
         self._rest = np.zeros((0, self.channels), np.float32)
         self.announced = self._announced()
 
@@ -120,17 +127,34 @@ class FullDecoder:
         """Yield (samples, channels) float32 as they are decoded, in place of `read`."""
         yield from self._blocks
 
-    def skip(self, samples: int) -> None:
-        """Drop the next samples."""
-        while samples > 0 and (got := len(self.read(min(samples, 1 << 16)))):
-            samples -= got
+    def skip(self, samples: int) -> int:
+        """Go from the beginning to a sample, and return where that ended: earlier if there are no more."""
+        margin = round(_PREROLL * self.rate)
+        position = self._seek(samples - margin) if self._counts_samples and samples > 2 * margin else 0
+        while position < samples and (got := len(self.read(min(samples - position, 1 << 16)))):
+            position += got
+        return position
+
+    def _seek(self, sample: int) -> int:
+        """Go to a sample or a bit before it, and return to which."""
+        for target in (sample, 0):
+            self._container.seek(self._first_pts + target, stream=self._stream)
+            frames = self._frames()
+            frame = next(frames, None)
+            if frame is not None and frame.pts is not None and 0 <= (position := frame.pts - self._first_pts) <= target:
+                self._blocks, self._rest = self._converted(frame, frames), self._rest[:0]
+                return position
+        raise AudioError("its parts cannot be found; convert it")
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end."""
         parts, missing = [self._rest], samples - len(self._rest)
-        while missing > 0 and (block := next(self._blocks, None)) is not None:
-            parts.append(block)
-            missing -= len(block)
+        try:
+            while missing > 0 and (block := next(self._blocks, None)) is not None:
+                parts.append(block)
+                missing -= len(block)
+        except (self._av.FFmpegError, MemoryError) as error:
+            raise AudioError(f"its samples cannot be taken over ({error})") from error
         block = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._rest = block[samples:]
         return block[:samples]
@@ -155,7 +179,7 @@ class FullDecoder:
                     failures = 0
                     yield from (frame for frame in frames if frame.samples)
                 return
-            except self._av.FFmpegError:  # reading can go on behind what could not be read
+            except (self._av.FFmpegError, IndexError):  # IndexError: of a track that was not there at the beginning
                 failures += 1
 
     def _converted(self, frame: "av.AudioFrame | None", frames: "Iterator[av.AudioFrame]") -> Iterator[np.ndarray]:
@@ -182,8 +206,10 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     channels = frame.layout.nb_channels
     if not 0 < channels <= MAX_CHANNELS:
         raise AudioError(f"its track has {channels} channels; allowed: 1 to {MAX_CHANNELS}")
-    if frame.format.is_planar and channels > _SAFE_PLANES:
-        frame = _packed(frame)
+    if frame.format.packed.name == "s64":  # which numpy arrays of PyAV cannot hold
+        frame = _packed(frame, "dbl")
+    elif frame.format.is_planar and channels > _SAFE_PLANES:
+        frame = _packed(frame, frame.format.packed.name)
     values = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(-1, channels)
     full_scale = _FULL_SCALE.get(frame.format.packed.name)
@@ -194,11 +220,11 @@ def _to_float(frame: "av.AudioFrame") -> np.ndarray:
     return ((floats - (128 if full_scale == 1 << 7 else 0)) / full_scale).astype(np.float32, copy=False)
 
 
-def _packed(frame: "av.AudioFrame") -> "av.AudioFrame":
+def _packed(frame: "av.AudioFrame", form: str) -> "av.AudioFrame":
     """Interleave the channels; PyAV 18.1 reads behind the last one of a frame that has eight or more of them apart."""
     from av.audio.resampler import AudioResampler
 
-    return AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)[0]
+    return AudioResampler(form, frame.layout, frame.sample_rate).resample(frame)[0]
 
 
 def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
@@ -211,10 +237,8 @@ def _with_channels(block: np.ndarray, channels: int) -> np.ndarray:
 def _import_av() -> object:
     try:
         import av
-        import av.logging
     except ImportError as error:
         raise MissingDecoder("it needs PyAV, which is not installed: pip install av") from error
-    av.logging.set_level(None)  # what ffmpeg prints has no file name
     return av
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
-from datasets.decoding.inspection import MP4_MARKS, has_index, inspect
+from datasets.decoding.inspection import has_known_beginning, inspect
+from datasets.decoding.mp4 import has_index, is_mp4
 from datasets.decoding.pyav import FullDecoder, MissingDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
@@ -16,6 +17,7 @@ _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
 _SLACK = 0.1  # seconds that a recording may be shorter than announced: lossy formats round to packets
 _TRAILER = 1 << 12  # bytes behind the sound of formats of which nothing more is known
 _NOTHING = np.zeros((0, 1), np.float32)
+_FLAC_MARK, _FLAC_SEARCH = b"fLaC", 1 << 24  # bytes
 _END_SAMPLES = 2 * 1152  # decoded to see whether the end of a recording is there
 
 
@@ -36,7 +38,7 @@ class Recording:
         try:
             self._full = None if self._fast else self._full_decoder(structure.rate)
         except AudioError as error:
-            cut = content.read(4, 4) in MP4_MARKS and not has_index(content)
+            cut = is_mp4(content) and not has_index(content)
             reason = "its index (moov), which is written last, is missing: it is cut" if cut else error
             raise AudioError(f"{reason} (libsndfile: {refusal})" if refusal and not cut else str(reason)) from error
         decoder = self._fast or self._full
@@ -48,19 +50,29 @@ class Recording:
         self._behind = 0  # bytes behind the end of the sound
         self._is_damaged = False  # no decoder reads on
 
+    def is_counted(self) -> bool:
+        """Whether `samples` are all there are."""
+        if self._fast is None or self.samples is None:
+            return False
+        if self._fast.format == "FLAC":  # another one behind it is noticed only when libsndfile comes to its end
+            return self._content.read(0, _FLAC_SEARCH).count(_FLAC_MARK) == 1
+        return self._structure.end_checked
+
     def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
         return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
 
     def skip(self, samples: int) -> None:
         """Go on by some samples, from the beginning."""
         if self._fast is None:
-            self._full.skip(samples)
-        else:
-            try:
-                self._fast.skip(samples)
-            except AudioError:
-                self._take_over(samples)
-        self.position = samples
+            self.position = self._full.skip(samples)
+            return
+        try:
+            self.position = self._fast.skip(samples)
+            ended_early = self.position < samples and self._ended_early()
+        except AudioError:
+            ended_early = True
+        if ended_early:
+            self._take_over(samples)
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end, at which there are none."""
@@ -97,20 +109,20 @@ class Recording:
         slack = 0 if self._structure.exact else _SLACK * self.rate
         if self.samples is not None and self.position < self.samples - slack:
             return True
-        self._behind = 0 if self._structure.known else self._fast.unread()
+        self._behind = 0 if self._structure.end_checked else self._fast.unread()
         return self._behind > _TRAILER
 
     def _take_over(self, position: int) -> None:
         """Go on with the full decoder, at a sample."""
         self._full, self._fast = self._full_decoder(self.rate, self.channels), None
-        self._full.skip(position)
+        self.position = self._full.skip(position)
 
     def remarks(self) -> list[str]:
         """What is to be said at the end of the recording, above all of what is missing."""
         slack = 0 if self._structure.exact else self._full.tolerance if self._full else _SLACK * self.rate
         missing = max(0, (self._announced or 0) - self.position, self._full.unread() if self._full else 0)
         if missing <= slack:
-            missing = round(self.position / self._structure.share) - self.position
+            missing = round(self.position / self._structure.part_there) - self.position
         if missing > 0:
             seconds = [samples / self.rate for samples in (self.position, self.position + missing, missing)]
             digits = 1 if seconds[2] >= 0.1 else 4
@@ -128,7 +140,7 @@ class Recording:
 
 def _check_beginning(content: Content) -> None:
     """Raise AudioError for a file that begins like no recording."""
-    if content.read(4, 4) not in MP4_MARKS:  # whose index may be at the end
+    if not has_known_beginning(content):
         with ExitStack() as stack:
             Recording(content, 0, stack)
 
@@ -171,12 +183,13 @@ def read_blocks(
         size = max(1, min(block_frames(rate), _BLOCK_VALUES // recording.channels))
         if first:
             recording.skip(first)
+        begin = recording.position
         while recording.position < last and len(block := recording.read(min(size, last - recording.position))):
             yield block
         if recording.position < last:
             for remark in recording.remarks():
                 report(remark)
-        if recording.position == first:
+        if recording.position == begin:
             raise AudioError(f"{name} holds no samples; leave it out" if first == 0 else f"{name} ends before {start:g} s")
 
 
@@ -185,15 +198,13 @@ def measured(source: Source, name: str, *, check_end: bool = False, warnings: li
     report = Report(name, warnings=warnings)
     with _recording(source, name) as recording:
         rate = recording.rate
-        if recording.samples is None:
+        if (is_counted := recording.is_counted()) and not check_end:
+            recording.position = recording.samples
+        else:
+            if is_counted:
+                recording.skip(max(0, recording.samples - _END_SAMPLES))
             while len(recording.read(1 << 16)):
                 pass
-        elif check_end:
-            recording.skip(max(0, recording.samples - _END_SAMPLES))
-            while len(recording.read(_END_SAMPLES)):
-                pass
-        else:
-            recording.position = recording.samples
         for remark in recording.remarks():
             report(remark)
         if recording.position == 0:

@@ -1,5 +1,6 @@
 """The fast decoder: libsndfile, of wav, flac, ogg, mp3, aiff and other files that are whole."""
 
+import os
 from types import TracebackType
 
 import numpy as np
@@ -30,9 +31,11 @@ class SndfileDecoder:
 
     def __init__(self, content: Content, view: View | None = None, has_length: bool = True) -> None:
         """`view` is read in place of the content. Without `has_length`, the length is known at the end only."""
+        if view is None and os.name != "posix":  # where libsndfile does not know Python's descriptors
+            view = content.view()
         self._content, self._view = content, view
         content.rewind()
-        with _errors():
+        with _Errors():
             self._file = _SequentialFile(view or content.descriptor, closefd=False)
         self.format, self.rate, self.channels = self._file.format, self._file.samplerate, self._file.channels
         self._order = _WAVE_ORDER.get(self.channels) if self.format == "OGG" else None
@@ -44,13 +47,14 @@ class SndfileDecoder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
-    def skip(self, samples: int) -> None:
-        """Go to a sample, counted from the beginning."""
-        with _errors():
+    def skip(self, samples: int) -> int:
+        """Go to a sample, counted from the beginning, and return where that ended: earlier if there are no more."""
+        with _Errors():
             preroll = 0 if self.format in _LOSSLESS else round(_PREROLL * self.rate)
             position = self._file.seek(max(0, min(samples, self._file.frames) - preroll))
             while position < samples and (got := len(self._file.read(min(samples - position, 1 << 16)))):
                 position += got
+        return position
 
     def unread(self) -> int:
         """Return how many bytes of the file libsndfile has not come to."""
@@ -58,12 +62,12 @@ class SndfileDecoder:
 
     def read(self, samples: int) -> np.ndarray:
         """Return the next (samples, channels) float32, fewer at the end, channels in the order of wave files."""
-        with _errors():
+        with _Errors():
             block = self._file.read(samples, dtype="float32", always_2d=True)
         return block if self._order is None else np.ascontiguousarray(block[:, self._order])
 
 
-class _errors:
+class _Errors:
     """Turn what libsndfile raises into AudioErrors that hold its reason alone."""
 
     def __enter__(self) -> None:

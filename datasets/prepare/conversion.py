@@ -81,9 +81,9 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
     decoder is unreadable. Calling this again resumes an interrupted run. What is missing or unreadable is left out and reported.
     Raises UserError when nothing at all could be written, and the errors of `Mp3Writer`.
     """
-    notes = _Notes(Path(output))
     with Mp3Writer(output, num_classes) as writer:
         already_there = len(writer.names)
+        notes = _Notes(Path(output), resumed=already_there > 0)
         left = [recording for recording in recordings if recording.name not in writer.names]
         missing = tuple(recording.name for recording in left if not recording.sources)
         found = [recording for recording in left if recording.sources]
@@ -126,25 +126,28 @@ class _Converted:
 class _Notes:
     """What was noted of recordings that are written, kept in a file until the end so that a resumed run reports it as well."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *, resumed: bool) -> None:
         self._path = output.with_name(f"{output.name}.notes.part")
+        if not resumed:
+            self._path.unlink(missing_ok=True)
 
     def add(self, name: str, converted: _Converted) -> None:
         if converted.damage or converted.unused:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, converted.damage, converted.unused]) + "\n")
+                file.write("\n" + json.dumps([name, converted.damage, converted.unused]))  # behind a line that a kill cut
 
     def close(self) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
         """Return (name, damage) and (name, copy) of all runs, and remove the file."""
         if not self._path.exists():
             return (), ()
-        noted = {}
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a line that a kill cut: its recording was not committed and is noted again
-                name, *noted[name] = json.loads(line)
+        noted: dict[str, tuple[list[str], list[str]]] = {}
+        for line in self._path.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # an empty line, or one that a kill cut: its recording was not committed and is noted again
+                name, damage, unused = json.loads(line)
+                noted[name] = damage, unused
         self._path.unlink()
-        damaged, duplicates = (tuple((name, text) for name, kinds in noted.items() for text in kinds[kind]) for kind in (0, 1))
-        return damaged, duplicates
+        damaged = tuple((name, text) for name, (damage, _) in noted.items() for text in damage)
+        return damaged, tuple((name, text) for name, (_, unused) in noted.items() for text in unused)
 
 
 def _converted(work: Callable[[Decoders, _Job], _Result], jobs: Sequence[_Job], num_workers: int) -> Iterator[tuple[_Job, _Result]]:

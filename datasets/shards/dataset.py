@@ -15,6 +15,7 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.audio import AudioError
 from datasets.clip import Clip, ClipDataset
+from datasets.damage_log import DamageLog
 from datasets.shards.clips import ShardError, clip_name
 from datasets.shards.files import read_shard
 from datasets.shards.stored import Stored
@@ -50,6 +51,7 @@ class ShardDataset(ClipDataset):
         if self._index is None:
             self._index = _build(self.paths, num_classes)
             self._save(Path(index))
+        self._damage_log = DamageLog(len(self))
 
     def _save(self, index: Path) -> None:
         try:
@@ -82,7 +84,10 @@ class ShardDataset(ClipDataset):
         """
         index = self._position(index)
         recording, target, name, where = self.read(index)
-        waveform = self._cut(audio.load(recording, self.sample_rate, seconds=self._head_seconds, name=where))
+        warnings: list[str] = []
+        waveform = audio.load(recording, self.sample_rate, seconds=self._head_seconds, name=where, warnings=warnings)
+        self._damage_log(index, warnings)
+        waveform = self._cut(waveform)
         return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
 
     def read(self, index: int) -> tuple[bytes, np.ndarray, str, str]:
@@ -159,7 +164,7 @@ def _rows(number: int, path: Path, num_classes: int, dtype: np.dtype) -> tuple[n
             target[list(clip.classes())] = True
             if clip.stored is None:
                 raise AudioError(f"{name} in {path} has no recording")
-            samples, rate = audio.measure(clip.stored.read(), name=f"{name} in {path}")
+            samples, rate = audio.measure(clip.stored.read(), name=f"{name} in {path}", warnings=[])  # told when it is read
         except (ShardError, AudioError, OSError) as error:
             skipped.append(str(error))
             continue

@@ -14,18 +14,16 @@ SUFFIXES = (".parquet", ".tar")
 def find_shards(sources: Sequence[str | Path], suffix: str) -> list[Path]:
     """The files of a suffix in folders and their subfolders, and those that are named or matched by a pattern, sorted.
 
-    Hidden files and folders do not count. Raises FileNotFoundError for a source that has none.
+    Hidden files and folders do not count, and links to folders are not followed. Raises FileNotFoundError where there are none.
     """
     found: dict[Path, None] = {}
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
-            pattern = str(Path(glob.escape(str(path)), "**", f"*{suffix}"))
+            inside = sorted(file for file in path.rglob(f"*{suffix}") if not _is_hidden(file.relative_to(path)))
         else:
-            pattern = glob.escape(str(path)) if path.exists() else str(path)
-        files = [
-            Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if name.endswith(suffix) and Path(name).is_file()
-        ]
+            inside = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+        files = [file for file in inside if file.suffix == suffix and file.is_file()]
         if not files:
             raise FileNotFoundError(f"{source} is no *{suffix} file, no folder of such files and no pattern that matches one")
         found.update(dict.fromkeys(files))
@@ -35,3 +33,7 @@ def find_shards(sources: Sequence[str | Path], suffix: str) -> list[Path]:
 def read_shard(path: Path) -> Iterator[ShardClip]:
     """Yield the clips of a parquet file or a tar; errors as in `read_parquet` and `read_tar`."""
     return read_parquet(path) if path.suffix == ".parquet" else read_tar(path)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

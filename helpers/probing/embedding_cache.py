@@ -26,7 +26,7 @@ from models.files import write_atomically, write_bytes
 
 CHUNK_CLIPS = 512
 CLIPS_AT_ONCE = 64  # that are in memory
-_VERSION = 1  # to be raised when embeddings come out otherwise than before
+_VERSION = 2  # to be raised when embeddings come out otherwise than before
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Inputs:
 
     @property
     def code(self) -> int:
-        return 1 if self.failed or self._found.problems else 0
+        return 1 if self.failed or not all(problem.is_harmless for problem in self._found.problems) else 0
 
     def follow(self, results: Iterable[Result]) -> Iterator[tuple[str, Iterator[Result]]]:
         """Yield each recording with its results, to be taken at once, under a progress bar; report failures and warnings.
@@ -129,7 +129,7 @@ class Inputs:
 
     def _tell_problems(self, bar: tqdm) -> None:
         for problem in self._found.problems[self._told :]:
-            _tell(bar, f"error: {problem}")
+            _tell(bar, f"{'warning' if problem.is_harmless else 'error'}: {problem}")
         self._told = len(self._found.problems)
 
     def _count_all(self, bar: tqdm) -> None:

@@ -137,7 +137,7 @@ class _LiveMix:
         while len(samples):
             part, samples = samples[: self._missing], samples[self._missing :]
             mixed.append(mix(part, "the stream", self._channel))
-            self._stretch.append(part)
+            self._stretch.append(part.copy())  # the caller may use its array again
             self._missing -= len(part)
             if self._missing == 0:
                 self._decide(np.concatenate(self._stretch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -24,6 +25,13 @@ class Predictions:
     names: list[str]
     targets: np.ndarray  # (N, K) float32
     logits: np.ndarray  # (N, K) float32
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Put the predictions for several data sets of the same classes together."""
+        names = [name for part in parts for name in part.names]
+        targets, logits = (np.concatenate([getattr(part, field) for part in parts]) for field in ("targets", "logits"))
+        return cls(names, targets, logits)
 
 
 def default_precision(device: torch.device) -> str:

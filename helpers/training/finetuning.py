@@ -17,8 +17,9 @@ from datasets.clip import Clip, ClipDataset
 from helpers import cli, network_options
 from helpers.seeding import seed_everything
 from helpers.training import distributed, optimization, options
+from helpers.training.balance import balanced_loss, balanced_sampler
 from helpers.training.builders import augmented, build_training_model, make_loader, make_training_loader
-from helpers.training.evaluation import default_precision, predict
+from helpers.training.evaluation import Predictions, default_precision, predict
 from helpers.training.loop import fit
 from helpers.training.mixing import freq_mixstyle, mixed_loss, mixup
 from helpers.training.objectives import Objective
@@ -49,6 +50,7 @@ class Task:
     validation_set: Callable[[int], ClipDataset]  # measured after each epoch
     test_set: Callable[[int], ClipDataset]  # what `--evaluate` measures
     epoch_clips: int | None = None  # drawn for an epoch, without repeats; None: all training clips
+    balance: str = "none"  # one of `balance.CHOICES`
     description: str = ""  # of the data, for the log
 
 
@@ -81,6 +83,9 @@ def add_options(
     parser.add_argument("--mixstyle_p", type=cli.unit_interval, default=0.0, help="share of batches with Freq-MixStyle; 0: off")
     parser.add_argument("--mixstyle_alpha", type=cli.positive_float, default=0.4, help="alpha of Freq-MixStyle")
     options.add_batch_norm_option(parser)
+    parser.add_argument(
+        "--patience", type=cli.positive_int, metavar="EPOCHS", help="end after so many epochs without a better validation score"
+    )
     group = parser.add_argument_group("learning rates of parts of the network (--max_lr unless given; 0 freezes a part)")
     group.add_argument("--features_lr", type=cli.non_negative_float, help="of the convolutional blocks")
     group.add_argument("--classifier_lr", type=cli.non_negative_float, help="of the hidden layer of an mlp head")
@@ -159,6 +164,11 @@ def finetune(
         model.network.single_label = task.objective.single_label
         training_clips = task.training_set(model.sample_rate)
         sampler = RandomSampler(training_clips, num_samples=task.epoch_clips)
+        loss_per_clip = task.objective.loss_per_clip
+        if task.balance == "sampling":
+            sampler = balanced_sampler(training_clips.targets())
+        elif task.balance == "weights":
+            loss_per_clip = balanced_loss(training_clips.targets(), task.objective.single_label)
         loader = make_training_loader(augmented(training_clips, args), sampler, args, training_clips.names)
         validation_loader = make_loader(task.validation_set(model.sample_rate), args)
         optimizer = torch.optim.Adam(parameter_groups(model.network, args), weight_decay=args.weight_decay)
@@ -168,12 +178,12 @@ def finetune(
             spectrogram = freq_mixstyle(spectrogram, args.mixstyle_p, args.mixstyle_alpha)
             spectrogram, mix = mixup(spectrogram, args.mixup_alpha)
             logits, _ = network(spectrogram.unsqueeze(1))
-            return {"loss": mixed_loss(task.objective.loss_per_clip, logits, mix, clips.target).mean()}
+            return {"loss": mixed_loss(loss_per_clip, logits, mix, clips.target).mean()}
 
         metrics = fit(
             model, loader, training_loss, lambda: task.objective.scores(predict(model, validation_loader, args.precision)),
             optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
-            run=run, selection=task.objective.selection,
+            run=run, selection=task.objective.selection, patience=args.patience,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
         return metrics, run.folder
@@ -181,10 +191,17 @@ def finetune(
 
 def evaluate(args: argparse.Namespace, device: torch.device, task: Task, checkpoint: str | Path) -> dict[str, float]:
     """Scores of a fine-tuned checkpoint on a task's test set."""
+    return task.objective.scores(predict_with(checkpoint, args, device, task, task.test_set))
+
+
+def predict_with(
+    checkpoint: str | Path, args: argparse.Namespace, device: torch.device, task: Task, clips: Callable[[int], ClipDataset]
+) -> Predictions:
+    """Predictions of a fine-tuned checkpoint for one of a task's data sets."""
     model = WaveformModel(checkpoints.load_model(checkpoint)).to(device)
     _check_classes(str(checkpoint), model.num_classes, model.labels, task)
-    loader = make_loader(task.test_set(model.sample_rate), args)
-    return task.objective.scores(predict(model, loader, args.precision or default_precision(device)))
+    loader = make_loader(clips(model.sample_rate), args)
+    return predict(model, loader, args.precision or default_precision(device))
 
 
 def print_scores(title: str, scores: Mapping[str, float]) -> None:

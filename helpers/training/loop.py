@@ -42,6 +42,7 @@ class Progress:
     skipped_in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=dict)  # of each loss, over the steps that were not skipped
     seconds: float = 0.0  # spent training in this epoch
+    epochs_since_best: int = 0
 
 
 def to_device(clips: Any, device: torch.device) -> Any:
@@ -157,6 +158,7 @@ def fit(
     n_epochs: int,
     run: Run,
     selection: str,
+    patience: int | None = None,
     average: AveragedModel | None = None,
     precision: str = "fp32",
     compile_network: bool = False,
@@ -168,7 +170,8 @@ def fit(
     device, to its named losses, each a mean over its clips; "loss" is minimised and all are logged. `network` is the
     model's, compiled and distributed as asked for. `schedule(epoch)` is the factor of each learning rate. `evaluate()` returns an
     epoch's metrics, the same on all ranks, of which `selection` decides about best.pt. `average` follows the network's weights
-    step by step; it is what the checkpoints hold, and what `evaluate` should measure.
+    step by step; it is what the checkpoints hold, and what `evaluate` should measure. `patience` ends the training after so many
+    epochs without a better score; None: never.
 
     Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
 
@@ -192,6 +195,8 @@ def fit(
         run.resumed = None  # the states of large networks and optimizers need not be held twice
         if progress.epoch >= n_epochs:
             logger.info("the run is complete: %d of %d epochs; a larger --n_epochs continues it", progress.epoch, n_epochs)
+        elif _is_out_of_patience(progress, patience):
+            logger.info("the run is complete, as it ended early; a larger --patience continues it")
         else:
             logger.info("resuming in epoch %d, step %d", progress.epoch, progress.step)
 
@@ -199,7 +204,7 @@ def fit(
         training = {"progress": vars(progress), "micro_batches": batches.micro_batches}
         run.save(take_step.result, complete_epoch, metrics, training | take_step.state())
 
-    while progress.epoch < n_epochs:
+    while progress.epoch < n_epochs and not _is_out_of_patience(progress, patience):
         epoch = progress.epoch
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(epoch)
@@ -229,12 +234,19 @@ def fit(
         metrics = {"train_loss" if name == "loss" else name: total / good_steps for name, total in progress.sums.items()}
         metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | evaluate()
         metrics["clips_per_second"] = batches.steps * batches.batch_size / progress.seconds
-        progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row)
         logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         run.log(epoch, metrics)
-        run.save_if_best(take_step.result, epoch, metrics, selection)
+        is_better = distributed.gather(run.save_if_best(take_step.result, epoch, metrics, selection))[0]  # as the main rank says
+        since_best = 0 if is_better else progress.epochs_since_best + 1
+        progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row, epochs_since_best=since_best)
         save(epoch)
+        if _is_out_of_patience(progress, patience) and progress.epoch < n_epochs:
+            logger.info("no better %s in %d epochs: the training ends", selection, since_best)
     return metrics
+
+
+def _is_out_of_patience(progress: Progress, patience: int | None) -> bool:
+    return patience is not None and progress.epochs_since_best >= patience
 
 
 def _set_training(model: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +50,14 @@ def per_class_figure(labels: Sequence[str], scores: TaggingMetrics, path: str | 
     axes[-1].set_xlabel("average precision")
     axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize="small", borderaxespad=0)
 
-    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150, bbox_inches="tight"))
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of its suffix; it appears when it is complete. What matplotlib's font lacks becomes boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150, bbox_inches="tight"))
 
 
 def _draw_classes(panel: Axes, names: Sequence[str], classes: np.ndarray, scores: TaggingMetrics) -> None:

@@ -30,7 +30,7 @@ from models.network import MobileNetV3
 RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; clips and teacher must stay the same (`Run.require_same`), also in files that were moved.
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
-MAY_CHANGE |= {"teacher", "teacher_preds", "fname_to_index", "cache_path", "train"}
+MAY_CHANGE |= {"teacher", "teacher_preds", "fname_to_index", "cache_path", "train", "patience"}
 STATE = {"progress", "micro_batches", "optimizer", "scaler", "best", "fingerprints"}  # what last.pt holds next to the model
 WRITTEN = ("config.json", "metrics.csv", "last.pt", "best.pt")  # each of them complete at any moment
 PACKAGES = ("efficientat", "torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
@@ -159,19 +159,22 @@ class Run:
             training = training | {"best": self.best, "fingerprints": self._fingerprints}
             checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args, training=training)
 
-    def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> None:
+    def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> bool:
         """Write best.pt when the metric `selection` is higher than ever before in this run, and W&B's copy of the weights.
 
-        While the metric is undefined (NaN), the first epoch is the best.
+        While the metric is undefined (NaN), the first epoch is the best. Returns whether the metric is higher; only the main rank
+        knows.
         """
         if not distributed.is_main():
-            return
+            return False
+        is_better = metrics[selection] > self.best
         paths = [self._tracker.folder / "last.pt"] if self._tracker.folder else []
-        if metrics[selection] > self.best or not (self.folder / "best.pt").exists():
+        if is_better or not (self.folder / "best.pt").exists():
             self.best = max(self.best, metrics[selection])  # which NaN does not change
             paths.append(self.folder / "best.pt")
         for path in paths:
             checkpoints.save(path, model, epoch=epoch, metrics=metrics, args=self.args)
+        return is_better
 
     def _keep_rows_before(self, epoch: int) -> None:
         """Remove from metrics.csv the epochs that will be repeated."""

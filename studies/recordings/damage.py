@@ -135,6 +135,18 @@ def ogg_pages(ogg: bytes) -> list[bytes]:
     return pages
 
 
+def without_end_mark(ogg: bytes) -> bytes:
+    """Clear the flag of the last page that says that it is the last, as some programs never set it."""
+    *pages, last = ogg_pages(ogg)
+    last = last[:5] + bytes([last[5] & ~4]) + last[6:22] + bytes(4) + last[26:]
+    checksum = 0
+    for byte in last:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x04C11DB7 if checksum >> 31 else 0)) & 0xFFFFFFFF
+    return b"".join(pages) + last[:22] + struct.pack("<I", checksum) + last[26:]
+
+
 def tuned_in(ogg: bytes) -> bytes:
     """Leave out the pages of sound in the first half, as where a broadcast is recorded from its middle on."""
     pages = ogg_pages(ogg)

@@ -240,6 +240,8 @@ def unusual(seconds: float, only: str = "") -> Iterator[Recording]:
             "chained Vorbis, mono and stereo": vorbis[0] + encode("ogg, Vorbis", seconds, 44100, 2, seed=1),
             "recorded from the middle on, Vorbis": damage.tuned_in(vorbis[0]),
             "recorded from the middle on, Opus": damage.tuned_in(opus[0]),
+            "no mark of the end, Vorbis": damage.without_end_mark(vorbis[0]),
+            "no mark of the end, Opus": damage.without_end_mark(opus[0]),
             "text behind": vorbis[0] + b"text " * 20,
             "chained FLAC": encode("ogg, FLAC", seconds) + encode("ogg, FLAC", seconds, seed=1),
             "chained, Vorbis and Opus": vorbis[0] + opus[1],

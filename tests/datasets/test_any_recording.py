@@ -86,16 +86,13 @@ def test_joined_recordings_are_read_in_their_order() -> None:
 
 
 def test_a_second_rate_in_joined_mp3s_is_resampled() -> None:
-    first, second = (encode("mp3, VBR", SECONDS, rate) for rate in (32000, 22050))
+    first, second = (encode("mp3, VBR", 2.0, rate) for rate in (32000, 22050))
+    alone = audio.load(second, 32000)
     waveform, rate = audio.decode(first + second)
-    assert rate == 32000 and len(waveform) / rate == pytest.approx(2 * SECONDS, abs=0.15)
-    second_part = Found(waveform[round(1.08 * rate) :], rate)  # behind what the encoder's delay and padding can take
-    original = Found(make_sound(SECONDS, 32000)[:, 0][round(0.0 * rate) :], rate)
-    found = max(
-        correlation(second_part, Found(original.samples[shift:], rate))
-        for shift in range(0, round(0.12 * rate), round(0.04 * rate))
-    )
-    assert found > 0.95
+    assert rate == 32000 and len(waveform) / rate == pytest.approx(4.0, abs=0.15)
+    # without the frame that tells the length, the encoder's delay and padding stay: up to 0.1 s
+    shifts = range(0, 3200, 800)
+    assert max(correlation(Found(waveform[64000 + shift :], rate), Found(alone, rate)) for shift in shifts) > 0.99
 
 
 @pytest.mark.parametrize("kind", WAYS)
@@ -206,8 +203,10 @@ def test_a_part_is_a_part_of_the_whole() -> None:
             audio.decode(content, start=9.0)
 
 
-def test_libraries_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    for one in damaged("mp3, VBR", "flac, 16 bit", "ogg, Vorbis", "m4a, AAC", "aac", "wma"):
+def test_decoders_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Except mpg123 for damage within frames, which the commands hold back."""
+    undamaged_frames = [one for name, one in UNUSUAL.items() if name.startswith("mp3")]
+    for one in [*undamaged_frames, *damaged("flac, 16 bit", "ogg, Vorbis", "m4a, AAC", "aac", "wma")]:
         read(one.content)
     out, err = capfd.readouterr()
     assert out == "" and err == ""

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from datasets.audio import encode_mp3
-from datasets.folder import FolderData, scan, split
+from datasets.folder import FolderData, fold_names, scan, split, with_drawn_folds
 
 BUNDLED = sorted((Path(__file__).resolve().parents[2] / "resources" / "recordings").glob("*.ogg"))
 NFC, NFD = (unicodedata.normalize(form, "Vögel") for form in ("NFC", "NFD"))
@@ -236,6 +236,34 @@ def test_columns_of_a_table(root):
         split(data, fold="3")
     with pytest.raises(ValueError, match="no fold column"):
         split(scan(root), fold="1")
+
+
+def test_drawn_folds_are_held_out_one_by_one_and_keep_groups_together(tmp_path, caplog):
+    rows = [f"{write(tmp_path / 'data' / f'{i}.wav', i).name},{'xy'[i % 2]},{i // 2}" for i in range(11)]
+    data = scan(tmp_path / "data", table(tmp_path / "data", *rows, columns="path,labels,group"))
+    folds = with_drawn_folds(data, 3, seed=0)
+    held_out = [split(folds, fold=fold).val for fold in fold_names(folds)]
+    assert fold_names(folds) == ["1", "2", "3"] and sorted(np.concatenate(held_out)) == list(range(11))
+    assert not caplog.text
+    with pytest.raises(ValueError, match="6 groups"):
+        with_drawn_folds(data, 7)
+
+
+def test_folds_are_not_drawn_where_there_are_some(root):
+    for column, cells in (("fold", "12"), ("split", ("train", "val"))):
+        rows = [f"{path},{label},{cell}" for path, label, cell in zip(("cat/a.wav", "dog/wind.ogg"), "xy", cells, strict=True)]
+        with pytest.raises(ValueError, match=column):
+            with_drawn_folds(scan(root, table(root, *rows, columns=f"path,labels,{column}")), 2)
+
+
+def test_classes_without_a_training_clip_are_named(root, caplog):
+    """A class with a single clip, in the fold that it is in."""
+    rows = ("cat/a.wav,x,1", "dog/speech.ogg,y,1", "cat/deep/c.mp3,x,2")
+    data = scan(root, table(root, *rows, columns="path,labels,fold"))
+    split(data, fold="2")
+    assert not caplog.text
+    split(data, fold="1")
+    assert "1 classes" in caplog.text and caplog.text.rstrip().endswith(": y")
 
 
 def test_rows_that_cannot_be_used_are_named(root, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from datasets import audio
 from datasets.audio import encode_mp3
 from datasets.audioset import NUM_CLASSES
 from datasets.decoding import isolated
@@ -179,6 +180,34 @@ def test_a_whole_video_is_cut_to_its_segment(source):
     assert float(torch.fft.rfft(clip).abs().argmax()) / 10 == pytest.approx(800, abs=1)
 
 
+def test_what_is_no_longer_than_a_segment_or_ends_within_it_is_whole(tmp_path):
+    (tmp_path / "audio").mkdir()
+    cases = ((0, 10.5, 10.5), (0, 12, 10), (2, 10.5, 10.5), (30, 35, 35), (30, 39.5, 9.5), (30, 42, 10))
+    mp3s = []
+    with (tmp_path / "list.csv").open("w") as file:
+        for number, (start, seconds, _) in enumerate(cases):
+            file.write(f'{number:011d}, {start}, {start + 10}, "/m/09x0r"\n')
+            mp3s.append(encode_mp3((0.1 * np.sin(np.arange(round(seconds * 32000)) * 0.1)).astype(np.float32), 32000))
+            (tmp_path / "audio" / f"{number:011d}.mp3").write_bytes(mp3s[-1])
+    assert run(tmp_path) == 0
+    dataset = Mp3Dataset(tmp_path / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+    assert dataset.lengths() / 32000 == pytest.approx([expected for _, _, expected in cases], abs=0.1)
+    is_stored_as_it_is = [stored.tobytes() == mp3 for stored, mp3 in zip(dataset._open(0)["mp3"], mp3s, strict=True)]
+    assert is_stored_as_it_is == [expected == seconds for _, seconds, expected in cases]
+
+
+def test_a_damaged_mp3_is_not_stored_as_it_is(source):
+    path = source / "audio" / "Y--aE2O5G5WE.mp3"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run(source) == 0
+    assert report(source)["Y--aE2O5G5WE.mp3"] == "damaged"
+    dataset = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+    assert dataset._open(0)["mp3"][0].tobytes() != path.read_bytes()
+    warnings = []
+    audio.decode(dataset._open(0)["mp3"][0].tobytes(), warnings=warnings)
+    assert not warnings
+
+
 def test_of_several_files_the_fullest_is_used_and_the_others_are_listed(source):
     write_tone(source / "audio" / "ddddddddddd.wav", 400, 0.5)
     write_tone(source / "audio" / "ddddddddddd_30.flac", 500, 3)
@@ -198,7 +227,11 @@ def test_a_damaged_recording_is_used_and_listed_also_after_an_interrupt(source, 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, "Yddddddddddd.mp3")
         run(source)
+    with (source / "out" / "eval.hdf.notes.part").open("a") as file:
+        file.write('\n["Y_ccc')  # cut by a kill
+    (source / "audio" / "Yddddddddddd.wav").write_bytes(b"nothing of value")
     assert run(source) == 0
+    assert report(source)["Yddddddddddd.mp3"] == "duplicate"
     assert report(source)["YYbYbYbYbYbY.mp3"] == "damaged"
     assert sorted(path.name for path in (source / "out").iterdir()) == ["eval.hdf", "eval.hdf.report.tsv"]
     clip = Mp3Dataset(source / "out" / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=None)[1]

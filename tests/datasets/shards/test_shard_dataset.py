@@ -88,8 +88,9 @@ def test_the_index_is_built_once_and_again_when_a_file_changes(tmp_path, monkeyp
         assert len(audioset.evaluation_set(tmp_path)) == 2
     write_parquet(path, clips(1, 3))
     assert len(audioset.evaluation_set(tmp_path)) == 3
-    write_tar(tmp_path / "eval" / "1.tar", clips(4, 1))
-    assert len(audioset.evaluation_set(tmp_path)) == 4
+    for number in (5, 4):  # files of one size
+        write_tar(tmp_path / "eval" / "1.tar", clips(number, 1, mp3()))
+        assert audioset.evaluation_set(tmp_path).names[3:] == [f"Yid{number:09d}.mp3"]
     [index] = tmp_path.glob(".eval.*")  # the old ones are gone
     index.write_bytes(index.read_bytes()[:100])
     assert len(audioset.evaluation_set(tmp_path)) == 4
@@ -110,12 +111,31 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypa
 
 @KINDS
 def test_clips_that_cannot_be_used_are_left_out_aloud(tmp_path, kind, caplog):
-    WRITE[kind](tmp_path / f"eval-0.{kind}", [*clips(1, 2), *clips(7, 1, b"nothing of value" * 50)])
+    WRITE[kind](tmp_path / f"eval-0.{kind}", [*clips(2, 1), *clips(1, 1), *clips(7, 1, b"nothing of value" * 50)])
     WRITE[kind](tmp_path / f"eval-1.{kind}", clips(2, 2))  # the first one is in both
     with caplog.at_level(logging.WARNING):
         dataset = audioset.evaluation_set(tmp_path)
-    assert dataset.names == [f"Yid{number:09d}.mp3" for number in (1, 2, 3)]
+    assert dataset.names == [f"Yid{number:09d}.mp3" for number in (2, 1, 3)]
     assert "Yid000000007.mp3" in caplog.text and "1 repeated" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["eval", "hdf5"])
+def test_a_damaged_recording_is_told_once_and_not_in_every_epoch(tmp_path, part, monkeypatch):
+    whole = mp3(1.0)
+    write_tar(tmp_path / "eval.tar", [*clips(1, 1), *clips(2, 1, whole[: len(whole) // 2])])
+    log = logging.FileHandler(tmp_path / "log")  # to which workers write as well
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    dataset = audioset.evaluation_set(tmp_path, clip_seconds=1.0)
+    if part == "hdf5":
+        with Mp3Writer(tmp_path / "eval.hdf", NUM_CLASSES) as writer:
+            for index in range(2):
+                writer.add(dataset.names[index], dataset.read(index)[0], np.zeros(NUM_CLASSES))
+        dataset = Mp3Dataset(tmp_path / "eval.hdf", num_classes=NUM_CLASSES, clip_seconds=1.0)
+    for num_workers in (1, 1, 0, 0):  # epochs
+        list(DataLoader(dataset, num_workers=num_workers, multiprocessing_context="fork" if num_workers else None))
+    log.close()
+    [line] = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith("Yid000000002.mp3, clip 1")
 
 
 def test_nothing_usable_is_an_error_with_its_reason(tmp_path):
@@ -160,6 +180,7 @@ def test_a_shard_that_shrinks_later_names_the_clip(tmp_path):
         (None, "bal_training.tar"),
         (None, "eval.tar.gz"),
         (None, "eval/._00.parquet"),
+        (None, "evaluation/00.parquet"),
     ],
 )
 def test_names_of_shards(tmp_path, part, name):

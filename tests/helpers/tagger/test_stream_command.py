@@ -116,8 +116,14 @@ def test_a_signal_ends_the_sound_and_prints_the_last_events(
 ) -> None:
     content = encoded(format)
     handler = signal.getsignal(number)
-    pipe = Pipe(content, len(content) * 2 // 5, lambda: signal.raise_signal(number))
-    code, lines = run(pipe)
+    waited_on = []
+
+    def act() -> None:
+        signal.raise_signal(number)
+        waited_on.append(True)
+
+    code, lines = run(Pipe(content, len(content) * 2 // 5, act))
+    assert not waited_on
     assert code == 128 + number and [line.split()[0] for line in lines] == ["begin", "end"]
     assert 1.2 < float(lines[1].split()[1]) < 1.9
     assert signal.getsignal(number) is handler

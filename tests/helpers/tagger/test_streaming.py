@@ -102,3 +102,13 @@ def test_channels_that_cancel_are_noticed_after_a_stretch(piece: int, power: Aud
     np.testing.assert_allclose(found, [alone * 0.05**2, alone, alone, mixed], rtol=0.05)
     [record] = caplog.records
     assert "cancel" in record.message and "channel 1" in record.message
+
+
+def test_the_array_of_a_piece_may_be_used_again(power: AudioTagger, caplog: pytest.LogCaptureFixture) -> None:
+    piece = np.empty((RATE, 2), np.float32)
+    stream = StreamTagger(power, RATE, channels=2, window=1, hop=1)
+    for second in range(12):
+        piece[:, 0] = RNG.uniform(-0.5, 0.5, RATE)
+        piece[:, 1] = piece[:, 0] * (-1 if second == 9 else 1)  # one second of ten cancels
+        stream.windows(piece)
+    assert not caplog.records

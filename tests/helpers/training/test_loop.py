@@ -242,6 +242,38 @@ def test_a_step_that_is_skipped_does_not_reach_the_average() -> None:
     assert torch.isfinite(weights(WaveformModel(options["average"].module))).all()
 
 
+def epochs(folder: Path) -> list[int]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "expected"),
+    [
+        ([0.1, 0.3, 0.2, 0.3, 0.9], 2, 4),  # as good as the best is not better
+        ([0.1, 0.3, 0.2, 0.4, 0.3], 2, 5),
+        ([0.3, 0.2, 0.9], 1, 2),
+        ([0.3, 0.2], 2, 2),
+        ([float("nan"), float("nan"), 0.5], 2, 2),
+        ([0.3, 0.2, 0.1, 0.0], None, 4),
+    ],
+)
+def test_a_training_ends_when_its_score_does_not_improve(scores: list[float], patience: int | None, expected: int) -> None:
+    _, metrics, folder = train(scores, patience=patience)
+    assert epochs(folder) == list(range(expected))
+    assert metrics["score"] == pytest.approx(scores[expected - 1], nan_ok=True)
+
+
+def test_patience_is_counted_on_in_a_resumed_run() -> None:
+    scores = [0.5, 0.4, 0.3, 0.2, 0.6, 0.1, 0.1]
+    _, _, folder = train(scores[:3], patience=3)
+    for patience, expected in ((3, 4), (3, 4), (4, 7)):  # ends, is complete, continues with more patience
+        done = len(epochs(folder))
+        train(scores, done=done, options={"resume": folder, "patience": patience}, patience=patience)
+        assert epochs(folder) == list(range(expected))
+    assert checkpoints.load(folder / "best.pt").epoch == 4
+
+
 class Killed(Exception):
     pass
 
