@@ -24,10 +24,11 @@ from helpers.devices import pick_device
 from helpers.tagger import event_files
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.backends import BACKENDS, LAYERS
+from helpers.tagger.command_options import run_options
 from helpers.tagger.embed_command import embed_recordings
 from helpers.tagger.embedding_files import embeddings_path
 from helpers.tagger.event_files import ONE_RECORDING, events_path, events_suffix
-from helpers.tagger.file_command import EVENT_HOP, EVENT_WINDOW, TOP_K, TOP_K_WINDOW, run_options, tag_recordings
+from helpers.tagger.file_command import EVENT_HOP, EVENT_WINDOW, TOP_K, TOP_K_WINDOW, tag_recordings
 from helpers.tagger.library_messages import told_with_name
 from helpers.tagger.rows import results_path
 from helpers.tagger.run_files import RunFile
@@ -35,6 +36,7 @@ from helpers.tagger.sources import STANDARD_INPUT, Inputs
 from helpers.tagger.stream_command import add_stream_options, tag_stream
 from helpers.tagger.streaming import THRESHOLD
 from models.config import POOLINGS
+from models.errors import UserError
 
 ONLY_WITH = {  # option: what it needs one of
     "hop": ("window", "stream", "plot", "events"),
@@ -134,10 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     refuse_conflicts(parser, args)
     if args.output and args.output.name.lower().endswith((".txt", ".srt", ".rttm")):
-        parser.error(f"--output writes .jsonl and .csv; events are written to {args.output} by --events")
+        raise UserError(f"--output writes .jsonl and .csv; events are written to {args.output} by --events")
     run = begin(args)
     if run and run.is_complete and not args.embed:
-        print(f"{run.path} is complete; remove it to start over", file=sys.stderr)
+        print(
+            f"{run.path} is complete; what was added to a folder since then is not in it; remove it to start over", file=sys.stderr
+        )
         return 0
     inputs = None if args.stream else find_inputs(parser, args)
     tagger = AudioTagger(
@@ -158,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def begin(args: argparse.Namespace) -> RunFile | None:
-    """Check the file that is to be written, and what an interrupted run left of it, before anything is computed."""
+    """Check the name of the file that is to be written, and what an interrupted run left of it, before anything is computed."""
     if args.embed:
         path = embeddings_path(args.embed)
         return RunFile(path.with_name(f"{path.name}.part"), run_options(args), resume=args.skip_existing, option="--skip_existing")

@@ -46,7 +46,7 @@ for line in sys.stdin:
     sources = [path.read_bytes() for path in sources] if task["as_bytes"] else sources
     wall, cpu = time.perf_counter(), time.process_time()
     samples = [len(audio.decode(source)[0]) for _ in range(task["repeats"]) for source in sources]
-    print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu, sum(samples)]), flush=True)
+    print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu, samples]), flush=True)
 """
 
 
@@ -69,8 +69,8 @@ class Reader:
             [sys.executable, "-c", WORKER], cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __call__(self, task: Task) -> tuple[float, float, int]:
-        """Return elapsed seconds, processor seconds and the samples decoded."""
+    def __call__(self, task: Task) -> tuple[float, float, list[int]]:
+        """Return elapsed seconds, processor seconds and the samples of each recording."""
         order = {"paths": [str(path) for path in task.paths], "as_bytes": task.as_bytes, "repeats": task.repeats}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -101,10 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(machine("numpy", "soundfile"))
     with tempfile.TemporaryDirectory() as folder:
         tasks = single_recordings(Path(folder), args.seconds)
-        if args.folder:
-            tasks += folder_tasks(args.folder, args.clips)
         readers = {THIS: Reader(ROOT), BASELINE: Reader(args.baseline)}
         try:
+            if args.folder:
+                tasks.append(folder_task(args.folder, args.clips, readers))
             print_table(f"{args.rounds} rounds", HEADER, [compare(task, readers, args.rounds) for task in tasks])
         finally:
             for reader in readers.values():
@@ -123,8 +123,8 @@ def single_recordings(folder: Path, seconds: float) -> list[Task]:
     return tasks
 
 
-def folder_tasks(folder: Path, count: int) -> list[Task]:
-    """Read recordings of a folder, drawn at random; those that are damaged are reported and left out."""
+def folder_task(folder: Path, count: int, readers: dict[str, Reader]) -> Task:
+    """Read recordings of a folder, drawn at random, without damaged ones and those that the checkouts find differently long."""
     found = sorted(path for path in folder.rglob("*") if path.suffix in audio.SUFFIXES and path.is_file())
     good: list[Path] = []
     for path in random.Random(0).sample(found, len(found)):
@@ -133,11 +133,13 @@ def folder_tasks(folder: Path, count: int) -> list[Task]:
         try:
             audio.decode(path, strict=True)
             good.append(path)
-        except UserError as error:
-            print(f"left out: {error}")
-    if not good:
+        except UserError:
+            continue
+    lengths = [reader(Task(folder.name, tuple(good), False, 1))[2] for reader in readers.values()]
+    same = tuple(path for path, *samples in zip(good, *lengths, strict=True) if len(set(samples)) == 1)
+    if not same:
         raise UserError(f"{folder} holds no good recordings")
-    return [Task(f"{len(good)} of {folder.name}", tuple(good), False, 1)]
+    return Task(f"{len(same)} of {folder.name}", same, False, 1)
 
 
 HEADER = ("recordings", "ms", "baseline ms", "ratio, processor", "quartiles", "ratio, elapsed", "quartiles ")
@@ -146,15 +148,15 @@ HEADER = ("recordings", "ms", "baseline ms", "ratio, processor", "quartiles", "r
 def compare(task: Task, readers: dict[str, Reader], rounds: int) -> tuple[str, ...]:
     """Return a row of the table; raises UserError if the two do not decode the same number of samples."""
     walls, cpus = {key: [] for key in readers}, {key: [] for key in readers}
-    samples = set()
+    samples: set[tuple[int, ...]] = set()
     for number, key in interleaved(list(readers), rounds):
         wall, cpu, decoded = readers[key](task)
-        samples.add(decoded)
+        samples.add(tuple(decoded))
         if number:
             walls[key].append(wall)
             cpus[key].append(cpu)
     if len(samples) > 1:
-        raise UserError(f"{task.name}: the checkouts decode different numbers of samples: {sorted(samples)}")
+        raise UserError(f"{task.name}: the checkouts decode different numbers of samples")
     files = len(task.paths) * task.repeats
     times = [f"{1000 * median(cpus[key]) / files:.2f}" for key in (THIS, BASELINE)]
     spreads = [part for values in (cpus, walls) for part in spread(ratios(values[THIS], values[BASELINE]))]

@@ -72,8 +72,11 @@ def checked(samples: np.ndarray, name: str) -> np.ndarray:
             raise AudioError(f"{name} holds NaN or infinite samples; convert it again or leave it out")
         peak = max(-low, high)
         scale = next((scale for scale in INTEGER_SCALES if peak <= scale), None)
-        advice = f"divide them by {scale}" if scale else "scale them to [-1, 1]"
-        raise AudioError(f"{name} has samples of {peak:.3g}, but full scale is 1; {advice}, or convert it again")
+        division = f" (then divide them by {scale})" if scale else ""
+        raise AudioError(
+            f"{name} has samples of {peak:.3g}, but full scale is 1; it is damaged, or holds integers that were turned into "
+            f"floating point{division}; convert it again or leave it out"
+        )
     return samples.astype(np.float32, copy=False)
 
 

@@ -28,7 +28,7 @@ from models.errors import UserError
 
 _BLOCK_SECONDS = 10  # decoded at a time to check a recording
 _SHORTEST = 0.001  # seconds of a segment
-_BEHIND_END = 0.1  # seconds that a segment may end behind its recording, for tables are rounded
+_BEHIND_END = 0.1  # seconds behind its recording that a segment may end without a word, for tables are rounded
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ def _measure(path: Path, decode_all: bool) -> tuple[float | None, list[str]]:
 
 
 def _within_recordings(candidates: Iterable[Candidate], found: Found) -> list[Candidate]:
-    """Candidates whose segments, if they have any, are in their recordings; with the ends and lengths of the segments."""
+    """Candidates whose segments, if they have any, begin in their recordings; cut at the end of these, and with their lengths."""
     kept = []
     for candidate in candidates:
         if candidate.segment is None:
@@ -264,15 +264,17 @@ def _within_recordings(candidates: Iterable[Candidate], found: Found) -> list[Ca
             continue
         start, end = candidate.segment
         length = candidate.seconds
-        if start < 0 or start >= length or length + _BEHIND_END < end < inf:
+        if start < 0 or start >= length:
             found.left_out.append((candidate.clip_name, f"is not within its recording of {length:.3f} s"))
             continue
         end = min(end, round(length, 6))
         if end - start < _SHORTEST:
             reason = "ends before it starts" if end < start else f"is empty (shorter than {_SHORTEST} s)"
             found.left_out.append((candidate.clip_name, reason))
-        else:
-            kept.append(replace(candidate, segment=(start, end), seconds=end - start))
+            continue
+        if length + _BEHIND_END < candidate.segment[1] < inf:
+            found.warnings.add((candidate.clip_name, f"is cut at the end of its recording of {length:.3f} s"))
+        kept.append(replace(candidate, segment=(start, end), seconds=end - start))
     return kept
 
 

@@ -14,8 +14,6 @@ from models.errors import UserError
 # dtype -> (what silence is, what full scale is); floating-point samples are taken as they are
 INTEGERS = {"uint8": (128, 128), "int8": (0, 128), "int16": (0, 1 << 15), "int32": (0, 1 << 31)}
 
-HEAD_BYTES = 12  # that tell which container begins with them; see `container`
-
 
 def check_type(samples: np.ndarray) -> None:
     """Refuse what holds no samples, such as booleans or 64-bit integers, by a UserError."""
@@ -75,28 +73,6 @@ FORMATS = {
     "s24le": (3, _int24),
     "f64le": (8, _typed("<f8")),
 }
-
-
-def container(head: bytes) -> str | None:
-    """Return which container, such as wav or flac, a recording is in that begins with these `HEAD_BYTES`; None for none of them."""
-    for kind, offset, marks in _MARKS:
-        if head[offset : offset + len(marks[0])] in marks:
-            return kind
-    return None
-
-
-_MARKS = (
-    ("wav", 0, (b"RIFF", b"RF64", b"BW64", b"RIFX")),
-    ("flac", 0, (b"fLaC",)),
-    ("ogg", 0, (b"OggS",)),
-    ("mp3", 0, (b"ID3\2", b"ID3\3", b"ID3\4")),
-    ("matroska", 0, (b"\x1aE\xdf\xa3",)),
-    ("mp4", 4, (b"ftyp",)),
-    ("aiff", 8, (b"AIFF", b"AIFC")),
-    ("au", 0, (b".snd",)),
-    ("caf", 0, (b"caff",)),
-    ("w64", 0, (b"riff",)),
-)
 
 
 class Pcm:

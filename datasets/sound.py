@@ -20,8 +20,8 @@ import soxr
 from datasets.audio import AudioError, read_blocks
 from datasets.channels import check_channel, mono
 from datasets.decoding.content import source_name
-from datasets.mpeg_frames import mpeg_kind
-from datasets.pcm import HEAD_BYTES, check_type, container, to_float
+from datasets.marks import FRAMES_BYTES, HEAD_BYTES, container, unmarked
+from datasets.pcm import check_type, to_float
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 BLOCK_FRAMES = 1 << 17  # samples of each channel read at a time: 4 s at 32 kHz
 MAX_CHANNELS = 2  # of an array: more rows are a batch or a spectrogram more often than channels
 MAX_RATE = 2**31 - 1  # Hz, what a wav header can hold
-_MPEG_BYTES = 6000  # hold three frames of mp3 or AAC of usual bit rates
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def _whole_rate(rate: float | None) -> int:
 
 
 def _pcm_samples(content: bytes, name: str) -> np.ndarray:
-    if kind := container(content[:HEAD_BYTES]) or mpeg_kind(content[:_MPEG_BYTES]):
-        raise UserError(f"{name} begins as {kind}, which knows its own rate; leave sample_rate out")
+    if kind := container(content[:HEAD_BYTES]) or unmarked(content[:FRAMES_BYTES]):
+        raise UserError(f"{name} begins as {kind}, and not as PCM; leave sample_rate out, files know their own")
     if len(content) % 2:
         raise UserError(f"{name} is no PCM of 16 bits, as its size is odd; pass whole samples, or others as an array")
     return np.frombuffer(content, "<i2").astype(np.int16, copy=False)

@@ -1,6 +1,6 @@
-"""Ogg or FLAC streams one behind the other, as internet radio sends them song by song.
+"""Ogg, FLAC or AU streams one behind the other, as internet radio sends them song by song.
 
-ffmpeg drops those of another rate, or makes noise of them. So each is given to it alone.
+ffmpeg drops those of another rate, or makes noise of them or of their headers. So each is given to it alone.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets.streams import Reader
 
-# kind -> what begins an Ogg page (RFC 3533, section 6) or a FLAC stream (RFC 9639, section 8); where a stream begins, also what
-# follows that: bit 1 of a page's flags, or the header of the first FLAC block; and how long both are
+# kind -> what begins an Ogg page (RFC 3533, section 6), a FLAC stream (RFC 9639, section 8) or an AU header; where a stream begins,
+# also what follows that: bit 1 of a page's flags, the header of the first FLAC block, or the five numbers of an AU header (where
+# the sound begins, bytes, encoding, Hz, channels) in their ranges; and how long both are
 _MARKS = {
     "ogg": (b"OggS\0", re.compile(rb"OggS\0(.)", re.DOTALL), 6),
     "flac": (b"fLaC", re.compile(rb"fLaC[\0\x80]\0\0\x22"), 8),
+    "au": (b".snd", re.compile(rb"\.snd\0\0......\0\0\0[\1-\x1b]\0...\0\0\0.", re.DOTALL), 24),
 }
 CHAINED = tuple(_MARKS)
 
@@ -32,7 +34,7 @@ class Link:
         self.follows = False  # another stream follows this one, which has been read to its end
 
     def read(self, size: int) -> bytes:
-        """Return what is there, up to `size` bytes (8 or more); wait for the first of them; nothing at the end of the stream."""
+        """Return what is there, up to `size` bytes (24 or more); wait for the first of them; nothing at the end of the stream."""
         while not self.follows and (piece := self._reader.read(max(1, size - len(self._held)))):
             content = self._held + piece
             end = self._end(content)

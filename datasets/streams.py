@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from datasets.audio import AudioError
+from datasets.decoding.mp3 import id3_bytes
 from datasets.decoding.pyav import FullDecoder
-from datasets.mpeg_frames import mpeg_kind
-from datasets.pcm import HEAD_BYTES, Pcm, container
+from datasets.marks import FRAMES_BYTES, HEAD_BYTES, UNMARKED, container, unmarked
+from datasets.pcm import Pcm
 from datasets.stream_links import CHAINED, Link
 from datasets.wav_stream import WavStream
 from models.errors import UserError
@@ -26,9 +27,19 @@ if TYPE_CHECKING:
 
 RAW = {"format": "s16le", "rate": 32000, "channels": 1}  # what a stream without a header is taken for
 _READ_SECONDS = 0.1  # of raw sound that a read waits for at most
-_MPEG_BYTES = 6000  # hold three frames of mp3, or of AAC at usual bit rates
 _GAP_SECONDS = 0.02  # time stamps of some containers are whole milliseconds
-_DEMUXERS = ("flac", "ogg", "mp3", "aac", "matroska", "au", "wav")  # ffmpeg's names of what it can read as it comes
+_DEMUXERS = (
+    "flac",
+    "ogg",
+    "mp3",
+    "aac",
+    "ac3",
+    "mpegts",
+    "matroska",
+    "au",
+    "wav",
+    "avi",
+)  # ffmpeg's names of what it can read as it comes
 
 
 @dataclass(frozen=True)
@@ -102,15 +113,13 @@ def _kind(reader: Reader) -> str | None:
     """Tell what the stream is; an ID3 tag in front is taken away."""
     head = reader.peek(HEAD_BYTES)
     tagged = False
-    while container(head) == "mp3" and len(head) >= 10:  # an ID3v2 tag (id3.org, 2.4.0, section 3.1)
-        size = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        size += 10 if head[5] & 16 else 0  # a footer
+    while size := id3_bytes(head):
         while size and (piece := reader.read(min(size, 1 << 16))):
             size -= len(piece)
         tagged, head = True, reader.peek(HEAD_BYTES)
     if kind := container(head):
         return kind
-    if head[:1] == b"\xff" and (kind := mpeg_kind(reader.peek(_MPEG_BYTES))):
+    if UNMARKED.match(head) and (kind := unmarked(reader.peek(FRAMES_BYTES))):
         return kind
     return "mp3" if tagged else None
 
@@ -122,6 +131,8 @@ def _raw(reader: Reader, pcm: Pcm, values: int) -> Iterator[np.ndarray]:
 
 
 def _compressed(reader: Reader, kind: str, name: str) -> Stream:
+    if kind == "text":
+        raise AudioError(f"{name} is text and no sound; look at what the pipe sends")
     if kind not in _DEMUXERS:
         raise AudioError(f"{name} is {kind}, which cannot be read as it comes; write it into a file, or send wav or flac")
     link = Link(reader, kind) if kind in CHAINED else reader
@@ -156,6 +167,8 @@ class _LiveDecoder(FullDecoder):
         for frame in super()._frames():
             self._gaps.look(frame.time, frame.samples / frame.sample_rate)
             yield frame
+        if self._container.format.name == "flac" and self._container.duration:  # that of its header
+            self._gaps.look_at_end(self._container.duration / self._av.time_base)
 
 
 class _Gaps:
@@ -174,3 +187,8 @@ class _Gaps:
             self._next = time
         self._next = None if self._next is None else self._next + seconds
         self._done += seconds
+
+    def look_at_end(self, end: float) -> None:
+        """Take the time stamp at which the last frame should end."""
+        if self._next is not None and end - self._next > _GAP_SECONDS:
+            logging.warning(f"{self._name} breaks off after {self._done:.1f} s; by its header {end - self._next:.1f} s are missing")

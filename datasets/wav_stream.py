@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datasets.audio import AudioError
+from datasets.decoding.chunks import is_unknown
 from datasets.pcm import Pcm
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _FORMATS = {  # (format tag, bits of a sample) -> name in `datasets.pcm`
     (7, 8): "mulaw",
 }
 _EXTENSIBLE = 0xFFFE
-_UNKNOWN = 0x7FFF0000  # bytes; sizes from here on are written by programs that could not know the length in advance
 _MAX_HEAD = 1 << 24  # bytes in front of the samples
 _READ_BYTES = 1 << 16
 _CHUNK_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_ ]{3}")
@@ -62,8 +62,10 @@ class WavStream:
             if name == b"data":
                 if form is None:
                     raise AudioError(f"{self._name} is wav whose samples come before their format")
-                size = long_size if size == 0xFFFFFFFF and long_size else size
-                self._size = size if 0 < size < (1 << 62 if size == long_size else _UNKNOWN) else None
+                if size == 0xFFFFFFFF and long_size is not None:
+                    self._size = long_size if 0 < long_size < 1 << 62 else None
+                else:
+                    self._size = None if size == 0 or is_unknown(size) else size
                 break
             content = self._take(size + size % 2, "samples")
             if name == b"ds64" and size >= 16:

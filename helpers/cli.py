@@ -23,10 +23,7 @@ def non_negative_int(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """Parse a length, rate or factor."""
-    value = non_negative_float(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be above 0, not 0")
-    return value
+    return _parse(float, text, sys.float_info.min, "a number above 0")
 
 
 def non_negative_float(text: str) -> float:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -170,6 +171,16 @@ def test_a_figure_of_the_timeline(tiny_checkpoint: Path, tmp_path: Path, capsys:
     for name in names:
         assert name[:31] in text
     assert "seconds" in text and "Hz, mel scale" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no such pipes")
+def test_a_figure_of_what_comes_from_a_pipe(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "x.wav", NOISE, 16000)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "x.wav").read_bytes()), daemon=True)
+    writer.start()
+    options = ["--model_name", tiny_checkpoint, "--plot", tmp_path / "x.svg", "--audio_path"]
+    assert run(capsys, *options, tmp_path / "pipe")[:2] == run(capsys, *options, tmp_path / "x.wav")[:2]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import soundfile
 import inference
 from datasets.decoding import isolated
 from datasets.label_files import parse_labels
-from helpers.tagger.embedding_files import read_embeddings
+from helpers.tagger.embedding_files import read_embeddings, write_embeddings
 
 ROOT = Path(inference.__file__).parent
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (32000, 2)).astype(np.float32)
@@ -227,6 +227,10 @@ def test_other_suffixes_are_refused_with_those_that_are_allowed(option: str, fai
     assert "x.xlsx" in message and allowed[option] in message
 
 
+def test_events_by_the_wrong_option_are_refused_with_the_right_one(failing_message: Callable[..., str]) -> None:
+    assert "--events" in failing_message(inference.main, "--audio_path", "not_there.wav", "--output", "x.srt")
+
+
 @pytest.mark.skipif(not isolated.IS_AVAILABLE, reason="needs POSIX")
 def test_a_file_that_hangs_or_crashes_costs_that_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -283,6 +287,18 @@ def test_embeddings_are_added_to(
     np.testing.assert_allclose(stored.ends[order], whole.ends)
     with pytest.raises(ValueError, match="window"):
         run(capsys, *words, "--skip_existing", "--window", 0.2)
+
+    def write_and_end(*arguments: object) -> None:
+        write_embeddings(*arguments)
+        raise RuntimeError
+
+    soundfile.write(folder / "004.wav", NOISE, 32000)
+    with monkeypatch.context() as patch:  # the process ends when it has written the file
+        patch.setattr("helpers.tagger.embed_command.write_embeddings", write_and_end)
+        with pytest.raises(RuntimeError):
+            run(capsys, *words, "--skip_existing")
+    run(capsys, *words, "--skip_existing")
+    assert sorted(Path(source).name for source in read_embeddings(tmp_path / name).sources) == [f"00{k}.wav" for k in range(5)]
     (folder / "0 broken.wav").unlink()
     content = (tmp_path / name).read_bytes()
     assert run(capsys, *words, "--skip_existing")[0] == 0 and (tmp_path / name).read_bytes() == content
@@ -295,7 +311,6 @@ def test_embeddings_are_added_to(
         ["--output", "x.csv", "--skip_existing"],
         ["--events", "x.csv", "--output", "x.csv"],
         ["--events", "x.csv", "--top_k", "3"],
-        ["--output", "x.srt"],
         ["--embed", "x.h5", "--per_channel"],
         ["--channel", "1", "--per_channel"],
         ["--channel", "0"],

@@ -30,7 +30,7 @@ MARKS = (*_LAYOUTS, b".snd")  # that such files begin with
 
 _MAX_CHUNKS = 1 << 16
 _UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
-_STREAMED, _NEAR = (0x7FFFFFFF, _UNKNOWN), 1 << 16  # about which programs write that could not know a size of 32 bits in advance
+_STREAMED, _NEAR = (0x7FFFFFFF, _UNKNOWN), 1 << 16  # see `is_unknown`
 _TRAILER = 1 << 9  # bytes of other kinds behind the only chunk of an AU file
 _MP3 = 0x55  # a wave format of which libsndfile prints what it thinks of damaged frames
 _PLAIN = (1, 3, 6, 7, 0xFFFE)  # wave formats of samples that are stored one by one
@@ -47,7 +47,9 @@ def inspect(content: Content) -> Structure | None:
     head = content.read(0, 12)
     if head[:4] == b".snd" and len(head) == 12:
         offset, size = struct.unpack_from(">II", head, 4)
-        return Structure(part_there=_share(content, offset, size, _WAVE), whole=content.size - offset - size < _TRAILER)
+        joined = content.read(offset + size, 4) == b".snd"
+        whole = joined or content.size - offset - size < _TRAILER
+        return Structure(part_there=_share(content, offset, size, _WAVE), whole=whole, remarks=_JOINED if joined else ())
     layout = _LAYOUTS.get(head[:4])
     if layout is None:
         return None
@@ -77,9 +79,14 @@ def _chunks(content: Content, layout: _Layout, position: int) -> Iterator[tuple[
         position += length + size + -size % layout.alignment
 
 
+def is_unknown(size: int) -> bool:
+    """Whether a size of 32 bits is one that programs write that could not know it in advance."""
+    return any(abs(size - streamed) <= _NEAR for streamed in _STREAMED)
+
+
 def _share(content: Content, body: int, size: int, layout: _Layout) -> float:
     """Return which part is there of the sound that begins at `body` and has so many bytes."""
-    if layout.header.size == 8 and any(abs(size - unknown) <= _NEAR for unknown in _STREAMED):
+    if layout.header.size == 8 and is_unknown(size):
         return 1.0
     there = content.size - body
     return there / size if 0 < there < size - 1 else 1.0  # a forgotten padding byte does no harm

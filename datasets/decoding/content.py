@@ -127,6 +127,8 @@ def _descriptor_of(source: Source, name: str, check: Callable[[Content], None] |
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _filled([source], name, os.memfd_create("recording") if hasattr(os, "memfd_create") else _new_file())
     if hasattr(source, "read"):
+        if getattr(source, "closed", False):
+            raise UserError(f"{name} is a file object that is closed; open it again")
         return _filled(iter(lambda: source.read(_PIECE), b""), name, _new_file(), check)
     try:
         descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -236,6 +236,9 @@ def serve(time_limit: float) -> None:
                     kind, content = next(messages)
                 except (UserError, OSError) as error:
                     kind, content = _ERROR, _json({"type": type(error).__name__, "message": str(error)})
+                except Exception as error:  # a mistake in our code, or in a library, that this recording brings to light
+                    what = f"{request['name']} cannot be decoded ({type(error).__name__}: {error}); leave it out"
+                    kind, content = _ERROR, _json({"type": AudioError.__name__, "message": what})
                 signal.setitimer(signal.ITIMER_REAL, 0)  # waiting until there is room in the pipe is not hanging
                 answers.write(_HEADER.pack(kind, len(content)))
                 answers.write(content)

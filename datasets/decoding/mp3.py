@@ -87,12 +87,19 @@ def _lengths(kind: int) -> dict[int, int]:
     return {key: header.length for key, header in _headers().items() if header.kind == kind}
 
 
+def id3_bytes(head: bytes) -> int:
+    """Return the length of the ID3v2 tag that begins with these bytes, 10 or more; 0 if none does (id3.org, 2.4.0, section 3.1)."""
+    if head[:3] != b"ID3" or len(head) < 10 or max(head[6:10]) > 127:
+        return 0
+    size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 16 else 0)
+
+
 def skip_id3(content: Content) -> int:
-    """Return where the ID3v2 tags at the beginning end (id3.org, 2.4.0, section 3.1)."""
+    """Return where the ID3v2 tags at the beginning end."""
     start = 0
-    while (head := content.read(start, 10))[:3] == b"ID3" and len(head) == 10 and max(head[6:10]) < 128:
-        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        start += 10 + size + (10 if head[5] & 16 else 0)
+    while size := id3_bytes(content.read(start, 10)):
+        start += size
     return start
 
 

@@ -33,40 +33,46 @@ def inspect(content: Content, start: int, seconds: float | None = None) -> Struc
     over damaged pages.
     Raises AudioError for what no decoder reads whole.
     """
-    broken, ended, links, next_number = False, False, [], {}
-    in_headers = False
-    for page in _pages(content, start):
-        if page is None:
-            broken = True
-            continue
+    broken, in_headers, links, begins, next_number = False, False, [], [], {}
+    end, ended = start, False
+    for position, page in _pages(content, start):
+        broken |= position != end
+        end = position + len(page)
+        ended = page[5] & _END > 0
         _, _, flags, granule, serial, number, _, _ = _PAGE.unpack_from(page)
         if flags & _BEGIN:
             if not in_headers:
                 links.append({})
+                begins.append(position)
             links[-1][serial] = _Stream(*_describe(page))
             next_number[serial] = number
         in_headers = bool(flags & _BEGIN)
         broken |= number != next_number.get(serial)
         next_number[serial] = number + 1
-        ended = bool(flags & _END)
         if granule >= 0 and links and serial in links[-1]:
             stream = links[-1][serial]
             stream.position = granule
             if seconds is not None and stream.rate and granule > (seconds + 2) * stream.rate:
-                return Structure(whole=not broken and [*map(len, links)] == [1], end_checked=True)
+                return Structure(whole=not broken and len(links) == len(links[0]) == 1 and stream.fast, end_checked=True)
+    if not links:
+        return Structure(whole=False, end_checked=True)
     sounds = [[stream for stream in link.values() if stream.rate] for link in links]
-    kinds = {tuple(stream.kind for stream in link) for link in sounds}
-    if len(kinds) > 1:
-        names = " and ".join(sorted(" with ".join(kind) or "something else" for kind in kinds))
+    if len({stream.rate for link in sounds for stream in link}) > 1:
+        names = " and ".join(sorted({stream.kind for link in sounds for stream in link}))
         raise AudioError(f"{names}, one behind the other, which no decoder here reads whole; cut it there")
-    remarks = () if ended else ("ends without the mark of an end; it may be cut",)
-    whole = not broken and len(links) == 1 and len(links[0]) == 1 and len(sounds[0]) == 1 and sounds[0][0].fast
+    behind = content.read(end, 4)
+    remarks = ("ends within a page; it may be cut",) if behind and b"OggS".startswith(behind) else ()
+    # libsndfile does not find the end of Opus that has no mark of it
+    if not broken and len(links) == len(links[0]) == 1 and sounds[0] and sounds[0][0].fast and (ended or sounds[0][0].delay == 0):
+        return Structure(end_checked=True, remarks=remarks)
     announced = sum(link[0].position - link[0].delay for link in sounds) if all(len(link) == 1 for link in sounds) else None
-    return Structure(whole=whole, end_checked=True, announced=None if whole else announced, remarks=remarks)
+    differ = len({tuple(stream.kind for stream in link) for link in sounds}) > 1
+    views = tuple(content.view(*ends) for ends in zip(begins, [*begins[1:], content.size], strict=True)) if differ else ()
+    return Structure(whole=False, links=views, end_checked=True, announced=announced, remarks=remarks)
 
 
-def _pages(content: Content, start: int) -> Iterator[bytes | None]:
-    """Yield the whole pages, and None in place of damaged ones and of other bytes in front of a page."""
+def _pages(content: Content, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield where the undamaged pages begin, and their bytes."""
     base, chunk, position = start, b"", start
     while position < content.size:
         if position - base + _LARGEST > len(chunk) and base + len(chunk) < content.size:
@@ -76,7 +82,7 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
         if chunk.startswith(b"OggS\0", at) and len(chunk) >= at + 27:
             size = 27 + chunk[at + 26] + sum(chunk[at + 27 : at + 27 + chunk[at + 26]])
         if size and at + size <= len(chunk) and _is_intact(page := chunk[at : at + size]):
-            yield page
+            yield position, page
             position += size
             continue
         while (at := chunk.find(b"OggS", at + 1)) < 0 and base + len(chunk) < content.size:
@@ -85,7 +91,6 @@ def _pages(content: Content, start: int) -> Iterator[bytes | None]:
         if at < 0:
             return
         position = base + at
-        yield None
 
 
 def _is_intact(page: bytes) -> bool:

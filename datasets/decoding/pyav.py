@@ -3,7 +3,7 @@
 ffmpeg gets the bytes of the recording and nothing else: no paths, no network, no containers that refer to other files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -199,6 +199,50 @@ class FullDecoder:
             frame = next(frames, None)
         if self._resampler is not None and self._resampler[1] is not None:
             yield self._resampler[1].resample_chunk(np.zeros((0, self.channels), np.float32), last=True)
+
+
+class ChainDecoder:
+    """Recordings one behind the other, at the rate and in the channels of the first. Used as a `FullDecoder`."""
+
+    announced = None
+
+    def __init__(self, files: Sequence[BinaryIO]) -> None:
+        self._decoder, self._files = FullDecoder(files[0]), list(files[1:])
+        self.rate, self.channels, self.tolerance, self._lost = (
+            self._decoder.rate,
+            self._decoder.channels,
+            self._decoder.tolerance,
+            0,
+        )
+
+    def __enter__(self) -> "ChainDecoder":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._decoder.__exit__(kind, error, trace)
+
+    @property
+    def lost(self) -> int:
+        return self._lost + self._decoder.lost
+
+    def unread(self) -> int:
+        return self._decoder.unread()
+
+    def skip(self, samples: int) -> int:
+        position = 0
+        while position < samples and (got := len(self.read(min(samples - position, 1 << 16)))):
+            position += got
+        return position
+
+    def read(self, samples: int) -> np.ndarray:
+        """Return the next (samples, channels) float32, fewer at the end."""
+        parts = [self._decoder.read(samples)]
+        while (missing := samples - sum(map(len, parts))) > 0 and self._files:
+            self._lost = self.lost
+            self._decoder.__exit__(None, None, None)
+            self._decoder = FullDecoder(self._files.pop(0), self.rate, self.channels)
+            parts.append(self._decoder.read(missing))
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _to_float(frame: "av.AudioFrame") -> np.ndarray:

@@ -10,7 +10,7 @@ from datasets.decoding.content import Content, Source, opened
 from datasets.decoding.errors import AudioError, Report
 from datasets.decoding.inspection import has_known_beginning, inspect
 from datasets.decoding.mp4 import has_index, is_mp4
-from datasets.decoding.pyav import FullDecoder, MissingDecoder
+from datasets.decoding.pyav import ChainDecoder, FullDecoder, MissingDecoder
 from datasets.decoding.sndfile import SndfileDecoder
 
 _BLOCK_VALUES = 1 << 22  # values of a block at most, of all channels together
@@ -58,7 +58,9 @@ class Recording:
             return self._content.read(0, _FLAC_SEARCH).count(_FLAC_MARK) == 1
         return self._structure.end_checked
 
-    def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder:
+    def _full_decoder(self, rate: int | None, channels: int | None = None) -> FullDecoder | ChainDecoder:
+        if self._structure.links:
+            return self._stack.enter_context(ChainDecoder(self._structure.links))
         return self._stack.enter_context(FullDecoder(self._structure.view or self._content.view(), rate, channels))
 
     def skip(self, samples: int) -> None:
@@ -82,7 +84,7 @@ class Recording:
             block = self._read_behind(samples) if self._ended_early() else _NOTHING
         else:
             try:
-                block = self._fast.read(samples)
+                block = self._fast.read(samples if self.samples is None else min(samples, self.samples - self.position))
                 ended_early = len(block) == 0 and self._ended_early()
             except AudioError:
                 ended_early = True

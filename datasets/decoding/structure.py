@@ -11,6 +11,7 @@ class Structure:
 
     whole: bool = True  # libsndfile reads all of it; else the full decoder is needed
     view: View | None = None  # what the decoders read in place of the file
+    links: tuple[View, ...] = ()  # recordings one behind the other, which the full decoder reads one by one
     has_length: bool = True  # libsndfile knows the length before it has read the end
     announced: int | None = None  # samples that the container says there are, where the decoders do not say it
     rate: int | None = None  # Hz, where the full decoder may be wrong about it

@@ -81,11 +81,11 @@ def find_clips(shards: Sequence[Path], num_workers: int, problems: list[Problem]
 
 
 def recordings_of_shards(
-    clips: Iterable[ShardClip], segments: Mapping[str, Segment] | None, problems: list[Problem]
+    clips: Iterable[ShardClip], segments: Mapping[str, Segment] | None, unfit: list[Problem]
 ) -> list[Recording]:
     """Recordings in the order of the CSV, or of the shards where there is none.
 
-    `problems` gets the clips whose name or labels do not fit.
+    `unfit` gets the clips whose name or labels do not fit.
     """
     found: dict[str, list[Source]] = {} if segments is None else {f"Y{youtube_id}.mp3": [] for youtube_id in segments}
     classes = {} if segments is None else {f"Y{youtube_id}.mp3": segment.classes for youtube_id, segment in segments.items()}
@@ -98,7 +98,7 @@ def recordings_of_shards(
                     raise UserError(f"is a name of more than {NAME_BYTES} bytes; clips are named by YouTube id")
                 classes[name] = classes.get(name) or clip.classes()
             except UserError as error:
-                problems.append(Problem(Path(name), str(error)))
+                unfit.append(Problem(Path(name), str(error)))
                 continue
         else:
             matched = match(clip.key, segments)
@@ -133,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file; returns 0 also when clips are missing, which the report lists."""
+    """Write the file; returns 0 also when clips are missing, which the report lists, but 1 when not all was looked through."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.audio_dir and not args.csv:
@@ -142,24 +142,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise FileExistsError(f"{args.output} exists; remove it or give another --output")
     segments = read_segments(args.csv) if args.csv else None
     problems: list[Problem] = []
+    unfit: list[Problem] = []
     notes: list[str] = []
     if args.audio_dir:
         files = find_files(args.audio_dir, segments, problems, notes)
         recordings = [Recording(f"Y{key}.mp3", tuple(files.get(key, ())), segment.classes) for key, segment in segments.items()]
     else:
         shards = find_shards(args.parquet or args.webdataset, ".parquet" if args.parquet else ".tar")
-        recordings = recordings_of_shards(find_clips(shards, args.num_workers, problems), segments, problems)
-    notes += [str(problem) for problem in problems[:_PRINTED]]
-    if len(problems) > _PRINTED:
-        notes.append(f"{len(problems) - _PRINTED} more such problems are in the report")
+        recordings = recordings_of_shards(find_clips(shards, args.num_workers, problems), segments, unfit)
+    found = problems + unfit
+    notes += [str(problem) for problem in found[:_PRINTED]]
+    if len(found) > _PRINTED:
+        notes.append(f"{len(found) - _PRINTED} more such problems are in the report")
     try:
         report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
     except UserError as error:
         raise UserError("; ".join([str(error), *notes[:3]])) from error
     print(*notes, sep="\n", end="\n" if notes else "")
-    report = replace(report, problems=tuple((str(problem.path), problem.reason) for problem in problems))
+    report = replace(report, problems=tuple((str(problem.path), problem.reason) for problem in found))
     write_report(report, args.output)
-    return 0
+    return 0 if all(problem.is_harmless for problem in problems) else 1
 
 
 if __name__ == "__main__":

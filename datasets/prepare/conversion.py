@@ -109,7 +109,7 @@ def write_report(report: Report, output: Path) -> None:
     """Print a summary, and list what is amiss (name, what, reason) in a TSV in a folder or next to a file."""
     rows = [(name, "missing", "") for name in report.missing]
     listed = {"unreadable": report.unreadable, "damaged": report.damaged, "duplicate": report.duplicates}
-    for what, found in (*listed.items(), ("unreadable", report.problems)):
+    for what, found in (*listed.items(), ("problem", report.problems)):
         rows += [(name, what, " ".join(reason.split())) for name, reason in found]
     path = output / "report.tsv" if output.is_dir() else output.with_name(f"{output.name}.report.tsv")
     write_table(path, [("name", "what", "reason"), *rows], delimiter="\t")

@@ -35,7 +35,9 @@ class ShardClip(NamedTuple):
             classes = _classes(labels)
             if classes is not None:
                 return classes
-        found = "; ".join(f"{key}: {str(labels)[:80]}" for key, labels in given) or f"only {', '.join(self.record) or 'no JSON'}"
+        found = (
+            "; ".join(f"{key}: {str(labels)[:80]}" for key, labels in given) or f"there is {', '.join(self.record) or 'no JSON'}"
+        )
         raise ShardError(
             f"{self.key} has no labels that are AudioSet's MIDs or names ({found}); give AudioSet's --csv to prepare it"
         )

@@ -25,7 +25,10 @@ def find_shards(sources: Sequence[str | Path], suffix: str) -> list[Path]:
             inside = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         files = [file for file in inside if file.suffix == suffix and file.is_file()]
         if not files:
-            raise FileNotFoundError(f"{source} is no *{suffix} file, no folder of such files and no pattern that matches one")
+            packed = "; decompress it first" if suffix in path.suffixes and path.is_file() else ""
+            raise FileNotFoundError(
+                f"{source} is no *{suffix} file, no folder of such files and no pattern that matches one{packed}"
+            )
         found.update(dict.fromkeys(files))
     return list(found)
 

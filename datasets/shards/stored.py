@@ -52,7 +52,8 @@ class Stored(NamedTuple):
     def __str__(self) -> str:
         if CODECS[self.codec] == "arrow":
             return f"the recording of row {self.skip} in row group {self.offset} of {self.path}"
-        return f"the recording at byte {self.offset} of {self.path}"
+        at = f"byte {self.skip} of what is compressed at " if self.codec else ""
+        return f"the recording at {at}byte {self.offset} of {self.path}"
 
 
 def decompress(codec: str, content: bytes | memoryview, size: int) -> memoryview:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.tagger.audio_tagger import HOP_SECONDS
+from helpers.tagger.command_options import decoding_options, open_inputs, reading_options
 from helpers.tagger.embedding_files import escaped, journal_bytes, journal_rows, stored_rows, stored_sources, write_embeddings
-from helpers.tagger.file_command import decoding_options, open_inputs, reading_options
 from helpers.tagger.results import Failure
 from helpers.tagger.run_files import RunFile
 from helpers.tagger.sources import Inputs
@@ -55,7 +55,10 @@ def embed_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inpu
             journal.finish_recording(source, rows=rows, failed=failed > 0, warnings=warnings)
         if journal.rows or not path.exists():
             existing = stored_rows(path) if stored else ()
-            write_embeddings(path, chain(existing, journal_rows(journal, size)), size, info)
+            added = (
+                row for row in journal_rows(journal, size) if escaped(row.source) not in stored
+            )  # it may just have been written
+            write_embeddings(path, chain(existing, added), size, info)
     journal.path.unlink()
     skipped = f", {len(stored)} were there" if stored else ""
     print(f"{path}: {journal.rows} embeddings of {size} values, {journal.summary()}{skipped}", file=sys.stderr)

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
+from helpers.tagger.command_options import decoding_options, open_inputs, reading_options
 from helpers.tagger.event_files import event_lines, events_suffix, header
 from helpers.tagger.events import EventTracker, RecordingEvents
-from helpers.tagger.reading import ReadOptions, Recording, each_recording
+from helpers.tagger.reading import ReadOptions, Recording, each_recording, to_read_again
 from helpers.tagger.results import Failure, Tagging
-from helpers.tagger.rows import COLUMNS, columns_of, csv_lines
+from helpers.tagger.rows import COLUMNS, csv_lines, result_lines
 from helpers.tagger.run_files import RunFile
 from helpers.tagger.selection import Selection
-from helpers.tagger.sources import STANDARD_INPUT, Inputs
+from helpers.tagger.sources import Inputs
 from helpers.tagger.streaming import THRESHOLD
 from helpers.tagger.windows import to_samples
 
@@ -28,38 +29,6 @@ if TYPE_CHECKING:
 
 TOP_K, TOP_K_WINDOW = 10, 3
 EVENT_WINDOW, EVENT_HOP = 4.0, 1.0  # seconds
-
-# What rows depend on: a run is resumed with the same.
-RUN_OPTIONS = (
-    "model_name", "ensemble", "backend", "whole", "min_seconds", "start", "end", "channel", "per_channel", "strict",
-    "top_k", "threshold", "off_threshold", "labels", "window", "hop", "layers", "pooling",
-)  # fmt: skip
-
-
-class StandardInput:
-    """Standard input as a file with a name."""
-
-    name = "standard input"
-
-    def read(self, size: int = -1) -> bytes:
-        return sys.stdin.buffer.read(size)
-
-
-def run_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in RUN_OPTIONS} | {"events": args.events is not None}
-
-
-def reading_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"start": args.start, "end": args.end, "channel": args.channel, "strict": args.strict}
-
-
-def decoding_options(args: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
-    """A single recording is decoded in this process, which begins sooner."""
-    return {"time_limit": None if inputs.is_one or args.time_limit == 0 else args.time_limit}
-
-
-def open_inputs(inputs: Inputs) -> Iterable[str | StandardInput]:
-    return [StandardInput()] if inputs.first == STANDARD_INPUT else inputs.remaining
 
 
 def tag_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs, run: RunFile | None) -> int:
@@ -134,8 +103,7 @@ def _plot(
     from helpers.tagger.timeline_figure import timeline_figure  # imports matplotlib
 
     [source] = open_inputs(inputs)
-    name = source.name if isinstance(source, StandardInput) else None
-    audio = source if name is None else source.read()
+    audio, name = to_read_again(source)
     timeline = tagger.tag_windows(audio, **windows, **tags, **reading_options(args), name=name)
     timeline_figure(audio, timeline, args.plot, count=args.top_k or TOP_K)
     if args.window:
@@ -161,11 +129,8 @@ def _write(run: RunFile, groups: Iterable[tuple[str, Iterator[Result]]]) -> None
 
 def _text(result: Result, suffix: str, count: int, *, is_first: bool) -> tuple[str, int]:
     """Return a result as lines of a file that has `count` rows, and how many rows these are."""
-    if suffix == ".jsonl":
-        return result.to_json() + "\n", 1
-    if suffix == ".csv":
-        rows = result.to_rows()
-        return (csv_lines(rows, columns_of(rows), header=is_first) if rows else ""), len(rows)
+    if suffix in (".jsonl", ".csv"):
+        return result_lines(result, suffix, header=is_first), 1 if suffix == ".jsonl" else len(result.to_rows())
     head = header(suffix) if is_first else ""
     if not isinstance(result, RecordingEvents):  # a failure, for which such files have no place
         return head, 0

@@ -66,7 +66,10 @@ def _blocks(sounddevice: ModuleType, settings: dict[str, Any], wait: Callable[[C
         dropped = False
 
     def report() -> None:
-        logging.warning(f"the microphone lost sound after {done / rate:.1f} s: the machine did not keep up; take a longer --hop")
+        logging.warning(
+            f"the microphone lost sound after {done / rate:.1f} s: the machine did not keep up; take a longer --hop; "
+            "what was lost does not count in the times that follow"
+        )
 
     done = 0
     try:

@@ -70,6 +70,7 @@ class Recording:
         self.own_rate = sound.rate  # Hz, of the recording
         self._sound = sound
         self._samples = 0  # read so far, at the recording's own rate
+        self.is_read = False  # to its end
         if isinstance(sound, IsolatedSound):
             self.blocks: Iterator[np.ndarray] = sound.blocks
         else:
@@ -118,26 +119,43 @@ def read_ahead(
     """Yield recordings in order; `workers` threads decode the first minute of each, `depth` recordings in advance.
 
     `per_channel` makes one of each channel. With a `time_limit`, the threads let processes decode files, see
-    `datasets.decoding.isolated`.
+    `datasets.decoding.isolated`. Of recordings that take longer than a minute, each of which keeps its file open and its process,
+    one more than `workers` is begun in advance, and one channel.
     """
+    unread: list[Recording] = []  # that take longer
 
     def open_one(source: AudioSource, source_rate: float | None, options: ReadOptions, name: str | None = None) -> Recording:
-        return _begun(open_recording(source, source_rate, rate, options, name, decoders))
+        recording = _begun(open_recording(source, source_rate, rate, options, name, decoders))
+        if not recording.is_read:
+            unread.append(recording)
+        return recording
 
-    def begin(pair: tuple[AudioSource, float | None]) -> list[Recording | Failure]:
+    def begin(pair: tuple[AudioSource, float | None]) -> Iterable[Recording | Failure]:
         source, source_rate = pair
         try:
             if not per_channel:
                 return [open_one(source, source_rate, options)]
-            source, name = _to_read_again(source)
+            source, name = to_read_again(source)
             first = open_one(source, source_rate, replace(options, channel=1), name)
-            others = [replace(options, channel=channel) for channel in range(2, first.channels + 1)]
-            return [first, *(open_one(source, source_rate, options, name) for options in others)]
         except UNUSABLE as error:
             return [Failure(describe(source), error)]
 
+        def others() -> Iterator[Recording | Failure]:
+            for channel in range(2, first.channels + 1):
+                try:
+                    yield open_one(source, source_rate, replace(options, channel=channel), name)
+                except UNUSABLE as error:
+                    yield Failure(first.name, error)
+
+        return [first, *others()] if first.is_read else chain([first], others())
+
+    def current_depth() -> int:
+        for recording in [recording for recording in unread if recording.is_read]:
+            unread.remove(recording)
+        return workers + 1 if unread else depth
+
     with Decoders(time_limit, keep=workers) if time_limit is not None and IS_AVAILABLE else nullcontext() as decoders:
-        yield from chain.from_iterable(_ahead(begin, sources, workers, depth))
+        yield from chain.from_iterable(_ahead(begin, sources, workers, current_depth))
 
 
 def each_recording(
@@ -173,11 +191,20 @@ def _begun(recording: Recording) -> Recording:
         if samples > SECONDS_AHEAD * recording.rate:
             recording.read_in_thread()
             break
-    recording.blocks = chain(head, recording.blocks)
+    else:
+        recording.is_read = True
+    recording.blocks = _noting_the_end(recording, chain(head, recording.blocks))
     return recording
 
 
-def _to_read_again(source: AudioSource) -> tuple[AudioSource, str | None]:
+def _noting_the_end(recording: Recording, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    try:
+        yield from blocks
+    finally:
+        recording.is_read = True
+
+
+def to_read_again(source: AudioSource) -> tuple[AudioSource, str | None]:
     """Return what can be read several times: the content of pipes and file objects, with their name; all else as it is."""
     is_pipe = isinstance(source, (str, os.PathLike)) and Path(source).is_fifo()
     if not is_pipe and not hasattr(source, "read"):
@@ -231,18 +258,18 @@ def _is_samples(source: Any) -> bool:
 def in_thread(items: Iterable[T], depth: int) -> Iterator[T]:
     """Yield items that a thread takes from an iterable, up to `depth` in advance; errors arrive in their place."""
     source, end = iter(items), object()
-    return takewhile(lambda item: item is not end, _ahead(lambda _: next(source, end), count(), 1, depth))
+    return takewhile(lambda item: item is not end, _ahead(lambda _: next(source, end), count(), 1, lambda: depth))
 
 
-def _ahead(function: Callable[[Any], T], items: Iterable[Any], workers: int, depth: int) -> Iterator[T]:
-    """Yield function(item) in order, computed by threads, up to `depth` in advance."""
+def _ahead(function: Callable[[Any], T], items: Iterable[Any], workers: int, depth: Callable[[], int]) -> Iterator[T]:
+    """Yield function(item) in order, computed by threads, up to `depth()` in advance, in the beginning `workers` + 1."""
     source = iter(items)
     pool = ThreadPoolExecutor(workers)
     try:
-        pending: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(source, depth))
+        pending: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(source, workers + 1))
         while pending:
             result = pending.popleft().result()
-            pending.extend(pool.submit(function, item) for item in islice(source, 1))
+            pending.extend(pool.submit(function, item) for item in islice(source, max(0, depth() - len(pending))))
             yield result
     finally:
         pool.shutdown(cancel_futures=True)

@@ -61,7 +61,8 @@ class Tagging(Rows, Sequence[Tag]):
     def __repr__(self) -> str:
         tags = [f"{tag.label!r} {tag.score:.3f}" for tag in self.tags[:TAGS_IN_REPR]]
         more = ["..."] if len(self) > TAGS_IN_REPR else []
-        return f"Tagging({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self)} tags: {', '.join(tags + more)})"
+        times = f"{self.start:.2f} to {self.end:.2f} s"
+        return f"Tagging({self.source!r}, {times}, {len(self)} tags: {', '.join(tags + more)}{_more(self)})"
 
     def _repr_html_(self) -> str:
         bar = '<div style="width: {:.0f}px; height: 0.8em; background: steelblue"></div>'
@@ -104,7 +105,8 @@ class Timeline(Rows, Sequence[Tagging]):
 
     def __repr__(self) -> str:
         classes = len(self.labels if self.classes is None else self.classes)
-        return f"Timeline({self.source!r}, {self.starts[0]:.2f} to {self.ends[-1]:.2f} s, {len(self)} windows, {classes} classes)"
+        times = f"{self.starts[0]:.2f} to {self.ends[-1]:.2f} s"
+        return f"Timeline({self.source!r}, {times}, {len(self)} windows, {classes} classes{_more(self)})"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -144,7 +146,7 @@ class Embedding:
     channel: int | None = None  # that was embedded alone, from 1
 
     def __repr__(self) -> str:
-        return f"Embedding({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self.vector)} values)"
+        return f"Embedding({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self.vector)} values{_more(self)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,6 +173,13 @@ def top_tags(
     allowed = np.arange(len(labels)) if classes is None else np.asarray(classes, int)
     best = allowed[np.argsort(-scores[allowed], kind="stable")[:top_k]]
     return tuple(Tag(labels[k], float(scores[k])) for k in best if scores[k] >= threshold)
+
+
+def _more(result: Tagging | Timeline | Embedding) -> str:
+    """What a `repr` says of channel and warnings, if there are any."""
+    channel = "" if result.channel is None else f", channel {result.channel}"
+    count = len(result.warnings)
+    return channel + (f", {count} warning{'s' * (count > 1)}" if count else "")
 
 
 def _html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

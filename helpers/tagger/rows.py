@@ -70,6 +70,14 @@ def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, header:
     return text.getvalue()
 
 
+def result_lines(result: Rows, suffix: str, *, header: bool) -> str:
+    """Return a result as lines of a .jsonl or .csv file, those of a table below their header if that is asked for."""
+    if suffix == ".jsonl":
+        return result.to_json() + "\n"
+    rows = result.to_rows()
+    return csv_lines(rows, columns_of(rows), header=header) if rows else ""
+
+
 def results_path(text: str | Path) -> Path:
     """Return the path of a file of results; `UserError` for another suffix and for a folder."""
     return checked_path(text, SUFFIXES, "results")
@@ -100,23 +108,16 @@ class ResultsFile:
     """An open file of results: JSON, one result per line; or CSV, their rows, and nothing for a `Failure`."""
 
     def __init__(self, file: io.TextIOBase, suffix: str) -> None:
-        self._file = file
-        self._is_table = suffix == ".csv"
-        self._columns: tuple[str, ...] | None = None  # of the table: those of the first row
+        self._file, self._suffix = file, suffix
+        self._is_empty = True
 
     def write(self, results: Iterable[Rows]) -> None:
         for result in results:
-            if self._is_table:
-                if rows := result.to_rows():
-                    self._write_rows(rows)
-            else:
-                self._file.write(result.to_json() + "\n")
+            if lines := result_lines(result, self._suffix, header=self._is_empty):
+                self._file.write(lines)
+                self._is_empty = False
 
     def finish(self) -> None:
         """Give a table without rows its header."""
-        if self._is_table and self._columns is None:
-            self._write_rows([])
-
-    def _write_rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        is_first, self._columns = self._columns is None, self._columns or columns_of(rows)
-        self._file.write(csv_lines(rows, self._columns, header=is_first))
+        if self._suffix == ".csv" and self._is_empty:
+            self._file.write(csv_lines([], COLUMNS, header=True))

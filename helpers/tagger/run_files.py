@@ -7,10 +7,11 @@ it gave, and its name. What is in NAME behind the last of them is of a recording
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -59,13 +60,13 @@ class RunFile:
         self._data: FileIO | None = None  # open from the first row on, as is the file of the progress
         self._progress: FileIO | None = None
         self._whole = self._progress_size = 0  # bytes in the two files that a resumed run keeps
-        self.is_complete = resume and path.exists() and not self._progress_path.exists()
         if self._progress_path.exists():
             if not resume:
                 raise UserError(
                     f"{path} is not finished; go on with {option} and the same options, or remove {self._progress_path}"
                 )
             self._take_up()
+        self.is_complete = resume and self._progress is None and path.exists()
 
     def summary(self) -> str:
         """Return how many recordings are done, and how."""
@@ -76,20 +77,18 @@ class RunFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self._begin()
-            os.fsync(self._data.fileno())
-        has_begun = self._data is not None
-        for file in (self._data, self._progress):
-            if file is not None:
-                file.close()
-        if kind is None:
-            self._progress_path.unlink()
-        elif has_begun and not self.recordings and issubclass(kind, UserError):  # of the only recording, part of which was written
-            self._progress_path.unlink()
-            self.path.unlink()
-        elif has_begun and kind is KeyboardInterrupt:
-            print(f"{self.path}: {self.recordings} recordings are done; {self._option} goes on", file=sys.stderr)
+        try:
+            if kind is None:
+                self._begin()
+                os.fsync(self._data.fileno())
+                self._progress_path.unlink()
+            elif self._data is not None and not self.recordings and issubclass(kind, UserError):
+                self._progress_path.unlink()  # of the only recording, part of which was written
+                self.path.unlink()
+            elif self._data is not None and kind is KeyboardInterrupt:
+                print(f"{self.path}: {self.summary()} done; {self._option} goes on", file=sys.stderr)
+        finally:
+            self._close()
 
     def write(self, content: bytes) -> None:
         """Append rows of the recording at hand; of these, a full disk leaves nothing."""
@@ -118,23 +117,43 @@ class RunFile:
                 yield Done(*json.loads(line))
 
     def _take_up(self) -> None:
-        """Read how far an interrupted run got."""
-        present = self.path.stat().st_size if self.path.exists() else 0
-        with open(self._progress_path, "rb") as file:
-            for number, line in enumerate(file):
-                if not line.endswith(b"\n"):
-                    break
-                if number == 0:
-                    self._refuse_others(json.loads(line))
-                else:
-                    done = Done(*json.loads(line))
-                    if done.size > present:  # which a power failure leaves
-                        break
-                    self._count(done)
-                    self.done.add(done.source)
-                    self._whole = done.size
-                self._progress_size += len(line)
+        """Read how far an interrupted run got, and keep other runs off its files."""
+        try:
+            self._progress = _open_alone(self._progress_path, self.path, os.O_RDWR)
+        except FileNotFoundError:  # that run has ended just now
+            return
+        try:
+            with open(self._progress_path, "rb") as lines:  # of a file without a buffer they are slow
+                self._count_lines(lines)
+        except BaseException:
+            self._close()
+            raise
         self.size = self._whole
+
+    def _count_lines(self, lines: Iterable[bytes]) -> None:
+        present = self.path.stat().st_size if self.path.exists() else 0
+        for number, line in enumerate(lines):
+            if not line.endswith(b"\n"):
+                break
+            if number == 0:
+                self._refuse_others(self._parse(line))
+            else:
+                try:
+                    done = Done(*json.loads(line))
+                except (ValueError, TypeError):  # a power failure leaves such lines
+                    break
+                if done.size > present:  # and such a file
+                    break
+                self._count(done)
+                self.done.add(done.source)
+                self._whole = done.size
+            self._progress_size += len(line)
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self._progress_path} is damaged; remove it to start {self.path} over") from error
 
     def _refuse_others(self, options: dict[str, Any]) -> None:
         for name in sorted(options.keys() | self._options.keys()):
@@ -156,24 +175,50 @@ class RunFile:
         if self._data is not None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._progress = _open(self._progress_path)
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._progress, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"another process is writing {self.path}; wait for it, or write to another file") from error
-            except OSError:  # a file system without locks
-                pass
+        if self._progress is None:
+            self._progress = _open_alone(self._progress_path, self.path, os.O_RDWR | os.O_CREAT)
+            if os.fstat(self._progress.fileno()).st_size > 0:
+                raise UserError(f"another process has begun {self.path}; write to another file")
         _cut(self._progress, self._progress_size)
         if self._progress_size == 0:
             _write(self._progress, json.dumps(self._options).encode() + b"\n", self._progress_path)
-        self._data = _open(self.path)
+        try:
+            self._data = _open(self.path, os.O_RDWR | os.O_CREAT)
+        except OSError:
+            if not self.recordings:
+                self._progress_path.unlink()
+            raise
         _cut(self._data, self._whole)
 
+    def _close(self) -> None:
+        for file in (self._data, self._progress):
+            if file is not None:
+                file.close()
 
-def _open(path: Path) -> FileIO:
-    """Open a file to change it; make it if it is not there."""
-    return open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0)
+
+def _open(path: Path, flags: int) -> FileIO:
+    return open(os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0)
+
+
+def _open_alone(path: Path, data: Path, flags: int) -> FileIO:
+    """Open the progress of a file that no other process writes, and lock it, which ends when it is closed.
+
+    Raises `UserError` where another process does, FileNotFoundError where one has just finished it.
+    """
+    file = _open(path, flags)
+    if fcntl is None:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(f"another process is writing {data}; wait for it, or write to another file") from error
+    except OSError:  # a file system without locks
+        pass
+    if os.fstat(file.fileno()).st_nlink == 0:
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "finished by another process just now", os.fspath(data))
+    return file
 
 
 def _cut(file: FileIO, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -88,7 +89,8 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
         print(
             f"listening to {stream.kind}, {stream.rate} Hz, {stream.channels} channel{'s' * (stream.channels > 1)}; "
             f"the first window is complete after {window:g} s, "
-            f"then the latency is {max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s",
+            f"then the latency is {max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s"
+            + (f"; of every {hop:g} s, {hop - window:g} s are not listened to" if hop > window else ""),
             file=sys.stderr,
         )
 
@@ -96,13 +98,17 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
             show(live.last_windows())
             print_events(live.last_events())
 
+        heard = False
         try:
             for piece in stream.blocks:
+                heard = True
                 show(live.windows(piece))
         except UserError:
             finish()  # before the line of the error
             raise
         finish()
+        if not heard and not end.exit_code:
+            logging.warning("the stream ended without any sound")
     return end.exit_code
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, loudest_if_lost, mix
-from datasets.pcm import HEAD_BYTES, Pcm, check_type, container, to_float
+from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, checked, loudest_if_lost, mix
+from datasets.marks import HEAD_BYTES, container
+from datasets.pcm import Pcm, check_type, to_float
 from datasets.sound import MAX_RATE, Resampler
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.events import Event, EventTracker
@@ -59,7 +61,7 @@ class StreamTagger:
         self._resampler = Resampler(sample_rate, tagger.sample_rate)
         self._tracker = EventTracker(tagger.labels, threshold, off_threshold, tagger.classes(labels))
         self._pcm = Pcm(format, channels)
-        self._mix = _LiveMix(sample_rate, channels, channel)
+        self._mix = _LiveMix(sample_rate, channels, channel, window)
         self._head = b""  # of PCM
         self._finished = False
 
@@ -76,7 +78,8 @@ class StreamTagger:
         """End the stream: return what is left; half a frame at the end is dropped."""
         self._refuse_if_finished()
         self._finished = True
-        return self._compute([*self._windows.push(self._resampler.finish()), *self._windows.finish()])
+        rest = np.concatenate([self._resampler.push(self._mix.finish()), self._resampler.finish()])
+        return self._compute([*self._windows.push(rest), *self._windows.finish()])
 
     def feed(self, piece: bytes | np.ndarray) -> list[Event]:
         """Take a piece as `windows` does; return events that end and, with `end` None, events that begin."""
@@ -117,39 +120,54 @@ class StreamTagger:
 
 
 class _LiveMix:
-    """Mix the channels of sound that cannot wait: `datasets.channels`, but where a stretch cancels, what follows it is mended."""
+    """Mix the channels of sound that cannot wait: `datasets.channels`, but whether they cancel is judged by the last 10 s.
 
-    def __init__(self, rate: int, channels: int, channel: int | None) -> None:
+    This is judged once a second, for what follows. The first second, or less of it that makes a window, is held back for it.
+    """
+
+    def __init__(self, rate: int, channels: int, channel: int | None, window: float) -> None:
         if channel is not None:
             check_channel(channel, channels, "the stream")
         self._channel = channel  # that is taken alone
         self._may_cancel = channel is None and channels > 1
-        self._length = max(1, min(STRETCH_SECONDS * rate, MAX_STRETCH // channels))
-        self._stretch: list[np.ndarray] = []
-        self._missing = self._length
+        self._length = max(1, min(rate, MAX_STRETCH // (STRETCH_SECONDS * channels)))
+        self._missing = max(1, min(self._length, int(window * rate)))
+        self._second: list[np.ndarray] = []  # not judged yet
+        self._last: deque[np.ndarray] = deque(maxlen=STRETCH_SECONDS)
         self._rate, self._done = rate, 0
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """(samples, channels) floating point -> (samples,) float32."""
         if not self._may_cancel:
             return mix(samples, "the stream", self._channel)
-        mixed = []
+        mixed = [np.zeros(0, np.float32)]
         while len(samples):
             part, samples = samples[: self._missing], samples[self._missing :]
-            mixed.append(mix(part, "the stream", self._channel))
-            self._stretch.append(part.copy())  # the caller may use its array again
+            self._second.append(checked(part, "the stream").copy())  # the caller may use its array again
             self._missing -= len(part)
+            if self._last:
+                mixed.append(mix(part, "the stream", self._channel))
             if self._missing == 0:
-                self._decide(np.concatenate(self._stretch))
-                self._stretch, self._missing = [], self._length
-        return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
+                mixed.append(self._judged())
+        return np.concatenate(mixed)
 
-    def _decide(self, stretch: np.ndarray) -> None:
-        self._done += len(stretch)
-        lost = loudest_if_lost(stretch, mix(stretch, "the stream"))
+    def finish(self) -> np.ndarray:
+        """Return what is held back."""
+        return np.zeros(0, np.float32) if self._last or not self._second else self._judged()
+
+    def _judged(self) -> np.ndarray:
+        """Judge one more second; return it mixed if it was held back."""
+        second, was_held = np.concatenate(self._second), not self._last
+        self._last.append(second)
+        self._second, self._missing = [], self._length
+        self._done += len(second)
+        recent = np.concatenate(self._last)
+        lost = loudest_if_lost(recent, mix(recent, "the stream"))
         if lost is not None and self._channel is None:
+            since = 0.0 if was_held else self._done / self._rate
             logging.warning(
-                f"the channels of the stream cancel when mixed; from {self._done / self._rate:g} s on channel {lost + 1} is taken "
-                f"alone; to take it from the beginning, give channel {lost + 1}"
+                f"the channels of the stream cancel when mixed; from {since:g} s on channel {lost + 1} is taken alone; "
+                f"to take it all the time, give channel {lost + 1}"
             )
         self._channel = None if lost is None else lost + 1
+        return mix(second, "the stream", self._channel) if was_held else np.zeros(0, np.float32)

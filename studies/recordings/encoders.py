@@ -84,6 +84,9 @@ def remuxed(content: bytes, container: str, video: str | None = None) -> bytes:
             output.mux([*pictures.encode(picture), *pictures.encode(None)])
         for packet in source.demux(audio=0):
             if packet.dts is not None:
+                packet.duration = (
+                    packet.duration if packet.duration < 1 << 31 else 0
+                )  # of a last one that is shortened, FFmpeg wraps
                 packet.stream = stream
                 output.mux(packet)
     return file.getvalue()

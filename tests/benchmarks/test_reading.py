@@ -21,14 +21,14 @@ def test_every_format_and_a_folder_are_compared(capsys: pytest.CaptureFixture[st
 
 
 def test_times_are_compared_round_by_round() -> None:
-    answers = {THIS: iter([(9, 9, 5), (2, 4, 5), (2, 2, 5)]), BASELINE: iter([(1, 1, 5), (1, 2, 5), (2, 2, 5)])}
+    answers = {THIS: iter([(9, 9, [5]), (2, 4, [5]), (2, 2, [5])]), BASELINE: iter([(1, 1, [5]), (1, 2, [5]), (2, 2, [5])])}
     readers = {key: lambda task, answers=answers: next(answers) for key, answers in answers.items()}
     row = reading.compare(Task("x", (Path("x"),), False, 10), readers, 2)
     assert row == ("x", "300.00", "200.00", "1.500", "1.250 to 1.750", "1.500", "1.250 to 1.750")
 
 
 def test_different_samples_are_an_error() -> None:
-    readers = {THIS: lambda task: (1, 1, 5), BASELINE: lambda task: (1, 1, 6)}
+    readers = {THIS: lambda task: (1, 1, [5]), BASELINE: lambda task: (1, 1, [6])}
     with pytest.raises(UserError, match="different numbers"):
         reading.compare(Task("x", (Path("x"),), False, 1), readers, 1)
 

@@ -166,7 +166,7 @@ def test_one_channel_is_taken_alone() -> None:
             read(wav(samples), channel=4, name="rec")
 
 
-@pytest.mark.parametrize(("scale", "advice"), [(2**15, "32768"), (2**23, "8388608"), (2**31, "2147483648"), (1e20, r"\[-1, 1\]")])
+@pytest.mark.parametrize(("scale", "advice"), [(2**15, "32768"), (2**23, "8388608"), (2**31, "2147483648"), (1e20, "damaged")])
 def test_integers_as_floating_point_are_refused_everywhere_with_their_scale(scale: float, advice: str) -> None:
     for samples in (LEFT * scale, np.stack([LEFT, LEFT], 1) * scale):
         for read in (

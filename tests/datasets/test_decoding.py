@@ -15,6 +15,7 @@ from datasets import audio
 from datasets.audio import AudioError
 from datasets.decoding.content import View, opened
 from datasets.decoding.reading import read_blocks
+from models.errors import UserError
 from studies.recordings.encoders import by_soundfile
 from studies.recordings.kinds import encode
 from studies.recordings.signals import make_sound
@@ -62,11 +63,56 @@ def test_what_follows_a_recording_is_read_or_told(kind):
     assert len(waveform) > 2.9 * rate or (len(warnings) == 1 and warnings[0].startswith("rec "))
 
 
-def test_streams_that_no_decoder_reads_one_behind_the_other_are_refused_by_their_rates():
+def test_the_header_of_a_second_au_file_is_no_sound():
+    first = by_soundfile(noise(1.0, 8000), 8000, "AU", "PCM_16")
+    warnings = []
+    waveform, _ = audio.decode(first * 2, warnings=warnings)
+    assert len(waveform) == 8000 and len(warnings) == 1
+
+
+def test_streams_of_two_rates_one_behind_the_other_are_refused():
     first, second = (by_soundfile(noise(1, rate), rate, "OGG", "VORBIS") for rate in (44100, 32000))
     with pytest.raises(AudioError, match="(?s)rec.*32000.*44100"):
         audio.decode(first + second, name="rec")
     assert len(audio.decode(first + first)[0]) == pytest.approx(2 * 44100, abs=500)
+
+
+@pytest.mark.parametrize("others", [("VORBIS", 2), ("OPUS", 1), ("OPUS", 2)])
+def test_streams_of_other_channels_or_codecs_one_behind_the_other_are_read(others):
+    first = by_soundfile(noise(1, 48000), 48000, "OGG", "VORBIS")
+    second = by_soundfile(noise(1, 48000, others[1]), 48000, "OGG", others[0])
+    for content, channels in ((first + second, 1), (second + first, others[1])):
+        warnings = []
+        rate, *blocks = read_blocks(content, "rec", lambda rate: 5000, warnings=warnings)
+        samples = np.concatenate(blocks)
+        assert rate == 48000 and samples.shape == (96000, channels) and not warnings
+        assert samples[:48000].std() > 0.05 and samples[48000:].std() > 0.05
+    part, _ = audio.decode(first + second, start=1.5)
+    assert len(part) == 24000
+
+
+def ogg_without_end() -> bytes:
+    """An Ogg whose last page is not marked as the last, as many programs write them."""
+    ogg = bytearray(by_soundfile(noise(2, 32000), 32000, "OGG"))
+    last = ogg.rfind(b"OggS")
+    ogg[last + 5] &= ~4
+    ogg[last + 22 : last + 26] = bytes(4)
+    crc = 0
+    for byte in ogg[last:]:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ (0x04C11DB7 if crc >> 31 else 0)) & 0xFFFFFFFF
+    ogg[last + 22 : last + 26] = crc.to_bytes(4, "little")
+    return bytes(ogg)
+
+
+def test_an_ogg_without_the_mark_of_an_end_is_whole_and_one_that_ends_within_a_page_is_not():
+    ogg, warnings = ogg_without_end(), []
+    assert len(audio.decode(ogg, strict=True)[0]) == 64000
+    audio.decode(ogg[:-10], warnings=warnings)
+    assert len(warnings) == 1
+    with pytest.raises(AudioError):
+        audio.decode(b"OggS" + bytes(5000))
 
 
 @pytest.mark.parametrize("damage", ["joined", "cut"])
@@ -160,6 +206,17 @@ def test_a_file_object_is_read_from_its_position(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+def test_a_closed_file_object_and_no_temporary_folder_are_told(tmp_path, monkeypatch):
+    path = tmp_path / "rec.wav"
+    path.write_bytes(encode("wav, 16 bit", 1.0, 32000, 1))
+    with path.open("rb") as file:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+        with pytest.raises(AudioError, match=r"rec\.wav cannot be copied.*gone"):
+            audio.decode(file)
+    with pytest.raises(UserError, match=r"rec\.wav is a file object that is closed"):
+        audio.decode(file)
+
+
 def test_no_descriptor_stays_open(tmp_path):
     wav, pipe = by_soundfile(noise(1, 32000), 32000, "WAV"), tmp_path / "pipe"
     (tmp_path / "x").write_bytes(wav)

@@ -77,10 +77,11 @@ def test_segments_that_cannot_be_used_are_named(root):
     (root / "text.wav").write_text("no sound")
     rows = ("a.wav,0,5,x", "b.flac,0,5,y", "a.wav,10,12,x", "a.wav,5,10.5,x", "a.wav,5,5,x", "a.wav,5,4,x", "a.wav,-1,4,x")
     data = scan(root, table(root, *rows, "text.wav,0,1,x", "text.wav,1,2,x", "gone.wav,0,1,x", "a.wav,9,10.05,y"))
-    assert data.names == ("a.wav 0.0-5.0 s", "b.flac 0.0-5.0 s", "a.wav 9.0-10.0 s")  # the end of the last one is rounded
+    assert data.names == ("a.wav 0.0-5.0 s", "b.flac 0.0-5.0 s", "a.wav 5.0-10.0 s", "a.wav 9.0-10.0 s")
+    [(name, remark)] = data.warnings  # the end of the last one is rounded
+    assert name == "a.wav 5.0-10.5 s" and "cut" in remark
     for name, reason in {
         "a.wav 10.0-12.0 s": "not within its recording of 10.000 s",
-        "a.wav 5.0-10.5 s": "not within its recording of 10.000 s",
         "a.wav 5.0-5.0 s": "empty",
         "a.wav 5.0-4.0 s": "ends before it starts",
         "a.wav -1.0-4.0 s": "not within",
@@ -88,7 +89,7 @@ def test_segments_that_cannot_be_used_are_named(root):
         "gone.wav": "not found",
     }.items():
         assert reason in reasons(data)[name]
-    assert len(data.left_out) == 7
+    assert len(data.left_out) == 6
     with pytest.raises(UserError, match="line 3: 'soon'"):
         scan(root, table(root, "a.wav,0,5,x", "a.wav,soon,5,x"))
 
@@ -142,7 +143,7 @@ RAVEN = "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies"
 
 def test_label_files_next_to_recordings(root):
     labels(root / "a.txt", "0.0\t2.0\tx", "3.0\t3.0\ty", "4.0\t5.0\t")
-    labels(root / "deep" / "c.Table.1.selections.txt", RAVEN, "1\t1.5\t2.5\ty", "2\t9\t11\tx")
+    labels(root / "deep" / "c.Table.1.selections.txt", RAVEN, "1\t1.5\t2.5\ty", "2\t29\t31\tx")
     labels(root / "notes.txt", "It rained.")
     labels(root / "lost.txt", "1\t2\tx")
     labels(root / ".hidden.txt", "1\t2\tx")
@@ -151,7 +152,7 @@ def test_label_files_next_to_recordings(root):
     for name, reason in {
         "a.wav 3.0-3.0 s": "empty",
         "a.txt, line 3": "no label",
-        "deep/c.wav 9.0-11.0 s": "not within",
+        "deep/c.wav 29.0-31.0 s": "not within",
         "notes.txt": "no Raven",
         "lost.txt": "no recording lost.*",
     }.items():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets.pcm import FORMATS, HEAD_BYTES, Pcm, container
+from datasets.marks import HEAD_BYTES, container
+from datasets.pcm import FORMATS, Pcm
 from models.errors import UserError
 
 SUBTYPES = {

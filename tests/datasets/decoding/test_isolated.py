@@ -30,6 +30,8 @@ def open_sound(source, name, **reading):
     if "exit" in flaw:
         os.write(2, b"assertion failed")
         os._exit(3)
+    if "mistake" in flaw:
+        raise ZeroDivisionError("by zero")
     if "crash" in flaw:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "noise" in flaw:
@@ -86,6 +88,14 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_recording(decoders: Decoders,
         decoders.open(tmp_path / f"{flaw}.wav", 16000)
     assert words in str(error.value) and f"{flaw}.wav" in str(error.value)
     assert ("assertion failed" in str(error.value)) == (flaw == "exit")
+    assert len(read(decoders.open(tmp_path / "x.wav", 16000))) == 16000
+
+
+def test_a_mistake_in_the_code_costs_one_recording_and_is_told(decoders: Decoders, tmp_path: Path) -> None:
+    for name in ("x", "mistake"):
+        soundfile.write(tmp_path / f"{name}.wav", NOISE, 16000)
+    with pytest.raises(AudioError, match=r"mistake\.wav.*ZeroDivisionError: by zero"):
+        decoders.open(tmp_path / "mistake.wav", 16000)
     assert len(read(decoders.open(tmp_path / "x.wav", 16000))) == 16000
 
 

@@ -277,6 +277,9 @@ def test_results_are_short_to_read(loudness: AudioTagger, tiny: AudioTagger) -> 
     for result in (tiny, line, tags, tags[0], line.events(0.1)[0], embedding, Failure("x.wav", ValueError("bad"))):
         assert repr(result).startswith(type(result).__name__) and len(repr(result)) < 250
     assert "array" in repr(line) and tags[0].label in repr(tags)
+    for result in (line, tags, embedding):
+        assert "warning" not in repr(result) and "channel" not in repr(result)
+        assert "2 warnings" in repr(replace(result, warnings=("cut", "odd"))) and "channel 2" in repr(replace(result, channel=2))
     assert tags[0].label in line._repr_html_() + tags._repr_html_() and len(line._repr_html_()) < 5000
     loudness.labels = ("<b>power</b>", "peak", "begin", "end")
     for result in (loudness.tag(NOISE, 32000, name="<i>"), loudness.tag_windows(NOISE, 32000, name="<i>", labels=["<b>power</b>"])):

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import soundfile
 import torch
 
 from datasets.audio import AudioError
-from helpers.tagger import AudioTagger, Failure
+from helpers.tagger import AudioTagger, Failure, reading
 from models.errors import UserError
 
 RECORDINGS = Path(__file__).resolve().parents[3] / "resources" / "recordings"
@@ -195,3 +196,29 @@ def test_a_forked_process_tags_the_same(bundled: AudioTagger, tiny: AudioTagger)
                 child.join()
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("seconds_ahead", "taken"), [(60.0, 10), (0.1, 2)])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_few_long_recordings_are_begun_in_advance(
+    seconds_ahead: float, taken: int, per_channel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short ones: as many as are wished."""
+    monkeypatch.setattr(reading, "SECONDS_AHEAD", seconds_ahead)
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 32000)).astype(np.float32)
+    begun = []
+
+    def sources() -> Iterator[tuple[np.ndarray, float]]:
+        for number in range(30):
+            begun.append(number)
+            yield samples, 32000.0
+
+    done = 0
+    for recording in reading.read_ahead(sources(), 32000, reading.ReadOptions(), 1, 10, per_channel):
+        channel = samples.mean(0) if recording.channel is None else samples[recording.channel - 1]
+        np.testing.assert_allclose(np.concatenate(list(recording.blocks)), channel, atol=1e-6)
+        done += recording.channel in (None, 2)
+        assert len(begun) <= done + 1 + max(taken, 2)
+        if 3 < done < 15 and recording.channel in (None, 2):
+            assert len(begun) - done == taken
+    assert done == 30

@@ -61,6 +61,20 @@ def test_killed_at_any_byte(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+def test_a_power_failure_costs_the_recordings_behind_the_damage(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "x", stop_after=9)
+    progress = (tmp_path / "x.progress").read_bytes().splitlines(keepends=True)
+    for damage in (b"\0" * 40 + b"\n", b"\xff\n", b"7\n"):
+        (tmp_path / "x.progress").write_bytes(b"".join([*progress[:5], damage, *progress[6:]]))
+        run(tmp_path / "x", resume=True)
+        assert (tmp_path / "x").read_bytes() == (tmp_path / "whole").read_bytes()
+    (tmp_path / "x.progress").write_bytes(b"\0\n")
+    with pytest.raises(UserError, match="damaged"):
+        run(tmp_path / "x", resume=True)
+
+
 def test_an_unfinished_run_is_not_overwritten_nor_mixed_with_another(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "x", stop_after=4)
@@ -96,7 +110,23 @@ def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
         first.write(b"row\n")
         with pytest.raises(ValueError, match="another process"), RunFile(tmp_path / "x", {}, resume=True) as second:
             second.write(b"other\n")
+        with pytest.raises(ValueError, match="--resume"):
+            RunFile(tmp_path / "x", {}, resume=False)
     assert (tmp_path / "x").read_bytes() == b"row\n"
+    early = RunFile(tmp_path / "x", {}, resume=False)
+    with RunFile(tmp_path / "x", {}, resume=False) as other:
+        other.write(b"first\n")
+        with pytest.raises(ValueError, match="another process"), early:
+            early.write(b"late\n")
+    assert (tmp_path / "x").read_bytes() == b"first\n"
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_progress(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "x", {}, resume=False)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(OSError), file:
+        file.write(b"row\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems limit the size of files otherwise")

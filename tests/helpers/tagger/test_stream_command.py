@@ -74,7 +74,9 @@ def run(
     return run
 
 
-def test_streams_with_a_header_give_the_events_of_the_samples(run: Callable[..., tuple[int, list[str]]]) -> None:
+def test_streams_with_a_header_give_the_events_of_the_samples(
+    run: Callable[..., tuple[int, list[str]]], caplog: pytest.LogCaptureFixture
+) -> None:
     raw = encoded("RAW", "PCM_16")
     code, lines = run(raw, "--rate", RATE, "--channels", 2)
     assert code == 0 and [line.split()[:2] for line in lines] == [
@@ -86,7 +88,8 @@ def test_streams_with_a_header_give_the_events_of_the_samples(run: Callable[...,
     for content in (encoded("WAV", "PCM_24"), encoded("FLAC", "PCM_16"), encoded("WAV", "FLOAT")):
         assert run(content) == (0, lines)
     assert run(encoded("RAW", "FLOAT"), "--rate", RATE, "--channels", 2, "--format", "f32le") == (0, lines)
-    assert run(b"") == (0, [])
+    assert not caplog.records and run(b"") == (0, [])
+    assert "without any sound" in caplog.text
     _, right = run(encoded("WAV"), "--channel", 2)
     assert right != lines and len(right) == len(lines)
 

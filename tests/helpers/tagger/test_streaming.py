@@ -92,23 +92,41 @@ def test_samples_that_are_no_sound_are_refused(bad: float, power: AudioTagger) -
 
 
 @pytest.mark.parametrize("piece", [999, 1 << 20])
-def test_channels_that_cancel_are_noticed_after_a_stretch(piece: int, power: AudioTagger, caplog: pytest.LogCaptureFixture) -> None:
+def test_channels_that_cancel_are_noticed_before_the_first_window(
+    piece: int, power: AudioTagger, caplog: pytest.LogCaptureFixture
+) -> None:
     left = RNG.uniform(-0.5, 0.5, 40 * RATE)
     right = np.concatenate([left[: 20 * RATE] * -0.9, left[20 * RATE :] * 0.9])  # cancels for 20 s
     sound = np.stack([left, right], 1)
     stream = StreamTagger(power, RATE, channels=2, window=10, hop=10)
     found = scores(stream, *(sound[start : start + piece] for start in range(0, len(sound), piece)))[:, 0]
     alone, mixed = np.square(left).mean(), np.square(0.95 * left).mean()
-    np.testing.assert_allclose(found, [alone * 0.05**2, alone, alone, mixed], rtol=0.05)
+    np.testing.assert_allclose(found, [alone, alone, 0.1 * alone + 0.9 * mixed, mixed], rtol=0.02)
     [record] = caplog.records
     assert "cancel" in record.message and "channel 1" in record.message
 
 
+def test_channels_that_cancel_later_are_noticed_while_they_do(power: AudioTagger, caplog: pytest.LogCaptureFixture) -> None:
+    left = RNG.uniform(-0.5, 0.5, 30 * RATE)
+    right = np.concatenate([left[: 10 * RATE], -left[10 * RATE :]])
+    found = scores(StreamTagger(power, RATE, channels=2, window=10, hop=10), np.stack([left, right], 1))[:, 0]
+    np.testing.assert_allclose(found, np.square(left).mean() * np.array([1, 0, 1]), rtol=0.02, atol=1e-6)
+    [record] = caplog.records
+    assert "from 20 s on" in record.message
+
+
+@pytest.mark.parametrize("samples", [1, RATE // 2, RATE + 1])
+def test_short_sound_of_two_channels_is_not_lost(samples: int, power: AudioTagger) -> None:
+    left = RNG.uniform(-0.5, 0.5, samples)
+    found = scores(StreamTagger(power, RATE, channels=2), np.stack([left, -left], 1))
+    np.testing.assert_allclose(found, [[np.square(left).mean(), np.abs(left).max()]], rtol=1e-5)
+
+
 def test_the_array_of_a_piece_may_be_used_again(power: AudioTagger, caplog: pytest.LogCaptureFixture) -> None:
-    piece = np.empty((RATE, 2), np.float32)
+    piece = np.empty((RATE // 2, 2), np.float32)
     stream = StreamTagger(power, RATE, channels=2, window=1, hop=1)
-    for second in range(12):
-        piece[:, 0] = RNG.uniform(-0.5, 0.5, RATE)
-        piece[:, 1] = piece[:, 0] * (-1 if second == 9 else 1)  # one second of ten cancels
+    for number in range(12):
+        piece[:, 0] = RNG.uniform(-0.5, 0.5, len(piece))
+        piece[:, 1] = piece[:, 0] * (-1) ** number  # half of each second cancels
         stream.windows(piece)
     assert not caplog.records

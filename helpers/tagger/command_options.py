@@ -1,0 +1,42 @@
+"""What the commands of inference.py take from its options."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from helpers.tagger.sources import STANDARD_INPUT, Inputs
+
+# What rows depend on: a run is resumed with the same.
+RUN_OPTIONS = (
+    "model_name", "ensemble", "backend", "whole", "min_seconds", "start", "end", "channel", "per_channel", "strict",
+    "top_k", "threshold", "off_threshold", "labels", "window", "hop", "layers", "pooling",
+)  # fmt: skip
+
+
+class StandardInput:
+    """Standard input as a file with a name."""
+
+    name = "standard input"
+
+    def read(self, size: int = -1) -> bytes:
+        return sys.stdin.buffer.read(size)
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in RUN_OPTIONS} | {"events": args.events is not None}
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {"start": args.start, "end": args.end, "channel": args.channel, "strict": args.strict}
+
+
+def decoding_options(args: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
+    """A single recording is decoded in this process, which begins sooner."""
+    return {"time_limit": None if inputs.is_one or args.time_limit == 0 else args.time_limit}
+
+
+def open_inputs(inputs: Inputs) -> Iterable[str | StandardInput]:
+    return [StandardInput()] if inputs.first == STANDARD_INPUT else inputs.remaining
