@@ -47,9 +47,10 @@ def inspect(content: Content) -> Structure | None:
     head = content.read(0, 12)
     if head[:4] == b".snd" and len(head) == 12:
         offset, size = struct.unpack_from(">II", head, 4)
-        joined = content.read(offset + size, 4) == b".snd"
-        whole = joined or content.size - offset - size < _TRAILER
-        return Structure(part_there=_share(content, offset, size, _WAVE), whole=whole, remarks=_JOINED if joined else ())
+        end = offset + size
+        if content.read(end, 4) == b".snd":
+            return Structure(view=content.view(0, end), end_checked=True, remarks=_JOINED)
+        return Structure(part_there=_share(content, offset, size, _WAVE), whole=content.size - end < _TRAILER)
     layout = _LAYOUTS.get(head[:4])
     if layout is None:
         return None

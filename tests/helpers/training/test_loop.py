@@ -251,11 +251,8 @@ def epochs(folder: Path) -> list[int]:
     ("scores", "patience", "expected"),
     [
         ([0.1, 0.3, 0.2, 0.3, 0.9], 2, 4),  # as good as the best is not better
-        ([0.1, 0.3, 0.2, 0.4, 0.3], 2, 5),
-        ([0.3, 0.2, 0.9], 1, 2),
-        ([0.3, 0.2], 2, 2),
         ([float("nan"), float("nan"), 0.5], 2, 2),
-        ([0.3, 0.2, 0.1, 0.0], None, 4),
+        ([0.3, 0.2], None, 2),
     ],
 )
 def test_a_training_ends_when_its_score_does_not_improve(scores: list[float], patience: int | None, expected: int) -> None:
@@ -265,13 +262,13 @@ def test_a_training_ends_when_its_score_does_not_improve(scores: list[float], pa
 
 
 def test_patience_is_counted_on_in_a_resumed_run() -> None:
-    scores = [0.5, 0.4, 0.3, 0.2, 0.6, 0.1, 0.1]
-    _, _, folder = train(scores[:3], patience=3)
-    for patience, expected in ((3, 4), (3, 4), (4, 7)):  # ends, is complete, continues with more patience
+    scores = [0.5, 0.4, 0.3, 0.6]
+    _, _, folder = train(scores[:2], patience=2)
+    for patience, expected in ((2, 3), (2, 3), (3, 4)):  # ends, is complete, continues with more patience
         done = len(epochs(folder))
         train(scores, done=done, options={"resume": folder, "patience": patience}, patience=patience)
         assert epochs(folder) == list(range(expected))
-    assert checkpoints.load(folder / "best.pt").epoch == 4
+    assert checkpoints.load(folder / "best.pt").epoch == 3
 
 
 class Killed(Exception):
