@@ -2,6 +2,7 @@
 
 python ex_audioset.py --train --pretrained_name mn10_im_pytorch --batch_size 60 --max_lr 0.0004 --cuda
 torchrun --nproc_per_node 2 ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --kd_lambda 1
+python ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --teacher mn04_as --kd_lambda 0 --views 2 10
 python ex_audioset.py --model_name mn10_as --cuda
 python ex_audioset.py --ensemble mn40_as_ext mn40_as mn40_as_no_im_pre --cuda
 """
@@ -12,15 +13,21 @@ import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler, Sampler
 
 from datasets import audioset
-from datasets.clip import Clip, DistillationClip
+from datasets.clip import Clip, ClipDataset, DistillationClip
 from datasets.labels import audioset_labels
+from datasets.views import random_views
 from helpers import cli, network_options
-from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
+from helpers.distillation.feature_matching import check_blocks
+from helpers.distillation.online_teacher import OnlineTeacher
+from helpers.distillation.options import add_distillation_options, check_distillation_options
+from helpers.distillation.soft_targets import SoftTargetDataset, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
 from helpers.metrics import tagging_metrics
 from helpers.seeding import seed_everything
@@ -74,8 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in filter(None, (args.per_class, args.per_class_figure)):
         if args.train or not path.absolute().parent.is_dir():
             parser.error("--per_class and --per_class_figure belong to an evaluation and name a file in a folder that exists")
-    if args.train and args.kd_lambda == 1 and (args.teacher_preds or args.fname_to_index):
-        parser.error("--kd_lambda 1 trains on labels alone; give a smaller one, or leave the teacher out")
+    check_distillation_options(parser, args)
     args.dataset_dir = audioset.LOCATION.resolve(args.dataset_dir).absolute()  # before anything is downloaded or built
     with distributed.group(args.cuda) as device:
         args.precision = args.precision or default_precision(device)
@@ -87,35 +93,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
-    """Train on the balanced and unbalanced segments, with evaluation on the eval segments after each epoch."""
+    """Train on the balanced and unbalanced segments, or on sound without labels, with an evaluation after each epoch."""
     seed_everything(args.seed)
     with Run(args) as run:
         model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
         model.network.single_label = False  # whatever it was pre-trained on
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
         with distributed.local_main_first():  # which writes the index of shards
-            clips = audioset.training_set(args.dataset_dir, **form)
-            test_clips = audioset.evaluation_set(args.dataset_dir, **form)
-        sampler = audioset.balanced_sampler(clips, args.epoch_len)
-        if args.kd_lambda < 1:
-            names = clips.names
-            with distributed.local_main_first():
-                teacher = load_teacher(args, names, audioset.NUM_CLASSES)
-            run.require_same("teacher logits", fingerprint(teacher, names), "--teacher_preds")
-            clips = SoftTargetDataset(clips, teacher, args.temperature)
+            clips, sampler = training_clips(args, form)
+            test_clips = audioset.validation_set(args.dataset_dir, **form)
+        teacher = None
+        if args.teacher:
+            teacher = distillation_teacher(args, model, run)
+        elif args.kd_lambda < 1:
+            clips = with_stored_logits(clips, args, run)
         loader = make_training_loader(augmented(clips, args), sampler, args)
         test_loader = make_loader(test_clips, args)
 
         def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
-            spectrogram, mix = mixup(model.front_end(clips.waveform), args.mixup_alpha)
-            logits, _ = network(spectrogram.unsqueeze(1))  # (B, 527)
-            label_loss = mixed_loss(bce_per_clip, logits, mix, clips.target).mean()
-            if args.kd_lambda == 1:
-                return {"loss": label_loss}
-            soft_targets = clips.soft_target, clips.soft_target_weight
-            distillation_loss = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
-            loss = args.kd_lambda * label_loss + (1.0 - args.kd_lambda) * distillation_loss
-            return {"loss": loss, "label_loss": label_loss, "distillation_loss": distillation_loss}
+            waveform = random_views(clips.waveform, model.sample_rate, args.views) if args.views else clips.waveform
+            spectrogram, mix = mixup(model.front_end(waveform), args.mixup_alpha)
+            if teacher is not None:
+                is_blockwise = loader.batch_sampler.epoch < args.blockwise_epochs
+                logits, losses = teacher.losses(network, spectrogram, waveform, mix, blockwise=is_blockwise)
+            else:
+                logits, losses = network(spectrogram.unsqueeze(1))[0], {}  # (B, 527)
+                if args.kd_lambda < 1:
+                    soft_targets = clips.soft_target, clips.soft_target_weight
+                    losses["distillation_loss"] = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
+            if args.kd_lambda > 0:
+                losses["label_loss"] = mixed_loss(bce_per_clip, logits, mix, clips.target).mean()
+            shares = {"label_loss": args.kd_lambda, "distillation_loss": 1.0 - args.kd_lambda, "feature_loss": args.feature_kd}
+            loss = sum(shares[name] * value for name, value in losses.items() if name in shares)
+            return {"loss": loss} | (losses if args.kd_lambda < 1 else {})
 
         optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
         fit(
@@ -123,6 +133,32 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
             run=run, selection="mAP", precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
         )  # fmt: skip
+
+
+def training_clips(args: argparse.Namespace, form: dict[str, Any]) -> tuple[ClipDataset, Sampler]:
+    """The clips and how they are drawn: with labels by their classes, for a teacher alone all alike."""
+    if args.kd_lambda > 0:
+        clips = audioset.training_set(args.dataset_dir, **form)
+        return clips, audioset.balanced_sampler(clips, args.epoch_len)
+    clips = audioset.unlabelled_set(args.dataset_dir, **form)
+    return clips, RandomSampler(clips, num_samples=min(args.epoch_len, len(clips)))
+
+
+def distillation_teacher(args: argparse.Namespace, student: WaveformModel, run: Run) -> OnlineTeacher:
+    with distributed.local_main_first():
+        teacher = OnlineTeacher(args.teacher, student, args.temperature, with_features=args.feature_kd > 0)
+    if args.feature_kd:
+        check_blocks(student.network, teacher.network, blockwise=args.blockwise_epochs > 0)
+    run.require_same("teacher", teacher.fingerprint(), "--teacher")
+    return teacher
+
+
+def with_stored_logits(clips: ClipDataset, args: argparse.Namespace, run: Run) -> SoftTargetDataset:
+    names = clips.names
+    with distributed.local_main_first():
+        teacher = load_teacher(args, names, audioset.NUM_CLASSES)
+    run.require_same("teacher logits", fingerprint(teacher, names), "--teacher_preds")
+    return SoftTargetDataset(clips, teacher, args.temperature)
 
 
 def fingerprint(teacher: TeacherLogits, names: Sequence[str], sampled: int = 256) -> str:

@@ -36,6 +36,8 @@ _SHARD_NAMES = {
     "balanced_train": ("balanced_train", "bal_train"),
     "unbalanced_train": ("unbalanced_train", "unbal_train", "train"),
     "eval": ("eval", "test"),
+    "unlabelled": ("unlabelled",),
+    "validation": ("validation",),
 }
 _CHUNK = 16384  # clips whose targets are unpacked at a time: 69 MB as float64
 
@@ -58,10 +60,26 @@ def training_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Da
     return _open(folder, found, random_crop=options.get("clip_seconds", 10.0) is not None, **options)
 
 
+def unlabelled_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset | ShardDataset:
+    """Clips for a teacher alone: those of a part "unlabelled" where it is there, else `training_set`; `options` as there."""
+    folder = LOCATION.resolve(dataset_dir)
+    if files := _files(folder, "unlabelled"):
+        return _open(folder, {"unlabelled": files}, random_crop=options.get("clip_seconds", 10.0) is not None, **options)
+    return training_set(dataset_dir, **options)
+
+
 def evaluation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset | ShardDataset:
     """Evaluation clips, each from its beginning; `options` as above. Raises FileNotFoundError when there are none."""
     folder = LOCATION.resolve(dataset_dir)
     return _open(folder, _find(folder, "eval"), **options)
+
+
+def validation_set(dataset_dir: str | Path | None = None, **options: Any) -> Mp3Dataset | ShardDataset:
+    """Clips to choose an epoch by: those of a part "validation" where it is there, else `evaluation_set`; `options` as there."""
+    folder = LOCATION.resolve(dataset_dir)
+    if files := _files(folder, "validation"):
+        return _open(folder, {"validation": files}, **options)
+    return evaluation_set(dataset_dir, **options)
 
 
 def class_balanced_weights(dataset: ClipDataset) -> torch.Tensor:
@@ -113,12 +131,7 @@ def _open(folder: Path, found: dict[str, list[Path]], **options: Any) -> Mp3Data
 
 def _find(folder: Path, *parts: str) -> dict[str, list[Path]]:
     """The files of these parts, as far as they are there. Raises FileNotFoundError when none is."""
-    found = {}
-    for part in parts:
-        paths = [folder / f"{part}_{spelling}_mp3.hdf" for spelling in _SPELLINGS]
-        files = [path for path in paths if path.is_file()][-1:] or _shards(folder, _SHARD_NAMES[part])
-        if files:
-            found[part] = files
+    found = {part: files for part in parts if (files := _files(folder, part))}
     if not found:
         names = " or ".join(f"{part}_segments_mp3.hdf" for part in parts)
         shards = ", ".join(f"{name}/*.parquet" for part in parts for name in _SHARD_NAMES[part])
@@ -127,6 +140,12 @@ def _find(folder: Path, *parts: str) -> dict[str, list[Path]]:
             f"{folder} has no {names}, and no shards such as {shards} (or *.tar); it holds {there}; {LOCATION.remedies}"
         )
     return found
+
+
+def _files(folder: Path, part: str) -> list[Path]:
+    """The file of a part, or its shards; empty when it is not there."""
+    paths = [folder / f"{part}_{spelling}_mp3.hdf" for spelling in _SPELLINGS]
+    return [path for path in paths if path.is_file()][-1:] or _shards(folder, _SHARD_NAMES[part])
 
 
 def _shards(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -269,6 +269,14 @@ class Mp3Dataset(ClipDataset):
             file = _open_to_read(self.paths[which])
             self._files[which] = {key: file[key] for key in _KEYS}
         return self._files[which]
+
+
+def read_entries(path: Path) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    """Yield name, mp3 and target, (K,) uint8, of each entry of a file that `Mp3Writer` wrote, without decoding."""
+    with _open_to_read(path) as file:
+        num_classes = int(file.attrs["num_classes"])
+        for name, mp3, target in zip(file[_NAMES][:], file[_MP3S], file[_TARGETS][:], strict=True):
+            yield name.decode(), mp3.tobytes(), np.unpackbits(target, count=num_classes)
 
 
 def _open_to_read(path: Path) -> h5py.File:

@@ -85,15 +85,20 @@ class AugmentMelSTFT(nn.Module):
                 return self._log_mel_on_cpu(x)
             mel = self._filterbank(x.device) @ self._power_spectrogram(x)
             log_mel = torch.log(mel + LOG_OFFSET)
-            if self.training:
+            if self._draws:
                 log_mel = mask_axis(log_mel, self.freqm, axis=1)
                 log_mel = mask_axis(log_mel, self.timem, axis=2)
             return (log_mel + 4.5) / 5.0
 
+    @property
+    def _draws(self) -> bool:
+        """Whether anything is drawn at random: in training mode, unless masks are off and the edges stand still."""
+        return self.training and (self.freqm, self.timem, self.fmin_aug_range, self.fmax_aug_range) != (0, 0, 1, 1)
+
     def _uses_cpu_evaluation(self, x: Tensor) -> bool:
         differentiated = torch.is_grad_enabled() and x.requires_grad
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # a loop over blocks would fix the number of frames
-        return x.device.type == "cpu" and not (self.training or differentiated or traced)
+        return x.device.type == "cpu" and not (self._draws or differentiated or traced)
 
     def _log_mel_on_cpu(self, x: Tensor) -> Tensor:
         """(B, samples) -> (B, n_mels, frames) without passes over memory that are not needed: blocks of frames stay in the cache,
@@ -152,7 +157,7 @@ class AugmentMelSTFT(nn.Module):
     def _filterbank(self, device: torch.device) -> Tensor:
         """Return the mel filterbank (n_mels, n_fft // 2 + 1): drawn for each call in training, kept in evaluation."""
         config = self.config
-        if self.training:
+        if self._draws:
             fmin = config.fmin + int(torch.randint(self.fmin_aug_range, ()))
             fmax = config.fmax + self.fmax_aug_range // 2 - int(torch.randint(self.fmax_aug_range, ()))
             if fmin >= fmax:

@@ -90,9 +90,13 @@ def train_losses(folder: Path) -> list[float]:
 def test_two_ranks_train_as_one(tiny_audioset: Path, tmp_path: Path) -> None:
     """One rank that cuts each batch in two computes what two ranks do: same clips, same losses, same weights.
 
-    Only the statistics of batch norms differ: on one rank every micro-batch updates them.
+    Only the statistics of batch norms differ: on one rank every micro-batch updates them. A teacher and its features are learnt
+    beside the labels.
     """
-    options = [*map(str, TRAIN), "--dataset_dir", str(tiny_audioset)]
+    torch.manual_seed(1)
+    checkpoints.save(tmp_path / "teacher.pt", get_model(width_mult=0.1, input_dim_f=32).eval())
+    learn = ["--kd_lambda", "0.5", "--teacher", str(tmp_path / "teacher.pt"), "--feature_kd", "1"]
+    options = [*map(str, TRAIN), "--dataset_dir", str(tiny_audioset), *learn]
     assert ex_audioset.main([*options, "--experiment_name", "one", "--accumulate", "2"]) == 0
     result = torchrun(*options, "--experiment_name", "two")
     assert result.returncode == 0, result.stderr

@@ -1,6 +1,9 @@
+import csv
 import pickle
 import re
+import shutil
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -10,6 +13,7 @@ import torch
 
 import ex_audioset
 from datasets import audioset
+from datasets.hdf5_mp3 import Mp3Writer, read_entries
 from datasets.labels import audioset_labels
 from datasets.prepare import audioset_shards
 from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
@@ -123,6 +127,47 @@ def test_a_training_resumes_with_the_same_teacher_alone(
     assert checkpoints.load("runs/audioset/last.pt").epoch == 1
 
 
+@pytest.fixture
+def unlabelled_folder(tiny_audioset: Path, tmp_path: Path) -> Path:
+    """The tiny AudioSet with 16 clips without labels, and with a validation part that is its evaluation part."""
+    folder = tmp_path / "unlabelled"
+    shutil.copytree(tiny_audioset, folder)
+    shutil.copy(folder / "eval_segments_mp3.hdf", folder / "validation_segments_mp3.hdf")
+    (folder / "eval_segments_mp3.hdf").unlink()  # nobody needs it
+    with Mp3Writer(folder / "unlabelled_segments_mp3.hdf", 527) as writer:
+        for name, mp3, target in islice(read_entries(folder / "unbalanced_train_segments_mp3.hdf"), 16):
+            writer.add(name, mp3, 0 * target)
+    return folder
+
+
+def test_an_online_teacher_needs_no_labels(unlabelled_folder: Path, tiny_checkpoint: Path) -> None:
+    """Block-wise first, then end to end; interrupted between, and resumed with the same teacher alone."""
+    online = ("--teacher", tiny_checkpoint, "--kd_lambda", 0, "--mixup_alpha", 0, "--max_lr", 0.01, "--warm_up_len", 0)
+    learn = ("--views", 0.3, 0.5, "--feature_kd", 1, "--blockwise_epochs", 1, "--model_width", 0.1)
+    assert run("--train", "--dataset_dir", unlabelled_folder, *SHORT, *online, *learn) == 0
+    assert run("--train", "--resume", "runs/audioset", "--n_epochs", 2) == 0
+    rows = list(csv.DictReader(Path("runs/audioset/metrics.csv").open()))
+    assert len(rows) == 2 and "label_loss" not in rows[0]
+    for row in rows:
+        losses = {name: float(value) for name, value in row.items()}
+        assert losses["train_loss"] == pytest.approx(losses["distillation_loss"] + losses["feature_loss"], rel=1e-4)
+        assert losses["divergence"] < losses["distillation_loss"] and losses["block_0"] > 0
+
+
+def test_an_online_teacher_beside_labels(tiny_audioset: Path, tiny_checkpoint: Path, failing_message: Callable[..., str]) -> None:
+    online = ("--teacher", tiny_checkpoint, tiny_checkpoint, "--model_width", 0.1, "--n_mels", 64, "--freqm", 8)
+    assert run("--train", "--dataset_dir", tiny_audioset, *SHORT, *online) == 0
+    metrics = checkpoints.load("runs/audioset/last.pt").metrics
+    assert metrics["train_loss"] == pytest.approx(0.1 * metrics["label_loss"] + 0.9 * metrics["distillation_loss"], rel=1e-5)
+    torch.manual_seed(5)
+    other, same = Path("other.pt"), Path("same.pt")
+    checkpoints.save(other, get_model(width_mult=0.1).eval())
+    shutil.copy(tiny_checkpoint, same)
+    resume = ("--train", "--resume", "runs/audioset", "--n_epochs", 2, "--teacher")
+    assert "--teacher" in failing_message(ex_audioset.main, *resume, other, other)
+    assert run(*resume, same, same) == 0
+
+
 def test_ensemble_evaluates(tiny_audioset: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--ensemble", tiny_checkpoint, tiny_checkpoint, "--dataset_dir", tiny_audioset, "--num_workers", 0) == 0
     assert "mAP" in capsys.readouterr().out
@@ -181,6 +226,13 @@ def test_mistakes_end_in_one_line(
         ("--train --per_class classes.csv", "--per_class"),
         ("--model_name mn10_as --per_class_figure classes.docx", "--per_class_figure"),
         ("--train --kd_lambda 2", "--kd_lambda"),
+        ("--train --kd_lambda 1 --teacher mn04_as", "--kd_lambda"),
+        ("--train --teacher mn04_as --teacher_preds teacher.npy", "--teacher_preds"),
+        ("--train --feature_kd 1", "--teacher"),
+        ("--train --teacher mn04_as --blockwise_epochs 1", "--feature_kd"),
+        ("--train --teacher mn04_as --feature_kd 1 --compile", "--compile"),
+        ("--train --teacher mn04_as --views 2 4", "--kd_lambda"),
+        ("--train --teacher mn04_as --kd_lambda 0 --views 4 2", "--views"),
         ("--train --seed -1", "--seed"),
         ("--model_name mn10_as --precision fp8", "--precision"),
     ],

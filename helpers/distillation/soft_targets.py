@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.clip import Clip, DistillationClip
-from helpers import cli
 from helpers.distillation.teacher_logits import TeacherLogits, check_preds, read_pickle
 from helpers.training.objectives import bce_per_clip
 from models import assets
@@ -54,24 +53,6 @@ class SoftTargetDataset(Dataset):
 def soft_target_bce_per_clip(logits: Tensor, soft_target: Tensor, soft_target_weight: Tensor) -> Tensor:
     """Weighted binary cross entropy: logits (B, K), soft_target (B, K) in [0, 1], soft_target_weight (B,) -> (B,)."""
     return soft_target_weight * bce_per_clip(logits, soft_target)
-
-
-def add_distillation_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the teacher's stored logits and of their share in the loss."""
-    group = parser.add_argument_group("distillation")
-    group.add_argument(
-        "--teacher_preds", type=Path, metavar="NPY", help=f"teacher logits, (clips, classes) (the release's {PREDS_ASSET})"
-    )
-    group.add_argument(
-        "--fname_to_index", type=Path, metavar="FILE",
-        help="names of their rows: a .txt, one name per line in order, or a .pkl of a dict from name to row (the .txt next to "
-        f"--teacher_preds if there is one, else the release's {INDEX_ASSET})",
-    )  # fmt: skip
-    group.add_argument(
-        "--kd_lambda", type=cli.unit_interval, default=0.1,
-        help="share of the labels in the loss, 0 to 1; the soft targets have the rest. 1 trains on labels alone, without a teacher",
-    )  # fmt: skip
-    group.add_argument("--temperature", type=cli.positive_float, default=1.0, help="divisor of the teacher logits")
 
 
 def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: int) -> TeacherLogits:

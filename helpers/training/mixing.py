@@ -16,6 +16,11 @@ class Mix:
     partner: Tensor  # (B,) indices into the batch
     weight: Tensor  # (B,) float32
 
+    def apply(self, x: Tensor) -> Tensor:
+        """Mix examples (B, ...)."""
+        weight = self.weight.view(-1, *(1 for _ in x.shape[1:]))
+        return x * weight + x[self.partner] * (1.0 - weight)
+
 
 def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
     """Mix each example of x (B, ...) with another; `alpha` 0 turns mixing off and returns x and None.
@@ -26,9 +31,8 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
         return x, None
     drawn = torch.distributions.Beta(alpha, alpha).sample((len(x),))
     weight = torch.maximum(drawn, 1.0 - drawn).to(x.device)
-    partner = torch.randperm(len(x)).to(x.device)
-    shaped = weight.view(-1, *(1 for _ in x.shape[1:]))
-    return x * shaped + x[partner] * (1.0 - shaped), Mix(partner, weight)
+    mix = Mix(torch.randperm(len(x)).to(x.device), weight)
+    return mix.apply(x), mix
 
 
 def freq_mixstyle(x: Tensor, probability: float, alpha: float) -> Tensor:

@@ -30,7 +30,7 @@ from models.network import MobileNetV3
 RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; clips and teacher must stay the same (`Run.require_same`), also in files that were moved.
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
-MAY_CHANGE |= {"teacher_preds", "fname_to_index", "cache_path", "train", "patience"}
+MAY_CHANGE |= {"teacher", "teacher_preds", "fname_to_index", "cache_path", "train", "patience"}
 STATE = {"progress", "micro_batches", "optimizer", "scaler", "best", "fingerprints"}  # what last.pt holds next to the model
 WRITTEN = ("config.json", "metrics.csv", "last.pt", "best.pt")  # each of them complete at any moment
 PACKAGES = ("efficientat", "torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")

@@ -99,6 +99,11 @@ class TrainingBatches(Sampler[list[ClipDraw]]):
         self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
         self._epoch = self._first_step = 0
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that was started last."""
+        return self._epoch
+
     def start(self, epoch: int, step: int = 0) -> None:
         """Let the next iteration be the rest of `epoch` from `step` on."""
         self._epoch, self._first_step = epoch, step

@@ -7,11 +7,16 @@ The folder then serves as an AudioSet folder: balanced_train_segments_mp3.hdf, u
 eval_segments_mp3.hdf with targets for the 527 classes, ontology ancestors included. clips.csv gives the
 origin and the licence of each clip, rejected.tsv what was left out, copyright/ the packages' own copyright files.
 
+    python -m datasets.prepare.opensounds --output_dir data/opensounds --unlabelled
+
+then adds recordings without labels to it, see `datasets.prepare.opensounds.unlabelled`.
+
 Training and evaluation share no package and no recording. Balanced training has up to 20 recordings of every label,
 chosen for rare labels first; all other training recordings are unbalanced training.
 """
 
 import argparse
+import math
 import os
 import random
 import re
@@ -32,7 +37,7 @@ from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels
 from datasets.prepare.command_line import command_parser, positive_int
 from datasets.prepare.conversion import worker_processes
-from datasets.prepare.opensounds import debian
+from datasets.prepare.opensounds import debian, unlabelled
 from datasets.prepare.opensounds.audio_files import file_sounds
 from datasets.prepare.opensounds.clips import EncodedClip, clips_of, recordings_by_label, without_duplicates
 from datasets.prepare.opensounds.debian import PackageError
@@ -232,6 +237,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache_dir", type=Path, help="folder for downloads, about 1.5 GB (default: OUTPUT_DIR/cache)")
     parser.add_argument("--num_workers", type=positive_int, default=2, help="processes that read packages")
     parser.add_argument("--packages", metavar="REGEX", default="", help="only packages with such a name (default: all)")
+    parser.add_argument("--unlabelled", action="store_true", help="add recordings without labels to the corpus in OUTPUT_DIR")
+    parser.add_argument("--max_hours", type=float, default=math.inf, help="of them, at most so many hours (default: all)")
     return parser
 
 
@@ -245,7 +252,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not chosen:
         known = ", ".join(package.name for package in packages())
         raise UserError(f"--packages {args.packages} matches none of {known}")
-    failures = build(args.output_dir, args.cache_dir or args.output_dir / "cache", chosen, args.num_workers)
+    cache_dir = args.cache_dir or args.output_dir / "cache"
+    if args.unlabelled:
+        failures = unlabelled.build(args.output_dir, cache_dir, args.max_hours, args.num_workers)
+    else:
+        failures = build(args.output_dir, cache_dir, chosen, args.num_workers)
     for failure in failures:
         print(f"warning: left out {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -1,10 +1,12 @@
 """Debian packages: fetching them, and reading the files that are needed from them without unpacking them to the disk."""
 
+import contextlib
 import io
 import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from datasets.prepare.opensounds.tables import Package, rule_for
@@ -36,10 +38,14 @@ def fetch_deb(name: str, debs_dir: Path) -> Path:
     return cached[-1]
 
 
+def package_version(deb: Path) -> str:
+    return run_tool("dpkg-deb", "-f", deb, "Version").strip()
+
+
 def version_of(package: Package, deb: Path | None) -> str:
     """Version of a package file or of the installed synthesizer; '1' for computed signals."""
     if deb:
-        return run_tool("dpkg-deb", "-f", deb, "Version").strip()
+        return package_version(deb)
     return "1" if package.reader == "signals" else run_tool("dpkg-query", "-W", "-f=${Version}", package.name)
 
 
@@ -56,7 +62,21 @@ def is_needed(path: str, package: Package) -> bool:
     return used or path == copyright_path(package)
 
 
+def checksums(deb: Path) -> dict[str, str]:
+    """MD5 sums of a package's files by path, as the package itself lists them; empty where it has no list."""
+    unpacking = subprocess.run(["dpkg-deb", "--ctrl-tarfile", deb], capture_output=True)
+    with contextlib.suppress(tarfile.TarError, KeyError), tarfile.open(fileobj=io.BytesIO(unpacking.stdout)) as members:
+        lines = members.extractfile("./md5sums").read().decode(errors="replace").splitlines()
+        return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines if line)}
+    return {}
+
+
 def read_deb(package: Package, deb: Path) -> dict[str, bytes]:
+    """The files of a package that its reader needs, by path."""
+    return read_files(deb, lambda path: is_needed(path, package))
+
+
+def read_files(deb: Path, is_needed: Callable[[str], bool]) -> dict[str, bytes]:
     """The needed regular files of a package by path; nothing is unpacked to disk."""
     command = ["dpkg-deb", "--fsys-tarfile", deb]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacking:
@@ -65,7 +85,7 @@ def read_deb(package: Package, deb: Path) -> dict[str, bytes]:
             with tarfile.open(fileobj=unpacking.stdout, mode="r|") as members:
                 for member in members:
                     path = member.name.removeprefix("./")
-                    if member.isfile() and is_needed(path, package):
+                    if member.isfile() and is_needed(path):
                         files[path] = members.extractfile(member).read()
             unpacking.stdout.read()  # padding; dpkg-deb fails when nobody reads it
         except tarfile.TarError as error:

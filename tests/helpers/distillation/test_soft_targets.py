@@ -24,7 +24,8 @@ from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from helpers.distillation import writer
 from helpers.distillation.__main__ import main
-from helpers.distillation.soft_targets import SoftTargetDataset, add_distillation_options, load_teacher, soft_target_bce_per_clip
+from helpers.distillation.options import add_distillation_options
+from helpers.distillation.soft_targets import SoftTargetDataset, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
 from helpers.distillation.writer import LogitsWriter, windows
 from helpers.training.mixing import Mix, mixed_loss
@@ -156,7 +157,10 @@ def options(*argv: object) -> argparse.Namespace:
 
 
 def test_options():
-    assert vars(options()) == {"teacher_preds": None, "fname_to_index": None, "kd_lambda": 0.1, "temperature": 1.0}
+    assert vars(options()) == {
+        "teacher_preds": None, "fname_to_index": None, "kd_lambda": 0.1, "temperature": 1.0,
+        "teacher": None, "feature_kd": 0.0, "blockwise_epochs": 0, "views": None,
+    }  # fmt: skip
     assert options("--kd_lambda", 0).kd_lambda == 0 and options("--kd_lambda", 1).kd_lambda == 1
     for wrong in (("--kd_lambda", 1.1), ("--kd_lambda", -0.1), ("--kd_lambda", "nan"), ("--temperature", 0)):
         with pytest.raises(SystemExit):

@@ -237,6 +237,9 @@ def test_real_package_file(monkeypatch, tmp_path):
     (root / "usr/share/farm/link to cow.wav").symlink_to("cow1.wav")
     debs = tmp_path / "debs"
     debs.mkdir()
+    subprocess.run(["dpkg-deb", "--build", root, debs / "bare.deb"], check=True, capture_output=True)
+    assert debian.checksums(debs / "bare.deb") == {}
+    (root / "DEBIAN" / "md5sums").write_text("0123  usr/share/farm/cow 1.wav\n4567  usr/share/farm/cow2.wav\n")
     subprocess.run(["dpkg-deb", "--build", root, debs / "farm_2.3_all.deb"], check=True, capture_output=True)
 
     deb = debian.fetch_deb("farm", debs)  # cached: needs no apt-get
@@ -244,6 +247,7 @@ def test_real_package_file(monkeypatch, tmp_path):
     assert debian.version_of(farm, deb) == "1:2.3-4"
     expected = {path: content for path, content in FILES["farm"].items() if "unused" not in path}
     assert debian.read_deb(farm, deb) == expected
+    assert debian.checksums(deb) == {"usr/share/farm/cow 1.wav": "0123", "usr/share/farm/cow2.wav": "4567"}
 
     deb.write_bytes(deb.read_bytes()[:-2000])
     with pytest.raises(PackageError, match="remove it and run again"):

@@ -1,0 +1,306 @@
+"""Sound without labels: every recording of the Debian packages that hold audio files, as material for distillation.
+
+It belongs next to the labelled corpus, whose evaluation packages and near copies of whose evaluation recordings it leaves out.
+Its files are `unlabelled_segments_mp3.hdf`, with targets of zeros, labelled training clips among them;
+`validation_segments_mp3.hdf`, the labelled training recordings of fold 5, which are left out as well; `unlabelled.csv`, the
+origin of each clip; and `unlabelled_rejected.tsv`.
+"""
+
+import csv
+import functools
+import hashlib
+import io
+import re
+import tarfile
+import zipfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.audio import SUFFIXES, AudioError, encode_mp3, load
+from datasets.csv_table import write_table
+from datasets.hdf5_mp3 import Mp3Writer, read_entries
+from datasets.labels import audioset_labels
+from datasets.prepare.conversion import worker_processes
+from datasets.prepare.opensounds import debian
+from datasets.prepare.opensounds.clips import DUPLICATE_SIMILARITY, clip_name, fingerprint
+from datasets.prepare.opensounds.debian import PackageError
+from datasets.prepare.opensounds.sounds import SAMPLE_RATE, trim_silence
+from datasets.prepare.opensounds.tables import RESOURCES, packages
+from models.errors import UserError
+
+CLIP = 10 * SAMPLE_RATE  # samples, at most
+SHORTEST = SAMPLE_RATE // 10  # samples of a recording that is worth keeping
+PIECES = 4  # at most so many clips of one recording, spread over its length
+PACKAGE_SECONDS = 3600.0  # of one package, at most
+SILENT_RMS = 10 ** (-60 / 20)
+VALIDATION_FOLD = "5"
+ARCHIVES = (".zip", ".pk3", ".pk4", ".wz", ".jar", ".love", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+COLUMNS = ("package", "version", "source", "licence", "seconds")  # of unlabelled.csv, after the name
+LABELLED = ("balanced_train", "unbalanced_train", "eval")
+
+
+@dataclass
+class Harvest:
+    """What came out of one package."""
+
+    package: str
+    version: str = ""
+    licence: str = ""
+    clips: list[tuple[str, float, bytes]] = field(default_factory=list)  # source, seconds, mp3
+    rejected: list[tuple[str, str]] = field(default_factory=list)  # source, reason
+    copyright: bytes = b""
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Fingerprints of the labelled corpus, (n, d) each."""
+
+    held_out: np.ndarray  # evaluation and validation: a recording that has one of them is left out
+    training: np.ndarray  # a clip that is one of them is left out, as it is there already
+
+
+@functools.cache
+def load_known(path: Path) -> Known:
+    with np.load(path) as arrays:
+        return Known(**arrays)
+
+
+def package_names() -> list[str]:
+    """Packages that hold recordings, without those of the evaluation split."""
+    with open(RESOURCES / "opensounds" / "audio_packages.tsv", encoding="utf-8", newline="") as file:
+        names = [row["package"] for row in csv.DictReader(file, delimiter="\t")]
+    evaluation = {package.name for package in packages() if package.split == "eval"}
+    return [name for name in names if name not in evaluation]
+
+
+def is_audio(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES)
+
+
+def recordings(files: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """Audio files by path, those within archives too; an archive that cannot be read yields nothing."""
+    for path, content in sorted(files.items()):
+        if is_audio(path):
+            yield path, content
+        elif path.lower().endswith(ARCHIVES):
+            yield from ((f"{path}/{inner}", data) for inner, data in _unpacked(content))
+
+
+def _unpacked(content: bytes) -> Iterator[tuple[str, bytes]]:
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for name in sorted(filter(is_audio, archive.namelist())):
+                    yield name, archive.read(name)
+        else:
+            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                for member in archive:
+                    if member.isfile() and is_audio(member.name):
+                        yield member.name, archive.extractfile(member).read()
+    except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, EOFError, OSError):
+        return
+
+
+def harvest(name: str, deb: Path, repeated: frozenset[str], known_file: Path) -> Harvest:
+    """Make the clips of one package but of the files `repeated`, which another package has too; runs in a worker process."""
+    result = Harvest(name)
+    copyright_path = f"usr/share/doc/{name}/copyright"
+
+    def is_needed(path: str) -> bool:
+        return path == copyright_path or (path.lower().endswith((*SUFFIXES, *ARCHIVES)) and path not in repeated)
+
+    known = load_known(known_file)
+    try:
+        result.version = debian.package_version(deb)
+        files = debian.read_files(deb, is_needed)
+        result.copyright = files.pop(copyright_path, b"")
+        result.licence = licences(result.copyright)
+        pieces = _pieces(recordings(files), known, result.rejected)
+        seconds = 0.0
+        for source, waveform in _joined(pieces):
+            seconds += len(waveform) / SAMPLE_RATE
+            if seconds > PACKAGE_SECONDS:
+                result.rejected.append((source, f"the package has {PACKAGE_SECONDS / 3600:g} h already"))
+                break
+            result.clips.append((source, len(waveform) / SAMPLE_RATE, encode_mp3(waveform, SAMPLE_RATE)))
+    except PackageError as error:
+        result.failure = f"{name}: {error}"
+    return result
+
+
+def licences(copyright_file: bytes) -> str:
+    """Short names of the licences in a machine-readable copyright file, else where to look."""
+    names = re.findall(r"^License: *(\S.*)$", copyright_file.decode(errors="replace"), re.MULTILINE)
+    return "; ".join(dict.fromkeys(name.strip() for name in names)) or "see its copyright file"
+
+
+def _pieces(files: Iterator[tuple[str, bytes]], known: Known, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Decode, trim and cut: sources with waveforms of at most CLIP samples."""
+    seen: set[bytes] = set()
+    for source, content in files:
+        digest = hashlib.blake2b(content).digest()
+        if digest in seen:
+            rejected.append((source, "same bytes as another file of the package"))
+            continue
+        seen.add(digest)
+        try:
+            waveform = load(content, SAMPLE_RATE, warnings=[])  # what is there of a truncated recording is sound as well
+        except AudioError as error:
+            rejected.append((source, f"unreadable: {error}"))
+            continue
+        waveform = trim_silence(waveform - waveform.mean())
+        if len(waveform) < SHORTEST:
+            rejected.append((source, "too short"))
+            continue
+        parts = _cut(waveform)
+        prints = np.stack([fingerprint(part) for part in parts])
+        if (prints @ known.held_out.T > DUPLICATE_SIMILARITY).any():
+            rejected.append((source, "near copy of a recording held out"))
+            continue
+        is_known = (prints @ known.training.T > DUPLICATE_SIMILARITY).any(1)
+        for part, is_copy in zip(parts, is_known, strict=True):
+            if is_copy:
+                rejected.append((source, "near copy of a labelled clip"))
+            elif np.sqrt((part**2).mean()) < SILENT_RMS:
+                rejected.append((source, "nearly silent"))
+            else:
+                yield source, part / max(1.0, np.abs(part).max())
+
+
+def _cut(waveform: np.ndarray) -> list[np.ndarray]:
+    """Up to PIECES parts of CLIP samples, spread over the recording; a short recording is its own part."""
+    count = 1 if len(waveform) <= 1.2 * CLIP else len(waveform) // CLIP
+    chosen = range(count) if count <= PIECES else [k * (count - 1) // (PIECES - 1) for k in range(PIECES)]
+    return [waveform[k * CLIP : (k + 1) * CLIP] for k in chosen]
+
+
+def _joined(pieces: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Join short sounds of one folder, one after the other, as long as a clip has room for them."""
+    group: list[tuple[str, np.ndarray]] = []
+    for source, waveform in pieces:
+        is_same_folder = group and PurePosixPath(group[0][0]).parent == PurePosixPath(source).parent
+        if group and not (is_same_folder and sum(len(part) for _, part in group) + len(waveform) <= CLIP):
+            yield _concatenated(group)
+            group = []
+        group.append((source, waveform))
+    if group:
+        yield _concatenated(group)
+
+
+def _concatenated(group: Sequence[tuple[str, np.ndarray]]) -> tuple[str, np.ndarray]:
+    source = group[0][0] if len(group) == 1 else f"{group[0][0]} (+{len(group) - 1})"
+    return source, np.concatenate([part for _, part in group])
+
+
+def repeated_files(debs: Sequence[Path]) -> list[frozenset[str]]:
+    """For each package the audio files whose bytes an earlier package has, by the checksums that packages carry."""
+    seen: set[str] = set()
+    repeated = []
+    for deb in tqdm(debs, desc="comparing", unit="package", disable=None):
+        sums = {path: digest for path, digest in debian.checksums(deb).items() if is_audio(path)}
+        repeated.append(frozenset(path for path, digest in sums.items() if digest in seen))
+        seen.update(sums.values())
+    return repeated
+
+
+def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int) -> list[str]:
+    """Write the files next to the labelled corpus in `output_dir` and print what there is; one line for each missing package."""
+    output = output_dir / "unlabelled_segments_mp3.hdf"
+    if output.exists():
+        raise FileExistsError(f"{output} exists; remove it or choose another --output_dir")
+    clips = output_dir / "clips.csv"
+    if not clips.exists():
+        raise UserError(
+            f"{output_dir} has no clips.csv of the labelled corpus; build that first, by the same command without --unlabelled"
+        )
+    with open(clips, encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    validation = {name for name, row in rows.items() if row["split"] != "eval" and row["fold"] == VALIDATION_FOLD}
+    debs_dir = cache_dir / "debs"
+    debs_dir.mkdir(parents=True, exist_ok=True)
+
+    fetched, failures = [], []
+    for name in tqdm(package_names(), desc="fetching", unit="package", disable=None):
+        try:
+            fetched.append((name, debian.fetch_deb(name, debs_dir)))
+        except PackageError as error:
+            failures.append(f"{name}: {error}")
+    known, labelled = _labelled(output_dir, validation)
+    known_file = debs_dir.parent / "fingerprints.npz"
+    np.savez(known_file, held_out=known.held_out, training=known.training)
+    _write_validation(output_dir, validation)
+
+    repeated = repeated_files([deb for _, deb in fetched])
+    jobs = [(name, deb, skipped, known_file) for (name, deb), skipped in zip(fetched, repeated, strict=True)]
+    silence = np.zeros(len(audioset_labels()), np.uint8)
+    origins: dict[str, tuple[str, ...]] = {}  # of the clips, by name
+    rejected: list[tuple[str, ...]] = []
+    seconds = 0.0
+    (output_dir / "copyright").mkdir(exist_ok=True)
+    with Mp3Writer(output, len(silence)) as writer:
+
+        def add(name: str, mp3: bytes, *origin: str) -> None:
+            if name not in writer.names:  # of a run that was interrupted
+                writer.add(name, mp3, silence)
+            origins[name] = origin
+
+        for name, mp3 in labelled:
+            add(name, mp3, *(rows[name][column] for column in COLUMNS))
+            seconds += float(rows[name]["seconds"])
+        for result in _harvests(jobs, num_workers):
+            if result.failure:
+                failures.append(result.failure)
+            if result.copyright:
+                (output_dir / "copyright" / f"{result.package}.txt").write_bytes(result.copyright)
+            rejected += [(result.package, *line) for line in result.rejected]
+            for number, (source, length, mp3) in enumerate(result.clips):
+                name = clip_name(result.package, f"unlabelled {source}", number)
+                add(name, mp3, result.package, result.version, source, result.licence, f"{length:.2f}")
+                seconds += length
+            if seconds >= max_hours * 3600:
+                break
+        write_table(output_dir / "unlabelled.csv", [("name", *COLUMNS), *((name, *origin) for name, origin in origins.items())])
+        write_table(output_dir / "unlabelled_rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
+    size = output.stat().st_size / 2**30
+    print(f"unlabelled: {len(origins)} clips, {seconds / 3600:.1f} h, {size:.2f} GiB; validation: {len(validation)} clips")
+    return failures
+
+
+def _harvests(jobs: Sequence[tuple[str, Path, frozenset[str], Path]], num_workers: int) -> Iterator[Harvest]:
+    """Harvest packages in parallel, in their order. Nobody keeps the results: all of them are gigabytes."""
+    with worker_processes(num_workers) as pool:
+        futures = deque(pool.submit(harvest, *job) for job in jobs)
+        try:
+            for _ in tqdm(range(len(jobs)), desc="reading", unit="package", disable=None):
+                yield futures.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _labelled(output_dir: Path, validation: set[str]) -> tuple[Known, list[tuple[str, bytes]]]:
+    """Fingerprints of the labelled corpus, and its training clips that are not for validation."""
+    held_out, training, clips = [], [], []
+    for split in LABELLED:
+        for name, mp3, _ in read_entries(output_dir / f"{split}_segments_mp3.hdf"):
+            is_held_out = split == "eval" or name in validation
+            (held_out if is_held_out else training).append(fingerprint(load(mp3, SAMPLE_RATE)))
+            if not is_held_out:
+                clips.append((name, mp3))
+    return Known(np.stack(held_out), np.stack(training)), clips
+
+
+def _write_validation(output_dir: Path, validation: set[str]) -> None:
+    path = output_dir / "validation_segments_mp3.hdf"
+    if path.exists():
+        return
+    with Mp3Writer(path, len(audioset_labels())) as writer:
+        for split in LABELLED[:2]:
+            for name, mp3, target in read_entries(output_dir / f"{split}_segments_mp3.hdf"):
+                if name in validation:
+                    writer.add(name, mp3, target)
