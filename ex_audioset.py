@@ -113,16 +113,17 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
             waveform = random_views(clips.waveform, model.sample_rate, args.views) if args.views else clips.waveform
             spectrogram, mix = mixup(model.front_end(waveform), args.mixup_alpha)
+            losses: dict[str, Tensor] = {}
             if teacher is not None:
                 is_blockwise = loader.batch_sampler.epoch < args.blockwise_epochs
                 logits, losses = teacher.losses(network, spectrogram, waveform, mix, blockwise=is_blockwise)
             else:
-                logits, losses = network(spectrogram.unsqueeze(1))[0], {}  # (B, 527)
-                if args.kd_lambda < 1:
-                    soft_targets = clips.soft_target, clips.soft_target_weight
-                    losses["distillation_loss"] = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
+                logits, _ = network(spectrogram.unsqueeze(1))  # (B, 527)
             if args.kd_lambda > 0:
-                losses["label_loss"] = mixed_loss(bce_per_clip, logits, mix, clips.target).mean()
+                losses = {"label_loss": mixed_loss(bce_per_clip, logits, mix, clips.target).mean()} | losses
+            if teacher is None and args.kd_lambda < 1:
+                soft_targets = clips.soft_target, clips.soft_target_weight
+                losses["distillation_loss"] = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
             shares = {"label_loss": args.kd_lambda, "distillation_loss": 1.0 - args.kd_lambda, "feature_loss": args.feature_kd}
             loss = sum(shares[name] * value for name, value in losses.items() if name in shares)
             return {"loss": loss} | (losses if args.kd_lambda < 1 else {})
@@ -136,8 +137,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def training_clips(args: argparse.Namespace, form: dict[str, Any]) -> tuple[ClipDataset, Sampler]:
-    """The clips and how they are drawn: with labels by their classes, for a teacher alone all alike."""
-    if args.kd_lambda > 0:
+    """The clips and how they are drawn: by their classes, but all alike for an online teacher alone, which needs no labels."""
+    if args.kd_lambda > 0 or not args.teacher:
         clips = audioset.training_set(args.dataset_dir, **form)
         return clips, audioset.balanced_sampler(clips, args.epoch_len)
     clips = audioset.unlabelled_set(args.dataset_dir, **form)
