@@ -8,6 +8,7 @@ import io
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -99,22 +100,9 @@ def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
     return -(-samples * to_rate // from_rate)
 
 
-def load(
-    source: Source,
-    sample_rate: int,
-    *,
-    seconds: float | None = None,
-    start: float = 0.0,
-    end: float | None = None,
-    channel: int | None = None,
-    strict: bool = False,
-    warnings: list[str] | None = None,
-    name: str | None = None,
-) -> np.ndarray:
-    """Read a recording as (samples,) float32, mono, at `sample_rate` Hz; arguments and errors are those of `decode`."""
-    waveform, rate = decode(
-        source, seconds=seconds, start=start, end=end, channel=channel, strict=strict, warnings=warnings, name=name
-    )
+def load(source: Source, sample_rate: int, *, name: str | None = None, **reading: Any) -> np.ndarray:
+    """Read a recording as (samples,) float32, mono, at `sample_rate` Hz; `reading` are keywords of `decode`, errors are its own."""
+    waveform, rate = decode(source, name=name, **reading)
     waveform = resample(waveform, rate, sample_rate)
     if len(waveform) == 0:
         raise AudioError(f"{name or source_name(source)} is shorter than one sample at {sample_rate} Hz; leave it out")

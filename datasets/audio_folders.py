@@ -34,7 +34,7 @@ class Problem:
 
 
 def list_recordings(folder: str | Path, *, problems: list[Problem], skipped: Counter[str] | None = None) -> Iterator[Path]:
-    """Yield the recordings below a folder, told by their suffix, as they are found, in the order of their paths.
+    """Yield the recordings below a folder, recognised by their suffix, as they are found, in the order of their paths.
 
     One folder is read at a time. `problems` gets what is found on the way: broken links, folders that cannot be read, links to
     folders that are listed already or hold the link, and devices and pipes with the suffix of a recording. `skipped` counts the

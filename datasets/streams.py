@@ -1,4 +1,4 @@
-"""Sound that is still being written, through a pipe: what it is, told by its first bytes, and its samples as they come.
+"""Sound that is still being written, through a pipe: what it is, by its first bytes, and its samples as they come.
 
 Wav is read here, whatever sizes its header has; flac, Ogg, mp3 and others by PyAV, which needs 0.3 to 1.4 s of them in advance;
 raw PCM needs its format, rate and channels from the user.

@@ -1,4 +1,4 @@
-"""Views: what can be heard of recordings without labels, made anew for each training step.
+"""Views: what can be heard of recordings without labels, made again for each training step.
 
 A teacher says what is in a view, so nothing needs to be kept: recordings are mixed, cut, played faster or slower, filtered, put
 into rooms, covered with noise, coded coarsely, and turned down until nothing is left. All random numbers come from torch's

@@ -1,6 +1,6 @@
 """Files made of chunks, each with a mark and a size: wave, AIFF, CAF, Wave64, and AU, which has a single one.
 
-The size of the sound that the header tells is compared with the bytes that are there.
+The size of the sound that the header gives is compared with the bytes that are there.
 """
 
 import struct
@@ -29,7 +29,7 @@ _LAYOUTS = {b"RIFF": _WAVE, b"RF64": _WAVE, b"BW64": _WAVE, b"RIFX": _BIG_WAVE, 
 MARKS = (*_LAYOUTS, b".snd")  # that such files begin with
 
 _MAX_CHUNKS = 1 << 16
-_UNKNOWN = 0xFFFFFFFF  # a size that is told elsewhere (RF64), or was not known when the header was written
+_UNKNOWN = 0xFFFFFFFF  # a size that is given elsewhere (RF64), or was not known when the header was written
 _STREAMED, _NEAR = (0x7FFFFFFF, _UNKNOWN), 1 << 16  # see `is_unknown`
 _TRAILER = 1 << 9  # bytes of other kinds behind the only chunk of an AU file
 _MP3 = 0x55  # a wave format of which libsndfile prints what it thinks of damaged frames

@@ -1,4 +1,4 @@
-"""FLAC: the samples that the header tells, against the number in the header of the last frame (RFC 9639)."""
+"""FLAC: the samples that the header announces, against the number in the header of the last frame (RFC 9639)."""
 
 from functools import cache
 

@@ -53,7 +53,7 @@ class _Header(NamedTuple):
 
 @cache
 def _headers() -> dict[int, _Header]:
-    """Bytes 1 and 2 of each possible frame header -> what it tells."""
+    """Bytes 1 and 2 of each possible frame header -> what it holds."""
     headers = {}
     for first in range(0xE0, 0x100):
         version, layer = first >> 3 & 3, 4 - (first >> 1 & 3)
@@ -119,7 +119,7 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
     if ending is None:
         position = end
     lead = content.view(start) if start else None
-    differs = False  # from what the first frame tells
+    differs = False  # from what the first frame announces
     if announced:
         differs = (
             frames > announced
@@ -138,7 +138,7 @@ def inspect(content: Content, start: int, search: int, seconds: float | None = N
 
 
 def _frame_count(frame: bytes) -> tuple[int | None, int, int]:
-    """Return what the first frame tells: the frames that follow, the samples that are to be cut off, the bytes of all frames.
+    """Return what the first frame announces: the frames that follow, the samples that are to be cut off, the bytes of all frames.
 
     None frames: it is sound itself. 0 frames: it is not, but libsndfile does not learn the number from it. 0 bytes: unknown.
     """

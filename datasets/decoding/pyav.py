@@ -110,7 +110,7 @@ class FullDecoder:
         return None
 
     def unread(self) -> int:
-        """Samples, about, between the last packet of any track and the end that the container tells; a track may end earlier."""
+        """Samples, about, between the last packet of any track and the end that the container gives; a track may end earlier."""
         return 0 if self._duration is None else max(0, round((self._duration - self._seen) * self.rate))
 
     @property

@@ -170,7 +170,7 @@ def read_blocks(
     """Yield the rate of a recording, then its samples in blocks, (samples, channels) float32.
 
     `block_frames` says for a rate how long a block is at most. `start` and `end` in seconds take a part; an `end` beyond the
-    recording is its end. What is missing of a recording, as its container tells or as is seen when it is decoded, is a line in
+    recording is its end. What is missing of a recording, as its container says or as is seen when it is decoded, is a line in
     `warnings`, which is logged if that is None, and an AudioError if `strict`.
 
     Raises FileNotFoundError, and AudioError for what cannot be decoded and for a part without samples.

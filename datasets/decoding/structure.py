@@ -15,7 +15,7 @@ class Structure:
     has_length: bool = True  # libsndfile knows the length before it has read the end
     announced: int | None = None  # samples that the container says there are, where the decoders do not say it
     rate: int | None = None  # Hz, where the full decoder may be wrong about it
-    part_there: float = 1.0  # which part of the sound that the container tells is there
+    part_there: float = 1.0  # which part of the sound that the container announces is there
     exact: bool = False  # a single sample less than announced is a loss; else formats round to packets
     end_checked: bool = False  # the bytes behind the sound have been looked at
     remarks: tuple[str, ...] = ()  # what is to be said even if the sound is read to its end

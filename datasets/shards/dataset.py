@@ -57,7 +57,7 @@ class ShardDataset(ClipDataset):
         try:
             write_atomically(self._index_path, lambda file: np.save(file, self._index))
         except OSError as error:
-            logger.warning("the index of %s cannot be kept (%s); it is built anew each time", self.paths[0].parent, error)
+            logger.warning("the index of %s cannot be kept (%s); it is built again each time", self.paths[0].parent, error)
             return
         for old in index.parent.glob(f"{index.name}.????????????.npy"):
             if old != self._index_path:
@@ -164,7 +164,7 @@ def _rows(number: int, path: Path, num_classes: int, dtype: np.dtype) -> tuple[n
             target[list(clip.classes())] = True
             if clip.stored is None:
                 raise AudioError(f"{name} in {path} has no recording")
-            samples, rate = audio.measure(clip.stored.read(), name=f"{name} in {path}", warnings=[])  # told when it is read
+            samples, rate = audio.measure(clip.stored.read(), name=f"{name} in {path}", warnings=[])  # reported when it is read
         except (ShardError, AudioError, OSError) as error:
             skipped.append(str(error))
             continue

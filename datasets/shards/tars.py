@@ -1,4 +1,4 @@
-"""Clips of an uncompressed tar in the layout of webdataset: key.flac (or wav, mp3, ...) beside key.json.
+"""Clips of an uncompressed tar in the layout of webdataset: key.flac (or wav, mp3, ...) next to key.json.
 
 A key ends at the first dot of a file's name, as in webdataset. The JSON holds labels, and perhaps the id (see
 `datasets.shards.clips`); labels may also stand in key.txt. Nothing is extracted, so names, links and devices in the tar do no harm.

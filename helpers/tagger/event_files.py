@@ -1,4 +1,4 @@
-"""Text formats of events that other programs read, told by the end of a file's name.
+"""Text formats of events that other programs read, chosen by the end of a file's name.
 
 | name | format |
 |---|---|

@@ -1,4 +1,4 @@
-"""What libraries written in C print while a command reads a recording: held back, then told with the recording's name."""
+"""What libraries written in C print while a command reads a recording: held back, then reported with the recording's name."""
 
 from __future__ import annotations
 

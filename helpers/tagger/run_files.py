@@ -1,4 +1,4 @@
-"""Files of long runs: rows are in them as they come, and a run that was interrupted goes on behind the last recording.
+"""Files of long runs: rows are in them as they come, and a run that was interrupted resumes behind the last recording.
 
 While a run lasts, and after it was interrupted, NAME.progress lies next to its file NAME. It holds lines of JSON: the options of
 the run, then for each recording that is done how many bytes NAME has, how many rows it gave, whether it failed, how many warnings
@@ -47,7 +47,7 @@ class RunFile:
     def __init__(self, path: Path, options: dict[str, Any], *, resume: bool, option: str = "--resume") -> None:
         """`options` are those that rows depend on, as JSON holds them.
 
-        `resume` goes on with what an interrupted run left, if there is such a thing; a user asks for it by `option`. Raises
+        `resume` continues what an interrupted run left, if there is such a thing; a user asks for it by `option`. Raises
         `UserError` for an interrupted run without `resume`, and for one with other options.
         """
         self.path = path
@@ -86,7 +86,7 @@ class RunFile:
                 self._progress_path.unlink()  # of the only recording, part of which was written
                 self.path.unlink()
             elif self._data is not None and kind is KeyboardInterrupt:
-                print(f"{self.path}: {self.summary()} done; {self._option} goes on", file=sys.stderr)
+                print(f"{self.path}: {self.summary()} done; {self._option} continues", file=sys.stderr)
         finally:
             self._close()
 

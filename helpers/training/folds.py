@@ -24,7 +24,7 @@ def train_folds(
 ) -> tuple[Path, list[Result]]:
     """Call `train` with the options and the folder of each fold; return the experiment's folder and the results.
 
-    An experiment that `--resume` names goes on with the folds that are not complete.
+    An experiment that `--resume` names resumes with the folds that are not complete.
     """
     folder = experiment_folder(args)
     return folder, [

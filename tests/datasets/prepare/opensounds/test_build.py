@@ -71,11 +71,11 @@ def pk3() -> bytes:
 
 FILES = {
     "farm": {
-        **{f"usr/share/farm/cow{k}.wav": encoded(burst(k)) for k in range(4)},
-        "usr/share/farm/unused cow.wav": encoded(burst(99)),
-        **{f"usr/share/farm/walk{k}.wav": encoded(burst(100 + k, 0.2)) for k in range(4)},
-        **{f"usr/share/farm/prompt{k}.flac": encoded(burst(200 + k, 0.7), "FLAC", 16000) for k in range(5)},
-        "usr/share/farm/broken cow.wav": b"RIFF and no more",
+        **{f"usr/share/animals/cow{k}.wav": encoded(burst(k)) for k in range(4)},
+        "usr/share/animals/unused cow.wav": encoded(burst(99)),
+        **{f"usr/share/animals/walk{k}.wav": encoded(burst(100 + k, 0.2)) for k in range(4)},
+        **{f"usr/share/animals/prompt{k}.flac": encoded(burst(200 + k, 0.7), "FLAC", 16000) for k in range(5)},
+        "usr/share/animals/broken cow.wav": b"RIFF and no more",
         "usr/share/doc/farm/copyright": b"CC-BY-3.0, by the cows",
     },
     "game": {"usr/share/game/data.pk3": pk3()},
@@ -173,10 +173,10 @@ def test_build_joins_rejects_and_drops_copies(made_up, tmp_path):
     assert not [row for row in rows if "unused" in row["source"]]
     rejected = table(tmp_path / "corpus" / "rejected.tsv", "\t")
     reasons = {(row["package"], row["source"]): row["reason"] for row in rejected}
-    assert reasons["borrower", "a/stolen.wav"] == "copy of farm: usr/share/farm/cow2.wav"
+    assert reasons["borrower", "a/stolen.wav"] == "copy of farm: usr/share/animals/cow2.wav"
     assert reasons["borrower", "a/same.wav"] == "same samples as another clip"
     assert reasons["farm", "nothing"] == "no file matches this rule"
-    assert reasons["farm", "usr/share/farm/broken cow.wav"].startswith("unreadable")
+    assert reasons["farm", "usr/share/animals/broken cow.wav"].startswith("unreadable")
     assert len(reasons) == 4
 
 
@@ -234,12 +234,12 @@ def test_real_package_file(monkeypatch, tmp_path):
     for path, content in FILES["farm"].items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
-    (root / "usr/share/farm/link to cow.wav").symlink_to("cow1.wav")
+    (root / "usr/share/animals/link to cow.wav").symlink_to("cow1.wav")
     debs = tmp_path / "debs"
     debs.mkdir()
     subprocess.run(["dpkg-deb", "--build", root, debs / "bare.deb"], check=True, capture_output=True)
     assert debian.checksums(debs / "bare.deb") == {}
-    (root / "DEBIAN" / "md5sums").write_text("0123  usr/share/farm/cow 1.wav\n4567  usr/share/farm/cow2.wav\n")
+    (root / "DEBIAN" / "md5sums").write_text("0123  usr/share/animals/cow 1.wav\n4567  usr/share/animals/cow2.wav\n")
     subprocess.run(["dpkg-deb", "--build", root, debs / "farm_2.3_all.deb"], check=True, capture_output=True)
 
     deb = debian.fetch_deb("farm", debs)  # cached: needs no apt-get
@@ -247,7 +247,7 @@ def test_real_package_file(monkeypatch, tmp_path):
     assert debian.version_of(farm, deb) == "1:2.3-4"
     expected = {path: content for path, content in FILES["farm"].items() if "unused" not in path}
     assert debian.read_deb(farm, deb) == expected
-    assert debian.checksums(deb) == {"usr/share/farm/cow 1.wav": "0123", "usr/share/farm/cow2.wav": "4567"}
+    assert debian.checksums(deb) == {"usr/share/animals/cow 1.wav": "0123", "usr/share/animals/cow2.wav": "4567"}
 
     deb.write_bytes(deb.read_bytes()[:-2000])
     with pytest.raises(PackageError, match="remove it and run again"):
