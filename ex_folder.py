@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from datasets import folder
+from datasets.folders import folder
 from datasets.recordings import Recordings
 from helpers import cli
 from helpers.training import balance, distributed, finetuning, folds

@@ -21,19 +21,19 @@ from pathlib import Path
 from datasets.decoding.isolated import TIME_LIMIT
 from helpers import cli
 from helpers.devices import pick_device
-from helpers.tagger import event_files
+from helpers.inference import event_files
+from helpers.inference.embed import embed_recordings
+from helpers.inference.event_files import ONE_RECORDING, events_path, events_suffix
+from helpers.inference.files import EVENT_HOP, EVENT_WINDOW, TOP_K, TOP_K_WINDOW, tag_recordings
+from helpers.inference.library_messages import told_with_name
+from helpers.inference.options import run_options
+from helpers.inference.sources import STANDARD_INPUT, Inputs
+from helpers.inference.stream import add_stream_options, tag_stream
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.backends import BACKENDS, LAYERS
-from helpers.tagger.command_options import run_options
-from helpers.tagger.embed_command import embed_recordings
 from helpers.tagger.embedding_files import embeddings_path
-from helpers.tagger.event_files import ONE_RECORDING, events_path, events_suffix
-from helpers.tagger.file_command import EVENT_HOP, EVENT_WINDOW, TOP_K, TOP_K_WINDOW, tag_recordings
-from helpers.tagger.library_messages import told_with_name
 from helpers.tagger.rows import results_path
 from helpers.tagger.run_files import RunFile
-from helpers.tagger.sources import STANDARD_INPUT, Inputs
-from helpers.tagger.stream_command import add_stream_options, tag_stream
 from helpers.tagger.streaming import THRESHOLD
 from models.config import POOLINGS
 from models.errors import UserError

@@ -20,8 +20,8 @@ import soxr
 from datasets.audio import AudioError, read_blocks
 from datasets.channels import check_channel, mono
 from datasets.decoding.content import source_name
-from datasets.marks import FRAMES_BYTES, HEAD_BYTES, container, unmarked
-from datasets.pcm import check_type, to_float
+from datasets.streams.marks import FRAMES_BYTES, HEAD_BYTES, container, unmarked
+from datasets.streams.pcm import check_type, to_float
 from models.errors import UserError
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets import folder
 from datasets.csv_table import write_table
+from datasets.folders import folder
 from datasets.recordings import Recordings
 from helpers import cli
 from helpers.training.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, finetune, parse

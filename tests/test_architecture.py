@@ -29,8 +29,9 @@ HELPERS = {
     "costs": set(),
     "distillation": {"training"},
     "tagger": {"export"},
+    "inference": {"tagger"},
 }
-WITHOUT_TORCH = ("helpers.tagger", "helpers.export", "helpers.export.runtime", "helpers.costs.tables")
+WITHOUT_TORCH = ("helpers.inference", "helpers.tagger", "helpers.export", "helpers.export.runtime", "helpers.costs.tables")
 
 
 def module_name(path: Path) -> str:

@@ -17,7 +17,7 @@ import soundfile
 
 import inference
 from datasets.decoding import isolated
-from datasets.label_files import parse_labels
+from datasets.folders.label_files import parse_labels
 from helpers.tagger.embedding_files import read_embeddings, write_embeddings
 
 ROOT = Path(inference.__file__).parent
@@ -238,7 +238,7 @@ def test_a_file_that_hangs_or_crashes_costs_that_file(
     first, _, serve = isolated._PROGRAM.rpartition("; from ")
     flaws = """
 from datasets.decoding import isolated
-from datasets.label_files import parse_labels
+from datasets.folders.label_files import parse_labels
 import os, time
 real = isolated.open_sound
 def open_sound(source, **reading):
@@ -271,7 +271,7 @@ def test_embeddings_are_added_to(
     last.rename(folder / "003.wav")
     (folder / "0 broken.wav").write_text("no sound")
     with monkeypatch.context() as patch:  # the process ends when it wants to write the file
-        patch.setattr("helpers.tagger.embed_command.write_embeddings", None)
+        patch.setattr("helpers.inference.embed.write_embeddings", None)
         with pytest.raises(TypeError):
             run(capsys, *words, "--skip_existing")
     assert len(read_embeddings(tmp_path / name).sources) == 2
@@ -294,7 +294,7 @@ def test_embeddings_are_added_to(
 
     soundfile.write(folder / "004.wav", NOISE, 32000)
     with monkeypatch.context() as patch:  # the process ends when it has written the file
-        patch.setattr("helpers.tagger.embed_command.write_embeddings", write_and_end)
+        patch.setattr("helpers.inference.embed.write_embeddings", write_and_end)
         with pytest.raises(RuntimeError):
             run(capsys, *words, "--skip_existing")
     run(capsys, *words, "--skip_existing")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from datasets import audioset, esc50, folder, fsd50k, hear
+from datasets import audioset, esc50, fsd50k, hear
 from datasets.clip import ClipDataset
+from datasets.folders import folder
 from helpers.probing.probe import METRICS
 from models.errors import UserError
 
@@ -60,7 +61,7 @@ def open_task(path: str | Path, sample_rate: int = 32000, seed: int = 0) -> Prob
     | folder of ESC-50 (meta/esc50.csv) | its 5 folds | top1_acc |
     | folder of FSD50K's HDF5 files | train, val, eval | mAP |
     | folder of AudioSet's HDF5 files | train, of which a tenth validates; eval | mAP |
-    | folder with one folder per class, or a CSV next to the recordings (`datasets.folder`) | its folds or splits, else 5 folds | |
+    | folder with one folder per class, or a CSV next to the recordings (`datasets.folders`) | its folds or splits, else 5 folds | |
 
     The last kind has top1_acc, or mAP where recordings have several labels. Folds, and a validation split where there is none, are
     drawn by `seed`; groups stay together. Raises FileNotFoundError and ValueError, as the data sets do.

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, checked, loudest_if_lost, mix
-from datasets.marks import HEAD_BYTES, container
-from datasets.pcm import Pcm, check_type, to_float
 from datasets.sound import MAX_RATE, Resampler
+from datasets.streams.marks import HEAD_BYTES, container
+from datasets.streams.pcm import Pcm, check_type, to_float
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.events import Event, EventTracker
 from helpers.tagger.windows import Windows, to_samples
@@ -25,7 +25,7 @@ class StreamTagger:
     """Turn sound in pieces of any size into events; windows and scores are those of `AudioTagger.tag_windows` of the whole.
 
     A piece is raw PCM as bytes, or an array: (samples,) of one channel or (samples, channels), integers or floating point as in
-    `datasets.sound.open_sound`. `datasets.streams.open_stream` reads streams that have a header.
+    `datasets.sound.open_sound`. `datasets.streams.pipes.open_stream` reads streams that have a header.
 
     A window is computed when its last sample is there, and stands for one hop around its middle. So the latency is
     (window - hop) / 2 to (window + hop) / 2 (3.75 to 6.25 s at the defaults), and up to `window` seconds for the first window. The
@@ -47,7 +47,7 @@ class StreamTagger:
         labels: Sequence[str] | None = None,
         channel: int | None = None,
     ) -> None:
-        """`sample_rate` in Hz, `channels` and `format` (see `datasets.pcm.FORMATS`) of the sound.
+        """`sample_rate` in Hz, `channels` and `format` (see `datasets.streams.pcm.FORMATS`) of the sound.
 
         `channel`, from 1, is taken alone instead of a mix of all. Window and hop in seconds; thresholds as in `EventTracker`.
         """
@@ -101,7 +101,9 @@ class StreamTagger:
         if len(self._head) < HEAD_BYTES:
             self._head += content[: HEAD_BYTES - len(self._head)]
             if kind := container(self._head):
-                raise UserError(f"the stream begins as {kind}, not as raw PCM; pass what datasets.streams.open_stream reads of it")
+                raise UserError(
+                    f"the stream begins as {kind}, not as raw PCM; pass what open_stream (datasets.streams.pipes) reads"
+                )
         return self._pcm.push(content)
 
     def _from_array(self, samples: np.ndarray) -> np.ndarray:

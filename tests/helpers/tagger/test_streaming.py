@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from datasets.audio import AudioError
-from datasets.pcm import FORMATS
-from datasets.streams import open_stream
+from datasets.streams.pcm import FORMATS
+from datasets.streams.pipes import open_stream
 from helpers.tagger import AudioTagger, StreamTagger
 from helpers.tagger import audio_tagger as module
 from models.errors import UserError

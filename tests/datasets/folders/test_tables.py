@@ -1,4 +1,4 @@
-"""datasets.folder with tables of segments and label files."""
+"""datasets.folders.folder with tables of segments and label files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets.folder import FolderData, scan, split
-from helpers.tagger.event_files import event_lines, header
+from datasets.folders.folder import FolderData, scan, split
+from helpers.inference.event_files import event_lines, header
 from helpers.tagger.events import Event, RecordingEvents
 from models.errors import UserError
 

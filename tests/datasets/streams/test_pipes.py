@@ -10,7 +10,7 @@ import soundfile
 
 from datasets import audio
 from datasets.audio import AudioError
-from datasets.streams import open_stream
+from datasets.streams.pipes import open_stream
 from models.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datasets.streams import Reader
+    from datasets.streams.pipes import Reader
 
 # kind -> what begins an Ogg page (RFC 3533, section 6), a FLAC stream (RFC 9639, section 8) or an AU header; where a stream begins,
 # also what follows that: bit 1 of a page's flags, the header of the first FLAC block, or the five numbers of an AU header (where

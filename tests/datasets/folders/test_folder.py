@@ -1,4 +1,4 @@
-"""datasets.folder: what users put into folders, and splits that keep groups together."""
+"""datasets.folders.folder: what users put into folders, and splits that keep groups together."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from datasets.audio import encode_mp3
-from datasets.folder import FolderData, fold_names, scan, split, with_drawn_folds
+from datasets.folders.folder import FolderData, fold_names, scan, split, with_drawn_folds
 
-BUNDLED = sorted((Path(__file__).resolve().parents[2] / "resources" / "recordings").glob("*.ogg"))
+BUNDLED = sorted((Path(__file__).resolve().parents[3] / "resources" / "recordings").glob("*.ogg"))
 NFC, NFD = (unicodedata.normalize(form, "Vögel") for form in ("NFC", "NFD"))
 
 

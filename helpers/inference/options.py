@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from helpers.tagger.sources import STANDARD_INPUT, Inputs
+from helpers.inference.sources import STANDARD_INPUT, Inputs
 
 # What rows depend on: a run is resumed with the same.
 RUN_OPTIONS = (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets.marks import HEAD_BYTES, container
-from datasets.pcm import FORMATS, Pcm
+from datasets.streams.marks import HEAD_BYTES, container
+from datasets.streams.pcm import FORMATS, Pcm
 from models.errors import UserError
 
 SUBTYPES = {

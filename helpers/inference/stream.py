@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from datasets.pcm import FORMATS
-from datasets.streams import RAW, Stream, open_stream
+from datasets.streams.pcm import FORMATS
+from datasets.streams.pipes import RAW, Stream, open_stream
 from helpers import cli
+from helpers.inference.microphone import Microphone, record
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
-from helpers.tagger.microphone import Microphone, record
 from helpers.tagger.results import top_tags
 from helpers.tagger.streaming import THRESHOLD, StreamTagger
 from models.errors import UserError

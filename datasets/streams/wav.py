@@ -12,12 +12,12 @@ import numpy as np
 
 from datasets.audio import AudioError
 from datasets.decoding.chunks import is_unknown
-from datasets.pcm import Pcm
+from datasets.streams.pcm import Pcm
 
 if TYPE_CHECKING:
-    from datasets.streams import Reader
+    from datasets.streams.pipes import Reader
 
-_FORMATS = {  # (format tag, bits of a sample) -> name in `datasets.pcm`
+_FORMATS = {  # (format tag, bits of a sample) -> name in `datasets.streams.pcm`
     (1, 8): "u8",
     (1, 16): "s16le",
     (1, 24): "s24le",

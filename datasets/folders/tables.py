@@ -8,8 +8,8 @@ from math import inf
 from pathlib import Path, PurePosixPath
 
 from datasets.csv_table import number, parse_own_table, read_text
-from datasets.folder_candidates import SPLIT_OF_WORD, Candidate, Found, list_below, normal, why_unusable
-from datasets.label_files import Label, parse_labels, recording_stem
+from datasets.folders.candidates import SPLIT_OF_WORD, Candidate, Found, list_below, normal, why_unusable
+from datasets.folders.label_files import Label, parse_labels, recording_stem
 from models.errors import UserError
 
 COLUMNS = ("path", "labels")

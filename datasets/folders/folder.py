@@ -19,8 +19,8 @@ from tqdm import tqdm
 from datasets import audio
 from datasets.audio_folders import describe_skipped
 from datasets.channels import mono
-from datasets.folder_candidates import SPLITS, Candidate, Found, from_folders
-from datasets.folder_tables import from_table
+from datasets.folders.candidates import SPLITS, Candidate, Found, from_folders
+from datasets.folders.tables import from_table
 from datasets.recordings import Recordings
 from datasets.same_content import groups_of_same_content
 from datasets.stratified import draw_folds, draw_stratified

@@ -1,4 +1,4 @@
-"""datasets.label_files: what Raven and Audacity write."""
+"""datasets.folders.label_files: what Raven and Audacity write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.label_files import Label, parse_labels, recording_stem
+from datasets.folders.label_files import Label, parse_labels, recording_stem
 from models.errors import UserError
 
 PATH = Path("rec.txt")

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from helpers.inference.event_files import event_lines, events_suffix, header
+from helpers.inference.options import decoding_options, open_inputs, reading_options
+from helpers.inference.sources import Inputs
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
-from helpers.tagger.command_options import decoding_options, open_inputs, reading_options
-from helpers.tagger.event_files import event_lines, events_suffix, header
 from helpers.tagger.events import EventTracker, RecordingEvents
 from helpers.tagger.reading import ReadOptions, Recording, each_recording, to_read_again
 from helpers.tagger.results import Failure, Tagging
 from helpers.tagger.rows import COLUMNS, csv_lines, result_lines
 from helpers.tagger.run_files import RunFile
 from helpers.tagger.selection import Selection
-from helpers.tagger.sources import Inputs
 from helpers.tagger.streaming import THRESHOLD
 from helpers.tagger.windows import to_samples
 
 if TYPE_CHECKING:
+    from helpers.inference.sources import Result
     from helpers.tagger.audio_tagger import AudioTagger
-    from helpers.tagger.sources import Result
 
 TOP_K, TOP_K_WINDOW = 10, 3
 EVENT_WINDOW, EVENT_HOP = 4.0, 1.0  # seconds

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from datasets.audio import AudioError
-from datasets.streams import Stream
-from helpers.tagger import microphone
-from helpers.tagger.microphone import Microphone, record
+from datasets.streams.pipes import Stream
+from helpers.inference import microphone
+from helpers.inference.microphone import Microphone, record
 from models.errors import UserError
 
 SAMPLES = np.random.default_rng(0).integers(-9000, 9000, (10 * 4410, 2), dtype=np.int16)  # ten pieces at 44.1 kHz

@@ -11,9 +11,9 @@ import soundfile
 
 import inference
 from datasets.audio import AudioError
+from helpers.inference.stream import tag_stream
 from helpers.tagger import AudioTagger
 from helpers.tagger import audio_tagger as module
-from helpers.tagger.stream_command import tag_stream
 from models.errors import UserError
 
 RATE = 16000

@@ -11,13 +11,13 @@ import soundfile
 
 import inference
 from datasets.decoding.mp3 import frame_bytes
-from helpers.tagger.library_messages import told_with_name
+from helpers.inference.library_messages import told_with_name
 
 ROOT = Path(inference.__file__).parent
 
 PROGRAM = """
 import logging, os, sys
-from helpers.tagger.library_messages import told_with_name
+from helpers.inference.library_messages import told_with_name
 logging.basicConfig(format="%(message)s")
 try:
     with told_with_name("x.mp3"):

@@ -8,12 +8,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers.inference.options import decoding_options, open_inputs, reading_options
+from helpers.inference.sources import Inputs
 from helpers.tagger.audio_tagger import HOP_SECONDS
-from helpers.tagger.command_options import decoding_options, open_inputs, reading_options
 from helpers.tagger.embedding_files import escaped, journal_bytes, journal_rows, stored_rows, stored_sources, write_embeddings
 from helpers.tagger.results import Failure
 from helpers.tagger.run_files import RunFile
-from helpers.tagger.sources import Inputs
 
 if TYPE_CHECKING:
     from helpers.tagger.audio_tagger import AudioTagger

@@ -16,10 +16,10 @@ import numpy as np
 from datasets.audio import AudioError
 from datasets.decoding.mp3 import id3_bytes
 from datasets.decoding.pyav import FullDecoder
-from datasets.marks import FRAMES_BYTES, HEAD_BYTES, UNMARKED, container, unmarked
-from datasets.pcm import Pcm
-from datasets.stream_links import CHAINED, Link
-from datasets.wav_stream import WavStream
+from datasets.streams.links import CHAINED, Link
+from datasets.streams.marks import FRAMES_BYTES, HEAD_BYTES, UNMARKED, container, unmarked
+from datasets.streams.pcm import Pcm
+from datasets.streams.wav import WavStream
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def open_stream(
 ) -> Stream:
     """Wait for the beginning of a stream and tell what it is.
 
-    `format` (see `datasets.pcm.FORMATS`), `rate` in Hz and `channels` are those of a stream without a header, None as in `RAW`; a
-    header that contradicts them is a UserError. AudioError for damage; what a stream that breaks off lacks is logged.
+    `format` (see `datasets.streams.pcm.FORMATS`), `rate` in Hz and `channels` are those of a stream without a header, None as in
+    `RAW`; a header that contradicts them is a UserError. AudioError for damage; what a stream that breaks off lacks is logged.
     """
     reader = Reader(file)
     kind = _kind(reader)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.inference.sources import Inputs
 from helpers.tagger.results import Tagging
-from helpers.tagger.sources import Inputs
 
 
 @pytest.mark.parametrize(("target", "code"), [("first", 0), ("nowhere", 1), ("..", 1)])

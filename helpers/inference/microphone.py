@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets.audio import AudioError
-from datasets.streams import Stream
+from datasets.streams.pipes import Stream
 from models.errors import UserError
 
 PIECE_SECONDS = 0.1

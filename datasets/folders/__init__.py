@@ -1,0 +1,1 @@
+"""Recordings of your own as a data set: folders, tables, label files."""

@@ -1,0 +1,1 @@
+"""What inference.py does: files, embeddings, streams."""
