@@ -1,0 +1,73 @@
+"""Train the bundled model mn04_distilled from random weights: it learns from mn04_as on recordings without labels.
+
+python -m datasets.prepare.opensounds --output_dir data/opensounds
+python -m datasets.prepare.opensounds --output_dir data/opensounds --unlabelled
+python -m studies.bundled_model --dataset_dir data/opensounds --output_dir runs/bundled_model --ranks 2
+
+1. Each block learns the output of the teacher's block from the teacher's features, on short views.
+2. The whole network learns features and logits of the teacher, on longer views.
+
+The epoch with the highest mAP on the validation clips is the result. The same command resumes after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers import cli
+from models.errors import UserError
+from studies import common
+
+TEACHER = "mn04_as"
+SHARED = (
+    "--model_width", 0.4, "--teacher", TEACHER, "--kd_lambda", 0, "--feature_kd", 1, "--epoch_len", 9600, "--batch_size", 32,
+    "--mixup_alpha", 0, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--warm_up_len", 0, "--save_minutes", 4,
+    "--wandb", "disabled",
+)  # fmt: skip
+BLOCKS = (
+    "--views", 1, 3, "--n_epochs", 5, "--blockwise_epochs", 5, "--max_lr", 1e-2, "--ramp_down_start", 1, "--ramp_down_len", 4,
+)  # fmt: skip
+STUDENT = ("--views", 2, 6, "--n_epochs", 12, "--max_lr", 3e-3, "--ramp_down_start", 3, "--ramp_down_len", 9)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--dataset_dir", type=cli.absolute_path, required=True, help="folder of the open corpus")
+    parser.add_argument("--output_dir", type=cli.absolute_path, required=True, help="folder of the runs")
+    parser.add_argument(
+        "--ranks", type=cli.positive_int, default=1, help="processes that train together, on one thread each if more than 1"
+    )
+    parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if not (args.dataset_dir / "unlabelled_segments_mp3.hdf").exists():
+        raise UserError(
+            f"{args.dataset_dir} has no unlabelled_segments_mp3.hdf; build it by python -m datasets.prepare.opensounds --unlabelled"
+        )
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    blocks = train(args, "blocks", BLOCKS)
+    student = train(args, "student", ("--pretrained_name", blocks / "last.pt", *STUDENT))
+    print(f"the model is {student / 'best.pt'}")
+    return 0
+
+
+def train(args: argparse.Namespace, name: str, options: Sequence[object]) -> Path:
+    """Train or resume the run of this name; return its folder."""
+    folder = args.output_dir / "runs" / name
+    command = [common.ROOT / "ex_audioset.py", "--train", "--experiment_name", name, "--dataset_dir", args.dataset_dir]
+    command += [*SHARED, *options, *(["--cuda"] if args.cuda else ["--num_workers", 0])]
+    if (folder / "config.json").exists():
+        command += ["--resume", folder]
+    if args.ranks > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", args.ranks, *command]
+    common.run_python(command, name, args.output_dir, args.ranks)
+    return folder
+
+
+if __name__ == "__main__":
+    cli.run(main)
