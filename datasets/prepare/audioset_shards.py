@@ -14,11 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
-import numpy as np
-
 from datasets.audioset import NUM_CLASSES
-from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.hdf5_mp3 import read_entries
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.prepare.command_line import command_parser
 from models.command import run
@@ -84,12 +81,8 @@ FORMATS: dict[str, Callable[[Path, Iterable[StoredClip]], None]] = {"parquet": w
 
 def read_clips(path: Path) -> Iterator[StoredClip]:
     """Yield the clips of an HDF5 file of mp3s in AudioSet's classes. Raises FileNotFoundError and Hdf5Error."""
-    Mp3Dataset(path, num_classes=NUM_CLASSES)  # checks the file
-    with h5py.File(path, "r", locking=False) as file:
-        for row, name in enumerate(file["audio_name"]):
-            classes = np.unpackbits(file["target"][row], count=NUM_CLASSES).nonzero()[0]
-            video_id = name.decode().removeprefix("Y").removesuffix(".mp3")
-            yield StoredClip(video_id, file["mp3"][row].tobytes(), ".mp3", tuple(classes.tolist()))
+    for name, mp3, target in read_entries(path, NUM_CLASSES):
+        yield StoredClip(name.removeprefix("Y").removesuffix(".mp3"), mp3, ".mp3", tuple(target.nonzero()[0].tolist()))
 
 
 def _groups(clips: Iterable[StoredClip], size: int) -> Iterator[list[StoredClip]]:
