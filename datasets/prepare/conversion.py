@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TypeVar
 
@@ -241,6 +242,8 @@ def worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():  # whom a signal to this process alone did not reach
+                worker.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise UserError("a worker process was killed, perhaps for lack of memory; use fewer --num_workers") from error
             raise

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from helpers.training import distributed, tracking
-from models import assets, checkpoints, files
+from models import assets, checkpoints, files, interrupts
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -125,7 +125,10 @@ class Run:
             return
         if error is not None:
             # To the file alone: on the terminal the error is reported by whoever catches it.
-            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by", (), (kind, error, traceback))
+            interrupted = isinstance(error, KeyboardInterrupt)
+            what = f"ended by {interrupts.signal_name(error)}; --resume {self.folder} continues" if interrupted else "ended by"
+            about = None if interrupted else (kind, error, traceback)
+            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, what, (), about)
             self._log_file.handle(record)
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
