@@ -74,34 +74,36 @@ def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_
     assert not list((tmp_path / "runs/audioset").glob(".*.part"))
 
 
-@pytest.mark.parametrize("place", ["_Stepper.__call__", "predict"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+STEP, EVALUATION = (loop._Stepper, "__call__"), (ex_audioset, "predict")
+
+
+@pytest.mark.parametrize(
+    ("place", "call", "number", "left"),
+    [(STEP, 6, signal.SIGTERM, 2), (STEP, 6, signal.SIGINT, 2), (EVALUATION, 2, signal.SIGTERM, 0)],
+)
 def test_a_signal_loses_nothing(
-    place: str, number: int, whole: Path, tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    place: tuple[object, str], call: int, number: int, left: int, whole: Path, tiny_audioset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """It comes in the sixth of eight steps, whose work is kept, or in the second evaluation, before which the epoch is saved."""
-    owner, name = (loop._Stepper, "__call__") if place != "predict" else (ex_audioset, "predict")
-    work, calls = getattr(owner, name), 0
+    work, calls = getattr(*place), []
 
     def interrupted(*args: object, **options: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == (2 if place == "predict" else 6):
+        calls.append(args)
+        if len(calls) == call:
             signal.raise_signal(number)
         return work(*args, **options)
 
-    trained = []
-    with monkeypatch.context() as patch, pytest.raises(Terminated if number == signal.SIGTERM else KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught, sigterm_raises():
         patch.chdir(tmp_path)
-        patch.setattr(owner, name, interrupted)
-        with sigterm_raises():
-            ex_audioset.main([*TRAIN, "--save_minutes", "60", "--dataset_dir", str(tiny_audioset)])
-    assert signal.Signals(number).name in (tmp_path / "runs/audioset/log.txt").read_text().replace("Ctrl-C", "SIGINT")
-    monkeypatch.setattr(
-        loop._Stepper, "__call__", lambda *args: trained.append(args) or work(*args) if place != "predict" else None
-    )
+        patch.setattr(*place, interrupted)
+        ex_audioset.main([*TRAIN, "--save_minutes", "60", "--dataset_dir", str(tiny_audioset)])
+    assert isinstance(caught.value, Terminated) == (number == signal.SIGTERM)
+    assert "--resume runs/audioset" in (tmp_path / "runs/audioset/log.txt").read_text()
+    steps, step = [], loop._Stepper.__call__
+    monkeypatch.setattr(loop._Stepper, "__call__", lambda *args: steps.append(args) or step(*args))
     finish("--train", "--resume", "runs/audioset", cwd=tmp_path)
-    assert len(trained) == (2 if place != "predict" else 0)
+    assert len(steps) == left
     assert_same_run(whole, tmp_path / "runs/audioset")
 
 

@@ -24,7 +24,7 @@ from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import downloads
 from datasets.shards.stored import Stored
 from models.errors import UserError
-from models.files import write_bytes
+from models.files import remove_leftovers, write_bytes
 
 _RATE = 32000  # Hz
 _USUAL_SECONDS = 10  # more of a clip is not better
@@ -258,8 +258,9 @@ def write_wavs(
     this again resumes an interrupted run. Raises OSError when a file cannot be written, as on a full disk.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in output_dir.glob(".*.part"):  # of workers that an interrupt ended
-        leftover.unlink()
+    for leftover in output_dir.glob(".*.????????.part"):  # of an earlier run that was killed
+        if (written := leftover.name[1:].rpartition(".part")[0].rpartition(".")[0]) in sources:
+            remove_leftovers(output_dir / written)
     there = {entry.name for entry in os.scandir(output_dir)}
     left = {name: source for name, source in sources.items() if name not in there}
     missing = tuple(name for name, source in left.items() if source is None)

@@ -94,8 +94,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         else:
             config, existed = read_config(self.folder), True
-            for leftover in [path for name in WRITTEN for path in self.folder.glob(f".{name}.*.part")]:
-                leftover.unlink()
+            for name in WRITTEN:
+                files.remove_leftovers(self.folder / name)
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
         try:
             _write_config(self.folder, config, self.args)
