@@ -108,7 +108,7 @@ class Run:
         return config
 
     def _open_log(self) -> None:
-        self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        self._log_file = _LogFile(self.folder / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
         self._early_records.setTarget(self._log_file)
@@ -132,7 +132,8 @@ class Run:
             self._log_file.handle(record)
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
-        self._log_file.close()
+        with contextlib.suppress(OSError):  # of a full disk, which ends the run elsewhere
+            self._log_file.close()
 
     def require_same(self, what: str, fingerprint: str, option: str) -> None:
         """Remember what a training is computed from; UserError where a resumed run was computed from something else.
@@ -190,6 +191,14 @@ class Run:
             files.write_bytes(path, (header + "".join(kept)).encode())
         else:
             path.unlink()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that does not end or disturb a run where it cannot be written, as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:

@@ -26,11 +26,20 @@ class Places:
 
     def __init__(self, at: int | None, fault: str) -> None:
         self.at, self.fault = at, fault
-        self.count = 0
+        self.kinds: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.kinds)
+
+    def different(self, every: int) -> list[int]:
+        """Numbers of the places, of a row of writes to the same file the first, the last and each `every`-th alone."""
+        around = zip(["", *self.kinds], self.kinds, [*self.kinds[1:], ""], strict=False)
+        return [at for at, kinds in enumerate(around, 1) if kinds != ("write",) * 3 or at % every == 0]
 
     def reach(self, kind: str, half: Callable[[], object] = lambda: None) -> None:
         """`half` does half of what is to be done there."""
-        self.count += 1
+        self.kinds.append(kind)
         if self.at is None or self.count < self.at:
             return
         if self.fault == KILL:
