@@ -48,7 +48,7 @@ ARMS = {
 }
 TEACHER_LOGITS = "teacher.npy"
 MAX_LR = 3e-3
-BLOCKWISE_MAX_LR = 1e-2
+BLOCKWISE_LR = 1e-2  # constant
 BLOCKWISE_SHARE = 0.3  # of the epochs
 FEATURES = ("--feature_kd", 1, "--fmin_aug_range", 1, "--fmax_aug_range", 1)  # the bands of the teacher's features
 RECORDING_PER_VIEW = (
@@ -133,7 +133,7 @@ def plan(args: argparse.Namespace, can_learn_blockwise: bool) -> list[dict[tuple
                 schedule = common.schedule(args.n_epochs, MAX_LR, warm_up_len=1, ramp_down_start=max(args.n_epochs // 5, 1))
                 first[arm, seed] = [*shared, *options, *schedule]
                 continue
-            schedule = common.schedule(blockwise_epochs, BLOCKWISE_MAX_LR, warm_up_len=0, ramp_down_start=0)
+            schedule = common.schedule(blockwise_epochs, BLOCKWISE_LR, warm_up_len=0, ramp_down_start=blockwise_epochs)
             blocks = f"{arm}_blocks"
             first[blocks, seed] = [*shared, *options, "--blockwise_epochs", blockwise_epochs, *schedule]
             schedule = common.schedule(args.n_epochs - blockwise_epochs, MAX_LR, warm_up_len=0, ramp_down_start=0)
