@@ -189,7 +189,7 @@ def draw(path: Path, scores: common.Scores, teacher: str) -> None:
     axes.axhline(level, color="black", linestyle=":", label=f"the teacher, {Path(teacher).name}: {level:.3f}")
     axes.set(ylabel="mAP on the evaluation split", title="Students of one size, one budget", xlim=(-0.6, len(ARMS) - 0.2))
     axes.set_xticks(range(len(ARMS)), [name.replace(", ", ",\n").replace(": ", ":\n") for name in ARMS.values()], fontsize=9)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * axes.dataLim.y1)  # room for the legend
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="upper left")
     figure.savefig(path, dpi=150)
