@@ -117,4 +117,4 @@ def print_gains(scores: Scores, names: Mapping[str, str]) -> None:
     first, *others = scores
     for arm in others:
         gains = [after["mAP"] - before["mAP"] for before, after in zip(scores[first], scores[arm], strict=True)]
-        print(f"gain in mAP over {names[first]} by seed, {names[arm]}: {', '.join(f'{gain:+.4f}' for gain in gains)}")
+        print(f"gain in mAP by seed, {names[arm]} against {names[first]}: {', '.join(f'{gain:+.4f}' for gain in gains)}")
