@@ -48,12 +48,10 @@ ARMS = {
 }
 TEACHER_LOGITS = "teacher.npy"
 MAX_LR = 3e-3
-BLOCKWISE_LR = 1e-2  # constant
+BLOCKWISE_LR = 3e-2  # constant
 BLOCKWISE_SHARE = 0.3  # of the epochs
 FEATURES = ("--feature_kd", 1, "--fmin_aug_range", 1, "--fmax_aug_range", 1)  # the bands of the teacher's features
-RECORDING_PER_VIEW = (
-    1.5  # length of the recordings that views are cut from; a view at another speed is cut from up to 1.4 times its length
-)
+RECORDING_PER_VIEW = 1.5  # length of recordings by that of the views cut from them, which speed makes up to 1.4 times longer
 
 
 def build_parser() -> argparse.ArgumentParser:
