@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio_dir", type=cli.absolute_path, required=True, help="folder of ESC-10 or ESC-50")
     parser.add_argument("--model_name", nargs="+", default=["mn10_as"], help="released or bundled names, or paths of checkpoints")
     parser.add_argument("--output_dir", type=cli.absolute_path, required=True, help="folder of runs and results")
-    few_clips.add_training_options(parser, n_epochs=4, epoch_clips=EPOCH_CLIPS)
+    few_clips.add_training_options(parser, n_epochs=8, epoch_clips=EPOCH_CLIPS)
     return parser
 
 
