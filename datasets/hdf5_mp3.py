@@ -132,6 +132,8 @@ class Mp3Writer:
             names = [name.decode() for name in self._file[_NAMES][:]]
         except BlockingIOError as error:
             raise Hdf5Error(f"{self.part} is being written by another process; wait for it or stop it") from error
+        except (ChildProcessError, TimeoutError):  # which say nothing about the file
+            raise
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             logger.warning("%s is damaged (%s); restarting", self.part, error)
             if self._file is not None:

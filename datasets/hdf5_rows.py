@@ -73,11 +73,12 @@ class Rows:
 def find_rows(path: Path, names: Sequence[str], *, locking: bool = False) -> tuple[dict[str, Rows], list[str], int | None]:
     """Return the data sets of these names that are in a file's root, some names of what else is there, and `num_classes`.
 
-    The last is an attribute of the file. Raises Hdf5Error for a file that is damaged, or whose data lie in other files; with
-    `locking` BlockingIOError for one that is being written to. Complete files never are, and locks fail on some network drives.
+    The last is an attribute of the file. Raises Hdf5Error for a file that is damaged, or whose data lie in other files, and
+    TimeoutError for one on which libhdf5 hangs; with `locking` BlockingIOError for one that is being written to. Complete files never
+    are, and locks fail on some network drives.
     """
     try:
-        found = _in_a_fork(lambda: _describe(path, names, locking))
+        found = _in_a_fork(path, lambda: _describe(path, names, locking))
         size = path.stat().st_size
         return {name: _rows(size, **about) for name, about in found["rows"].items()}, found["there"], found["num_classes"]
     except (ValueError, OverflowError) as error:
@@ -149,8 +150,11 @@ def _rows(
     return Rows(tuple(shape), kind, row_bytes, chunk[0], chunk_bytes, begins.reshape(grid if len(begins) else (0, 1)))
 
 
-def _in_a_fork(work: Callable[[], Any]) -> Any:
-    """Return what `work` returns, plain data, from a fork of this process. ValueError where it fails, crashes or hangs."""
+def _in_a_fork(path: Path, work: Callable[[], Any]) -> Any:
+    """Return what `work` returns of a file, plain data, from a fork of this process.
+
+    ValueError where it fails or crashes, TimeoutError where it hangs, ChildProcessError where it is ended from outside.
+    """
     if not hasattr(os, "fork"):  # Windows, where a damaged file can end the program
         return work()
     reading, writing = os.pipe()
@@ -174,8 +178,11 @@ def _in_a_fork(work: Callable[[], Any]) -> Any:
             os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        ended = f"takes more than {TIME_LIMIT_S} s" if number == signal.SIGALRM else f"crashed: {signal.strsignal(number)}"
-        raise ValueError(f"reading it {ended}")
+        if number == signal.SIGALRM:
+            raise TimeoutError(f"{path} cannot be opened within {TIME_LIMIT_S} s; is it damaged?")
+        if number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            raise ChildProcessError(f"the process that opened {path} was ended ({signal.strsignal(number)}); is memory full?")
+        raise ValueError(f"libhdf5 crashed: {signal.strsignal(number)}")
     answer = json.loads(content)
     if "error" in answer:
         raise BlockingIOError(answer["error"]) if answer["is_locked"] else ValueError(answer["error"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ from models.errors import UserError
 def test_a_killed_worker_is_an_error_with_advice() -> None:
     with pytest.raises(UserError, match="--num_workers"), worker_processes(1) as pool:
         pool.submit(os._exit, 1).result()
+
+
+def test_an_interrupt_ends_workers_that_it_did_not_reach() -> None:
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), worker_processes(1) as pool:
+        work = pool.submit(time.sleep, 100)
+        while not work.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 60
 
 
 def test_order_and_batches_do_not_change_what_is_written(tmp_path: Path) -> None:
