@@ -74,8 +74,8 @@ def find_rows(path: Path, names: Sequence[str], *, locking: bool = False) -> tup
     """Return the data sets of these names that are in a file's root, some names of what else is there, and `num_classes`.
 
     The last is an attribute of the file. Raises Hdf5Error for a file that is damaged, or whose data lie in other files, and
-    TimeoutError for one on which libhdf5 hangs; with `locking` BlockingIOError for one that is being written to. Complete files never
-    are, and locks fail on some network drives.
+    TimeoutError for one on which libhdf5 hangs; with `locking` BlockingIOError for one that is being written to. Complete files
+    never are, and locks fail on some network drives.
     """
     try:
         found = _in_a_fork(path, lambda: _describe(path, names, locking))
