@@ -66,7 +66,7 @@ def test_soft_targets_are_the_mean_of_the_teachers_on_the_mixed_view(teachers: l
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(teachers: list[Path], waveforms: torch.Tensor) -> None:
     student = WaveformModel(checkpoints.load_model(teachers[0])).eval()
-    teacher = OnlineTeacher(teachers[:1], student, with_features=True)
+    teacher = OnlineTeacher(teachers[:1], student, feature_weight=1.0)
     spectrogram = student.front_end(waveforms)
     for blockwise in (False, True):
         losses = detached(teacher.losses(student.network, spectrogram, waveforms, None, blockwise=blockwise)[1])
@@ -87,7 +87,7 @@ def test_temperature_divides_the_teachers_logits(teachers: list[Path], waveforms
 def test_blocks_learn_apart_from_each_other(teachers: list[Path], waveforms: torch.Tensor) -> None:
     """Block-wise, the error of one block depends on the weights of this block alone; else on all before it."""
     student = model(7)
-    teacher = OnlineTeacher(teachers[:1], student, with_features=True)
+    teacher = OnlineTeacher(teachers[:1], student, feature_weight=1.0)
     for blockwise in (True, False):
         student.zero_grad()
         _, losses = teacher.losses(student.network, student.front_end(waveforms), waveforms, None, blockwise=blockwise)
@@ -105,7 +105,7 @@ def test_features_are_learnt_without_dropout(teachers: list[Path], waveforms: to
     student = model(7)
     spectrogram = student.front_end(waveforms)
     for with_features in (True, False):
-        teacher = OnlineTeacher(teachers[:1], student, with_features=with_features)
+        teacher = OnlineTeacher(teachers[:1], student, feature_weight=float(with_features))
         student.train()
         first, again = (teacher.losses(student.network, spectrogram, waveforms, None)[0] for _ in range(2))
         assert torch.allclose(first, again, atol=1e-5) == with_features
@@ -166,7 +166,7 @@ def test_a_teacher_must_fit_the_student(teachers: list[Path], tmp_path: Path) ->
 
 def test_blocks_must_fit_the_teachers(teachers: list[Path]) -> None:
     student = model(0, width=0.2)
-    teacher = OnlineTeacher(teachers, student, with_features=True)
+    teacher = OnlineTeacher(teachers, student, feature_weight=1.0)
     check_blocks(student.network, teacher.network, blockwise=False)
     with pytest.raises(UserError, match="width"):
         check_blocks(student.network, teacher.network, blockwise=True)
