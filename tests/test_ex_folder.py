@@ -311,22 +311,23 @@ def test_a_student_learns_from_its_teacher_alone(
     assert_same_run(Path("runs/whole"), Path("runs/folder"))
 
 
-def test_a_run_without_a_teacher_does_not_resume_with_one(
-    folder_dir: Path, larger: Path, capsys: pytest.CaptureFixture[str], failing_message: Callable[..., str]
-) -> None:
-    run(ex_folder, folder_dir, *ALWAYS, *OWN)
-    capsys.readouterr()
-    assert "--teacher" in failing_message(ex_folder.main, "--resume", "runs/folder", "--n_epochs", 2, "--teacher", larger)
+def test_a_run_without_a_teacher_does_not_resume_with_one(larger: Path, failing_message: Callable[..., str]) -> None:
+    resume = ("--resume", larger.parent, "--n_epochs", 4)
+    assert "--teacher" in failing_message(ex_folder.main, *resume, "--teacher", larger)
 
 
-def test_each_fold_has_the_teacher_of_its_fold(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_fold_has_the_teacher_of_its_fold(folder_dir: Path, larger: Path) -> None:
     """Which has not heard the clips that the student is validated on."""
-    folds = (folder_dir, "--folds", 2, *ALWAYS, *OWN)
-    run(ex_folder, *folds, "--experiment_name", "larger", "--model_width", 0.2)
-    run(ex_folder, *folds, "--teacher", "runs/larger/{fold}/last.pt")
+    network = checkpoints.load_model(larger)
     for fold in ("fold_1", "fold_2"):
-        student, teacher = (Path("runs") / name / fold / "last.pt" for name in ("folder", "larger"))
-        expected = OnlineTeacher([teacher], WaveformModel(checkpoints.load_model(student))).fingerprint()
+        network.classifier[-1].bias.data += 1  # another network
+        checkpoints.save(Path("teachers") / fold / "last.pt", network)
+    run(ex_folder, folder_dir, "--folds", 2, *ALWAYS, *OWN, "--teacher", "teachers/{fold}/last.pt")
+    for fold in ("fold_1", "fold_2"):
+        student = Path("runs/folder") / fold / "last.pt"
+        expected = OnlineTeacher(
+            [Path("teachers") / fold / "last.pt"], WaveformModel(checkpoints.load_model(student))
+        ).fingerprint()
         assert checkpoints.load_training(student)[1]["fingerprints"]["teacher"] == expected
 
 
