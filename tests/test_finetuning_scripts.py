@@ -363,7 +363,7 @@ def test_a_fine_tuned_network_teaches_a_smaller_one(
     larger, _ = trained(name, capsys)
     data = data_argument(script.module, request.getfixturevalue(script.data))
     learn = ("--teacher", larger / "last.pt", "--temperature", 2, "--batch_size", 8)
-    own = {"dcase20": ("--mixstyle_p", 1), "fsd50k": ("--clip_seconds", 1)}.get(name, ())
+    own = {"dcase20": ("--mixstyle_p", 1), "fsd50k": ("--clip_seconds", 1), "folder": ("--from_scratch",)}.get(name, ())
     run(script.module, *data, *ALWAYS, *TINY, *SHORT_HOP, *learn, *own)
     (row,) = metrics(Path("runs") / name)
     assert row["train_loss"] == pytest.approx(0.1 * row["label_loss"] + 0.9 * row["distillation_loss"], rel=1e-5)
