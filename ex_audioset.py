@@ -100,7 +100,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
         with distributed.local_main_first():  # which writes the index of shards
             clips, sampler = training_clips(args, form)
-            test_clips = audioset.validation_set(args.dataset_dir, **form)
+            held_out = audioset.evaluation_set if needs_labels(args) else audioset.validation_set
+            test_clips = held_out(args.dataset_dir, **form)
         teacher = None
         if args.teacher:
             teacher = load_online_teacher(args, model, run, blockwise=args.blockwise_epochs > 0)
@@ -135,9 +136,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         )  # fmt: skip
 
 
+def needs_labels(args: argparse.Namespace) -> bool:
+    """Whether training takes the labelled clips, those of the part "validation" among them; an online teacher alone does not."""
+    return args.kd_lambda > 0 or not args.teacher
+
+
 def training_clips(args: argparse.Namespace, form: dict[str, Any]) -> tuple[ClipDataset, Sampler]:
     """The clips and how they are drawn: by their classes, but all alike for an online teacher alone, which needs no labels."""
-    if args.kd_lambda > 0 or not args.teacher:
+    if needs_labels(args):
         clips = audioset.training_set(args.dataset_dir, **form)
         return clips, audioset.balanced_sampler(clips, args.epoch_len)
     clips = audioset.unlabelled_set(args.dataset_dir, **form)

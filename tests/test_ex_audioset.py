@@ -154,6 +154,12 @@ def test_an_online_teacher_needs_no_labels(unlabelled_folder: Path, tiny_checkpo
         assert losses["divergence"] < losses["distillation_loss"] and losses["block_0"] > 0
 
 
+def test_labels_are_not_evaluated_on_the_validation_part(unlabelled_folder: Path, failing_message: Callable[..., str]) -> None:
+    """Its clips are in the training parts."""
+    message = failing_message(ex_audioset.main, "--train", "--dataset_dir", unlabelled_folder, *SHORT, "--kd_lambda", 1)
+    assert "eval_segments_mp3.hdf" in message
+
+
 def test_an_online_teacher_beside_labels(tiny_audioset: Path, tiny_checkpoint: Path, failing_message: Callable[..., str]) -> None:
     online = ("--teacher", tiny_checkpoint, tiny_checkpoint, "--model_width", 0.1, "--n_mels", 64, "--freqm", 8)
     assert run("--train", "--dataset_dir", tiny_audioset, *SHORT, *online) == 0
