@@ -135,7 +135,7 @@ def unlabelled_folder(tiny_audioset: Path, tmp_path: Path) -> Path:
     shutil.copy(folder / "eval_segments_mp3.hdf", folder / "validation_segments_mp3.hdf")
     (folder / "eval_segments_mp3.hdf").unlink()  # nobody needs it
     with Mp3Writer(folder / "unlabelled_segments_mp3.hdf", 527) as writer:
-        for name, mp3, target in islice(read_entries(folder / "unbalanced_train_segments_mp3.hdf"), 16):
+        for name, mp3, target in islice(read_entries(folder / "unbalanced_train_segments_mp3.hdf", 527), 16):
             writer.add(name, mp3, 0 * target)
     return folder
 
