@@ -1,6 +1,6 @@
 # make demo   tag a bundled recording with the bundled model; sets up .venv-light, without PyTorch, on a fresh machine
 # make test   run the tests; installs what they need
-# make test-slow   tests of whole studies and of compiling, several minutes
+# make test-slow   tests of whole studies and of compiling, faults at every write, several minutes
 # make test-network   tests that download a released checkpoint
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3

@@ -60,7 +60,7 @@ class Rows:
             count = min(stop - start, self.chunk_rows - first)
             columns = [_read(file, int(begin) + first * self.chunk_bytes, count * self.chunk_bytes) for begin in self.chunks[chunk]]
             columns = [np.frombuffer(column, np.uint8).reshape(count, -1) for column in columns]
-            parts.append(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)[:, : self.row_bytes])
+            parts.append((columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1))[:, : self.row_bytes])
             start += count
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.row_bytes), np.uint8), *parts])
 

@@ -78,6 +78,7 @@ def test_other_layouts_of_the_same_rows_are_read(path: Path, tmp_path: Path) -> 
     options = {
         "contiguous": ({}, {}, {}),
         "cut": ({"chunks": (4,)}, {"chunks": (2,)}, {"chunks": (4, 2)}),
+        "wide": ({}, {}, {"chunks": (4, 8), "maxshape": (None, None)}),
         "text": ({"dtype": h5py.string_dtype()}, {"chunks": True}, {"chunks": True}),
     }
     for name, of_each in options.items():
@@ -88,6 +89,7 @@ def test_other_layouts_of_the_same_rows_are_read(path: Path, tmp_path: Path) -> 
                     data[row] = source[key][row]
         dataset = Mp3Dataset(tmp_path / f"{name}.hdf", num_classes=K)
         assert dataset.names == expected.names and np.array_equal(dataset.targets(), expected.targets())
+        assert Mp3Dataset([path, tmp_path / f"{name}.hdf"], num_classes=K).targets().shape == (2 * CLIPS, K)
         assert [dataset.read(index)[0] for index in range(CLIPS)] == [expected.read(index)[0] for index in range(CLIPS)]
 
 
