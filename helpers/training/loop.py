@@ -103,7 +103,7 @@ class _Stepper:
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
         self.scaler.unscale_(self.optimizer)
         gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        ends = gradient_norm.new_tensor(float(interruption.number is not None))
+        ends = torch.full_like(gradient_norm, float(interruption.number is not None))
         *values, norm, ends = distributed.mean(torch.stack([*sums.values(), gradient_norm, ends])).tolist()  # waits for the GPU
         means = dict(zip(sums, values, strict=True))
         finite = all(map(math.isfinite, [*values, norm]))
