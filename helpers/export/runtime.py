@@ -136,8 +136,18 @@ class ParallelGraph:
 
 _GRAPHS: WeakSet[ParallelGraph] = WeakSet()
 
+
+def _after_fork() -> None:
+    """Let a forked process load graphs again, and end: at its exit ONNX Runtime would wait for threads that are not there."""
+    for graph in list(_GRAPHS):
+        graph._drop_threads()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc's, which gets the exit code before the libraries' destructors run
+        libc.on_exit(ctypes.cast(libc._exit, ctypes.c_void_p), None)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: [graph._drop_threads() for graph in _GRAPHS])
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def load_backend(name: str | os.PathLike[str]) -> OnnxBackend:
