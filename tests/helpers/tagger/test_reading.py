@@ -215,7 +215,7 @@ if child := os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 signal.alarm(30)  # ends a process that hangs
 try:
-    next(begun)
+    list(begun)
 except UserError:
     sys.exit(len(list(tagger.tag_files(clips, 32000))))
 """
