@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from helpers.export.checks import check_results, check_waveforms
 from models import checkpoints
 from models.embeddings import EmbeddingConfig, EmbeddingModel
 from models.ensemble import EnsembleModel
@@ -71,8 +72,9 @@ class TorchBackend:
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
 
-        Waveforms of equal length are computed together.
+        Waveforms of equal length are computed together. Errors are those of `OnnxBackend`.
         """
+        check_waveforms(waveforms)
         if os.getpid() != self._process:  # after a fork: OpenMP's threads are gone, and waiting for them would never end
             torch.set_num_threads(1)
             self._process = os.getpid()
@@ -83,4 +85,6 @@ class TorchBackend:
             logits, embeddings = self.model(batch.to(self.model.device))
             scores = self.model.scores(logits.float()).cpu().numpy()
             results |= zip(group, zip(scores, embeddings.float().cpu().numpy(), strict=True), strict=True)
-        return [results[i] for i in range(len(waveforms))]
+        ordered = [results[i] for i in range(len(waveforms))]
+        check_results(ordered, "the model")
+        return ordered
