@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import http.client
@@ -81,7 +82,7 @@ def fetch(
         return path
     url = release_url() + urllib.parse.quote(asset, safe="()")
     try:
-        files.remove_leftovers(path.parent, LEFTOVER_S)
+        sweep(path.parent)
         with files.replacing(path) as temporary:
             try:
                 _download(url, temporary, asset, size or max_bytes)
@@ -97,6 +98,14 @@ def fetch(
             f"file there yourself, or use the bundled model {', '.join(BUNDLED)}"
         ) from error
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder: those not written to for `LEFTOVER_S`."""
+    for leftover in folder.glob(f".*.{8 * '[0-9a-f]'}.part"):
+        with contextlib.suppress(OSError):  # another process may be faster
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+                leftover.unlink()
 
 
 def _check_content(path: Path, size: int | None, sha256: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
@@ -38,9 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, older_than: float) -> None:
-    """Remove the temporary files of `replacing` that killed processes left: those not written to for `older_than` seconds."""
-    for leftover in folder.glob(f".*.{8 * '[0-9a-f]'}.part"):
+def remove_leftovers(path: Path, older_than: float) -> None:
+    """Remove the temporary files that killed processes left of `path`: those not written to for `older_than` seconds."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
         with contextlib.suppress(OSError):  # another process may be faster
             if time.time() - leftover.stat().st_mtime > older_than:
                 leftover.unlink()

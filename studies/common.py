@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets import audioset
-from datasets.csv_table import read_table, write_table
+from datasets.csv_table import read_table, write_results
 from helpers import cli
 from models.errors import UserError
 
@@ -102,7 +102,7 @@ def write_csv(path: Path, results: Results) -> None:
         for seed, epochs in enumerate(runs)
         for epoch, metrics in enumerate(epochs)
     ]
-    write_table(path, [("training", "seed", "epoch", *MEASURES), *rows])
+    write_results(path, [("training", "seed", "epoch", *MEASURES), *rows])
 
 
 def print_table(results: Results, names: Mapping[str, str], last_row: str | None = None) -> None:

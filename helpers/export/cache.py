@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models import assets, files
+from models import assets
 from models.assets import AssetError
 from models.errors import install_command
 from models.registry import BUNDLED, PRETRAINED
@@ -84,7 +84,7 @@ def _require_exporter(name: str) -> None:
 def _export(name: str, path: Path) -> None:
     """Run export.py in another process, so that this one does not import torch."""
     _require_exporter(name)
-    files.remove_leftovers(path.parent, assets.LEFTOVER_S)
+    assets.sweep(path.parent)
     logger.info("exporting %s for ONNX Runtime to %s; this is done once", name, path)
     exporter = [str(_SCRIPT)] if assets.IS_CHECKOUT else ["-m", "efficientat.export"]
     command = [sys.executable, *exporter, "--model_name", name, "--output", str(path)]

@@ -44,8 +44,8 @@ class TorchBackend:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.model.eval().to(device)
-        except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
-            reason = str(error).strip().splitlines()[0]
+        except (RuntimeError, AssertionError, TypeError) as error:  # the second where torch was built without CUDA
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"device {str(device)!r} cannot be used: {reason}") from error
         self.sample_rate = self.model.sample_rate
         self.num_classes = self.model.num_classes
