@@ -113,9 +113,8 @@ class ParallelGraph:
         if isinstance(self._model, bytes):
             check_weights(memoryview(self._model))
             return
-        with open(self._model, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            with memoryview(content) as view:
-                check_weights(view)
+        with open(self._model, "rb") as file:
+            check_weights(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
     def content(self) -> bytes:
         """Return the content of the file."""

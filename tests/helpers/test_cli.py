@@ -153,9 +153,7 @@ def test_control_characters_are_escaped_and_all_others_kept() -> None:
         assert printable(text) == str(text)
 
 
-def test_errors_and_logs_hold_no_control_characters(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_and_logs_hold_no_control_characters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])  # as in a command
 
     def main(argv: object) -> int:
