@@ -51,20 +51,20 @@ def test_a_released_model_comes_from_the_release(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("names", "options"),
     [
-        ("mn01_as", {"pretrained": "yes"}),
-        ("mn01_as", {"pretrained": False, "num_classes": "10"}),
-        ("mn01_as", {"pretrained": False, "num_classes": 10.0}),
-        ("mn04_opensounds", {"num_classes": [10]}),
-        ("tagger", {"model": 5}),
-        ("tagger", {"model": "mn04_opensounds", "batch_size": "8"}),
+        (["mn01_as"], {"pretrained": "yes"}),
+        (["mn01_as"], {"pretrained": False, "num_classes": "10"}),
+        (["mn01_as"], {"pretrained": False, "num_classes": 10.0}),
+        (["mn04_opensounds"], {"num_classes": [10]}),
+        (["tagger", 5], {}),
+        (["tagger", "mn04_opensounds"], {"batch_size": "8"}),
     ],
     ids=str,
 )
-def test_wrong_types_are_one_line(name: str, options: dict[str, object]) -> None:
+def test_wrong_types_are_one_line(names: list[object], options: dict[str, object]) -> None:
     with pytest.raises(ValueError) as error:
-        load(name, **options)
+        load(*names, **options)
     assert type(error.value).__name__ == "UserError" and "\n" not in str(error.value)
 
 

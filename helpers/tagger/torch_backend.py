@@ -41,12 +41,13 @@ class TorchBackend:
             start = sum(other.embedding_size for other in members[:number])
             prefix = "" if is_single else f"{number}:"
             self.columns |= {f"{prefix}{layer}": (start + s.start, start + s.stop) for layer, s in member.columns.items()}
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self.model.eval().to(device)
+            self.model.eval().to(torch.device(device))
         except (RuntimeError, AssertionError, TypeError) as error:  # the second where torch was built without CUDA
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"device {str(device)!r} cannot be used: {reason}") from error
+            raise UserError(f"device {str(device)!r:.100} cannot be used: {reason}") from error
         self.sample_rate = self.model.sample_rate
         self.num_classes = self.model.num_classes
         self.embedding_size = self.model.embedding_size
