@@ -24,8 +24,7 @@ from datasets.clip import Clip, ClipDataset, DistillationClip
 from datasets.labels import audioset_labels
 from datasets.views import random_views
 from helpers import cli, network_options
-from helpers.distillation.feature_matching import check_blocks
-from helpers.distillation.online_teacher import OnlineTeacher
+from helpers.distillation.online_teacher import load_online_teacher, total_loss
 from helpers.distillation.options import add_distillation_options, check_distillation_options
 from helpers.distillation.soft_targets import SoftTargetDataset, load_teacher, soft_target_bce_per_clip
 from helpers.distillation.teacher_logits import TeacherLogits
@@ -101,10 +100,11 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
         with distributed.local_main_first():  # which writes the index of shards
             clips, sampler = training_clips(args, form)
-            test_clips = audioset.validation_set(args.dataset_dir, **form)
+            held_out = audioset.evaluation_set if needs_labels(args) else audioset.validation_set
+            test_clips = held_out(args.dataset_dir, **form)
         teacher = None
         if args.teacher:
-            teacher = distillation_teacher(args, model, run)
+            teacher = load_online_teacher(args, model, run, blockwise=args.blockwise_epochs > 0)
         elif args.kd_lambda < 1:
             clips = with_stored_logits(clips, args, run)
         loader = make_training_loader(augmented(clips, args), sampler, args)
@@ -113,20 +113,20 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         def training_loss(network: nn.Module, clips: Clip | DistillationClip) -> dict[str, Tensor]:
             waveform = random_views(clips.waveform, model.sample_rate, args.views) if args.views else clips.waveform
             spectrogram, mix = mixup(model.front_end(waveform), args.mixup_alpha)
-            losses: dict[str, Tensor] = {}
+
+            def label_loss(logits: Tensor) -> Tensor:
+                return mixed_loss(bce_per_clip, logits, mix, clips.target).mean()
+
             if teacher is not None:
                 is_blockwise = loader.batch_sampler.epoch < args.blockwise_epochs
-                logits, losses = teacher.losses(network, spectrogram, waveform, mix, blockwise=is_blockwise)
-            else:
-                logits, _ = network(spectrogram.unsqueeze(1))  # (B, 527)
-            if args.kd_lambda > 0:
-                losses = {"label_loss": mixed_loss(bce_per_clip, logits, mix, clips.target).mean()} | losses
-            if teacher is None and args.kd_lambda < 1:
-                soft_targets = clips.soft_target, clips.soft_target_weight
-                losses["distillation_loss"] = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
-            shares = {"label_loss": args.kd_lambda, "distillation_loss": 1.0 - args.kd_lambda, "feature_loss": args.feature_kd}
-            loss = sum(shares[name] * value for name, value in losses.items() if name in shares)
-            return {"loss": loss} | (losses if args.kd_lambda < 1 else {})
+                return teacher.training_losses(network, spectrogram, waveform, mix, label_loss, blockwise=is_blockwise)
+            logits, _ = network(spectrogram.unsqueeze(1))  # (B, 527)
+            if args.kd_lambda == 1:
+                return {"loss": label_loss(logits)}
+            losses = {"label_loss": label_loss(logits)} if args.kd_lambda > 0 else {}
+            soft_targets = clips.soft_target, clips.soft_target_weight
+            losses["distillation_loss"] = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
+            return total_loss(losses, args.kd_lambda)
 
         optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
         fit(
@@ -136,22 +136,18 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         )  # fmt: skip
 
 
+def needs_labels(args: argparse.Namespace) -> bool:
+    """Whether training takes the labelled clips, those of the part "validation" among them; an online teacher alone does not."""
+    return args.kd_lambda > 0 or not args.teacher
+
+
 def training_clips(args: argparse.Namespace, form: dict[str, Any]) -> tuple[ClipDataset, Sampler]:
     """The clips and how they are drawn: by their classes, but all alike for an online teacher alone, which needs no labels."""
-    if args.kd_lambda > 0 or not args.teacher:
+    if needs_labels(args):
         clips = audioset.training_set(args.dataset_dir, **form)
         return clips, audioset.balanced_sampler(clips, args.epoch_len)
     clips = audioset.unlabelled_set(args.dataset_dir, **form)
     return clips, RandomSampler(clips, num_samples=min(args.epoch_len, len(clips)))
-
-
-def distillation_teacher(args: argparse.Namespace, student: WaveformModel, run: Run) -> OnlineTeacher:
-    with distributed.local_main_first():
-        teacher = OnlineTeacher(args.teacher, student, args.temperature, with_features=args.feature_kd > 0)
-    if args.feature_kd:
-        check_blocks(student.network, teacher.network, blockwise=args.blockwise_epochs > 0)
-    run.require_same("teacher", teacher.fingerprint(), "--teacher")
-    return teacher
 
 
 def with_stored_logits(clips: ClipDataset, args: argparse.Namespace, run: Run) -> SoftTargetDataset:

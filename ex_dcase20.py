@@ -14,6 +14,8 @@ from dataclasses import replace
 from datasets import dcase20
 from datasets.recordings import Recordings
 from helpers import cli
+from helpers.distillation.online_teacher import load_online_teacher
+from helpers.distillation.options import add_teacher_options, check_teacher_options
 from helpers.metrics import accuracy_by
 from helpers.training import distributed, finetuning
 from helpers.training.evaluation import Predictions
@@ -27,11 +29,14 @@ def build_parser() -> argparse.ArgumentParser:
     help_text = "folder of meta.csv and audio/ (else DCASE20_DIR, else data/dcase20)"
     finetuning.add_options(parser, experiment_name="dcase20", recipes=RECIPES, dataset_help=help_text)
     finetuning.add_cache_option(parser)
+    add_teacher_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = finetuning.parse(build_parser(), argv, RECIPES)
+    parser = build_parser()
+    args = finetuning.parse(parser, argv, RECIPES)
+    check_teacher_options(parser, args)
     args.dataset_dir = dcase20.LOCATION.resolve(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         task = make_task(args)
@@ -66,6 +71,7 @@ def make_task(args: argparse.Namespace) -> finetuning.Task:
         training_set=lambda rate: dcase20.training_set(args.dataset_dir, sample_rate=rate, cache_dir=args.cache_path),
         validation_set=test_set,
         test_set=test_set,
+        load_teacher=load_online_teacher,
     )
 
 

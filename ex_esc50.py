@@ -16,6 +16,8 @@ import torch
 from datasets import esc50
 from datasets.recordings import Recordings
 from helpers import cli
+from helpers.distillation.online_teacher import load_online_teacher
+from helpers.distillation.options import add_teacher_options, check_teacher_options
 from helpers.training import distributed, finetuning, folds
 from helpers.training.folds import ALL
 from helpers.training.objectives import CLASSIFICATION
@@ -30,12 +32,14 @@ def build_parser() -> argparse.ArgumentParser:
     help_text = "folder of meta/ and audio/ (else ESC50_DIR, else data/esc50)"
     finetuning.add_options(parser, experiment_name="esc50", recipes=RECIPES, dataset_help=help_text)
     finetuning.add_cache_option(parser)
+    add_teacher_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = finetuning.parse(parser, argv, RECIPES, as_trained=("fold",))
+    check_teacher_options(parser, args)
     if args.evaluate and args.fold == ALL:
         parser.error("--evaluate measures one model on the fold that it was not trained on; give --fold 1 to 5")
     args.dataset_dir = esc50.LOCATION.resolve(args.dataset_dir).absolute()
@@ -77,6 +81,7 @@ def make_task(args: argparse.Namespace, fold: int) -> finetuning.Task:
         training_set=lambda rate: esc50.training_set(args.dataset_dir, fold, sample_rate=rate, cache_dir=args.cache_path),
         validation_set=held_out,
         test_set=held_out,
+        load_teacher=load_online_teacher,
     )
 
 

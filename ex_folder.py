@@ -21,6 +21,8 @@ import torch
 from datasets.folders import folder
 from datasets.recordings import Recordings
 from helpers import cli
+from helpers.distillation.online_teacher import load_online_teacher
+from helpers.distillation.options import add_teacher_options, check_teacher_options
 from helpers.training import balance, distributed, finetuning, folds
 from helpers.training.class_figures import write_class_figures
 from helpers.training.evaluation import Predictions
@@ -45,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--from_scratch", action="store_true", help="start from random weights instead of --pretrained_name")
     finetuning.add_options(parser, experiment_name="folder", pretrained_name="mn10_as")
     finetuning.add_cache_option(parser)
+    add_teacher_options(parser)
     by_size = dict.fromkeys(("batch_size", "n_epochs", "warm_up_len", "ramp_down_start", "ramp_down_len"))  # see `fill_in`
     parser.set_defaults(max_lr=1e-3, batch_norm_momentum=0.1, **by_size, **finetuning.TUNED_AUGMENTATION)
     return parser
@@ -53,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args = finetuning.parse(parser, argv, as_trained=("csv", "clip_seconds", "val_share", "fold", "folds", "seed"))
+    check_teacher_options(parser, args)
     if args.dataset_dir is None:
         parser.error("DATA is missing: the folder of the recordings")
     if args.folds and args.fold is None:
@@ -170,6 +174,7 @@ def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.S
         validation_set=lambda rate: clips(split.val, rate),
         test_set=lambda rate: clips(split.test if len(split.test) else split.val, rate),
         balance=args.balance,
+        load_teacher=load_online_teacher,
         description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
     )
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from datasets import fsd50k
 from helpers import cli
+from helpers.distillation.online_teacher import load_online_teacher
+from helpers.distillation.options import add_teacher_options, check_teacher_options
 from helpers.training import distributed, finetuning
 from helpers.training.objectives import TAGGING
 
@@ -21,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     help_text = "folder of the HDF5 files (else FSD50K_DIR, else data/fsd50k)"
     finetuning.add_options(parser, experiment_name="fsd50k", recipes=RECIPES, dataset_help=help_text)
+    add_teacher_options(parser)
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument(
         "--variable_eval_length", action="store_true", help="validate and test on whole clips, in batches of one length"
@@ -29,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = finetuning.parse(build_parser(), argv, RECIPES, as_trained=("clip_seconds",))
+    parser = build_parser()
+    args = finetuning.parse(parser, argv, RECIPES, as_trained=("clip_seconds",))
+    check_teacher_options(parser, args)
     args.dataset_dir = fsd50k.LOCATION.resolve(args.dataset_dir).absolute()
     with distributed.group(args.cuda) as device:
         task = make_task(args)
@@ -54,6 +59,7 @@ def make_task(args: argparse.Namespace) -> finetuning.Task:
         training_set=lambda rate: fsd50k.training_set(args.dataset_dir, sample_rate=rate, clip_seconds=args.clip_seconds),
         validation_set=lambda rate: fsd50k.validation_set(args.dataset_dir, sample_rate=rate, clip_seconds=eval_seconds),
         test_set=lambda rate: fsd50k.evaluation_set(args.dataset_dir, sample_rate=rate, clip_seconds=eval_seconds),
+        load_teacher=load_online_teacher,
     )
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import h5py
 import numpy as np
 import soundfile
 import torch
@@ -33,7 +32,7 @@ from benchmarks.common import RECORDINGS, available_cores, machine, measure_inte
 from datasets import audio
 from datasets.augment import Augmented
 from datasets.clip import Clip
-from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer, read_entries
 from helpers import cli
 from helpers.metrics import tagging_metrics
 from helpers.training.objectives import bce_per_clip
@@ -74,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = Path(folder) / "clips_mp3.hdf"
         write_clips(path, args.clips, args.seconds, args.seed)
         torch.set_num_threads(1)  # as in a loader's worker
-        with h5py.File(path, locking=False) as file:  # as the data set opens it
-            print_stages(measure_interleaved(stages(file, args.seconds, args.batch_size), args.rounds, measure), args.clips)
+        print_stages(measure_interleaved(stages(path, args.seconds, args.batch_size), args.rounds, measure), args.clips)
         if version("av") == "missing":
             print("\nPyAV is missing, so decoding is not compared with it; pip install av")
         else:
@@ -129,27 +127,21 @@ def ratio(times: Sequence[Seconds], others: Sequence[Seconds], clock: str) -> fl
     return median(ratios(*([getattr(one, clock) for one in of_one] for of_one in (times, others))))
 
 
-def stages(file: h5py.File, seconds: float, batch_size: int) -> dict[str, Callable[[], object]]:
+def stages(path: Path, seconds: float, batch_size: int) -> dict[str, Callable[[], object]]:
     """Stages of loading a clip, each run over all clips of the file."""
-    dataset = Mp3Dataset(file.filename, num_classes=NUM_CLASSES, clip_seconds=seconds)
-    names, mp3s, targets = file["audio_name"], file["mp3"], file["target"]
+    dataset = Mp3Dataset(path, num_classes=NUM_CLASSES, clip_seconds=seconds)
     rows = range(len(dataset))
     clips = [dataset[row] for row in rows]
     waveforms = [clip.waveform.numpy() for clip in clips]
-    entries = [mp3s[row].tobytes() for row in rows]
+    entries = [dataset.read(row)[0] for row in rows]
     at_44k = [audio.resample(waveform, RATE, 44100) for waveform in waveforms]
     half = round(seconds * RATE) // 2
-
-    def read(row: int) -> None:
-        names[row].decode()
-        mp3s[row].tobytes()
-        np.unpackbits(targets[row], count=NUM_CLASSES)
 
     def over(items: Sequence[Any], work: Callable[[Any], object]) -> Callable[[], object]:
         return lambda: deque(map(work, items), maxlen=0)  # keeps no results
 
     return {
-        "read name, mp3 and target from HDF5": over(rows, read),
+        "read name, mp3 and target from HDF5": over(rows, dataset.read),
         "decode mp3": over(entries, audio.decode),
         "crop": over(waveforms, lambda waveform: audio.crop_or_pad(waveform, half, half // 2)),
         "pad": over(waveforms, lambda waveform: audio.crop_or_pad(waveform[:half], 2 * half)),
@@ -196,9 +188,8 @@ def load_with_pyav(mp3: bytes) -> np.ndarray:
 
 def compare_decoders(path: Path, rounds: int) -> dict[str, dict[str, list[Seconds]]]:
     """Time the decoders of one mp3 of each bundled recording; keys are the mp3 and the decoder."""
-    with h5py.File(path) as file:
-        first = min(len(file["mp3"]), len(list(RECORDINGS.glob("*.ogg"))))
-        entries = {file["audio_name"][row].decode(): file["mp3"][row].tobytes() for row in range(first)}
+    first = itertools.islice(read_entries(path, NUM_CLASSES), len(list(RECORDINGS.glob("*.ogg"))))
+    entries = {name: mp3 for name, mp3, _ in first}
     return {
         f"{name}, {len(mp3) / 1000:.0f} kB": measure_interleaved(
             {

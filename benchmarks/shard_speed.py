@@ -83,14 +83,9 @@ def encode_flac(waveform: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def read_all(dataset: ClipDataset, order: Sequence[int]) -> None:
-    if isinstance(dataset, Mp3Dataset):
-        file = dataset._open(0)
-        for row in order:
-            file["audio_name"][row].decode(), file["target"][row], file["mp3"][row].tobytes()
-    else:
-        for row in order:
-            dataset.read(row)
+def read_all(dataset: Mp3Dataset | ShardDataset, order: Sequence[int]) -> None:
+    for row in order:
+        dataset.read(row)
 
 
 def load_all(dataset: ClipDataset, order: Sequence[int]) -> None:

@@ -67,6 +67,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def audio_folder(dataset_dir: Path) -> Path:
+    """The folder of the recordings: audio_32k where it is there, else audio."""
+    resampled = dataset_dir / "audio_32k"
+    return resampled if resampled.is_dir() else dataset_dir / "audio"
+
+
 def _open(dataset_dir: str | Path | None, fold: int, held_out: bool, options: dict[str, Any]) -> Recordings:
     if fold not in FOLDS:
         raise UserError(f"fold is {fold}; ESC-50 has folds 1 to 5")
@@ -74,9 +80,7 @@ def _open(dataset_dir: str | Path | None, fold: int, held_out: bool, options: di
     rows = [row for row in read_rows(folder / "meta" / "esc50.csv") if (int(row["fold"]) == fold) == held_out]
     if not rows:
         raise UserError(f"{folder}: no clip is {'in' if held_out else 'outside of'} fold {fold}; fetch meta/esc50.csv again")
-    audio_dir = folder / "audio_32k"
-    if not audio_dir.is_dir():
-        audio_dir = folder / "audio"
+    audio_dir = audio_folder(folder)
     names = [row["filename"] for row in rows]
     targets = one_hot([int(row["target"]) for row in rows], NUM_CLASSES)
     return Recordings([audio_dir / name for name in names], targets, names, **{"clip_seconds": CLIP_SECONDS} | options)

@@ -7,7 +7,6 @@ Files written here also carry the attribute `num_classes`; the reader does not n
 
 import errno
 import logging
-import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence, Set
@@ -25,6 +24,7 @@ from datasets import audio
 from datasets.audio import AudioError
 from datasets.clip import Clip, ClipDataset
 from datasets.damage_log import DamageLog
+from datasets.hdf5_rows import Hdf5Error, Rows, find_rows
 from models.errors import UserError
 from models.files import publish
 
@@ -35,10 +35,6 @@ _COMMIT_ENTRIES, _COMMIT_BYTES = 256, 32 * 2**20  # what is held back in memory,
 _WRITING = "writing"  # attribute of a .part: True while a commit is under way
 
 logger = logging.getLogger(__name__)
-
-
-class Hdf5Error(UserError):
-    """A file is not of this layout, does not fit the classes asked for, or an entry does not fit the layout."""
 
 
 class Mp3Writer:
@@ -128,6 +124,7 @@ class Mp3Writer:
     def _resume(self) -> bool:
         """Open the .part of an earlier run; False when it was damaged and has been removed."""
         try:
+            find_rows(self.part, _KEYS, locking=True)  # which a damaged file cannot crash
             self._file = h5py.File(self.part, "r+")
             if self._file.attrs[_WRITING]:
                 raise OSError("it was being written to when its process died")
@@ -177,8 +174,9 @@ class Mp3Writer:
 class Mp3Dataset(ClipDataset):
     """Read clips from one or several mp3-in-HDF5 files, which count as one, in the order given.
 
-    Files are opened when first needed and once per process, so a data set can be pickled, forked and used by any number
-    of loader workers. Mp3s of any rate and number of channels are averaged to mono and resampled before cropping.
+    A damaged clip, and links to other files, are errors that name the file: see `hdf5_rows`. A data set can be pickled, forked and
+    used by any number of loader workers. Mp3s of any rate and number of channels are averaged to mono
+    and resampled before cropping.
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path], *, num_classes: int, **options: Any) -> None:
@@ -191,13 +189,9 @@ class Mp3Dataset(ClipDataset):
         if not self.paths:
             raise UserError("no paths given; name at least one HDF5 file")
         self.num_classes = num_classes
-        self._stops = list(accumulate(_check_layout(path, num_classes) for path in self.paths))
-        self._files: dict[int, dict[str, h5py.Dataset]] = {}  # by position in `paths`
-        self._files_pid = os.getpid()
+        self._files = [_checked(path, num_classes) for path in self.paths]
+        self._stops = list(accumulate(len(rows[_NAMES]) for rows in self._files))
         self._damage_log = DamageLog(len(self))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": {}}
 
     def __len__(self) -> int:
         return self._stops[-1]
@@ -208,99 +202,93 @@ class Mp3Dataset(ClipDataset):
         Raises IndexError, and AudioError for an entry that cannot be read or decoded; it names file, index and clip.
         """
         index = self._position(index)
-        which, row = self._row(index)
-        file = self._open(which)
-        where = f"clip {index} (row {row} of {self.paths[which]})"
-        try:
-            name = file[_NAMES][row].decode()
-            where = f"{name}, {where}"
-            mp3 = file[_MP3S][row].tobytes()
-            target = np.unpackbits(file[_TARGETS][row], count=self.num_classes)
-        except (OSError, RuntimeError, ValueError) as error:  # what h5py raises for a damaged file
-            raise AudioError(f"{where} cannot be read ({error}); is the file complete?") from error
+        mp3, target, name, where = self.read(index)
         warnings: list[str] = []
         waveform = audio.load(mp3, self.sample_rate, seconds=self._head_seconds, name=where, warnings=warnings)
         self._damage_log(index, warnings)
         waveform = self._cut(waveform)
         return Clip(torch.from_numpy(waveform), torch.from_numpy(target).float(), name, index)
 
+    def read(self, index: int) -> tuple[bytes, np.ndarray, str, str]:
+        """A clip's mp3 file, its target, (K,) uint8, its name, and what errors call it. Raises AudioError."""
+        which = bisect_right(self._stops, index)
+        row = index - (self._stops[which - 1] if which else 0)
+        path, rows = self.paths[which], self._files[which]
+        where = f"clip {index} (row {row} of {path})"
+        try:
+            with open(path, "rb", buffering=0) as file:  # takes 15 us: nothing is kept open that a fork could share
+                name = _name(rows[_NAMES].read_one(file, row))
+                where = f"{name}, {where}"
+                target = np.unpackbits(rows[_TARGETS].read(file, row, row + 1)[0], count=self.num_classes)
+                return rows[_MP3S].read_one(file, row), target, name, where
+        except (OSError, ValueError) as error:
+            raise AudioError(f"{where} cannot be read ({error}); is the file complete?") from error
+
     @property
     def names(self) -> list[str]:
         """Names of all clips by index, read from the files each time: keep the list if you need it twice."""
-        names: list[str] = []
-        for path in self.paths:
-            with _open_to_read(path) as file:
-                names.extend(name.decode() for name in file[_NAMES][:])
-        return names
+        return [name for path, rows in zip(self.paths, self._files, strict=True) for name in _names(path, rows[_NAMES])]
 
     def targets(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Targets of the clips start to stop - 1, (n, K) uint8 of 0 and 1, read without touching the mp3s."""
         start, stop, _ = slice(start, stop).indices(len(self))
         packed = []
-        for path, first in zip(self.paths, [0, *self._stops], strict=False):
-            with _open_to_read(path) as file:
-                packed.append(file[_TARGETS][max(start - first, 0) : max(stop - first, 0)])
+        for path, rows, first in zip(self.paths, self._files, [0, *self._stops], strict=False):
+            packed.append(_stored(path, rows[_TARGETS], max(start - first, 0), max(min(stop - first, len(rows[_TARGETS])), 0)))
         return np.unpackbits(np.concatenate(packed), axis=1, count=self.num_classes)
 
     def lengths(self) -> np.ndarray:
         lengths = np.empty(len(self), np.int64)
         for index in tqdm(range(len(self)), desc="reading lengths", unit="clip", disable=None, leave=False):
-            which, row = self._row(index)
-            mp3 = self._open(which)[_MP3S][row].tobytes()
-            samples, rate = audio.measure(mp3, name=f"clip {index} (row {row} of {self.paths[which]})", warnings=[])
+            mp3, _, _, where = self.read(index)
+            samples, rate = audio.measure(mp3, name=where, warnings=[])
             lengths[index] = audio.resampled_length(samples, rate, self.sample_rate)
         return lengths
 
-    def _row(self, index: int) -> tuple[int, int]:
-        """Position in `paths` of a clip's file, and its row in there."""
-        which = bisect_right(self._stops, index)
-        return which, index - (self._stops[which - 1] if which else 0)
 
-    def _open(self, which: int) -> dict[str, h5py.Dataset]:
-        """Data sets of file `which`, opened by this very process: a fork would share its parent's file offset.
-
-        They are kept because looking them up takes longer than reading a row.
-        """
-        if self._files_pid != os.getpid():
-            for datasets in self._files.values():
-                datasets[_NAMES].file.close()
-            self._files, self._files_pid = {}, os.getpid()
-        if which not in self._files:
-            file = _open_to_read(self.paths[which])
-            self._files[which] = {key: file[key] for key in _KEYS}
-        return self._files[which]
+def read_entries(path: Path, num_classes: int) -> Iterator[tuple[str, bytes, np.ndarray]]:
+    """Yield name, mp3 and target, (K,) uint8, of each entry of a file, without decoding; raises what `Mp3Dataset` does."""
+    dataset = Mp3Dataset(path, num_classes=num_classes)
+    for index in range(len(dataset)):
+        mp3, target, name, _ = dataset.read(index)
+        yield name, mp3, target
 
 
-def read_entries(path: Path) -> Iterator[tuple[str, bytes, np.ndarray]]:
-    """Yield name, mp3 and target, (K,) uint8, of each entry of a file that `Mp3Writer` wrote, without decoding."""
-    with _open_to_read(path) as file:
-        num_classes = int(file.attrs["num_classes"])
-        for name, mp3, target in zip(file[_NAMES][:], file[_MP3S], file[_TARGETS][:], strict=True):
-            yield name.decode(), mp3.tobytes(), np.unpackbits(target, count=num_classes)
+def _names(path: Path, rows: Rows) -> list[str]:
+    try:
+        if rows.kind == "bytes":
+            return [_name(stored.tobytes()) for stored in _stored(path, rows, 0, len(rows))]
+        with open(path, "rb", buffering=0) as file:
+            return [_name(rows.read_one(file, row)) for row in range(len(rows))]
+    except ValueError as error:
+        raise Hdf5Error(f"{path} has names that cannot be read ({error}); fetch or build it again") from error
 
 
-def _open_to_read(path: Path) -> h5py.File:
-    # Complete files are never written to again, and locks fail on some network drives.
-    return h5py.File(path, "r", locking=False)
+def _name(stored: bytes) -> str:
+    return stored.rstrip(b"\0").decode()
 
 
-def _check_layout(path: Path, num_classes: int) -> int:
-    """Number of entries of a file; FileNotFoundError or Hdf5Error if it cannot be read as `num_classes`-hot clips."""
+def _stored(path: Path, rows: Rows, start: int, stop: int) -> np.ndarray:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return rows.read(file, start, stop)
+    except ValueError as error:
+        raise Hdf5Error(f"{path} cannot be read ({error}); fetch or build it again") from error
+
+
+def _checked(path: Path, num_classes: int) -> dict[str, Rows]:
+    """The data sets of a file; FileNotFoundError or Hdf5Error if it cannot be read as `num_classes`-hot clips."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found (or not a file); build it with a script of datasets.prepare")
-    try:
-        with _open_to_read(path) as file:
-            missing = [key for key in _KEYS if not isinstance(file.get(key), h5py.Dataset)]
-            if missing:
-                raise Hdf5Error(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
-            names, mp3s, targets = (file[key] for key in _KEYS)
-            width = -(-num_classes // 8)
-            types = h5py.check_vlen_dtype(mp3s.dtype) == np.uint8 == targets.dtype and names.dtype.kind in "SO"
-            if not types or not names.shape == mp3s.shape == targets.shape[:1] or targets.shape[1:] != (width,):
-                found = ", ".join(f"{file[key].shape} {file[key].dtype} {key}" for key in _KEYS)
-                raise Hdf5Error(f"{path} has {found}; mp3s of {num_classes} classes have (N, {width}) bytes of targets")
-            if file.attrs.get("num_classes", num_classes) != num_classes:
-                raise Hdf5Error(f"{path} has {file.attrs['num_classes']} classes, not {num_classes}")
-            return len(targets)
-    except (OSError, RuntimeError) as error:
-        raise Hdf5Error(f"{path} cannot be read as HDF5 ({error}); fetch or build it again") from error
+    found, there, stated_classes = find_rows(path, _KEYS)
+    if missing := [key for key in _KEYS if key not in found]:
+        raise Hdf5Error(f"{path} lacks {', '.join(missing)}; it holds {', '.join(there) or 'nothing'}")
+    names, mp3s, targets = (found[key] for key in _KEYS)
+    width = -(-num_classes // 8)
+    types = names.kind in ("bytes", "text") and mp3s.kind == "uint8s" and targets.kind == "uint8"
+    if not types or not names.shape == mp3s.shape == targets.shape[:1] or targets.shape[1:] != (width,):
+        shapes = ", ".join(f"{rows.shape} {rows.kind} {key}" for key, rows in found.items())
+        raise Hdf5Error(f"{path} has {shapes}; mp3s of {num_classes} classes have (N, {width}) bytes of targets")
+    if stated_classes not in (None, num_classes):
+        raise Hdf5Error(f"{path} has {stated_classes} classes, not {num_classes}")
+    return found

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
+from models import interrupts
 from models.errors import UserError, install_command
 
 PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies")  # whose absence is our mistake, not the user's
@@ -34,23 +35,26 @@ def run(main: Callable[[Sequence[str] | None], int], *, fast_exit: bool = False)
     """Run a command's `main` on the command line and leave with its exit code.
 
     A `UserError`, an `OSError`, memory that is full and a missing package are one line on standard error and exit code 1. Every
-    other exception is a mistake in the code and gets its traceback; `--debug`, anywhere on the command line, shows it for all. With
+    other exception is a mistake in the code and gets its traceback; `--debug`, anywhere on the command line, shows it for all.
+    Ctrl-C and SIGTERM are exceptions in `main`, which leaves no half-written files; the exit codes are 130 and 143. With
     `fast_exit` the process ends without cleaning up.
     """
     argv = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(argv) < len(sys.argv) - 1
-    logging.basicConfig(level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(LineFormatter("%(message)s"))
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try:
-        code = main(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where an error is still reported
-    except KeyboardInterrupt:
-        code = 130
-        print("interrupted", file=sys.stderr)
+        with interrupts.sigterm_raises():
+            code = main(argv)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where an error is still reported
+    except KeyboardInterrupt as error:
+        code = interrupts.exit_code(error)
+        print(f"interrupted by {interrupts.signal_name(error)}", file=sys.stderr)
+        interrupts.kill_workers()
         if fast_exit:
             _leave(code)  # at once: behind this block, generators would wait for threads that still read
     except BrokenPipeError:  # whoever read the output has seen enough, such as `| head`

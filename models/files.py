@@ -39,11 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: Path, older_than: float) -> None:
+def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
     """Remove the temporary files that killed processes left of `path`: those not written to for `older_than` seconds."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{8 * '[0-9a-f]'}.part"):
         with contextlib.suppress(OSError):  # another process may be faster
-            if time.time() - leftover.stat().st_mtime > older_than:
+            if older_than == 0 or time.time() - leftover.stat().st_mtime > older_than:
                 leftover.unlink()
 
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import cli
-from models.errors import UserError
 from studies import common
 
 TEACHER = "mn04_as"
@@ -45,10 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    if not (args.dataset_dir / "unlabelled_segments_mp3.hdf").exists():
-        raise UserError(
-            f"{args.dataset_dir} has no unlabelled_segments_mp3.hdf; build it by python -m datasets.prepare.opensounds --unlabelled"
-        )
+    common.require_unlabelled(args.dataset_dir)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     blocks = train(args, "blocks", BLOCKS)
     student = train(args, "student", ("--pretrained_name", blocks / "last.pt", *STUDENT))

@@ -1,10 +1,16 @@
-"""Does a small CNN learn more from teacher logits and labels than from labels alone? On the open corpus, at equal budgets.
+"""What does a small network learn from a strong teacher that it does not learn from labels? On the open corpus, at equal budgets.
 
+python -m datasets.prepare.opensounds --output_dir data/opensounds
+python -m datasets.prepare.opensounds --output_dir data/opensounds --unlabelled
 python -m studies.distillation --dataset_dir data/opensounds --output_dir runs/distillation_study --jobs 2
 
-1. Networks of different seeds are trained on the labels alone.
-2. The ensemble of the first few becomes the teacher: python -m helpers.distillation writes its logits.
-3. Networks of the same size, seeds and budget are trained on labels and teacher together.
+Networks from random weights hear the same number of clips of the same length and learn in five ways:
+
+labels      the labels alone
+stored      labels and the teacher's logits, written once by python -m helpers.distillation
+online      labels and the teacher, which hears the clip as the student does
+features    as online, and each block learns the output of the teacher's block: block-wise first, then end to end
+unlabelled  as features, without labels, on views of recordings that have none
 
 Writes results.csv and distillation.png and prints a table. After an interruption the same command resumes.
 """
@@ -14,96 +20,177 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from torch.utils.data import DataLoader
+
 from datasets import audioset
+from datasets.csv_table import write_table
 from helpers import cli
 from helpers.devices import pick_device
 from helpers.metrics import tagging_metrics
 from helpers.training.builders import make_loader
-from helpers.training.evaluation import default_precision, predict
+from helpers.training.evaluation import Predictions, default_precision, predict
+from models import checkpoints
 from models.ensemble import get_ensemble_model
 from models.errors import UserError
 from studies import common
 
-TEACHER = "teacher.npy"
-ARMS = {"labels": "labels alone", "distilled": "labels and teacher"}
+ARMS = {
+    "labels": "labels alone",
+    "stored": "labels, stored logits",
+    "online": "labels, online teacher",
+    "features": "labels, online teacher, features",
+    "unlabelled": "no labels: online teacher, features",
+}
+TEACHER_LOGITS = "teacher.npy"
+MAX_LR = 3e-3
+BLOCKWISE_LR = 3e-2  # constant
+BLOCKWISE_SHARE = 0.3  # of the epochs
+FEATURES = ("--feature_kd", 1, "--fmin_aug_range", 1, "--fmax_aug_range", 1)  # the bands of the teacher's features
+RECORDING_PER_VIEW = 1.5  # length of recordings by that of the views cut from them, which speed makes up to 1.4 times longer
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    common.add_options(parser, clip_seconds=3.0, n_epochs=20)
-    parser.add_argument("--teacher_members", type=cli.positive_int, default=2, help="networks in the teacher: the first seeds")
-    parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every network")
-    parser.add_argument("--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss of distillation")
-    parser.add_argument("--temperature", type=cli.positive_float, default=1.0, help="divisor of the teacher's logits")
+    common.add_options(parser, clip_seconds=3.0, n_epochs=6)
+    parser.add_argument("--epoch_len", type=cli.positive_int, default=2500, help="clips in an epoch, in each way of learning")
+    parser.add_argument("--teacher", default="mn04_as", metavar="NAME", help="released or bundled name, or path of a checkpoint")
+    parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every student")
+    parser.add_argument(
+        "--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss, beside a teacher"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     common.open_folders(args)
-    if args.teacher_members > args.seeds:
-        raise UserError(f"a teacher of {args.teacher_members} networks needs as many --seeds, not {args.seeds}")
-    members = [("labels", seed) for seed in range(args.teacher_members)]
-    train_runs(args, members)
+    common.require_unlabelled(args.dataset_dir)
+    if args.n_epochs < 2:
+        raise UserError("--n_epochs must be at least 2: one block-wise, one end to end")
+    if os.path.isfile(args.teacher):
+        args.teacher = os.path.abspath(args.teacher)  # trainings run in another folder
+    can_learn_blockwise = checkpoints.architecture(args.teacher)[0].width_mult == args.model_width
+    sizes = [len(clips) for clips in (audioset.training_set(args.dataset_dir), audioset.unlabelled_set(args.dataset_dir))]
+    args.epoch_len = min(args.epoch_len, *sizes)  # or the ways would differ in their budgets
+
     write_teacher(args)
-    train_runs(args, [(arm, seed) for seed in range(args.seeds) for arm in ARMS if (arm, seed) not in members])
-    results = common.read_results(args.output_dir, list(ARMS), args.seeds)
-    teacher_scores = evaluate_teacher(args)
-    common.write_csv(args.output_dir / "results.csv", results)
-    level = (teacher_scores["mAP"], f"the teacher, an ensemble of {args.teacher_members}")
-    title = f"One network size, one budget, {args.seeds} seeds"
-    common.draw_epochs(args.output_dir / "distillation.png", results, ARMS, title, level)
-    measured = (f"{teacher_scores[name]:.4f}" if name in teacher_scores else "-" for name in common.MEASURES)
-    common.print_table(results, ARMS, f"| the teacher | {' | '.join(measured)} |")
+    for runs in plan(args, can_learn_blockwise):
+        common.train_all(runs, args.output_dir, args.jobs)
+
+    teacher = heard(args, args.teacher)
+    folders = {arm: [common.run_folder(args.output_dir, arm, seed) for seed in range(args.seeds)] for arm in ARMS}
+    students = {
+        arm: [scores_of(heard(args, os.fspath(folder / "last.pt")), teacher) for folder in of_arm]
+        for arm, of_arm in folders.items()
+    }
+    scores = students | {"teacher": [scores_of(teacher, teacher)]}
+    write_csv(args.output_dir / "results.csv", scores)
+    draw(args.output_dir / "distillation.png", scores, args.teacher)
+    common.print_table(scores, ARMS | {"teacher": f"the teacher, {args.teacher}"})
+    common.print_gains(students, ARMS)
     return 0
 
 
-def train_runs(args: argparse.Namespace, runs: Sequence[tuple[str, int]]) -> None:
-    """Train the networks of these arms and seeds, or resume them."""
-    shared = common.training_options(args, 3e-3, max(args.n_epochs // 5, 1)) + ["--model_width", args.model_width]
-    options = {
-        "labels": ["--kd_lambda", 1],
-        "distilled": [
-            "--teacher_preds",
-            args.output_dir / TEACHER,
-            "--kd_lambda",
-            args.kd_lambda,
-            "--temperature",
-            args.temperature,
-        ],
-    }
-    common.train_all({run: options[run[0]] for run in runs}, shared, args.output_dir, args.jobs)
-
-
 def write_teacher(args: argparse.Namespace) -> None:
-    """Write the logits that the ensemble of the teacher's members gives to the training clips."""
-    members = list(map(str, teacher_members(args)))
-    path = args.output_dir / TEACHER
+    """Write the teacher's logits of the training clips."""
+    path = args.output_dir / TEACHER_LOGITS
     if path.exists():
         about = json.loads(path.with_suffix(".json").read_text())
-        if (about["models"], about["clip_seconds"]) != (members, args.clip_seconds):
+        if (about["models"], about["clip_seconds"]) != ([args.teacher], args.clip_seconds):
             raise UserError(f"{path} was written with other options; give another --output_dir")
         return
-    options = ["--dataset_dir", args.dataset_dir, "--clip_seconds", args.clip_seconds, "--output", path]
-    options += ["--cuda"] if args.cuda else []
-    common.run_python(["-m", "helpers.distillation", "--models", *members, *options], "teacher", args.output_dir, args.jobs)
+    command = ["-m", "helpers.distillation", "--models", args.teacher, "--dataset_dir", args.dataset_dir, "--output", path]
+    command += ["--clip_seconds", args.clip_seconds, *(["--cuda"] if args.cuda else [])]
+    common.run_python(command, "teacher", args.output_dir, args.jobs)
 
 
-def teacher_members(args: argparse.Namespace) -> list[Path]:
-    return [common.run_folder(args.output_dir, "labels", seed) / "last.pt" for seed in range(args.teacher_members)]
+def plan(args: argparse.Namespace, can_learn_blockwise: bool) -> list[dict[tuple[str, int], list[object]]]:
+    """Options of the trainings by name and seed: of those that come first, and of those that start from their weights."""
+    shared = [*common.training_options(args), "--epoch_len", args.epoch_len, "--model_width", args.model_width]
+    online = ["--teacher", args.teacher, "--kd_lambda", args.kd_lambda]
+    ways = {
+        "labels": ["--kd_lambda", 1, *common.AUGMENTATION],
+        "stored": ["--teacher_preds", args.output_dir / TEACHER_LOGITS, "--kd_lambda", args.kd_lambda, *common.AUGMENTATION],
+        "online": [*online, *common.AUGMENTATION],
+        "features": [*online, *common.AUGMENTATION, *FEATURES],
+        "unlabelled": [
+            "--teacher", args.teacher, "--kd_lambda", 0, "--clip_seconds", RECORDING_PER_VIEW * args.clip_seconds,
+            "--views", args.clip_seconds, args.clip_seconds, "--mixup_alpha", 0, *FEATURES,
+        ],
+    }  # fmt: skip
+    blockwise_epochs = max(round(BLOCKWISE_SHARE * args.n_epochs), 1) if can_learn_blockwise else 0
+    first, second = {}, {}
+    for seed in range(args.seeds):
+        for arm, options in ways.items():
+            if arm not in ("features", "unlabelled") or not blockwise_epochs:
+                schedule = common.schedule(args.n_epochs, MAX_LR, warm_up_len=1, ramp_down_start=max(args.n_epochs // 5, 1))
+                first[arm, seed] = [*shared, *options, *schedule]
+                continue
+            schedule = common.schedule(blockwise_epochs, BLOCKWISE_LR, warm_up_len=0, ramp_down_start=blockwise_epochs)
+            blocks = f"{arm}_blocks"
+            first[blocks, seed] = [*shared, *options, "--blockwise_epochs", blockwise_epochs, *schedule]
+            schedule = common.schedule(args.n_epochs - blockwise_epochs, MAX_LR, warm_up_len=0, ramp_down_start=0)
+            start = common.run_folder(args.output_dir, blocks, seed) / "last.pt"
+            second[arm, seed] = [*shared, *options, "--pretrained_name", start, *schedule]
+    return [first, second]
 
 
-def evaluate_teacher(args: argparse.Namespace) -> dict[str, float]:
+def heard(args: argparse.Namespace, name: str) -> Predictions:
+    """What a model says about the clips of the evaluation split."""
     device = pick_device(args.cuda)
-    model = get_ensemble_model([os.fspath(path) for path in teacher_members(args)]).to(device)
+    model = get_ensemble_model([name]).to(device)
     clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
-    loader = make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=args.cuda))
-    predictions = predict(model, loader, default_precision(device))
-    scores = tagging_metrics(predictions.targets, predictions.logits)
-    return {"mAP": scores.mAP, "ROC_AUC": scores.mean_roc_auc, "d_prime": scores.d_prime}
+    loader: DataLoader = make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=args.cuda))
+    return predict(model, loader, default_precision(device))
+
+
+def scores_of(student: Predictions, teacher: Predictions) -> dict[str, float]:
+    """mAP, ROC-AUC and agreement with the teacher: mean |difference| of probabilities, share of clips with the same first tag."""
+    metrics = tagging_metrics(student.targets, student.logits)
+    probabilities, taught = (1 / (1 + np.exp(-predictions.logits)) for predictions in (student, teacher))
+    return {
+        "mAP": metrics.mAP,
+        "ROC-AUC": metrics.mean_roc_auc,
+        "difference from teacher": float(np.abs(probabilities - taught).mean()),
+        "teacher's first tag": float((probabilities.argmax(1) == taught.argmax(1)).mean()),
+    }
+
+
+def write_csv(path: Path, scores: common.Scores) -> None:
+    measures = list(scores["teacher"][0])
+    rows = [
+        (arm, "" if arm == "teacher" else seed, *(f"{run[measure]:.5f}" for measure in measures))
+        for arm, runs in scores.items()
+        for seed, run in enumerate(runs)
+    ]
+    write_table(path, [("training", "seed", *measures), *rows])
+
+
+def draw(path: Path, scores: common.Scores, teacher: str) -> None:
+    """Draw mAP by way of learning: a point for each seed, a line for their mean, and the teacher's level."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for place, arm in enumerate(ARMS):
+        values = [run["mAP"] for run in scores[arm]]
+        mean = statistics.mean(values)
+        axes.hlines(mean, place - 0.3, place + 0.3, color="tab:blue")
+        axes.plot([place] * len(values), values, "o", color="tab:blue", alpha=0.6)
+        axes.annotate(f"{mean:.3f}", (place + 0.3, mean), xytext=(2, 0), textcoords="offset points", va="center", fontsize=9)
+    level = scores["teacher"][0]["mAP"]
+    axes.axhline(level, color="black", linestyle=":", label=f"the teacher, {Path(teacher).name}: {level:.3f}")
+    axes.set(ylabel="mAP on the evaluation split", title="Students of one size, one budget", xlim=(-0.6, len(ARMS) - 0.2))
+    axes.set_xticks(range(len(ARMS)), [name.replace(", ", ",\n").replace(": ", ":\n") for name in ARMS.values()], fontsize=9)
+    axes.set_ylim(0, 1.2 * axes.dataLim.y1)  # room for the legend
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="upper left")
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

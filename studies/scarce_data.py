@@ -12,7 +12,6 @@ Writes results.csv and scarce_data.png and prints a table. After an interruption
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,20 +19,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from datasets.csv_table import write_results
 from datasets.folders import folder
-from datasets.recordings import Recordings
 from helpers import cli
-from helpers.training.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, finetune, parse
-from helpers.training.objectives import CLASSIFICATION
 from models import checkpoints
 from models.errors import UserError
+from studies import few_clips
 
 CLIPS_OF_A_CLASS = (2, 5, 10, None)  # None: all that are not tested on
 ARMS = {"pretrained": "fine-tuned", "scratch": "from scratch"}
-EPOCH_CLIPS = 640  # drawn from the few recordings again and again, so that all trainings have the same steps
+EPOCH_CLIPS = 640
 MEASURE = "accuracy_class_mean"
 
 Job = tuple[str, int | None, int]  # arm, clips of a class, seed
@@ -46,11 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pretrained_name", default="mn04_opensounds", help="model to fine-tune; the other has its architecture")
     parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=2.0, help="length of clips")
-    parser.add_argument("--n_epochs", type=cli.positive_int, default=10, help=f"epochs of {EPOCH_CLIPS} clips each")
-    parser.add_argument("--max_lr", type=cli.positive_float, default=1e-3, help="peak learning rate of fine-tuning")
-    parser.add_argument("--scratch_lr", type=cli.positive_float, default=3e-3, help="peak learning rate from scratch")
     parser.add_argument("--test_share", type=cli.unit_interval, default=0.3, help="share of each class's recordings to test on")
-    parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trainings at a time, on one thread each")
+    few_clips.add_training_options(parser, n_epochs=10, epoch_clips=EPOCH_CLIPS)
     return parser
 
 
@@ -62,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data, training, test = open_data(args)
     print(data.report())
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), initializer=few_clips.start_worker) as pool:
         scores = dict(zip(jobs, pool.map(train, [args] * len(jobs), jobs), strict=True))
     write_csv(args.output_dir / "results.csv", scores)
     counts = {clips: np.minimum(data.targets[training].sum(0), clips or len(training)) for clips in CLIPS_OF_A_CLASS}
@@ -86,55 +79,18 @@ def train(args: argparse.Namespace, job: Job) -> dict[str, float]:
     """Train a network, in a folder of its own below `output_dir`, and return the last epoch's scores."""
     arm, clips, seed = job
     data, training, test = open_data(args)
-    chosen = choose(data.targets, training, clips, seed)
-    options = [
-        "--clip_seconds", args.clip_seconds, "--batch_size", 16, "--n_epochs", args.n_epochs, "--num_workers", 0,
-        "--warm_up_len", 1, "--ramp_down_start", 1, "--ramp_down_len", args.n_epochs - 1, "--seed", seed, "--wandb", "disabled",
-        "--experiment_name", f"{arm}_{clips or 'all'}_{seed}", "--cache_path", args.output_dir / "cache",
-    ]  # fmt: skip
-    if arm == "pretrained":
-        options += ["--pretrained_name", args.pretrained_name, "--max_lr", args.max_lr]
-    else:
-        arch, _ = checkpoints.architecture(args.pretrained_name)
-        network = ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims]
-        options += ["--max_lr", args.scratch_lr, *network]
-    run_args = parse(training_parser(), [str(option) for option in options])
-    task = make_task(run_args, data, np.resize(chosen, max(EPOCH_CLIPS, len(chosen))), test)
-    scores, _ = finetune(run_args, torch.device("cpu"), task, args.output_dir / "runs" / run_args.experiment_name)
-    return scores
-
-
-def training_parser() -> argparse.ArgumentParser:
-    """Options of one training, with the defaults of ex_folder.py."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clip_seconds", type=cli.positive_float)
-    add_options(parser, experiment_name="scarce_data")
-    add_cache_option(parser)
-    parser.set_defaults(batch_norm_momentum=0.1, **TUNED_AUGMENTATION)
-    return parser
-
-
-def make_task(run_args: argparse.Namespace, data: folder.FolderData, training: np.ndarray, test: np.ndarray) -> Task:
-    """Training clips, in epochs of `EPOCH_CLIPS`, are cropped at random, those tested on from their beginning."""
-    options = {"clip_seconds": run_args.clip_seconds, "cache_dir": run_args.cache_path}
-
-    def test_set(rate: int) -> Recordings:
-        return data.clips(test, sample_rate=rate, **options)
-
-    def training_set(rate: int) -> Recordings:
-        return data.clips(training, sample_rate=rate, random_crop=True, **options)
-
-    labels = data.class_names
-    return Task(CLASSIFICATION, len(labels), labels, run_args.clip_seconds, training_set, test_set, test_set, EPOCH_CLIPS)
-
-
-def choose(targets: np.ndarray, training: np.ndarray, clips: int | None, seed: int) -> np.ndarray:
-    """Indices of at most `clips` training recordings of each class, in random order; both arms get the same."""
-    shuffled = np.random.default_rng(seed).permutation(training)
-    if clips is None:
-        return shuffled
-    classes = targets[shuffled].argmax(1)
-    return shuffled[np.concatenate([np.flatnonzero(classes == k)[:clips] for k in range(targets.shape[1])])]
+    budget = few_clips.Budget(args.output_dir, args.clip_seconds, 16, EPOCH_CLIPS, args.n_epochs)
+    scratch = arm == "scratch"
+    return few_clips.train(
+        f"{arm}_{clips or 'all'}_{seed}",
+        budget,
+        few_clips.start_options(args.pretrained_name, scratch=scratch),
+        data,
+        few_clips.choose(data.targets, training, clips, seed),
+        test,
+        max_lr=args.scratch_lr if scratch else args.max_lr,
+        seed=seed,
+    )
 
 
 def write_csv(path: Path, scores: dict[Job, dict[str, float]]) -> None:
@@ -177,11 +133,6 @@ def print_table(scores: dict[Job, dict[str, float]], names: dict[int | None, str
     for clips, name in names.items():
         cells = ["{:.3f} ± {:.3f}".format(*summarise(scores, arm, clips, seeds)[:2]) for arm in ARMS]
         print(f"| {name} | {' | '.join(cells)} |")
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,12 @@ def scores(lines: Sequence[str]) -> dict[str, float]:
     return {match[1]: float(match[2]) for match in found if match}
 
 
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """What a run's metrics.csv has of each epoch."""
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
 def assert_same_run(first: Path, second: Path) -> None:
     for name in ("last.pt", "best.pt"):
         one, two = (checkpoints.load(folder / name) for folder in (first, second))

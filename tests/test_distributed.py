@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import ex_audioset
 import ex_folder
 from datasets.prepare import characters
 from helpers import cli
-from helpers.training import distributed
+from helpers.training import distributed, loop
 from models import checkpoints
 from models.errors import UserError
 from models.MobileNetV3 import get_model
@@ -139,6 +140,25 @@ def test_a_rank_that_fails_ends_all_with_its_error(
     assert launch(lambda: cli.run(ex_audioset.main)) == [1, 1]
     message = Path("stderr1").read_text()
     assert message.startswith("rank 1: error: ") and "Yeval0000005.mp3" in message
+
+
+def test_a_signal_to_one_rank_ends_all_behind_the_same_step(
+    tiny_audioset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*TRAIN, "--dataset_dir", tiny_audioset, "--experiment_name", "two"]
+    monkeypatch.setattr(sys, "argv", ["ex_audioset.py", *map(str, options)])
+    step = loop._Stepper.__call__
+
+    def interrupted(*args: object) -> object:
+        if distributed.rank() == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(*args)
+
+    monkeypatch.setattr(loop._Stepper, "__call__", interrupted)
+    assert launch(lambda: cli.run(ex_audioset.main)) == [143, 143]
+    _, state = checkpoints.load_training(tmp_path / "runs/two/last.pt")
+    assert (state["progress"]["epoch"], state["progress"]["step"]) == (0, 1)
+    assert "Traceback" not in Path("stderr0").read_text() + Path("stderr1").read_text()
 
 
 def test_a_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def unlabelled_folder(tiny_audioset: Path, tmp_path: Path) -> Path:
     shutil.copy(folder / "eval_segments_mp3.hdf", folder / "validation_segments_mp3.hdf")
     (folder / "eval_segments_mp3.hdf").unlink()  # nobody needs it
     with Mp3Writer(folder / "unlabelled_segments_mp3.hdf", 527) as writer:
-        for name, mp3, target in islice(read_entries(folder / "unbalanced_train_segments_mp3.hdf"), 16):
+        for name, mp3, target in islice(read_entries(folder / "unbalanced_train_segments_mp3.hdf", 527), 16):
             writer.add(name, mp3, 0 * target)
     return folder
 
@@ -152,6 +152,12 @@ def test_an_online_teacher_needs_no_labels(unlabelled_folder: Path, tiny_checkpo
         losses = {name: float(value) for name, value in row.items()}
         assert losses["train_loss"] == pytest.approx(losses["distillation_loss"] + losses["feature_loss"], rel=1e-4)
         assert losses["divergence"] < losses["distillation_loss"] and losses["block_0"] > 0
+
+
+def test_labels_are_not_evaluated_on_the_validation_part(unlabelled_folder: Path, failing_message: Callable[..., str]) -> None:
+    """Its clips are in the training parts."""
+    message = failing_message(ex_audioset.main, "--train", "--dataset_dir", unlabelled_folder, *SHORT, "--kd_lambda", 1)
+    assert "eval_segments_mp3.hdf" in message
 
 
 def test_an_online_teacher_beside_labels(tiny_audioset: Path, tiny_checkpoint: Path, failing_message: Callable[..., str]) -> None:

@@ -13,8 +13,25 @@ import pytest
 
 import ex_folder
 import inference
+from helpers.distillation.online_teacher import OnlineTeacher
 from models import checkpoints
-from tests.finetuning import ALWAYS, RATE, SCHEDULE, TINY, assert_same_run, piece, run, scores, tone, write, write_table
+from models.config import MelConfig
+from models.MobileNetV3 import get_model
+from models.waveform import WaveformModel
+from tests.finetuning import (
+    ALWAYS,
+    RATE,
+    SCHEDULE,
+    TINY,
+    assert_same_run,
+    metrics,
+    piece,
+    run,
+    scores,
+    tone,
+    write,
+    write_table,
+)
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
 OWN = ("--from_scratch", *TINY)
@@ -261,3 +278,82 @@ def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.C
     with pytest.raises(SystemExit) as end:
         run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_opensounds")
     assert end.value.code == 2 and "--from_scratch" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Teachers
+
+
+@pytest.fixture(scope="module")
+def larger(folder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of twice the width, fine-tuned on the same recordings."""
+    place = tmp_path_factory.mktemp("larger")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        run(ex_folder, folder_dir, *ALWAYS, *OWN, "--model_width", 0.2, "--n_epochs", 3, "--max_lr", 0.01, *SCHEDULE)
+    return place / "runs/folder/last.pt"
+
+
+def test_a_student_learns_from_its_teacher_alone(
+    folder_dir: Path, larger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], failing_message: Callable[..., str]
+) -> None:
+    """Interrupted after an epoch, and resumed with the same teacher alone, whatever its file is called."""
+    learn = (*ALWAYS, *OWN, "--teacher", larger, "--kd_lambda", 0, "--max_lr", 0.01, *SCHEDULE)
+    run(ex_folder, folder_dir, *learn, "--n_epochs", 2, "--experiment_name", "whole")
+    run(ex_folder, folder_dir, *learn, "--n_epochs", 1)
+    first, second = metrics(Path("runs/whole"))
+    assert second["divergence"] < 0.9 * first["divergence"] and "label_loss" not in first
+    moved = shutil.copy(larger, tmp_path / "moved.pt")
+    capsys.readouterr()
+    resume = ("--resume", "runs/folder", "--n_epochs", 2)
+    assert "--teacher" in failing_message(ex_folder.main, *resume, "--teacher", "runs/folder/last.pt")
+    assert "--kd_lambda" in failing_message(ex_folder.main, *resume, "--kd_lambda", 0.5)
+    run(ex_folder, *resume, "--teacher", moved)
+    assert_same_run(Path("runs/whole"), Path("runs/folder"))
+
+
+def test_a_run_without_a_teacher_does_not_resume_with_one(larger: Path, failing_message: Callable[..., str]) -> None:
+    resume = ("--resume", larger.parent, "--n_epochs", 4)
+    assert "--teacher" in failing_message(ex_folder.main, *resume, "--teacher", larger)
+
+
+def test_each_fold_has_the_teacher_of_its_fold(folder_dir: Path, larger: Path) -> None:
+    """Which has not heard the clips that the student is validated on."""
+    network = checkpoints.load_model(larger)
+    for fold in ("fold_1", "fold_2"):
+        network.classifier[-1].bias.data += 1  # another network
+        checkpoints.save(Path("teachers") / fold / "last.pt", network)
+    run(ex_folder, folder_dir, "--folds", 2, *ALWAYS, *OWN, "--teacher", "teachers/{fold}/last.pt")
+    for fold in ("fold_1", "fold_2"):
+        student = Path("runs/folder") / fold / "last.pt"
+        expected = OnlineTeacher(
+            [Path("teachers") / fold / "last.pt"], WaveformModel(checkpoints.load_model(student))
+        ).fingerprint()
+        assert checkpoints.load_training(student)[1]["fingerprints"]["teacher"] == expected
+
+
+def audioset_teacher(path: Path) -> Path:
+    """A network with AudioSet's 527 classes, whose front end is that of the tests."""
+    network = get_model(527, width_mult=0.2, input_dim_f=32)
+    network.mel = MelConfig(n_mels=32, sample_rate=RATE, win_length=800, hop_size=800, n_fft=1024)
+    checkpoints.save(path, network)
+    return path
+
+
+def test_a_teacher_of_some_of_the_classes(folder_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Speech and Wind are AudioSet's; its features are learnt as well."""
+    with caplog.at_level("INFO"):
+        run(ex_folder, folder_dir, *ALWAYS, *OWN, "--teacher", audioset_teacher(tmp_path / "a.pt"), "--feature_kd", 0.5)
+    assert "2 of 3 classes" in caplog.text and "'rock'" in caplog.text
+    (row,) = metrics(Path("runs/folder"))
+    parts = 0.1 * row["label_loss"] + 0.9 * row["distillation_loss"] + 0.5 * row["feature_loss"]
+    assert row["train_loss"] == pytest.approx(parts, rel=1e-4) and row["block_0"] > 0
+
+
+def test_a_teacher_of_other_classes_is_refused(tmp_path: Path, failing_message: Callable[..., str]) -> None:
+    """The message names classes of both."""
+    for i, name in enumerate(pieces(tmp_path / "mine", 8)):
+        (tmp_path / "mine" / f"own {i % 2}").mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).rename(tmp_path / "mine" / f"own {i % 2}" / name)
+    message = failing_message(ex_folder.main, tmp_path / "mine", *ALWAYS, *OWN, "--teacher", audioset_teacher(tmp_path / "a.pt"))
+    assert "'own 0'" in message and "'Speech'" in message
+    assert not Path("runs").exists()

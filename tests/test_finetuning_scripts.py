@@ -34,6 +34,7 @@ from tests.finetuning import (
     SCHEDULE,
     TINY,
     assert_same_run,
+    metrics,
     run,
     scores,
     tone,
@@ -349,6 +350,44 @@ def test_training_can_validate_on_whole_clips(fsd50k_dir: Path, capsys: pytest.C
     printed = capsys.readouterr().out.splitlines()
     run(ex_fsd50k, *ALWAYS, "--dataset_dir", fsd50k_dir, "--evaluate", "runs/fsd50k/best.pt", "--variable_eval_length")
     assert capsys.readouterr().out.splitlines() == printed
+
+
+# Teachers
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_fine_tuned_network_teaches_a_smaller_one(
+    name: str, trained: Callable, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = SCRIPTS[name]
+    larger, _ = trained(name, capsys)
+    data = data_argument(script.module, request.getfixturevalue(script.data))
+    learn = ("--teacher", larger / "last.pt", "--temperature", 2, "--batch_size", 8)
+    own = {"dcase20": ("--mixstyle_p", 1), "fsd50k": ("--clip_seconds", 1), "folder": ("--from_scratch",)}.get(name, ())
+    run(script.module, *data, *ALWAYS, *TINY, *SHORT_HOP, *learn, *own)
+    (row,) = metrics(Path("runs") / name)
+    assert row["train_loss"] == pytest.approx(0.1 * row["label_loss"] + 0.9 * row["distillation_loss"], rel=1e-5)
+    assert 0 < row["divergence"] < row["distillation_loss"]
+    student = checkpoints.load(Path("runs") / name / "last.pt")
+    assert student.labels == LABELS[name] and student.arch.width_mult == 0.1
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "--kd_lambda 0.5",
+        "--temperature 2",
+        "--feature_kd 1",
+        "--kd_lambda 1 --teacher a.pt",
+        "--feature_kd 1 --teacher a.pt --compile",
+    ],
+)
+def test_options_of_teachers_that_contradict_each_other(name: str, argv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    script = SCRIPTS[name].module
+    with pytest.raises(SystemExit) as end:
+        run(script, *data_argument(script, Path("nowhere")), *ALWAYS, *argv.split())
+    assert end.value.code == 2 and argv.split()[0] in capsys.readouterr().err.splitlines()[-1]
 
 
 # Mistakes

@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +16,8 @@ import pytest
 import torch
 
 import ex_audioset
+from helpers.training import loop
+from models.interrupts import Terminated, sigterm_raises
 from tests.finetuning import assert_same_run
 
 TRAIN = (
@@ -66,4 +71,56 @@ def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_
     assert list((tmp_path / "runs/audioset").glob(".*.part"))
     finish("--train", "--resume", "runs/audioset", cwd=tmp_path)
     assert_same_run(whole, tmp_path / "runs/audioset")
+    assert not list((tmp_path / "runs/audioset").glob(".*.part"))
+
+
+STEP, EVALUATION = (loop._Stepper, "__call__"), (ex_audioset, "predict")
+
+
+@pytest.mark.parametrize(
+    ("place", "call", "number", "left"),
+    [(STEP, 6, signal.SIGTERM, 2), (STEP, 6, signal.SIGINT, 2), (EVALUATION, 2, signal.SIGTERM, 0)],
+)
+def test_a_signal_loses_nothing(
+    place: tuple[object, str], call: int, number: int, left: int, whole: Path, tiny_audioset: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It comes in the sixth of eight steps, whose work is kept, or in the second evaluation, before which the epoch is saved."""
+    work, calls = getattr(*place), []
+
+    def interrupted(*args: object, **options: object) -> object:
+        calls.append(args)
+        if len(calls) == call:
+            signal.raise_signal(number)
+        return work(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught, sigterm_raises():
+        patch.chdir(tmp_path)
+        patch.setattr(*place, interrupted)
+        ex_audioset.main([*TRAIN, "--save_minutes", "60", "--dataset_dir", str(tiny_audioset)])
+    assert isinstance(caught.value, Terminated) == (number == signal.SIGTERM)
+    assert "--resume runs/audioset" in (tmp_path / "runs/audioset/log.txt").read_text()
+    steps, step = [], loop._Stepper.__call__
+    monkeypatch.setattr(loop._Stepper, "__call__", lambda *args: steps.append(args) or step(*args))
+    finish("--train", "--resume", "runs/audioset", cwd=tmp_path)
+    assert len(steps) == left
+    assert_same_run(whole, tmp_path / "runs/audioset")
+
+
+def test_a_signal_to_the_whole_process_group_spares_the_workers(whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
+    """As batch systems send it: the command saves, ends with 143, and leaves no process."""
+    command = [sys.executable, ex_audioset.__file__, *TRAIN, "--n_epochs", "99", "--num_workers", "2", "--save_minutes", "60"]
+    process = subprocess.Popen(
+        [*command, "--dataset_dir", str(tiny_audioset)], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log = tmp_path / "runs/audioset/metrics.csv"
+    started = time.monotonic()
+    while not log.exists() and time.monotonic() - started < 120:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert "Traceback" not in process.stderr.read()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert "SIGTERM" in (tmp_path / "runs/audioset/log.txt").read_text()
     assert not list((tmp_path / "runs/audioset").glob(".*.part"))

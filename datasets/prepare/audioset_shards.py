@@ -2,7 +2,8 @@
 
     python -m datasets.prepare.audioset_shards --from data/opensounds --format parquet --output_dir data/opensounds_parquet
 
-The mp3s are copied byte for byte. So the open corpus becomes a stand-in for AudioSet's shards, to try training on them.
+The mp3s are copied byte for byte. So the open corpus becomes a stand-in for AudioSet's shards, to try training on them. A folder of
+shards appears when it is complete, and one that is there is kept: after an interruption the same command goes on.
 """
 
 import argparse
@@ -14,16 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
-import numpy as np
-
 from datasets.audioset import NUM_CLASSES
-from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.hdf5_mp3 import read_entries
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.prepare.command_line import command_parser
 from models.command import run
 from models.errors import UserError
-from models.files import replacing
+from models.files import replacing, replacing_folder
 
 FOLDERS = {"balanced_train": "bal_train", "unbalanced_train": "unbal_train", "eval": "eval"}  # the Hub's names
 _SHARD_CLIPS, _ROW_GROUP_CLIPS = 1000, 100
@@ -84,12 +82,8 @@ FORMATS: dict[str, Callable[[Path, Iterable[StoredClip]], None]] = {"parquet": w
 
 def read_clips(path: Path) -> Iterator[StoredClip]:
     """Yield the clips of an HDF5 file of mp3s in AudioSet's classes. Raises FileNotFoundError and Hdf5Error."""
-    Mp3Dataset(path, num_classes=NUM_CLASSES)  # checks the file
-    with h5py.File(path, "r", locking=False) as file:
-        for row, name in enumerate(file["audio_name"]):
-            classes = np.unpackbits(file["target"][row], count=NUM_CLASSES).nonzero()[0]
-            video_id = name.decode().removeprefix("Y").removesuffix(".mp3")
-            yield StoredClip(video_id, file["mp3"][row].tobytes(), ".mp3", tuple(classes.tolist()))
+    for name, mp3, target in read_entries(path, NUM_CLASSES):
+        yield StoredClip(name.removeprefix("Y").removesuffix(".mp3"), mp3, ".mp3", tuple(target.nonzero()[0].tolist()))
 
 
 def _groups(clips: Iterable[StoredClip], size: int) -> Iterator[list[StoredClip]]:
@@ -116,14 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise FileNotFoundError(f"{args.source} has none of {', '.join(f'{part}_segments_mp3.hdf' for part in FOLDERS)}")
     for part, source in files.items():
         folder = args.output_dir / FOLDERS[part]
-        if folder.exists():
-            raise FileExistsError(f"{folder} exists; remove it or give another --output_dir")
+        if list(folder.glob(f"*.{args.format}")):
+            print(f"{folder}: there already; remove it to write it again")
+            continue
         count = 0
-        for number, clips in enumerate(_groups(read_clips(source), _SHARD_CLIPS)):
-            FORMATS[args.format](folder / f"{number:03d}.{args.format}", clips)
-            count += len(clips)
-        if not count:
-            raise UserError(f"{source} holds no clips")
+        with replacing_folder(folder) as building:
+            for number, clips in enumerate(_groups(read_clips(source), _SHARD_CLIPS)):
+                FORMATS[args.format](building / f"{number:03d}.{args.format}", clips)
+                count += len(clips)
+            if not count:
+                raise UserError(f"{source} holds no clips")
         print(f"{folder}: {count} clips")
     return 0
 

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from datasets.prepare import downloads
 from datasets.shards.stored import Stored
 from models.command import printable
 from models.errors import UserError
-from models.files import write_bytes
+from models.files import remove_leftovers, write_bytes
 
 _RATE = 32000  # Hz
 _USUAL_SECONDS = 10  # more of a clip is not better
@@ -242,6 +243,8 @@ def worker_processes(num_workers: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():  # whom a signal to this process alone did not reach
+                worker.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise UserError("a worker process was killed, perhaps for lack of memory; use fewer --num_workers") from error
             raise
@@ -256,8 +259,9 @@ def write_wavs(
     this again resumes an interrupted run. Raises OSError when a file cannot be written, as on a full disk.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in output_dir.glob(".*.part"):  # of workers that an interrupt ended
-        leftover.unlink()
+    for leftover in output_dir.glob(".*.????????.part"):  # of an earlier run that was killed
+        if (written := leftover.name[1:].rpartition(".part")[0].rpartition(".")[0]) in sources:
+            remove_leftovers(output_dir / written)
     there = {entry.name for entry in os.scandir(output_dir)}
     left = {name: source for name, source in sources.items() if name not in there}
     missing = tuple(name for name, source in left.items() if source is None)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from datasets import audio, audioset
@@ -50,11 +49,10 @@ class Corpus:
         advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
         columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
         self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]
-        self._places: dict[str, tuple[h5py.Dataset, int]] = {}
+        self._places: dict[str, tuple[Mp3Dataset, int]] = {}
         for path in (hdf5_path(folder, split) for split in SPLITS):
-            names = Mp3Dataset(path, num_classes=audioset.NUM_CLASSES).names  # also checks the file
-            mp3s = h5py.File(path, "r", locking=False)["mp3"]
-            self._places |= {name: (mp3s, row) for row, name in enumerate(names)}
+            clips = Mp3Dataset(path, num_classes=audioset.NUM_CLASSES)
+            self._places |= {name: (clips, index) for index, name in enumerate(clips.names)}
         missing = [clip.name for clip in self.clips if clip.name not in self._places]
         unknown = {label for clip in self.clips for label in clip.all_labels}.difference(audioset_labels())
         if missing or unknown or not self.clips:
@@ -63,8 +61,8 @@ class Corpus:
 
     def mp3(self, clip: CorpusClip) -> bytes:
         """The mp3 file of a clip, byte for byte."""
-        mp3s, row = self._places[clip.name]
-        return mp3s[row].tobytes()
+        clips, index = self._places[clip.name]
+        return clips.read(index)[0]
 
     def waveform(self, clip: CorpusClip, sample_rate: int) -> np.ndarray:
         """(samples,) float32 at `sample_rate`, in Hz."""

@@ -1,1 +1,1 @@
-"""Knowledge distillation from stored teacher logits."""
+"""Knowledge distillation from stored teacher logits or online teachers."""

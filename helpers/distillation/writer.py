@@ -22,7 +22,7 @@ from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset
 from models.ensemble import EnsembleModel
 from models.errors import UserError
-from models.files import publish
+from models.files import publish, remove_leftovers, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,8 @@ class LogitsWriter:
         if any(part.exists() for part in self.parts):
             _check_settings(about, settings)
         else:
-            about.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_bytes(about, (json.dumps(settings, indent=2) + "\n").encode())
+        remove_leftovers(about)
         names.touch()
         rows.touch()
         self._write_header(0)

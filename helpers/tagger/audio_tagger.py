@@ -49,7 +49,7 @@ class AudioTagger:
     events that are short against the recording, use `tag_windows`.
 
     Recordings and windows shorter than the clips of the model's training are padded with zeros at their end to that length, where
-    the checkpoint gives it (released ones do not). `min_seconds` sets another length; `python -m studies.short_clips` compares.
+    the checkpoint gives it (released ones do not). `min_seconds` sets another length; `python -m studies.robustness` compares.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ class RunFile:
             elif self._data is not None and not self.recordings and issubclass(kind, UserError):
                 self._progress_path.unlink()  # of the only recording, part of which was written
                 self.path.unlink()
-            elif self._data is not None and kind is KeyboardInterrupt:
+            elif self._data is not None and issubclass(kind, KeyboardInterrupt):
                 print(f"{printable(self.path)}: {self.summary()} done; {self._option} continues", file=sys.stderr)
         finally:
             self._close()

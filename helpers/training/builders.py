@@ -17,7 +17,7 @@ from helpers import network_options
 from helpers.training import distributed
 from helpers.training.run import Run
 from helpers.training.sampling import SeededClips, TrainingBatches
-from models import checkpoints
+from models import checkpoints, interrupts
 from models.errors import UserError
 from models.MobileNetV3 import get_model
 from models.preprocess import AugmentMelSTFT
@@ -98,4 +98,5 @@ def _worker_options(args: argparse.Namespace) -> dict[str, Any]:
         "num_workers": args.num_workers,
         "pin_memory": args.cuda and torch.cuda.is_available(),
         "persistent_workers": args.num_workers > 0,
+        "worker_init_fn": interrupts.ignore,
     }

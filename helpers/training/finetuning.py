@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from helpers.training.balance import balanced_loss, balanced_sampler
 from helpers.training.builders import augmented, build_training_model, make_loader, make_training_loader
 from helpers.training.evaluation import Predictions, default_precision, predict
 from helpers.training.loop import fit
-from helpers.training.mixing import freq_mixstyle, mixed_loss, mixup
+from helpers.training.mixing import Mix, Style, freq_mixstyle, mixed_loss, mixup
 from helpers.training.objectives import Objective
 from helpers.training.optimization import parameter_groups, set_batch_norm_momentum
 from helpers.training.run import Run, parse_arguments, parse_as_trained
@@ -33,6 +33,25 @@ logger = logging.getLogger(__name__)
 
 Recipe = Mapping[str, Any]  # defaults of options
 TUNED_AUGMENTATION = {"mixup_alpha": 0.3, "roll": 4000, "wavmix": True, "gain_augment": 12.0}
+
+
+class Teacher(Protocol):
+    """What a network learns from besides the labels, such as `helpers.distillation.online_teacher.OnlineTeacher`."""
+
+    def training_losses(
+        self,
+        network: nn.Module,
+        spectrogram: Tensor,
+        waveform: Tensor,
+        mix: Mix | None,
+        label_loss: Callable[[Tensor], Tensor],
+        *,
+        style: Style | None,
+    ) -> dict[str, Tensor]:
+        """Let the network hear its spectrograms (B, F, T) of waveforms (B, samples); return "loss" and the parts to log.
+
+        `style` and `mix` were applied to the spectrograms, in this order; `label_loss` takes the network's logits (B, K).
+        """
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,7 @@ class Task:
     epoch_clips: int | None = None  # drawn for an epoch, without repeats; None: all training clips
     balance: str = "none"  # one of `balance.CHOICES`
     description: str = ""  # of the data, for the log
+    load_teacher: Callable[[argparse.Namespace, WaveformModel, Run], Teacher] | None = None  # that `--teacher` names, for a student
 
 
 def add_options(
@@ -162,6 +182,7 @@ def finetune(
         model = build_training_model(args, run, task.num_classes, task.labels, task.clip_seconds).to(device)
         set_batch_norm_momentum(model.network, args.batch_norm_momentum)
         model.network.single_label = task.objective.single_label
+        teacher = task.load_teacher(args, model, run) if task.load_teacher and args.teacher else None
         training_clips = task.training_set(model.sample_rate)
         sampler = RandomSampler(training_clips, num_samples=task.epoch_clips)
         loss_per_clip = task.objective.loss_per_clip
@@ -175,10 +196,16 @@ def finetune(
 
         def training_loss(network: nn.Module, clips: Clip) -> dict[str, Tensor]:
             spectrogram = model.front_end(clips.waveform)  # (B, n_mels, frames)
-            spectrogram = freq_mixstyle(spectrogram, args.mixstyle_p, args.mixstyle_alpha)
+            spectrogram, style = freq_mixstyle(spectrogram, args.mixstyle_p, args.mixstyle_alpha)
             spectrogram, mix = mixup(spectrogram, args.mixup_alpha)
+
+            def label_loss(logits: Tensor) -> Tensor:
+                return mixed_loss(loss_per_clip, logits, mix, clips.target).mean()
+
+            if teacher is not None:
+                return teacher.training_losses(network, spectrogram, clips.waveform, mix, label_loss, style=style)
             logits, _ = network(spectrogram.unsqueeze(1))
-            return {"loss": mixed_loss(loss_per_clip, logits, mix, clips.target).mean()}
+            return {"loss": label_loss(logits)}
 
         metrics = fit(
             model, loader, training_loss, lambda: task.objective.scores(predict(model, validation_loader, args.precision)),

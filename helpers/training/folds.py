@@ -27,9 +27,12 @@ def train_folds(
     An experiment that `--resume` names resumes with the folds that are not complete.
     """
     folder = experiment_folder(args)
-    return folder, [
-        train(argparse.Namespace(**vars(args) | {"fold": fold}), folder / f"fold_{quote(fold, safe='')}") for fold in folds
-    ]
+    return folder, [train(argparse.Namespace(**vars(args) | {"fold": fold}), folder / folder_name(fold)) for fold in folds]
+
+
+def folder_name(fold: str) -> str:
+    """The name of a fold's folder."""
+    return f"fold_{quote(fold, safe='')}"
 
 
 def mean_and_deviation(scores: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:

@@ -19,9 +19,11 @@ from helpers.training import distributed
 from helpers.training.evaluation import PRECISIONS, clip_bar
 from helpers.training.run import Run
 from helpers.training.sampling import TrainingBatches
+from models import interrupts
 from models.checkpoints import Checkpoint
 from models.errors import UserError
 from models.image import ImageModel
+from models.interrupts import Interruption
 from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
@@ -79,10 +81,13 @@ class _Stepper:
         self.buffers = [[b for b in model.network.buffers() if b.is_floating_point() == floats] for floats in (True, False)]
         self.good_buffers = [[buffer.clone() for buffer in buffers] for buffers in self.buffers]
 
-    def __call__(self, micro_batches: Iterator[Any], batches: TrainingBatches, step: int) -> tuple[dict[str, float], bool]:
-        """Return the step's losses, means over the whole batch, and whether they and the gradients were finite.
+    def __call__(
+        self, micro_batches: Iterator[Any], batches: TrainingBatches, step: int, interruption: Interruption
+    ) -> tuple[dict[str, float], bool, bool]:
+        """Return the step's losses, means over the whole batch, whether they and the gradients were finite, and whether to end.
 
-        If not, the step was skipped. In float16 that is also how the scale of the loss finds its size.
+        If they were not, the step was skipped. In float16 that is also how the scale of the loss finds its size. All ranks end
+        behind the same step, also where a signal reached one of them alone.
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -98,7 +103,8 @@ class _Stepper:
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / batches.accumulate
         self.scaler.unscale_(self.optimizer)
         gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        *values, norm = distributed.mean(torch.stack([*sums.values(), gradient_norm])).tolist()  # waits for the GPU
+        ends = gradient_norm.new_tensor(float(interruption.number is not None))
+        *values, norm, ends = distributed.mean(torch.stack([*sums.values(), gradient_norm, ends])).tolist()  # waits for the GPU
         means = dict(zip(sums, values, strict=True))
         finite = all(map(math.isfinite, [*values, norm]))
         if finite:
@@ -107,7 +113,7 @@ class _Stepper:
         if finite and self.average is not None:
             self.average.update_parameters(self.model.network)
         self._copy_buffers(back=not finite)
-        return means, finite
+        return means, finite, ends > 0
 
     def _copy_buffers(self, *, back: bool = False) -> None:
         """Remember the buffers as they are, or set them back to what was remembered."""
@@ -177,7 +183,8 @@ def fit(
 
     `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss or gradients are
     not finite changes nothing and is counted as `skipped_steps`; `MAX_SKIPPED_STEPS` in a row are a UserError. last.pt is
-    written after each epoch and every `save_minutes` within one; `run.resumed` is where an interrupted run resumes.
+    written after each epoch, every `save_minutes` within one, and when Ctrl-C or SIGTERM ends the training, behind the step under
+    way; `run.resumed` is where an interrupted run resumes.
 
     Batch norms see one micro-batch at a time; their running statistics are averaged over the ranks after an epoch.
     """
@@ -200,22 +207,22 @@ def fit(
         else:
             logger.info("resuming in epoch %d, step %d", progress.epoch, progress.step)
 
-    def save(complete_epoch: int | None) -> None:
+    def save() -> None:
+        complete_epoch = progress.epoch - 1 if progress.epoch else None
         training = {"progress": vars(progress), "micro_batches": batches.micro_batches}
         run.save(take_step.result, complete_epoch, metrics, training | take_step.state())
 
-    while progress.epoch < n_epochs and not _is_out_of_patience(progress, patience):
-        epoch = progress.epoch
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(epoch)
+    def train_steps(epoch: int) -> None:
+        """Train the steps of an epoch that are left. An interruption saves the run behind the step that it comes in."""
         _set_training(model)
         batches.start(epoch, progress.step)
         micro_batches = iter(loader)
         saved_at = started = perf_counter()
         started -= progress.seconds
-        with clip_bar(f"epoch {epoch}", batches.steps * batches.batch_size, progress.step * batches.batch_size) as bar:
+        bar = clip_bar(f"epoch {epoch}", batches.steps * batches.batch_size, progress.step * batches.batch_size)
+        with interrupts.deferred() as interruption, bar:
             for step in range(progress.step, batches.steps):
-                losses, finite = take_step(micro_batches, batches, step)
+                losses, finite, ends = take_step(micro_batches, batches, step, interruption)
                 if finite:
                     progress.skipped_in_a_row = 0
                     progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in losses.items()}
@@ -225,21 +232,36 @@ def fit(
                 progress.step, progress.seconds = step + 1, perf_counter() - started
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
                 bar.update(batches.batch_size)
-                if perf_counter() - saved_at >= 60 * save_minutes and progress.step < batches.steps:
-                    save(epoch - 1 if epoch else None)
+                is_due = ends or perf_counter() - saved_at >= 60 * save_minutes
+                if is_due and progress.step < batches.steps:
+                    save()
                     saved_at = perf_counter()
                     logger.info("epoch %d, step %d of %d: loss %.4f", epoch, progress.step, batches.steps, losses["loss"])
-        take_step.average_statistics()
+                if ends:
+                    raise interruption.error()
+
+    while progress.epoch < n_epochs and not _is_out_of_patience(progress, patience):
+        epoch = progress.epoch
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * schedule(epoch)
+        try:
+            train_steps(epoch)
+            take_step.average_statistics()
+            scores = evaluate()
+        except KeyboardInterrupt:
+            if progress.step == batches.steps:  # behind the last one: within a step there is no state to save
+                save()
+            raise
         good_steps = (batches.steps - progress.skipped) or math.nan
         metrics = {"train_loss" if name == "loss" else name: total / good_steps for name, total in progress.sums.items()}
-        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | evaluate()
+        metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | scores
         metrics["clips_per_second"] = batches.steps * batches.batch_size / progress.seconds
         logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         run.log(epoch, metrics)
         is_better = distributed.gather(run.save_if_best(take_step.result, epoch, metrics, selection))[0]  # as the main rank says
         since_best = 0 if is_better else progress.epochs_since_best + 1
         progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row, epochs_since_best=since_best)
-        save(epoch)
+        save()
         if _is_out_of_patience(progress, patience) and progress.epoch < n_epochs:
             logger.info("no better %s in %d epochs: the training ends", selection, since_best)
     return metrics

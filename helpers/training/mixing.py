@@ -35,20 +35,32 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
     return mix.apply(x), mix
 
 
-def freq_mixstyle(x: Tensor, probability: float, alpha: float) -> Tensor:
-    """With `probability`, give spectrograms x (B, F, T) statistics between their own and those of another one, else return x.
+@dataclass(frozen=True)
+class Style:
+    """Whose statistics each spectrogram got, and the share of its own that it kept, in [0, 1]."""
 
-    MixStyle (Zhou et al., ICLR 2021) with the mean and standard deviation over time of each frequency band, which differ between
+    partner: Tensor  # (B,) indices into the batch
+    share: Tensor  # (B, 1, 1) float32
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Change the mean and standard deviation over time of each band of spectrograms (B, F, T)."""
+        mean, deviation = x.mean(2, keepdim=True), (x.var(2, keepdim=True) + 1e-6).sqrt()
+        mixed_mean = self.share * mean + (1.0 - self.share) * mean[self.partner]
+        mixed_deviation = self.share * deviation + (1.0 - self.share) * deviation[self.partner]
+        return (x - mean) / deviation * mixed_deviation + mixed_mean
+
+
+def freq_mixstyle(x: Tensor, probability: float, alpha: float) -> tuple[Tensor, Style | None]:
+    """With `probability`, give spectrograms x (B, F, T) statistics between their own and those of another one.
+
+    Else return x and None. MixStyle (Zhou et al., ICLR 2021) with the statistics of frequency bands, which differ between
     devices; the share of the own statistics is drawn from Beta(alpha, alpha) for each example.
     """
     if probability == 0 or torch.rand(()) >= probability:
-        return x
-    mean, deviation = x.mean(2, keepdim=True), (x.var(2, keepdim=True) + 1e-6).sqrt()
+        return x, None
     share = torch.distributions.Beta(alpha, alpha).sample((len(x), 1, 1)).to(x.device)
-    partner = torch.randperm(len(x)).to(x.device)
-    mixed_mean = share * mean + (1.0 - share) * mean[partner]
-    mixed_deviation = share * deviation + (1.0 - share) * deviation[partner]
-    return (x - mean) / deviation * mixed_deviation + mixed_mean
+    style = Style(torch.randperm(len(x)).to(x.device), share)
+    return style.apply(x), style
 
 
 def mixed_loss(loss_per_clip: Callable[..., Tensor], logits: Tensor, mix: Mix | None, *targets: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from helpers.training import distributed, tracking
-from models import assets, checkpoints, files
+from models import assets, checkpoints, files, interrupts
 from models.command import LineFormatter
 from models.errors import UserError
 from models.network import MobileNetV3
@@ -95,8 +95,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         else:
             config, existed = read_config(self.folder), True
-            for leftover in [path for name in WRITTEN for path in self.folder.glob(f".{name}.*.part")]:
-                leftover.unlink()
+            for name in WRITTEN:
+                files.remove_leftovers(self.folder / name)
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
         try:
             _write_config(self.folder, config, self.args)
@@ -109,7 +109,7 @@ class Run:
         return config
 
     def _open_log(self) -> None:
-        self._log_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        self._log_file = _LogFile(self.folder / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
         self._early_records.setTarget(self._log_file)
@@ -126,11 +126,15 @@ class Run:
             return
         if error is not None:
             # To the file alone: on the terminal the error is reported by whoever catches it.
-            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "ended by", (), (kind, error, traceback))
+            interrupted = isinstance(error, KeyboardInterrupt)
+            what = f"ended by {interrupts.signal_name(error)}; --resume {self.folder} continues" if interrupted else "ended by"
+            about = None if interrupted else (kind, error, traceback)
+            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, what, (), about)
             self._log_file.handle(record)
         self._tracker.finish(failed=error is not None)
         logging.getLogger().removeHandler(self._log_file)
-        self._log_file.close()
+        with contextlib.suppress(OSError):  # of a full disk, which ends the run elsewhere
+            self._log_file.close()
 
     def require_same(self, what: str, fingerprint: str, option: str) -> None:
         """Remember what a training is computed from; UserError where a resumed run was computed from something else.
@@ -188,6 +192,14 @@ class Run:
             files.write_bytes(path, (header + "".join(kept)).encode())
         else:
             path.unlink()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that does not end or disturb a run where it cannot be written, as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:

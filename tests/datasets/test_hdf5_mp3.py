@@ -141,21 +141,6 @@ def test_loader_workers_give_the_same_clips(files, pickled):
     assert torch.equal(dataset[0].waveform, expected[0].waveform)
 
 
-def test_a_forked_process_opens_files_of_its_own(files):
-    dataset = Mp3Dataset(files, num_classes=K)
-    parents_file, expected = dataset._open(1), dataset[0].waveform.numpy()
-
-    def child():  # no torch arithmetic here: its threads do not survive a fork
-        same = np.array_equal(dataset[0].waveform.numpy(), expected)
-        os._exit(7 if same and dataset._open(1) is not parents_file else 1)
-
-    process = FORK.Process(target=child, daemon=True)
-    process.start()
-    process.join(20)
-    assert process.exitcode == 7
-    assert np.array_equal(dataset[0].waveform.numpy(), expected)
-
-
 def test_a_corrupt_entry_is_named(tmp_path, files):
     with Mp3Writer(tmp_path / "c.hdf", K) as writer:
         writer.add("Ygood.mp3", encode_mp3(tone(500), 32000), one_hot())

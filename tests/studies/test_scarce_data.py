@@ -12,7 +12,7 @@ from datasets import audio
 from models import checkpoints
 from models.config import MelConfig
 from models.network import MobileNetV3
-from studies import scarce_data
+from studies import few_clips, scarce_data
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "resources" / "recordings"
 COUNTS = {"rock": 5, "speech": 7}
@@ -55,18 +55,18 @@ def test_so_many_recordings_of_each_class_and_none_to_test_on(args: argparse.Nam
     again = scarce_data.open_data(args)
     np.testing.assert_array_equal(again[1], training)
     for clips in (1, 2, 4, 10, None):
-        chosen = scarce_data.choose(data.targets, training, clips, seed=0)
+        chosen = few_clips.choose(data.targets, training, clips, seed=0)
         assert len(set(chosen)) == len(chosen) and set(chosen) <= set(training)
         assert labels_of(data.targets, chosen) == [min(count, clips or count) for count in available]
-        np.testing.assert_array_equal(chosen, scarce_data.choose(data.targets, training, clips, seed=0))
-    seeds = {tuple(sorted(scarce_data.choose(data.targets, training, 2, seed))) for seed in range(8)}
+        np.testing.assert_array_equal(chosen, few_clips.choose(data.targets, training, clips, seed=0))
+    seeds = {tuple(sorted(few_clips.choose(data.targets, training, 2, seed))) for seed in range(8)}
     assert len(seeds) > 1
 
 
 def test_fewer_recordings_are_a_part_of_more() -> None:
     targets = np.eye(3, dtype=np.uint8)[np.arange(60) % 3]
     training = np.arange(0, 60, 2)
-    nested = [set(scarce_data.choose(targets, training, clips, seed=5)) for clips in (2, 5, 10)]
+    nested = [set(few_clips.choose(targets, training, clips, seed=5)) for clips in (2, 5, 10)]
     assert nested[0] < nested[1] < nested[2] and [len(part) for part in nested] == [6, 15, 30]
 
 

@@ -290,7 +290,7 @@ def _labelled(output_dir: Path, validation: set[str]) -> tuple[Known, list[tuple
     """Fingerprints of the labelled corpus, and its training clips that are not for validation."""
     held_out, training, clips = [], [], []
     for split in LABELLED:
-        for name, mp3, _ in read_entries(output_dir / f"{split}_segments_mp3.hdf"):
+        for name, mp3, _ in read_entries(output_dir / f"{split}_segments_mp3.hdf", len(audioset_labels())):
             is_held_out = split == "eval" or name in validation
             (held_out if is_held_out else training).append(fingerprint(load(mp3, SAMPLE_RATE)))
             if not is_held_out:
@@ -304,6 +304,6 @@ def _write_validation(output_dir: Path, validation: set[str]) -> None:
         return
     with Mp3Writer(path, len(audioset_labels())) as writer:
         for split in LABELLED[:2]:
-            for name, mp3, target in read_entries(output_dir / f"{split}_segments_mp3.hdf"):
+            for name, mp3, target in read_entries(output_dir / f"{split}_segments_mp3.hdf", len(audioset_labels())):
                 if name in validation:
                     writer.add(name, mp3, target)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from datasets.labels import audioset_labels
 from helpers.distillation.feature_matching import block_outputs, check_blocks, relative_errors
-from helpers.distillation.online_teacher import OnlineTeacher
-from helpers.training.mixing import Mix
+from helpers.distillation.online_teacher import OnlineTeacher, matched_classes
+from helpers.training.mixing import Mix, Style
 from models import checkpoints
 from models.errors import UserError
 from models.MobileNetV3 import get_model
@@ -66,7 +67,7 @@ def test_soft_targets_are_the_mean_of_the_teachers_on_the_mixed_view(teachers: l
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(teachers: list[Path], waveforms: torch.Tensor) -> None:
     student = WaveformModel(checkpoints.load_model(teachers[0])).eval()
-    teacher = OnlineTeacher(teachers[:1], student, with_features=True)
+    teacher = OnlineTeacher(teachers[:1], student, feature_weight=1.0)
     spectrogram = student.front_end(waveforms)
     for blockwise in (False, True):
         losses = detached(teacher.losses(student.network, spectrogram, waveforms, None, blockwise=blockwise)[1])
@@ -87,7 +88,7 @@ def test_temperature_divides_the_teachers_logits(teachers: list[Path], waveforms
 def test_blocks_learn_apart_from_each_other(teachers: list[Path], waveforms: torch.Tensor) -> None:
     """Block-wise, the error of one block depends on the weights of this block alone; else on all before it."""
     student = model(7)
-    teacher = OnlineTeacher(teachers[:1], student, with_features=True)
+    teacher = OnlineTeacher(teachers[:1], student, feature_weight=1.0)
     for blockwise in (True, False):
         student.zero_grad()
         _, losses = teacher.losses(student.network, student.front_end(waveforms), waveforms, None, blockwise=blockwise)
@@ -105,7 +106,7 @@ def test_features_are_learnt_without_dropout(teachers: list[Path], waveforms: to
     student = model(7)
     spectrogram = student.front_end(waveforms)
     for with_features in (True, False):
-        teacher = OnlineTeacher(teachers[:1], student, with_features=with_features)
+        teacher = OnlineTeacher(teachers[:1], student, feature_weight=float(with_features))
         student.train()
         first, again = (teacher.losses(student.network, spectrogram, waveforms, None)[0] for _ in range(2))
         assert torch.allclose(first, again, atol=1e-5) == with_features
@@ -166,7 +167,7 @@ def test_a_teacher_must_fit_the_student(teachers: list[Path], tmp_path: Path) ->
 
 def test_blocks_must_fit_the_teachers(teachers: list[Path]) -> None:
     student = model(0, width=0.2)
-    teacher = OnlineTeacher(teachers, student, with_features=True)
+    teacher = OnlineTeacher(teachers, student, feature_weight=1.0)
     check_blocks(student.network, teacher.network, blockwise=False)
     with pytest.raises(UserError, match="width"):
         check_blocks(student.network, teacher.network, blockwise=True)
@@ -178,3 +179,82 @@ def test_the_fingerprint_is_that_of_the_weights(teachers: list[Path]) -> None:
     student = model(7)
     one, two, again = (OnlineTeacher(names, student).fingerprint() for names in (teachers[:1], teachers[1:], teachers[:1]))
     assert one == again != two
+
+
+# Classes that exclude each other
+
+
+def exclusive(student: WaveformModel) -> WaveformModel:
+    student.network.single_label = True
+    return student
+
+
+def test_classes_that_exclude_each_other_are_learnt_by_softmax(teachers: list[Path], waveforms: torch.Tensor) -> None:
+    """Over the two classes that both have, at one temperature on both sides; the third gets nothing."""
+    student = exclusive(model(7, 3).eval())
+    student.network.labels = ("class 4", "own", "class 1")
+    teacher = OnlineTeacher(teachers[:1], student, temperature=2.0)
+    theirs = WaveformModel(checkpoints.load_model(teachers[0])).eval()(waveforms)[0][:, [4, 1]].detach().double()
+    logits, losses = teacher.losses(student.network, student.front_end(waveforms), waveforms, None)
+    own = logits.detach().double()[:, [0, 2]]
+    p, q = ((x / 2).exp() / (x / 2).exp().sum(1, keepdim=True) for x in (theirs, own))
+    assert losses["distillation_loss"].item() == pytest.approx(-4 * (p * q.log()).sum(1).mean().item(), rel=1e-4)
+    assert losses["divergence"].item() == pytest.approx(4 * (p * (p / q).log()).sum(1).mean().item(), rel=1e-3, abs=1e-6)
+    (gradient,) = torch.autograd.grad(losses["distillation_loss"], logits)
+    assert (gradient[:, 1] == 0).all() and (gradient[:, [0, 2]] != 0).all()
+
+
+def test_a_teacher_may_say_more_than_one_class_to_a_student_of_one(teachers: list[Path], waveforms: torch.Tensor) -> None:
+    """Its logits are taken as they are; the teacher may have learnt classes that exclude each other as well."""
+    student = exclusive(WaveformModel(checkpoints.load_model(teachers[0])).eval())
+    checkpoints.save(teachers[0].with_name("exclusive.pt"), student.network)
+    for name in (teachers[0], teachers[0].with_name("exclusive.pt")):
+        losses = OnlineTeacher([name], student).losses(student.network, student.front_end(waveforms), waveforms, None)[1]
+        assert abs(losses["divergence"].item()) < 1e-5 and losses["distillation_loss"].item() > 0.01
+
+
+def test_one_class_of_those_that_exclude_each_other_says_nothing(teachers: list[Path]) -> None:
+    student = model(7, 2)
+    student.network.labels = ("class 4", "own")
+    OnlineTeacher(teachers, student)
+    with pytest.raises(UserError, match="shares 1 ") as error:
+        OnlineTeacher(teachers, exclusive(student))
+    assert "'class 0'" in str(error.value) and "'own'" in str(error.value)
+
+
+def test_names_are_matched_as_they_are_then_as_fsd50k_spells_them() -> None:
+    audioset = ("Speech", "Male speech, man speaking", "Acoustic guitar", "dog", "Dog")
+    assert matched_classes(("Male_speech_and_man_speaking", "Acoustic_guitar", "own"), audioset) == {0: 1, 1: 2}
+    assert matched_classes(("speech", "Dog", "DOG"), audioset) == {0: 0, 1: 4, 2: 3}
+    assert matched_classes(("dog", "Dog", "rain"), audioset) == {0: 3, 1: 4}
+    assert matched_classes(audioset_labels(), audioset_labels()) == {k: k for k in range(527)}
+
+
+# The training step
+
+
+def test_the_teacher_hears_freq_mixstyle_and_then_mixup(teachers: list[Path], waveforms: torch.Tensor) -> None:
+    teacher = OnlineTeacher(teachers[:1], model(7))
+    mix = Mix(torch.tensor([1, 2, 3, 0]), torch.tensor([0.9, 0.8, 0.7, 0.6]))
+    style = Style(torch.tensor([3, 2, 0, 1]), torch.tensor([0.1, 0.5, 0.2, 0.3])[:, None, None])
+    member = WaveformModel(checkpoints.load_model(teachers[0])).eval()
+    with torch.no_grad():
+        mixed = mix.apply(style.apply(member.front_end(waveforms)))
+        expected = member.network(mixed.unsqueeze(1))[0]
+    torch.testing.assert_close(teacher(waveforms, mix, style).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("label_share", [0.0, 0.3])
+def test_the_loss_is_the_weighted_sum_of_its_parts(label_share: float, teachers: list[Path], waveforms: torch.Tensor) -> None:
+    """Without a share, the labels are not asked for: there may be none."""
+    student = model(7).eval()
+    asked: list[torch.Tensor] = []
+
+    def label_loss(logits: torch.Tensor) -> torch.Tensor:
+        asked.append(logits)
+        return torch.tensor(5.0)
+
+    teacher = OnlineTeacher(teachers, student, label_share=label_share, feature_weight=2.0)
+    losses = detached(teacher.training_losses(student.network, student.front_end(waveforms), waveforms, None, label_loss))
+    expected = (1 - label_share) * losses["distillation_loss"] + 2 * losses["feature_loss"] + label_share * 5
+    assert losses["loss"] == pytest.approx(expected, rel=1e-5) and len(asked) == (label_share > 0) == ("label_loss" in losses)

@@ -312,7 +312,8 @@ def spectrograms(count: int = 4) -> np.ndarray:
 def test_freq_mixstyle_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     x, partner, shares = spectrograms(), [2, 0, 3, 1], np.array([0.0, 0.3, 0.9, 1.0])
     drawn(monkeypatch, shares, partner)
-    result = freq_mixstyle(torch.from_numpy(x), 1.0, 0.4)
+    result, style = freq_mixstyle(torch.from_numpy(x), 1.0, 0.4)
+    assert torch.equal(result, style.apply(torch.from_numpy(x)))
     for i in range(4):
         for band in range(7):
             own, other = x[i, band], x[partner[i], band]
@@ -325,11 +326,11 @@ def test_freq_mixstyle_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_freq_mixstyle_comes_with_its_probability() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 8)
-    assert freq_mixstyle(x, 0.0, 0.4) is x
-    untouched = sum(freq_mixstyle(x, 0.3, 0.4) is x for _ in range(2000))
+    assert freq_mixstyle(x, 0.0, 0.4)[0] is x
+    untouched = sum(freq_mixstyle(x, 0.3, 0.4)[0] is x for _ in range(2000))
     assert untouched == pytest.approx(1400, abs=80)
-    assert not any(freq_mixstyle(x, 1.0, 0.4) is x for _ in range(50))
-    assert torch.isfinite(freq_mixstyle(torch.zeros(2, 3, 8), 1.0, 0.4)).all()  # silence
+    assert not any(freq_mixstyle(x, 1.0, 0.4)[0] is x for _ in range(50))
+    assert torch.isfinite(freq_mixstyle(torch.zeros(2, 3, 8), 1.0, 0.4)[0]).all()  # silence
 
 
 # Accuracy

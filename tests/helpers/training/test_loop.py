@@ -308,7 +308,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     with pytest.raises(Killed):
         train([0.1, 0.3, 0.2], loss=loss, save_minutes=0.0, options={"experiment_name": "killed"}, **options())
     folder = Path("runs/killed")
-    (folder / ".last.pt.1.part").write_bytes(b"half a checkpoint")
+    (folder / ".last.pt.0123abcd.part").write_bytes(b"half a checkpoint")
     with open(folder / "metrics.csv", "a") as file:
         file.write("99,0.5,0.")  # a row that was being written
     torch.manual_seed(12345)
