@@ -321,7 +321,7 @@ def test_results_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> 
     single = loudness.tag(NOISE, 32000, name="ä.wav")
     rows = line.to_rows()
     assert len(line) == 5 and len(rows) == 10 and all(tuple(row) == COLUMNS for row in rows + single.to_rows())
-    assert list(csv.DictReader(io.StringIO(line.to_csv())))[3]["source"] == "a, b\n.wav"
+    assert list(csv.DictReader(io.StringIO(line.to_csv())))[3]["source"] == "a, b\\n.wav"  # in one line
     assert json.loads(line.to_json())["windows"][1] == {
         "start": 0.5, "end": 1.5, "tags": [tag.to_dict() for tag in line[1]]
     }  # fmt: skip
