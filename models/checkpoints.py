@@ -256,7 +256,7 @@ def _check_finite(state: Mapping[str, Tensor], name: str) -> None:
     """
     with torch.no_grad():
         sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in state.values() if tensor.is_floating_point()])
-    if not sums.isfinite().all() and (broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]):
+    if not sums.isfinite().all() and (broken := [key for key, tensor in state.items() if not tensor.float().isfinite().all()]):
         raise CheckpointError(
             f"{name}: the weights are not finite (first in {broken[0]}); fetch the file again, or use another one"
         )
