@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import update_bn
 
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results
 from helpers import cli
 from helpers.devices import pick_device
 from helpers.probing.embedding_cache import embed_clips
@@ -132,7 +132,7 @@ def write_csv(path: Path, results: Mapping[Job, Mapping[str, Any]]) -> None:
     for job, result in results.items():
         folds = " ".join(f"{score:.4f}" for score in result["folds"])
         rows.append([*job, f"{result['score']:.4f}", folds, *result["configuration"].values()])
-    write_table(path, rows)
+    write_results(path, rows)
 
 
 def print_table(scores: Mapping[Kind, Sequence[float]], tasks: Mapping[str, ProbeTask], chances: Mapping[str, float]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models import checkpoints
 from models.embeddings import PUBLISHED_BEST, EmbeddingConfig, EmbeddingModel
+from models.errors import UserError
 
 
 class HearModel(EmbeddingModel):
@@ -42,7 +43,7 @@ def load_model(
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
     """(n_sounds, n_samples) -> (n_sounds, scene_embedding_size) float32: the mean over windows of 10 s, one every 2.5 s."""
-    return model.scenes(audio)
+    return _checked(model).scenes(audio)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
@@ -50,4 +51,10 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
 
     One embedding every 50 ms, from 0 to the end of the sound, of the 160 ms around that time.
     """
-    return model.timestamps(audio)
+    return _checked(model).timestamps(audio)
+
+
+def _checked(model: object) -> HearModel:
+    if not isinstance(model, HearModel):
+        raise UserError(f"model is a {type(model).__name__}; pass what load_model returns")
+    return model

@@ -28,8 +28,11 @@ from efficientat.models.registry import PRETRAINED as _PRETRAINED  # noqa: E402
 def _entry(name: str) -> _Callable[..., _Any]:
     def entry(pretrained: bool = True, num_classes: int | None = None) -> _Any:
         from efficientat.models.checkpoints import architecture
+        from efficientat.models.errors import UserError
         from efficientat.models.MobileNetV3 import MobileNetV3, get_model
 
+        if not isinstance(pretrained, bool):
+            raise UserError(f"pretrained must be True or False, not {pretrained!r:.100}")
         if pretrained:
             return get_model(num_classes, name).eval()
         arch, mel = architecture(name)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from models.command import printable
 from models.errors import UserError
 from models.files import write_bytes
 
@@ -118,6 +119,27 @@ def write_table(path: str | Path, rows: Iterable[Sequence[object]], *, delimiter
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     write_bytes(path, text.getvalue().encode())
+
+
+def write_results(path: str | Path, rows: Iterable[Sequence[object]], *, delimiter: str = ",") -> None:
+    """As `write_table`, for people: with `safe_cell`, so that what is read back may differ from what was written."""
+    write_table(path, ([safe_cell(cell) for cell in row] for row in rows), delimiter=delimiter)
+
+
+def safe_cell(value: object) -> object:
+    """Return a cell that a spreadsheet does not take for a formula: a text that begins with = + - @ gets a ' in front.
+
+    Control characters are escaped, see `models.command.printable`. Numbers, also as texts, stay as they are.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    if value.lstrip()[:1] in ("=", "+", "-", "@") or value[:1] in ("\t", "\r"):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{text}"
+    return text
 
 
 def _find_delimiter(text: str, columns: Sequence[str]) -> tuple[str, str]:

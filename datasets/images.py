@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from models.errors import UserError
 
 PARTS = ("train", "val")
+MAX_PIXELS = 1 << 26  # of an image; a small file may hold many
 
 Transform = Callable[[Any], torch.Tensor]  # from a grey image of Pillow to (1, H, W) uint8
 
@@ -65,6 +66,8 @@ class Images(Dataset[Picture]):
         path, label = self._samples[index]
         try:
             with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
                 grey = image.convert("L")
         except Exception as error:  # Pillow fails on damaged files in many ways, SyntaxError and struct.error among them
             raise ImageError(f"{path}, image {index}, cannot be decoded: {error}") from error

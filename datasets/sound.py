@@ -99,8 +99,14 @@ def open_sound(
 
 def check_part(start: float, end: float | None) -> None:
     """Raise UserError unless a part begins at 0 s or later and ends behind its beginning."""
-    if not (math.isfinite(start) and start >= 0) or (end is not None and not end > start):
-        raise UserError(f"the part from {start} to {end} s is none; start must be 0 s or more, and end, where it is given, greater")
+    if not (_is_time(start) and start < math.inf) or (end is not None and not (_is_time(end) and end > start)):
+        raise UserError(
+            f"the part from {start!r:.50} to {end!r:.50} s is none; start must be 0 s or more, and end, where it is given, greater"
+        )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and value >= 0
 
 
 def _file_name(source: object) -> str:

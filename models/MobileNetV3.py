@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models import checkpoints
-from models.config import Arch
+from models.config import Arch, is_whole
 from models.errors import UserError
 from models.network import MobileNetV3
 from models.registry import list_models
@@ -46,7 +46,7 @@ def get_model(
         "width_mult": width_mult,
         "reduced_tail": reduced_tail,
         "dilated": dilated,
-        "strides": None if strides is None else tuple(strides),
+        "strides": tuple(strides) if isinstance(strides, list) else strides,
         "head_type": head_type,
         "multihead_attention_heads": multihead_attention_heads,
         "input_dim_f": input_dim_f,
@@ -56,6 +56,8 @@ def get_model(
         "se_r": se_r,
     }
     given = {name: value for name, value in arguments.items() if value is not None}
+    if num_classes is not None and not is_whole(num_classes):
+        raise UserError(f"num_classes must be a whole number, not {num_classes!r:.100}")
     if pretrained_name is None:
         network = MobileNetV3(Arch(**given) if num_classes is None else Arch(num_classes, **given))
     else:

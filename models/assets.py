@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
 import http.client
 import logging
 import os
+import re
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,8 +29,12 @@ logger = logging.getLogger(__name__)
 BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
 ATTEMPTS = 3  # a transfer whose connection breaks resumes where it stopped
 CHUNK_BYTES = 1 << 18
-TIMEOUT_S = 30.0
-LEFTOVER_S = 24 * 3600.0  # after which an unfinished download is that of a process that was killed
+TIMEOUT_S = 30.0  # without any byte
+ANSWER_S = 60.0  # until a server has answered, redirects included
+SLOWEST_BYTES, SLOWEST_S = 50_000, 60.0  # fewer bytes in this time are a stalled connection as well
+DEADLINE_S = 6 * 3600.0  # of a whole download
+MAX_BYTES = 1 << 30  # of an asset whose size is not known; the largest released model has 273 MB
+LEFTOVER_S = 3600.0  # after which an unfinished download is that of a process that was killed
 
 
 class AssetError(UserError):
@@ -52,22 +62,31 @@ def release_url() -> str:
     return url.rstrip("/") + "/"
 
 
-def fetch(asset: str, check: Callable[[Path], None]) -> Path:
+def fetch(
+    asset: str,
+    check: Callable[[Path], Any],
+    size: int | None = None,
+    sha256: str | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> Path:
     """Return the path of `asset` in the resources folder, downloading it first if it is not there.
 
-    `check(path)` raises for a file that is not what it should be; it sees the download under a temporary name, which is removed
-    when anything fails, so that the asset's own name never stands for a damaged file. What a killed download left is removed a
-    day later, by the next one of the same asset. Raises `AssetError`.
+    A download must have `size` bytes (None: `max_bytes` at most) and the hash `sha256`, where they are known; then `check(path)`
+    raises for a file that is not what it should be. It sees the download under a temporary name, which is removed when anything
+    fails, so that the asset's own name never stands for a damaged file. What killed downloads left is removed an hour later, by the
+    next download. A file that is there already is the user's: it is returned as it is. Raises `AssetError`.
     """
     path = resources_dir() / asset
     if path.is_file():
         return path
     url = release_url() + urllib.parse.quote(asset, safe="()")
     try:
-        files.remove_leftovers(path, LEFTOVER_S)
+        sweep(path.parent)
         with files.replacing(path) as temporary:
-            _download(url, temporary, asset)
             try:
+                _download(url, temporary, asset, size or max_bytes)
+                _check_content(temporary, size, sha256)
                 check(temporary)
             except UserError as error:
                 reason = str(error).replace(os.fspath(temporary), asset)
@@ -81,11 +100,36 @@ def fetch(asset: str, check: Callable[[Path], None]) -> Path:
     return path
 
 
-def _download(url: str, path: Path, description: str) -> None:
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder: those not written to for `LEFTOVER_S`."""
+    for leftover in folder.glob(f".*.{8 * '[0-9a-f]'}.part"):
+        with contextlib.suppress(OSError):  # another process may be faster
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+                leftover.unlink()
+
+
+def _check_content(path: Path, size: int | None, sha256: str | None) -> None:
+    if size is not None and (found := path.stat().st_size) != size:
+        raise AssetError(f"it has {found} bytes instead of {size}")
+    if sha256 is not None and (found := content_hash(path)) != sha256:
+        raise AssetError(f"its SHA-256 is {found} instead of {sha256}")
+
+
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download(url: str, path: Path, description: str, max_bytes: int) -> None:
     """Write `url` to `path` with a progress bar; a connection that breaks is resumed, `ATTEMPTS` times at most."""
+    deadline = time.monotonic() + DEADLINE_S
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _transfer(url, path, description)
+            _transfer(url, path, description, max_bytes, deadline)
             return
         except urllib.error.HTTPError:
             raise  # the server answered; asking again changes nothing
@@ -96,25 +140,80 @@ def _download(url: str, path: Path, description: str) -> None:
             logger.warning("%s: connection lost (%s), trying again", description, error)
 
 
-def _transfer(url: str, path: Path, description: str) -> None:
+def _transfer(url: str, path: Path, description: str, max_bytes: int, deadline: float) -> None:
     """Fetch what is missing of `path` and check the length that the server announced."""
     done = path.stat().st_size if path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-        if done and response.status != 206:  # the server sends everything again
+    with _opened(request) as response:
+        if done and not _continues(response, done):  # the server sends everything again
             done = 0
+        if response.status not in (200, 206 if done else 200, None):  # None: a file
+            raise OSError(f"the server answered with status {response.status}")
         announced = response.headers.get("Content-Length")
+        if announced is not None and not re.fullmatch(r"\d{1,18}", announced, re.ASCII):
+            raise OSError(f"the server announced {announced!r:.50} bytes")
         total = done + int(announced) if announced else None
+        if total is not None and total > max_bytes:
+            raise AssetError(f"the server announced {total} bytes; it should have {max_bytes} at most")
         with (
             open(path, "ab" if done else "wb") as file,
             tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=description, leave=False) as bar,
         ):
-            while chunk := response.read(CHUNK_BYTES):
+            since, received = time.monotonic(), 0
+            while chunk := response.read1(CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
                 bar.update(len(chunk))
+                received += len(chunk)
+                now = time.monotonic()
+                if done > max_bytes:
+                    raise AssetError(f"the server sends more than {max_bytes} bytes")
+                if now > deadline:
+                    raise AssetError(f"it takes more than {DEADLINE_S:g} s; {done} bytes have arrived")
+                if now - since > SLOWEST_S:
+                    if received < SLOWEST_BYTES:
+                        raise TimeoutError(f"{received} bytes in {now - since:.0f} s")
+                    since, received = now, 0
     if total is not None and done < total:
         raise ConnectionError(f"the connection closed after {done} of {total} bytes")
+
+
+def _continues(response: Any, done: int) -> bool:
+    """Whether an answer holds what is missing behind the first `done` bytes."""
+    return response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+
+
+def _opened(request: urllib.request.Request) -> Any:
+    """Return the answer of a server, whose headers may not drip in for longer than `ANSWER_S` either."""
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_S))
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(ANSWER_S)
+    if not answers:
+        raise TimeoutError(f"no answer in {ANSWER_S:g} s")
+    [answer] = answers
+    if isinstance(answer, ValueError):  # an address, or a redirect to one, that is none
+        raise OSError(f"{type(answer).__name__}: {answer}") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects from https to https, and from http to both; to nothing else, such as files of this machine."""
+
+    def redirect_request(self, req: urllib.request.Request, *args: Any) -> urllib.request.Request | None:
+        url = args[-1]
+        if urllib.parse.urlsplit(url).scheme not in {"https", req.type}:
+            raise urllib.error.URLError(f"it redirects to {url!r:.200}, which is refused")
+        return super().redirect_request(req, *args)
 
 
 def checkpoint_path(name: str) -> Path:

@@ -6,8 +6,8 @@ A project checkpoint is a dict of plain data: {"model": state dict, "arch", "mel
 
 from __future__ import annotations
 
+import functools
 import logging
-import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,13 @@ from torch import Tensor
 
 from models import assets, files
 from models.assets import AssetError
-from models.config import Arch, MelConfig, from_plain, to_plain
+from models.config import Arch, MelConfig, from_plain, is_number, is_whole, to_plain
 from models.errors import UserError
 from models.network import MobileNetV3
 from models.registry import PRETRAINED
+
+FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WHOLE_TYPES = (torch.int64, torch.int32)
 
 logger = logging.getLogger(__name__)
 
@@ -55,27 +58,39 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     are complete when they get their name and never written again. Project checkpoints, which may be, are read at once.
 
     Raises `UserError` for a name that is none of these, `FileNotFoundError` for a missing path, `AssetError` where a download
-    fails and `CheckpointError` where a file is not a fitting checkpoint.
+    fails and `CheckpointError` where a file is not a fitting checkpoint, or holds weights that are not finite.
     """
-    name = os.fspath(name)
+    name = _name(name)
     if name not in PRETRAINED:
-        return _parse(read_checkpoint_file(assets.checkpoint_path(name)), name)
+        checkpoint = _parse(read_checkpoint_file(assets.checkpoint_path(name)), name)
+        _check_finite(checkpoint.state, name)
+        return checkpoint
     entry = PRETRAINED[name]
-    path = assets.fetch(
-        entry.asset, lambda path: _check_state(read_checkpoint_file(path, mmap=True, checksums=True), entry.arch, name)
-    )
-    state = read_checkpoint_file(path, mmap=True)
-    _check_state(state, entry.arch, name)
-    return Checkpoint(name, state, entry.arch, entry.mel)
+
+    def read(path: Path, checksums: bool = False) -> dict[str, Tensor]:
+        state = read_checkpoint_file(path, mmap=True, checksums=checksums)
+        _check_state(state, entry.arch, name)
+        _check_finite(state, name)
+        return state
+
+    path = assets.fetch(entry.asset, lambda path: read(path, checksums=True), entry.size, entry.sha256)
+    return Checkpoint(name, read(path), entry.arch, entry.mel)
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
     """Return the network's architecture and front end; nothing is downloaded and no weights are read. Errors as `load`."""
+    name = _name(name)
     if name in PRETRAINED:
         return PRETRAINED[name].arch, PRETRAINED[name].mel
-    name = os.fspath(name)
     checkpoint = _parse(read_checkpoint_file(assets.checkpoint_path(name), mmap=True), name)
     return checkpoint.arch, checkpoint.mel
+
+
+def _name(name: object) -> str:
+    """Return a name or a path as text."""
+    if not isinstance(name, (str, os.PathLike)) or "\0" in os.fspath(name):
+        raise UserError(f"a model is given by its name or by the path of its file, not by {name!r:.100}")
+    return os.fspath(name)
 
 
 def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool = True) -> MobileNetV3:
@@ -149,6 +164,7 @@ def load_training(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Load a project checkpoint and its "training"; errors as `load`, and `CheckpointError` for one that has none."""
     content = read_checkpoint_file(path)
     checkpoint = _parse(content, os.fspath(path))
+    _check_finite(checkpoint.state, checkpoint.name)
     if not isinstance(content.get("training"), dict):
         raise CheckpointError(f"{path} holds a model alone; a run resumes from its last.pt")
     return checkpoint, content["training"]
@@ -180,10 +196,8 @@ def read_checkpoint_file(path: Path, *, mmap: bool = False, checksums: bool = Fa
         raise FileNotFoundError(f"checkpoint {path} not found; give the path of a file or the name of a model")
     try:
         is_archive = zipfile.is_zipfile(path)  # not so in torch's format before 1.6
-        if checksums and is_archive:
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch.load does not look at the checksums
-                    raise CheckpointError(f"wrong checksum of {damaged}")
+        if is_archive:
+            _check_archive(path, checksums)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
     except Exception as error:  # the unpickler fails on damaged files in many ways, IndexError and struct.error among them
         with open(path, "rb") as file:
@@ -194,22 +208,58 @@ def read_checkpoint_file(path: Path, *, mmap: bool = False, checksums: bool = Fa
         ) from error
 
 
+def _check_archive(path: Path, checksums: bool) -> None:
+    """Raise `CheckpointError` for an archive that is larger unpacked than packed: torch does not compress."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise CheckpointError("larger unpacked than packed")
+        if checksums and (damaged := archive.testzip()):  # torch.load does not look at the checksums
+            raise CheckpointError(f"wrong checksum of {damaged}")
+
+
 def _check_state(state: Any, arch: Arch, name: str) -> None:
-    """Raise `CheckpointError` unless `state` has exactly the names and shapes of the network."""
+    """Raise `CheckpointError` unless `state` has exactly the names and shapes of the network, and numbers of the same kind."""
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{name}: the file holds no state dict")
-    with torch.device("meta"):
-        expected = {key: tensor.shape for key, tensor in MobileNetV3(arch).state_dict().items()}
+    expected = _expected_state(arch)
     problems = [f"{key} is missing" for key in expected if key not in state]
-    problems += [f"{key} is not of this network" for key in state if key not in expected]
+    problems += [f"{key!r:.100} is not of this network" for key in state if key not in expected]
+    shared = [(key, tensor, state[key]) for key, tensor in expected.items() if key in state]
     problems += [
-        f"{key} has shape {tuple(state[key].shape)} instead of {tuple(shape)}"
-        for key, shape in expected.items()
-        if key in state and state[key].shape != shape
+        f"{key} has shape {tuple(stored.shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor, stored in shared
+        if stored.shape != tensor.shape
+    ]
+    problems += [
+        f"{key} has type {stored.dtype} instead of {tensor.dtype}"
+        for key, tensor, stored in shared
+        if stored.layout != torch.strided
+        or stored.is_meta
+        or stored.dtype not in (FLOAT_TYPES if tensor.is_floating_point() else WHOLE_TYPES)
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{name}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+
+
+@functools.lru_cache(maxsize=4)
+def _expected_state(arch: Arch) -> dict[str, Tensor]:
+    """Return the state dict of a network, on the meta device; for the last ones, as building it takes a quarter of a load."""
+    with torch.device("meta"):
+        return MobileNetV3(arch).state_dict()
+
+
+def _check_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Raise `CheckpointError` for NaN and infinite weights.
+
+    The sum of such a tensor is not finite; that of a sound one hardly ever, so few are looked at twice.
+    """
+    with torch.no_grad():
+        sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in state.values() if tensor.is_floating_point()])
+    if not sums.isfinite().all() and (broken := [key for key, tensor in state.items() if not tensor.float().isfinite().all()]):
+        raise CheckpointError(
+            f"{name}: the weights are not finite (first in {broken[0]}); fetch the file again, or use another one"
+        )
 
 
 def _parse(content: Any, name: str) -> Checkpoint:
@@ -222,18 +272,24 @@ def _parse(content: Any, name: str) -> Checkpoint:
     try:
         arch, mel = from_plain(Arch, content["arch"]), from_plain(MelConfig, content["mel"])
         _check_state(content["model"], arch, name)
-        labels = None if content["labels"] is None else tuple(content["labels"])
-        if labels is not None and len(labels) != arch.num_classes:
-            raise UserError(f"{len(labels)} labels for {arch.num_classes} classes")
+        labels = content["labels"]
+        if labels is not None:
+            if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+                raise UserError("the labels are not a list of texts")
+            if len(labels) != arch.num_classes:
+                raise UserError(f"{len(labels)} labels for {arch.num_classes} classes")
+            labels = tuple(labels)
+        if content["epoch"] is not None and not is_whole(content["epoch"]):
+            raise UserError(f"epoch is {content['epoch']!r:.100}; it must be a whole number")
         args = dict(content["args"])
         clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files have it among their options
-        if clip_seconds is not None and not 0 < clip_seconds < math.inf:
-            raise UserError(f"clip_seconds is {clip_seconds}; it must be above 0")
+        if clip_seconds is not None and not (is_number(clip_seconds) and clip_seconds > 0):
+            raise UserError(f"clip_seconds is {clip_seconds!r:.100}; it must be a number above 0")
         return Checkpoint(
             name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), args,
             content.get("single_label") is True, clip_seconds,
         )  # fmt: skip
     except CheckpointError:
         raise
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{name}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{name}: {' '.join(str(error).split())}") from error

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
@@ -40,7 +41,9 @@ def run(main: Callable[[Sequence[str] | None], int], *, fast_exit: bool = False)
     """
     argv = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(argv) < len(sys.argv) - 1
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no UTF-8
     try:
@@ -104,4 +107,24 @@ def _one_line(error: BaseException) -> str:
     message = str(error).strip()
     if "Original Traceback" in message:
         message = message.splitlines()[-1].partition(": ")[2]
-    return " ".join(message.split())
+    return printable(" ".join(message.split()))
+
+
+def printable(text: object) -> str:
+    r"""Return a text from outside, such as a label or a file's name, for one line of a terminal or a file.
+
+    Control characters, line ends and marks that reverse the direction of writing become \n, \t, \r or \uXXXX.
+    """
+    return _HIDDEN.sub(lambda match: _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}", str(text))
+
+
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+class LineFormatter(logging.Formatter):
+    """Messages of a log with `printable` lines; a further line of a message is indented, so that none looks like a message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "\n  ".join(map(printable, record.message.split("\n")))
+        return super().formatMessage(record)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from models.errors import UserError
@@ -10,6 +13,24 @@ from models.errors import UserError
 HEAD_TYPES = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 SE_AGGREGATIONS = ("max", "avg", "add", "min")
 POOLINGS = ("mean", "max", "both")  # of embeddings
+
+# From and to. Far beyond what is in use; more is a damaged file or a mistake that would fill the memory.
+ARCH_LIMITS = {
+    "num_classes": (0, 100_000),  # 0: no head
+    "multihead_attention_heads": (1, 64),
+    "input_dim_f": (1, 4096),
+    "input_dim_t": (1, 100_000),
+    "se_r": (1, 1024),
+}
+MEL_LIMITS = {
+    "n_mels": (1, 4096),
+    "sample_rate": (1, 768_000),
+    "hop_size": (1, 1 << 16),
+    "n_fft": (1, 1 << 14),
+    "win_length": (1, 1 << 14),
+}
+MAX_FILTERBANK = 1 << 23  # bands times samples of a transform
+MAX_WIDTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -34,23 +55,23 @@ class Arch:
     se_r: int = 4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strides", tuple(self.strides))
-        if not 0 < self.width_mult < float("inf"):
-            raise UserError(f"width_mult must be a number above 0, not {self.width_mult}")
-        if len(self.strides) != 4 or not all(stride in (1, 2) for stride in self.strides):
-            raise UserError(f"strides must be four numbers, each 1 or 2, not {self.strides}")
+        _check_whole_numbers(self, ARCH_LIMITS)
+        if not is_number(self.width_mult) or not 0 < self.width_mult <= MAX_WIDTH:
+            raise UserError(f"width_mult must be a number above 0, {MAX_WIDTH:g} at most, not {self.width_mult!r}")
+        for name in ("reduced_tail", "dilated"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        strides = tuple(self.strides) if isinstance(self.strides, (list, tuple)) else (self.strides,)
+        if len(strides) != 4 or not all(is_whole(stride) and stride in (1, 2) for stride in strides):
+            raise UserError(f"strides must be four numbers, each 1 or 2, not {self.strides!r}")
+        object.__setattr__(self, "strides", strides)
         if self.head_type not in HEAD_TYPES:
             raise UserError(f"unknown head_type {self.head_type!r}; allowed: {', '.join(HEAD_TYPES)}")
-        letters = set(self.se_dims)
+        letters = set(self.se_dims) if isinstance(self.se_dims, str) else set()
         if self.se_dims != "none" and not (letters and letters <= set("cft") and len(letters) == len(self.se_dims)):
             raise UserError(f"se_dims must be 'none' or a combination of the letters c, f and t, not {self.se_dims!r}")
         if self.se_agg not in SE_AGGREGATIONS:
             raise UserError(f"unknown se_agg {self.se_agg!r}; allowed: {', '.join(SE_AGGREGATIONS)}")
-        if self.num_classes < 0:
-            raise UserError(f"num_classes must be at least 0 (no head), not {self.num_classes}")
-        for name in ("multihead_attention_heads", "input_dim_f", "input_dim_t", "se_r"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -69,11 +90,14 @@ class MelConfig:
     fmax: float | None = None
 
     def __post_init__(self) -> None:
+        _check_whole_numbers(self, MEL_LIMITS)
         if self.fmax is None:
             object.__setattr__(self, "fmax", float(self.sample_rate // 2 - 1000))
-        for name in ("n_mels", "sample_rate", "win_length", "hop_size", "n_fft"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("fmin", "fmax"):
+            if not is_number(getattr(self, name)):
+                raise UserError(f"{name} must be a number in Hz, not {getattr(self, name)!r}")
+        if self.n_mels * self.n_fft > MAX_FILTERBANK:
+            raise UserError(f"n_mels times n_fft must be at most {MAX_FILTERBANK}, not {self.n_mels} times {self.n_fft}")
         if self.n_fft % 2:
             raise UserError(f"n_fft must be even, not {self.n_fft}")
         if self.win_length > self.n_fft:
@@ -94,6 +118,23 @@ class MelConfig:
         return self.n_fft // 2 + 2
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def _check_whole_numbers(config: Arch | MelConfig, limits: Mapping[str, tuple[int, int]]) -> None:
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        if not is_whole(value) or not low <= value <= high:
+            raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+
+
 def to_plain(config: Arch | MelConfig) -> dict[str, Any]:
     """Return the fields as a dict of numbers, strings and lists, fit for a checkpoint or JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
@@ -102,6 +143,7 @@ def to_plain(config: Arch | MelConfig) -> dict[str, Any]:
 def from_plain(cls: type[Arch] | type[MelConfig], values: dict[str, Any]) -> Arch | MelConfig:
     """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `UserError`."""
     names = {field.name for field in fields(cls)}
-    if set(values) != names:
-        raise UserError(f"{cls.__name__} needs the fields {sorted(names)}, not {sorted(values)}")
+    if not isinstance(values, Mapping) or set(values) != names:
+        given = sorted(map(str, values)) if isinstance(values, Mapping) else values
+        raise UserError(f"{cls.__name__} needs the fields {sorted(names)}, not {given!r:.500}")
     return cls(**values)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.blocks import InvertedResidual
-from models.config import POOLINGS
+from models.config import POOLINGS, is_number
 from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
@@ -53,6 +53,8 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         layers = self.layers.split("+") if isinstance(self.layers, str) else self.layers
+        if not isinstance(layers, (list, tuple)) or not layers or not all(isinstance(layer, str) for layer in layers):
+            raise UserError(f"layers are {self.layers!r:.100}; pass names of layers, as a list or joined by +")
         object.__setattr__(self, "layers", tuple(layer.strip() for layer in layers))
         if self.pooling not in POOLINGS:
             raise UserError(f"unknown pooling {self.pooling!r}; allowed: {', '.join(POOLINGS)}")
@@ -204,8 +206,13 @@ class EmbeddingModel(WaveformModel):
 
 
 def _check(waveform: Tensor, **seconds: float) -> None:
+    if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
+        given = waveform.dtype if isinstance(waveform, Tensor) else type(waveform).__name__
+        raise UserError(f"expected a floating-point tensor of waveforms (B, samples), got {given}")
     if waveform.ndim != 2 or 0 in waveform.shape:
         raise UserError(f"expected waveforms of shape (B, samples), got {tuple(waveform.shape)}")
+    if not waveform.isfinite().all():
+        raise UserError("the waveforms have samples that are not finite (NaN or infinite); clean them first")
     for name, value in seconds.items():
-        if not 0 < value < float("inf"):
-            raise UserError(f"{name} is {value}; it must be a number of seconds above 0")
+        if not is_number(value) or value <= 0:
+            raise UserError(f"{name} is {value!r:.50}; it must be a number of seconds above 0")

@@ -82,4 +82,6 @@ def get_ensemble_model(names: Sequence[str]) -> EnsembleModel:
     """Load the named models (released, bundled, or paths of checkpoints) as an ensemble in evaluation mode."""
     if isinstance(names, (str, os.PathLike)):
         raise UserError(f"an ensemble needs a list of models, not {os.fspath(names)!r}; get_model loads a single one")
+    if not isinstance(names, Sequence):
+        raise UserError(f"an ensemble needs a list of models, not {names!r:.100}")
     return EnsembleModel([WaveformModel(checkpoints.load_model(name)) for name in names]).eval()

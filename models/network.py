@@ -97,6 +97,9 @@ class MobileNetV3(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 1, n_mels, frames) -> the last feature map (B, C, F, T), C being `embedding_size`."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            given = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise UserError(f"expected floating-point spectrograms of shape (B, 1, n_mels, frames), got {given}")
         if x.ndim != 4 or x.shape[1] != 1:
             raise UserError(f"expected spectrograms of shape (B, 1, n_mels, frames), got {tuple(x.shape)}")
         return self.features(x)

@@ -75,6 +75,8 @@ class AugmentMelSTFT(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise UserError(f"expected floating-point waveforms of shape (B, samples), got {type(x).__name__}")
         if x.ndim != 2 or x.shape[1] < 1 or not x.is_floating_point():
             raise UserError(f"expected floating-point waveforms of shape (B, samples), got {x.dtype} {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):

@@ -21,13 +21,24 @@ class Pretrained:
     arch: Arch
     mel: MelConfig
     reported_map: float | None  # None: ImageNet weights only, the classifier is a random initialisation
+    size: int | None = None  # bytes of the file, where they are known
+    sha256: str | None = None  # of the file, where it is known
 
 
-def _entry(asset: str, reported_map: float | None, width_mult: float, hop_size: int = 320, **arch) -> Pretrained:
+def _entry(
+    asset: str,
+    reported_map: float | None,
+    width_mult: float,
+    hop_size: int = 320,
+    size: int | None = None,
+    sha256: str | None = None,
+    **arch,
+) -> Pretrained:
     network = Arch(width_mult=width_mult, **arch)
-    return Pretrained(asset, network, MelConfig(n_mels=network.input_dim_f, hop_size=hop_size), reported_map)
+    return Pretrained(asset, network, MelConfig(n_mels=network.input_dim_f, hop_size=hop_size), reported_map, size, sha256)
 
 
+# fmt: off
 PRETRAINED: dict[str, Pretrained] = {
     # trained on ImageNet
     "mn10_im_pytorch": _entry("mn10_im_pytorch.pt", None, 1.0),
@@ -42,7 +53,10 @@ PRETRAINED: dict[str, Pretrained] = {
     # trained on AudioSet
     "mn01_as": _entry("mn01_as_mAP_298.pt", 0.298, 0.1),
     "mn02_as": _entry("mn02_as_mAP_378.pt", 0.378, 0.2),
-    "mn04_as": _entry("mn04_as_mAP_432.pt", 0.432, 0.4),
+    "mn04_as": _entry(
+        "mn04_as_mAP_432.pt", 0.432, 0.4,
+        size=4_066_513, sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+    ),
     "mn05_as": _entry("mn05_as_mAP_443.pt", 0.443, 0.5),
     "mn10_as": _entry("mn10_as_mAP_471.pt", 0.471, 1.0),
     "mn20_as": _entry("mn20_as_mAP_478.pt", 0.478, 2.0),
@@ -69,6 +83,7 @@ PRETRAINED: dict[str, Pretrained] = {
     "mn10_as_fc_s2221": _entry("mn10_as_fc_s2221_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 2, 1)),
     "mn10_as_fc_s2211": _entry("mn10_as_fc_s2211_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 1, 1)),
 }
+# fmt: on
 
 # the published ensemble: the mean of the logits of these
 ENSEMBLE: tuple[str, ...] = (

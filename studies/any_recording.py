@@ -18,7 +18,7 @@ import av
 from tqdm import tqdm
 
 from benchmarks.common import machine, print_table
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results
 from helpers import cli
 from models.errors import UserError
 from studies.recordings import kinds
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += [(group, one.kind, one.details, len(one.content), verdict.outcome, verdict.reason) for one, verdict in verdicts]
         losses += [f"{one.kind}, {one.details}: {verdict.reason}" for one, verdict in verdicts if verdict.outcome == LOST]
     if args.output:
-        write_table(args.output, [("group", "kind", "details", "bytes", "outcome", "reason"), *rows])
+        write_results(args.output, [("group", "kind", "details", "bytes", "outcome", "reason"), *rows])
     if losses:
         raise UserError(f"sound is lost in silence in {len(losses)} of {len(rows)} recordings: {'; '.join(losses)}")
     print(f"\n{len(rows)} recordings, no silent loss")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results
 from datasets.folders import folder
 from helpers import cli
 from models import checkpoints
@@ -97,7 +97,7 @@ def write_csv(path: Path, scores: dict[Job, dict[str, float]]) -> None:
     """Write the last epoch's scores, a row for each training."""
     names = ("accuracy", MEASURE, "val_loss")
     rows = [(arm, clips or "all", seed, *(f"{v[name]:.5f}" for name in names)) for (arm, clips, seed), v in scores.items()]
-    write_table(path, [("training", "clips_of_a_class", "seed", *names), *rows])
+    write_results(path, [("training", "clips_of_a_class", "seed", *names), *rows])
 
 
 def summarise(scores: dict[Job, dict[str, float]], arm: str, clips: int | None, seeds: int) -> tuple[float, float, float, float]:

@@ -15,6 +15,7 @@ import torch
 import hear_mn
 from models import checkpoints
 from models.config import Arch, MelConfig
+from models.errors import UserError
 from models.network import MobileNetV3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,38 @@ def test_timestamps_locate_a_sound(tiny_checkpoint: Path) -> None:
 def test_unknown_layers_are_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="block99"):
         hear_mn.load_model(tiny_checkpoint, "block99")
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        np.zeros((1, 8000), np.float32),
+        [[0.0] * 8000],
+        None,
+        torch.zeros(1, 8000, dtype=torch.int16),
+        torch.zeros(8000),
+        torch.zeros(1, 0),
+        torch.full((1, 8000), torch.nan),
+        torch.full((1, 8000), torch.inf),
+    ],
+    ids=lambda audio: f"{type(audio).__name__} {getattr(audio, 'dtype', '')} {getattr(audio, 'shape', '')}",
+)
+def test_what_is_no_sound_is_one_line(audio: object, tiny_checkpoint: Path) -> None:
+    model = hear_mn.load_model(tiny_checkpoint, "mel")
+    for embed in (hear_mn.get_scene_embeddings, hear_mn.get_timestamp_embeddings):
+        with pytest.raises(UserError) as error:
+            embed(audio, model)
+        assert "\n" not in str(error.value)
+
+
+def test_wrong_types_are_one_line(tiny_checkpoint: Path) -> None:
+    for options in ({"weights": 5}, {"layers": 5}, {"layers": [5]}, {"layers": []}, {"pooling": 5}):
+        with pytest.raises(UserError):
+            hear_mn.load_model(**{"weights": str(tiny_checkpoint)} | options)
+    for model in (None, "mn10_as", torch.nn.Linear(2, 2)):
+        for embed in (hear_mn.get_scene_embeddings, hear_mn.get_timestamp_embeddings):
+            with pytest.raises(UserError):
+                embed(torch.zeros(1, 8000), model)
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,24 @@ def test_a_released_model_comes_from_the_release(tmp_path: Path, monkeypatch: py
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (["mn01_as"], {"pretrained": "yes"}),
+        (["mn01_as"], {"pretrained": False, "num_classes": "10"}),
+        (["mn01_as"], {"pretrained": False, "num_classes": 10.0}),
+        (["mn04_opensounds"], {"num_classes": [10]}),
+        (["tagger", 5], {}),
+        (["tagger", "mn04_opensounds"], {"batch_size": "8"}),
+    ],
+    ids=str,
+)
+def test_wrong_types_are_one_line(names: list[object], options: dict[str, object]) -> None:
+    with pytest.raises(ValueError) as error:
+        load(*names, **options)
+    assert type(error.value).__name__ == "UserError" and "\n" not in str(error.value)
+
+
 def test_the_listing_names_every_model_and_the_tagger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     (tmp_path / "owner_repository_main").symlink_to(ROOT)  # where torch.hub keeps a clone

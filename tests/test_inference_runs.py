@@ -18,7 +18,10 @@ import soundfile
 import inference
 from datasets.decoding import isolated
 from datasets.folders.label_files import parse_labels
+from helpers.inference.event_files import event_lines
 from helpers.tagger.embedding_files import read_embeddings, write_embeddings
+from helpers.tagger.events import Event, RecordingEvents
+from helpers.tagger.results import Tag, Tagging
 
 ROOT = Path(inference.__file__).parent
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (32000, 2)).astype(np.float32)
@@ -323,3 +326,52 @@ def test_contradicting_options_are_refused(words: list[str], capsys: pytest.Capt
     with pytest.raises(SystemExit) as end:
         inference.main(["--audio_path", "x.wav", *words])
     assert end.value.code == 2 and words[0] in capsys.readouterr().err
+
+
+HOSTILE = "=a\x1b[31m\n\u202e@.wav"  # a formula, an escape sequence, another line, text from right to left
+
+
+def test_hostile_names_do_no_harm_where_they_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed, and in every format; resuming still finds what is done."""
+    folder = sounds(tmp_path / "in", 2)
+    (folder / "001.wav").rename(folder / HOSTILE)
+    (folder / f"{HOSTILE}2.wav").write_text("no recording\n" * 100)
+    table = tmp_path / "x.csv"
+    for words in ((), ("--window", "0.2"), ("--output", table), ("--events", tmp_path / "e.rttm", "--threshold", "0.01")):
+        _, out, err = run(capsys, "--audio_path", folder, *words)
+        assert all(line.isprintable() for line in [*out.splitlines(), *err])
+        assert any("001b[31m" in line for line in [*out.splitlines(), *err])
+    assert all(line.isprintable() for line in (tmp_path / "e.rttm").read_text().splitlines())
+    with open(table, newline="") as file:
+        assert len({row["source"] for row in csv.DictReader(file)}) == 2
+    assert all(line.isprintable() for line in table.read_text().splitlines())
+
+
+def test_a_run_with_hostile_names_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("=a.wav", "-b.wav"):
+        soundfile.write(tmp_path / "in" / name, NOISE, 32000)
+    paths = [f"{tmp_path}/in/=a.wav", f"{tmp_path}/in/-b.wav"]
+    table = tmp_path / "x.csv"
+    run(capsys, "--audio_path", *paths, "--output", table)
+    whole = table.read_bytes()
+    words = [*BUNDLED, "--audio_path", *paths, "--output", str(table)]
+    table.unlink()
+    subprocess.run([sys.executable, "-c", KILLED, "4", *words], cwd=ROOT)
+    assert run(capsys, "--audio_path", *paths, "--output", table, "--resume")[0] == 0
+    assert table.read_bytes() == whole
+
+
+def test_hostile_labels_do_no_harm_in_any_format() -> None:
+    label = "=Speech\x1b[31m\n1\n00:00:00,000 --> 00:00:01,000\tx\u2028\u202e"
+    event = Event(label, 0.0, 1.0, 0.5, HOSTILE, 0.5)
+    recording = RecordingEvents(HOSTILE, 0.0, 1.0, (event,), 32000)
+    for suffix, lines in ((".txt", 1), (".selections.txt", 1), (".rttm", 1), (".srt", 4)):
+        text = event_lines(recording, suffix)
+        assert text.count("\n") == lines and text.replace("\n", "").replace("\t", "").isprintable()
+    assert json.loads(recording.to_json())["events"][0]["label"] == label  # escapes of JSON
+    assert recording.to_json().isprintable()
+    [row] = csv.DictReader(recording.to_csv().splitlines())
+    assert row["label"].startswith("'=Speech") and row["label"].isprintable() and row["source"].startswith("'=a")
+    tags = Tagging(HOSTILE, 0.0, 1.0, (Tag(label, 0.5),))
+    assert len(tags.to_csv().splitlines()) == 2 and len(tags.to_json().splitlines()) == 1

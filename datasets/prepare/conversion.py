@@ -17,12 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import audio
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results
 from datasets.decoding.isolated import IS_AVAILABLE, Decoders
 from datasets.decoding.reading import plain_format
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import downloads
 from datasets.shards.stored import Stored
+from models.command import printable
 from models.errors import UserError
 from models.files import remove_leftovers, write_bytes
 
@@ -113,8 +114,8 @@ def write_report(report: Report, output: Path) -> None:
     for what, found in (*listed.items(), ("problem", report.problems)):
         rows += [(name, what, " ".join(reason.split())) for name, reason in found]
     path = output / "report.tsv" if output.is_dir() else output.with_name(f"{output.name}.report.tsv")
-    write_table(path, [("name", "what", "reason"), *rows], delimiter="\t")
-    print(f"{output}: {report}, listed in {path}")
+    write_results(path, [("name", "what", "reason"), *rows], delimiter="\t")
+    print(printable(f"{output}: {report}, listed in {path}"))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from datasets.prepare.archives import ArchiveError, read_zipped
 from models.errors import UserError
 
 
@@ -84,11 +85,13 @@ class Download:
 
 
 def read(file: str | Path | Entry) -> bytes:
-    """Content of a file, in an archive or not. Raises OSError, and UserError for a damaged or encrypted entry."""
+    """Content of a file, in an archive or not. Raises OSError, and UserError for a damaged, encrypted or too large entry."""
     if not isinstance(file, Entry):
         return Path(file).read_bytes()
     try:
-        return _open(file.archive, os.getpid(), threading.get_ident()).read(file.name)
+        return read_zipped(_open(file.archive, os.getpid(), threading.get_ident()), file.name)
+    except ArchiveError as error:
+        raise UserError(f"{file.archive} is damaged: {error}; fetch it again") from error
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error}); fetch the archive again") from error
 

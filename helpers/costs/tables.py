@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from datasets.csv_table import safe_cell
+from models.command import printable
 from models.errors import UserError
 
 FORMATS = ("text", "csv", "markdown")
@@ -17,10 +19,10 @@ def table(rows: Sequence[Mapping[str, object]], style: str = "text") -> str:
     `style` is one of `FORMATS`. In text, columns of numbers, also written as text, stand to the right.
     """
     header = list(rows[0])
-    cells = [["" if row[name] is None else str(row[name]) for name in header] for row in rows]
+    cells = [["" if row[name] is None else printable(row[name]) for name in header] for row in rows]
     if style == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *cells])
+        csv.writer(text, lineterminator="\n").writerows([header, *([safe_cell(cell) for cell in line] for line in cells)])
         return text.getvalue().rstrip("\n")
     if style == "markdown":
         lines = [header, ["---"] * len(header), *cells]

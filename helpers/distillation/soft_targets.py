@@ -22,6 +22,7 @@ from models.errors import UserError
 logger = logging.getLogger(__name__)
 
 PREDS_ASSET = "passt_enemble_logits_mAP_495.npy"  # the release's spelling
+MAX_BYTES = 1 << 33  # of each: 2 million rows of 527 logits, 16 bits each, are 2 GB
 INDEX_ASSET = "fname_to_index.pkl"
 
 
@@ -80,6 +81,6 @@ def load_teacher(args: argparse.Namespace, names: Iterable[str], num_classes: in
 
 def _fetch(asset: str, check: Callable[[Path], Any]) -> Path:
     try:
-        return assets.fetch(asset, check)
+        return assets.fetch(asset, check, max_bytes=MAX_BYTES)
     except AssetError as error:
         raise AssetError(f"{error}; --kd_lambda 1 trains without a teacher") from error

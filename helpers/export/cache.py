@@ -6,7 +6,6 @@ The name of an exported file in the cache has the hash of its checkpoint, so ano
 from __future__ import annotations
 
 import glob
-import hashlib
 import importlib.util
 import logging
 import os
@@ -51,7 +50,7 @@ def exported(name: str | os.PathLike[str]) -> Path:
     checkpoint = assets.checkpoint_path(name)
     stem = name if name in PRETRAINED or name in BUNDLED else checkpoint.stem
     if checkpoint.is_file():
-        path = cache_dir() / f"{stem}-{content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
+        path = cache_dir() / f"{stem}-{assets.content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
         if not path.is_file():
             _export(name, path)
         return path
@@ -65,20 +64,11 @@ def exported(name: str | os.PathLike[str]) -> Path:
     temporary = cache_dir() / f"{stem}-{os.getpid()}.onnx"
     try:
         _export(name, temporary)  # which downloads the checkpoint, whose hash the name needs
-        path = cache_dir() / f"{stem}-{content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
+        path = cache_dir() / f"{stem}-{assets.content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _require_exporter(name: str) -> None:
@@ -94,6 +84,7 @@ def _require_exporter(name: str) -> None:
 def _export(name: str, path: Path) -> None:
     """Run export.py in another process, so that this one does not import torch."""
     _require_exporter(name)
+    assets.sweep(path.parent)
     logger.info("exporting %s for ONNX Runtime to %s; this is done once", name, path)
     exporter = [str(_SCRIPT)] if assets.IS_CHECKOUT else ["-m", "efficientat.export"]
     command = [sys.executable, *exporter, "--model_name", name, "--output", str(path)]

@@ -7,7 +7,7 @@ backend = load_backend("mn04_opensounds")
 from __future__ import annotations
 
 import ctypes
-import json
+import mmap
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,8 @@ import numpy as np
 import onnxruntime
 
 from helpers.devices import available_cores
-from helpers.export.cache import FORMAT_VERSION, METADATA_KEY, exported
+from helpers.export.cache import METADATA_KEY, exported
+from helpers.export.checks import check_results, check_waveforms, check_weights, checked_metadata
 from models.assets import AssetError
 from models.errors import UserError
 
@@ -47,23 +48,21 @@ class OnnxBackend:
             reason = " ".join(str(error).split())
             raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
         try:
-            self.metadata = metadata = json.loads(self._graph.metadata[METADATA_KEY])
-            if (version := metadata["format_version"]) != FORMAT_VERSION:
-                raise BackendError(f"{path} has format {version} instead of {FORMAT_VERSION}; export it again")
-            if metadata["input"] != "waveform":
-                raise BackendError(f"{path} takes spectrograms; export it without --network_only")
-            self.name: str = metadata["model_name"]
-            self.sample_rate: int = metadata["sample_rate"]  # Hz
-            self.num_classes: int = metadata["num_classes"]
-            self.embedding_size: int = metadata["embedding_size"]
-            self.columns = {"embedding": (0, self.embedding_size)}
-            self.single_label: bool = metadata["single_label"]
-            self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
-            self.labels: tuple[str, ...] = tuple(metadata["labels"])
-        except BackendError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise BackendError(f"{path} was not written by this version of export.py; export the model again") from error
+            metadata = checked_metadata(self._graph.metadata.get(METADATA_KEY, "null"))
+            self._graph.check_ports(metadata["num_classes"], metadata["embedding_size"])
+            self._graph.check_weights()
+        except (ValueError, LookupError, TypeError) as error:
+            reason = error if isinstance(error, UserError) else "its weights cannot be read"
+            raise BackendError(f"{path} is not what this version of export.py writes: {reason}; export the model again") from error
+        self.metadata = metadata
+        self.name: str = metadata["model_name"]
+        self.sample_rate: int = metadata["sample_rate"]  # Hz
+        self.num_classes: int = metadata["num_classes"]
+        self.embedding_size: int = metadata["embedding_size"]
+        self.columns = {"embedding": (0, self.embedding_size)}
+        self.single_label: bool = metadata["single_label"]
+        self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
+        self.labels: tuple[str, ...] = tuple(metadata["labels"])
 
     def __reduce__(self) -> tuple[type, tuple[Path, int, bytes]]:
         """Take the content along: other machines, as in Ray or Spark, have no such file."""
@@ -72,12 +71,13 @@ class OnnxBackend:
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
 
-        A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`.
+        A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`. Raises `UserError` for others, and where a result is
+        not finite.
         """
-        for waveform in waveforms:
-            if waveform.ndim != 1 or len(waveform) == 0 or waveform.dtype != np.float32:
-                raise UserError(f"expected float32 waveforms of shape (samples,), got {waveform.dtype} {waveform.shape}")
-        return self._graph(waveforms)
+        check_waveforms(waveforms)
+        results = self._graph(waveforms)
+        check_results(results, self.name)
+        return results
 
 
 class ParallelGraph:
@@ -97,6 +97,24 @@ class ParallelGraph:
 
     def __reduce__(self) -> tuple[type, tuple[Path | bytes, int]]:
         return type(self), (self._model, self.threads)
+
+    def check_ports(self, num_classes: int, embedding_size: int) -> None:
+        """Raise `UserError` unless the graph takes waveforms and gives scores and embeddings of these sizes, all float32."""
+        ports = [(port.name, port.type, len(port.shape)) for port in self._shared.get_inputs()]
+        if len(ports) != 1 or ports[0][1:] != ("tensor(float)", 2):
+            raise UserError(f"it takes {ports}")
+        found = {port.name: (port.type, port.shape[1:]) for port in self._shared.get_outputs()}
+        for name, size in (("scores", num_classes), ("embedding", embedding_size)):
+            if found.get(name) != ("tensor(float)", [size]):
+                raise UserError(f"its output {name} is {found.get(name)}, not {size} numbers")
+
+    def check_weights(self) -> None:
+        """Raise as `checks.check_weights`."""
+        if isinstance(self._model, bytes):
+            check_weights(memoryview(self._model))
+            return
+        with open(self._model, "rb") as file:
+            check_weights(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 
     def content(self) -> bytes:
         """Return the content of the file."""
@@ -136,8 +154,18 @@ class ParallelGraph:
 
 _GRAPHS: WeakSet[ParallelGraph] = WeakSet()
 
+
+def _after_fork() -> None:
+    """Let a forked process load graphs again, and end: at its exit ONNX Runtime would wait for threads that are not there."""
+    for graph in list(_GRAPHS):
+        graph._drop_threads()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc's, which gets the exit code before the libraries' destructors run
+        libc.on_exit(ctypes.cast(libc._exit, ctypes.c_void_p), None)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: [graph._drop_threads() for graph in _GRAPHS])
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def load_backend(name: str | os.PathLike[str]) -> OnnxBackend:

@@ -14,6 +14,7 @@ from helpers.tagger.audio_tagger import HOP_SECONDS
 from helpers.tagger.embedding_files import escaped, journal_bytes, journal_rows, stored_rows, stored_sources, write_embeddings
 from helpers.tagger.results import Failure
 from helpers.tagger.run_files import RunFile
+from models.command import printable
 
 if TYPE_CHECKING:
     from helpers.tagger.audio_tagger import AudioTagger
@@ -61,5 +62,5 @@ def embed_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inpu
             write_embeddings(path, chain(existing, added), size, info)
     journal.path.unlink()
     skipped = f", {len(stored)} were there" if stored else ""
-    print(f"{path}: {journal.rows} embeddings of {size} values, {journal.summary()}{skipped}", file=sys.stderr)
+    print(f"{printable(path)}: {journal.rows} embeddings of {size} values, {journal.summary()}{skipped}", file=sys.stderr)
     return 1 if journal.failed else inputs.code

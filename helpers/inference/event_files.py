@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 
 from helpers.tagger.events import Event, RecordingEvents
 from helpers.tagger.rows import checked_path
+from models.command import printable
 
 SUFFIXES = (".csv", ".jsonl", ".selections.txt", ".rttm", ".txt", ".srt")
 ONE_RECORDING = (".txt", ".srt")  # have no place for a recording's name
@@ -53,15 +54,19 @@ def _raven(recording: RecordingEvents, event: Event, number: int) -> str:
     path = PurePath(recording.source)
     cells = [str(number), "Spectrogram 1", str(recording.channel or 1), start, end, "0", f"{recording.sample_rate / 2:g}"]
     cells += [path.name, str(path), start, event.label, f"{event.score:.3f}", f"{event.mean:.3f}"]
-    return "\t".join(" ".join(cell.split()) for cell in cells) + "\n"
+    return "\t".join(map(_one_line, cells)) + "\n"
 
 
 def _audacity(recording: RecordingEvents, event: Event, number: int) -> str:
-    return f"{event.start:.6f}\t{event.end:.6f}\t{' '.join(event.label.split())}\n"
+    return f"{event.start:.6f}\t{event.end:.6f}\t{_one_line(event.label)}\n"
 
 
 def _subtitle(recording: RecordingEvents, event: Event, number: int) -> str:
-    return f"{number}\n{_clock(event.start)} --> {_clock(event.end)}\n{' '.join(event.label.split())}\n\n"
+    return f"{number}\n{_clock(event.start)} --> {_clock(event.end)}\n{_one_line(event.label)}\n\n"
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def _clock(seconds: float) -> str:
@@ -71,7 +76,9 @@ def _clock(seconds: float) -> str:
 
 def _rttm(recording: RecordingEvents, event: Event, number: int) -> str:
     """The file is the path without its suffix; names hold no spaces."""
-    name, label = ("_".join(text.split()) for text in (PurePath(recording.source).with_suffix("").as_posix(), event.label))
+    name, label = (
+        "_".join(_one_line(text).split()) for text in (PurePath(recording.source).with_suffix("").as_posix(), event.label)
+    )
     times = f"{event.start:.3f} {event.end - event.start:.3f}"
     return f"SPEAKER {name} {recording.channel or 1} {times} <NA> <NA> {label} {event.score:.3f} <NA>\n"
 

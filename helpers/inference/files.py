@@ -22,6 +22,7 @@ from helpers.tagger.run_files import RunFile
 from helpers.tagger.selection import Selection
 from helpers.tagger.streaming import THRESHOLD
 from helpers.tagger.windows import to_samples
+from models.command import printable
 
 if TYPE_CHECKING:
     from helpers.inference.sources import Result
@@ -39,7 +40,7 @@ def tag_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs
     if run:
         with run:
             _write(run, groups)
-        print(f"{run.path}: {run.summary()}", file=sys.stderr)
+        print(f"{printable(run.path)}: {run.summary()}", file=sys.stderr)
         return 1 if run.failed else inputs.code
     if inputs.is_one and not args.window and not args.per_channel:
         for _, [tags] in groups:
@@ -141,7 +142,7 @@ def print_published(tags: Tagging) -> None:
     """Print one recording in the form of the published code."""
     print("************* Acoustic Event Detected: *****************")
     for tag in tags:
-        print(f"{tag.label}: {tag.score:.3f}")
+        print(f"{printable(tag.label)}: {tag.score:.3f}")
     print("********************************************************")
 
 
@@ -160,4 +161,4 @@ def print_results(groups: Iterable[tuple[str, Iterator[Result]]], *, windows: bo
                 lines.append(f"{result.start:9.2f} {result.end:9.2f}  {tags or '-'}")
             else:
                 lines += [f"  {tag.label}: {tag.score:.3f}" for tag in result]
-            tqdm.write("\n".join(lines))
+            tqdm.write("\n".join(map(printable, lines)))

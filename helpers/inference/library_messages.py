@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from datasets.decoding.isolated import PRINTED_BYTES, in_one_line
+from models.command import printable
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def told_with_name(name: str) -> Iterator[None]:
             _print_to(own, instead_of=console)
             held.seek(0)
             for line in in_one_line(name, held.read(PRINTED_BYTES)):
-                print(f"warning: {line}", file=own)
+                print(f"warning: {printable(line)}", file=own)
 
 
 def _is_descriptor_2(stream: TextIO | None) -> bool:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from datasets.audio_folders import Problem, describe_skipped, list_recordings
 from helpers.tagger.results import Embedding, Failure, Tagging
+from models.command import printable
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,4 +140,4 @@ class Inputs:
 
 def _tell(bar: tqdm, text: str) -> None:
     with bar.external_write_mode():
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)

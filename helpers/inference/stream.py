@@ -18,6 +18,7 @@ from helpers.inference.microphone import Microphone, record
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
 from helpers.tagger.results import top_tags
 from helpers.tagger.streaming import THRESHOLD, StreamTagger
+from models.command import printable
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,10 +81,9 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
         def show(windows: Iterable[tuple[float, float, np.ndarray]]) -> None:
             for start, stop, scores in windows:
                 if args.show_top:
-                    tags = ", ".join(
-                        f"{tag.label} {tag.score:.3f}" for tag in top_tags(tagger.labels, scores, args.show_top, 0, classes)
-                    )
-                    print(f"top   {start:9.2f} {stop:9.2f}  {tags}", flush=True)
+                    tags = top_tags(tagger.labels, scores, args.show_top, 0, classes)
+                    line = ", ".join(f"{tag.label} {tag.score:.3f}" for tag in tags)
+                    print(f"top   {start:9.2f} {stop:9.2f}  {printable(line)}", flush=True)
                 print_events(live.track(start, stop, scores))
 
         print(
@@ -126,9 +126,9 @@ def _open(args: argparse.Namespace, end: EndBySignal) -> Stream:
 def print_events(events: Iterable[Event]) -> None:
     for event in events:
         if event.end is None:
-            print(f"begin {event.start:9.2f}  {event.label} {event.score:.3f}", flush=True)
+            print(f"begin {event.start:9.2f}  {printable(event.label)} {event.score:.3f}", flush=True)
         else:
-            print(f"end   {event.end:9.2f}  {event.label} from {event.start:.2f}, at most {event.score:.3f}", flush=True)
+            print(f"end   {event.end:9.2f}  {printable(event.label)} from {event.start:.2f}, at most {event.score:.3f}", flush=True)
 
 
 class EndBySignal:

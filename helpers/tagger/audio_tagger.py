@@ -18,7 +18,7 @@ from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_
 from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
 from helpers.tagger.selection import Selection, find_classes
 from helpers.tagger.windows import cut_windows, to_samples
-from models.config import POOLINGS
+from models.config import POOLINGS, is_number, is_whole
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,10 +72,13 @@ class AudioTagger:
         `layers` and `pooling` choose the embedding, see `models.embeddings` (torch only). Errors are those of
         `models.checkpoints.load`.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; it must be 1 or more")
-        if min_seconds is not None and not 0 <= min_seconds <= MAX_PADDING:
-            raise UserError(f"min_seconds is {min_seconds}; it must be from 0 to {MAX_PADDING:g}")
+        names = [model] if isinstance(model, (str, os.PathLike)) else model
+        if not isinstance(names, Sequence) or not names or not all(isinstance(name, (str, os.PathLike)) for name in names):
+            raise UserError(f"model is {model!r:.100}; pass a name, the path of a file, or a list of them for an ensemble")
+        if not is_whole(batch_size) or batch_size < 1:
+            raise UserError(f"batch_size is {batch_size!r:.50}; it must be 1 or more")
+        if min_seconds is not None and not (is_number(min_seconds) and 0 <= min_seconds <= MAX_PADDING):
+            raise UserError(f"min_seconds is {min_seconds!r:.50}; it must be from 0 to {MAX_PADDING:g}")
         self.backend = load_backend(model, device, backend, layers, pooling)
         self.labels = self.backend.labels or default_labels(self.backend.num_classes)
         self.batch_size = batch_size
@@ -291,8 +294,10 @@ class AudioTagger:
         """Open recordings in their order, `workers` and `depth` of them in advance; arguments are those of `tag_files`."""
         options = options or ReadOptions()
         workers = min(8, available_cores()) if workers is None else workers
-        if workers < 1:
-            raise UserError(f"workers is {workers}; it must be 1 or more")
+        if not is_whole(workers) or workers < 1:
+            raise UserError(f"workers is {workers!r:.50}; it must be 1 or more")
+        if time_limit is not None and not (is_number(time_limit) and time_limit > 0):
+            raise UserError(f"time_limit is {time_limit!r:.50}; it must be a number of seconds above 0")
         if per_channel and options.channel is not None:
             raise UserError(f"per_channel reads all channels, so it does not go with channel {options.channel}; leave one out")
         pairs = with_rates(sources, sample_rate)

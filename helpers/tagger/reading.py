@@ -271,10 +271,12 @@ def in_thread(items: Iterable[T], depth: int) -> Iterator[T]:
 def _ahead(function: Callable[[Any], T], items: Iterable[Any], workers: int, depth: Callable[[], int]) -> Iterator[T]:
     """Yield function(item) in order, computed by threads, up to `depth()` in advance, in the beginning `workers` + 1."""
     source = iter(items)
-    pool = ThreadPoolExecutor(workers)
+    pool, process = ThreadPoolExecutor(workers), os.getpid()
     try:
         pending: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(source, workers + 1))
         while pending:
+            if os.getpid() != process:  # waiting for threads that a fork left behind would never end
+                raise UserError("what one process has begun to read, a fork of it cannot go on with; begin again there")
             result = pending.popleft().result()
             pending.extend(pool.submit(function, item) for item in islice(source, max(0, depth() - len(pending))))
             yield result

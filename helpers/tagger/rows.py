@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets.csv_table import safe_cell
+from models.command import printable
 from models.errors import UserError
 from models.files import replacing
 
@@ -28,7 +30,7 @@ class Rows:
 
     def to_json(self) -> str:
         """Return one line."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
+        return printable(json.dumps(self.to_dict(), ensure_ascii=False))  # escapes are those of JSON
 
     def to_csv(self) -> str:
         """Return a header and one line for each row."""
@@ -61,12 +63,12 @@ def columns_of(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, header: bool = False) -> str:
-    """Return a line for each row; None is an empty cell."""
+    """Return a line for each row, of cells as `datasets.csv_table.safe_cell` makes them; None is an empty cell."""
     text = io.StringIO()
     table = csv.DictWriter(text, columns, lineterminator="\n")
     if header:
         table.writeheader()
-    table.writerows(rows)
+    table.writerows({column: safe_cell(cell) for column, cell in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from models.command import printable
 from models.errors import UserError
 
 try:
@@ -86,7 +87,7 @@ class RunFile:
                 self._progress_path.unlink()  # of the only recording, part of which was written
                 self.path.unlink()
             elif self._data is not None and issubclass(kind, KeyboardInterrupt):
-                print(f"{self.path}: {self.summary()} done; {self._option} continues", file=sys.stderr)
+                print(f"{printable(self.path)}: {self.summary()} done; {self._option} continues", file=sys.stderr)
         finally:
             self._close()
 

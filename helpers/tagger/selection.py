@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from helpers.tagger.results import Tag, top_tags
+from models.config import is_number, is_whole
 from models.errors import UserError
 
 
@@ -22,10 +23,10 @@ class Selection:
     classes: tuple[int, ...] | None  # to choose from (None: all)
 
     def __post_init__(self) -> None:
-        if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k is {self.top_k}; it must be 1 or more, or None for all classes")
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"threshold is {self.threshold}; it must be from 0 to 1")
+        if self.top_k is not None and not (is_whole(self.top_k) and self.top_k >= 1):
+            raise UserError(f"top_k is {self.top_k!r:.50}; it must be 1 or more, or None for all classes")
+        if not is_number(self.threshold) or not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold is {self.threshold!r:.50}; it must be from 0 to 1")
 
     def __call__(self, scores: np.ndarray) -> tuple[Tag, ...]:
         """(K,) -> the tags that are asked for, highest score first."""
@@ -36,7 +37,7 @@ def find_classes(names: Sequence[str] | None, labels: Sequence[str]) -> tuple[in
     """Return the indices of names among labels, in any case; `UserError` for an unknown name, with similar ones."""
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, Collection) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise UserError(f"labels are {names!r}; pass a list of names of classes")
     known = {label.lower(): k for k, label in reversed(list(enumerate(labels)))}
     found = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from helpers.export.checks import check_results, check_waveforms
 from models import checkpoints
 from models.embeddings import EmbeddingConfig, EmbeddingModel
 from models.ensemble import EnsembleModel
@@ -40,12 +41,13 @@ class TorchBackend:
             start = sum(other.embedding_size for other in members[:number])
             prefix = "" if is_single else f"{number}:"
             self.columns |= {f"{prefix}{layer}": (start + s.start, start + s.stop) for layer, s in member.columns.items()}
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self.model.eval().to(device)
-        except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"device {str(device)!r} cannot be used: {reason}") from error
+            self.model.eval().to(torch.device(device))
+        except (RuntimeError, AssertionError, TypeError) as error:  # the second where torch was built without CUDA
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"device {str(device)!r:.100} cannot be used: {reason}") from error
         self.sample_rate = self.model.sample_rate
         self.num_classes = self.model.num_classes
         self.embedding_size = self.model.embedding_size
@@ -71,8 +73,9 @@ class TorchBackend:
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
 
-        Waveforms of equal length are computed together.
+        Waveforms of equal length are computed together. Errors are those of `OnnxBackend`.
         """
+        check_waveforms(waveforms)
         if os.getpid() != self._process:  # after a fork: OpenMP's threads are gone, and waiting for them would never end
             torch.set_num_threads(1)
             self._process = os.getpid()
@@ -83,4 +86,6 @@ class TorchBackend:
             logits, embeddings = self.model(batch.to(self.model.device))
             scores = self.model.scores(logits.float()).cpu().numpy()
             results |= zip(group, zip(scores, embeddings.float().cpu().numpy(), strict=True), strict=True)
-        return [results[i] for i in range(len(waveforms))]
+        ordered = [results[i] for i in range(len(waveforms))]
+        check_results(ordered, "the model")
+        return ordered

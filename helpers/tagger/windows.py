@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from models.config import is_number
 from models.errors import UserError
 
 
@@ -81,6 +81,6 @@ def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator
 def to_samples(window: float, hop: float, rate: int) -> tuple[int, int]:
     """Seconds of window and hop -> samples; `UserError` unless both are at least one sample."""
     for name, value in (("window", window), ("hop", hop)):
-        if not (math.isfinite(value) and round(value * rate) >= 1):
-            raise UserError(f"{name} is {value} s; it must be a number of seconds, at least one sample")
+        if not is_number(value) or round(value * rate) < 1:
+            raise UserError(f"{name} is {value!r:.50} s; it must be a number of seconds, at least one sample")
     return round(window * rate), round(hop * rate)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results
 from helpers.metrics import TaggingMetrics, tagging_metrics
 from helpers.training.evaluation import Predictions
 
@@ -40,7 +40,7 @@ def write_classification(path: Path, labels: Sequence[str], targets: np.ndarray,
         (label, clips, *("" if np.isnan(value) else f"{value:.4f}" for value in values))
         for label, *values, clips in zip(labels, *figures, strict=True)
     ]
-    write_table(path, [("label", "clips", "precision", "recall", "f1"), *rows])
+    write_results(path, [("label", "clips", "precision", "recall", "f1"), *rows])
 
 
 def write_confusion(path: Path, labels: Sequence[str], targets: np.ndarray, predicted: np.ndarray) -> None:
@@ -49,7 +49,7 @@ def write_confusion(path: Path, labels: Sequence[str], targets: np.ndarray, pred
 
     counts = confusion_matrix(targets, predicted, labels=range(len(labels)))
     rows = [(label, *row) for label, row in zip(labels, counts.tolist(), strict=True)]
-    write_table(path.with_name(f"{path.name}.csv"), [("label", *labels), *rows])
+    write_results(path.with_name(f"{path.name}.csv"), [("label", *labels), *rows])
     confusion_figure(labels, counts, path.with_name(f"{path.name}.png"))
 
 
@@ -58,4 +58,4 @@ def write_tagging(path: Path, labels: Sequence[str], scores: TaggingMetrics) -> 
     rows = zip(labels, scores.positives, scores.average_precision, scores.roc_auc, strict=True)
     scored = sorted((row for row in rows if row[1]), key=lambda row: -row[2])
     cells = [(label, positives, f"{precision:.4f}", f"{area:.4f}") for label, positives, precision, area in scored]
-    write_table(path, [("label", "positive_clips", "average_precision", "roc_auc"), *cells])
+    write_results(path, [("label", "positive_clips", "average_precision", "roc_auc"), *cells])

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results
 from helpers.training import finetuning
 from helpers.training.run import experiment_folder
 
@@ -55,4 +55,4 @@ def write_scores(path: Path, folds: Sequence[str], scores: Mapping[str, Sequence
     for epoch, of_folds in scores.items():
         lines = zip((*folds, "mean", "standard deviation"), (*of_folds, *mean_and_deviation(of_folds)), strict=True)
         rows += [(fold, epoch, *(f"{values[name]:.4f}" for name in names)) for fold, values in lines]
-    write_table(path, rows)
+    write_results(path, rows)

@@ -24,6 +24,7 @@ import torch
 
 from helpers.training import distributed, tracking
 from models import assets, checkpoints, files, interrupts
+from models.command import LineFormatter
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -109,7 +110,7 @@ class Run:
 
     def _open_log(self) -> None:
         self._log_file = _LogFile(self.folder / "log.txt", encoding="utf-8")
-        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log_file.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().removeHandler(self._early_records)
         self._early_records.setTarget(self._log_file)
         self._early_records.flush()

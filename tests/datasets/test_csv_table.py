@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datasets.csv_table import number, parse_own_table, read_table, read_text, write_table
+from datasets.csv_table import number, parse_own_table, read_table, read_text, safe_cell, write_results, write_table
 from models.errors import UserError
 
 
@@ -113,3 +113,18 @@ def test_numbers_have_a_point_or_a_comma():
     for text in ("", "nan", "inf", "1,234.5", "1:30", "5 s", "\u0665", "1_0"):
         with pytest.raises(UserError, match="number"):
             number(text)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-x", "@SUM(A1)", "\t=1", "\r=1", " =1", "=\x1b[31m"])
+def test_a_cell_for_people_is_no_formula_and_holds_no_control_characters(text, tmp_path):
+    cell = safe_cell(text)
+    assert cell[0] == "'" and cell.isprintable()
+    write_results(tmp_path / "a.csv", [("label", "score"), (text, -0.5)])
+    assert read_table(tmp_path / "a.csv", ("label", "score")) == [{"label": cell, "score": "-0.5"}]
+    write_table(tmp_path / "a.csv", [("label",), (text,)])  # what programs read stays as it is
+    assert text.strip() in (tmp_path / "a.csv").read_text()
+
+
+@pytest.mark.parametrize("value", ["-0.5", "+1e-3", "-inf", -0.5, None, "", "'", "a=b", "Dog, -bark", "Grüße"])
+def test_numbers_and_harmless_texts_stay_as_they_are(value):
+    assert safe_cell(value) == value and type(safe_cell(value)) is type(value)

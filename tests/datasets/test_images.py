@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("torchvision")
 from PIL import Image
 
+from datasets import images
 from datasets.images import ImageError, Images, evaluation_transform, training_transform
 from helpers.training.sampling import ClipDraw, SeededClips
 
@@ -74,3 +75,9 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     (folder / "val/bird").mkdir()
     with pytest.raises(FileNotFoundError, match="bird"):
         Images(folder, "val", augmentation())
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 10)
+    with pytest.raises(ImageError, match="pixels"):
+        Images(folder, "val", evaluation_transform(8, crop=1.0))[0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from datasets.prepare.command_line import command_parser
 from helpers import cli
 from models import errors
 from models.assets import AssetError
+from models.command import printable
 from models.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,3 +140,28 @@ def test_a_reader_that_leaves_ends_the_program_quietly(fast_exit: bool, lines: i
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} | {reader}; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout == ("141\n" if lines == 1 else "0\n141\n") and result.stderr == ""
+
+
+HOSTILE = "a\x1b[31m\n\x9b\u202eb"
+SHOWN = "a\\u001b[31m\\n\\u009b\\u202eb"
+
+
+def test_control_characters_are_escaped_and_all_others_kept() -> None:
+    assert printable(HOSTILE) == SHOWN
+    assert printable("\r\t\x7f\u2028\u2066") == "\\r\\t\\u007f\\u2028\\u2066"
+    for text in ("Grüße, 音楽, مرحبا, \U0001f468\u200d\U0001f469", Path("a b/c.wav"), ""):
+        assert printable(text) == str(text)
+
+
+def test_errors_and_logs_hold_no_control_characters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # as in a command
+
+    def main(argv: object) -> int:
+        logging.getLogger("x").warning("%s and %s", HOSTILE, "b")
+        raise UserError(HOSTILE)
+
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["a\\u001b[31m", "  \\u009b\\u202eb and b", "error: a\\u001b[31m \\u009b\\u202eb"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import threading
@@ -35,7 +36,11 @@ class Release:
     ranges: bool = True  # whether a Range header is honoured
     status: int = 200
     faults: list[int | str | None] = field(default_factory=list)
-    always: int | None = None
+    always: int | str | None = None
+    announced: bool = True  # whether an answer says how long it is
+    success: int | None = None  # status instead of 200 and 206
+    redirect: str | None = None  # where the first request is sent
+    shift: int = 0  # of the parts that are sent, in bytes
     paths: list[str] = field(default_factory=list)  # as requested, still quoted
     range_headers: list[str | None] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
@@ -50,20 +55,32 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         release.range_headers.append(self.headers.get("Range"))
         fault = release.faults.pop(0) if release.faults else release.always
         body = release.files.get(urllib.parse.unquote(self.path).removeprefix("/release/"))
+        if release.redirect is not None:
+            self.send_response(302)
+            self.send_header("Location", release.redirect)
+            self.end_headers()
+            release.redirect = None
+            return
+        if fault == "drip headers":
+            self.drip(b"HTTP/1.0 200 OK\r\n" + b"X: y\r\n" * 1000)
+            return
         if release.status != 200 or body is None:
             self.send_error(404 if release.status == 200 else release.status)
             return
         start = 0
         if release.ranges and self.headers.get("Range"):
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206 if start else 200)
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) + release.shift
+        self.send_response(release.success or (206 if start else 200))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(body) - start))
+        if release.announced:
+            self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         body = body[start:]
         if fault is None:
             self.wfile.write(body)
+        elif fault == "drip":
+            self.drip(body)
         elif fault == "stall":
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
@@ -72,8 +89,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body[:fault])
         self.close_connection = True
 
+    def drip(self, body: bytes) -> None:
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            if self.release.released.wait(0.05):
+                return
+
     def log_message(self, *_: object) -> None:
         pass
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the other side has seen enough
+            super().handle()
 
 
 @pytest.fixture

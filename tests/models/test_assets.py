@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import pickle
@@ -142,6 +143,7 @@ def wrong_bodies(mn01_bytes, pickled, random_state) -> dict[str, bytes]:
         "one tensor less": pickled({name: tensor for name, tensor in state.items() if name != first}),
         "wrong shape": pickled({**state, first: state[first].flatten()}),
         "not a tensor": pickled({**state, first: [1.0]}),
+        "not finite": pickled({**state, first: state[first] / 0}),
         "a list": pickled([1, 2, 3]),
     }
 
@@ -260,7 +262,7 @@ def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):
     assert left_in(resources) == []
 
 
-def test_what_a_killed_download_left_is_removed_a_day_later(release, resources, left_in):
+def test_what_killed_downloads_left_is_removed_later(release, resources, left_in):
     resources.mkdir(parents=True)
     old, recent, other, mine = (
         resources / name for name in (".a.pt.0123abcd.part", ".a.pt.4567cdef.part", ".b.pt.0123abcd.part", ".a.pt.x.part")
@@ -268,10 +270,94 @@ def test_what_a_killed_download_left_is_removed_a_day_later(release, resources, 
     for path in (old, recent, other, mine):
         path.write_bytes(b"half")
     for path in (old, other, mine):
-        os.utime(path, (0, time.time() - 25 * 3600))
+        os.utime(path, (0, time.time() - 2 * 3600))
     release.files["a.pt"] = b"weights"
     assets.fetch("a.pt", check=lambda path: None)
-    assert left_in(resources) == sorted(["a.pt", recent.name, other.name, mine.name])
+    assert left_in(resources) == sorted(["a.pt", recent.name, mine.name])
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_that_does_not_end_is_cut_off(announced, release, resources, left_in):
+    release.files["a.pt"] = bytes(3_000_000)
+    release.announced = announced
+    with pytest.raises(AssetError, match="1000000") as error:
+        assets.fetch("a.pt", check=lambda path: None, max_bytes=1_000_000)
+    assert release.url + "a.pt" in str(error.value)
+    assert left_in(resources) == [] and len(release.paths) == 1
+
+
+def test_a_body_that_drips_ends_in_an_error(release, resources, left_in, monkeypatch):
+    """Each byte comes before the connection counts as lost."""
+    monkeypatch.setattr(assets, "SLOWEST_S", 0.2)
+    release.files["a.pt"] = bytes(1000)
+    release.always = "drip"
+    start = time.monotonic()
+    with pytest.raises(AssetError, match=r"a\.pt.*http"):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert time.monotonic() - start < 10 and left_in(resources) == []
+    monkeypatch.setattr(assets, "SLOWEST_BYTES", 1)  # now it is fast enough
+    monkeypatch.setattr(assets, "DEADLINE_S", 0.5)
+    with pytest.raises(AssetError, match=r"http.*a\.pt.*0\.5 s"):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+def test_headers_that_drip_end_in_an_error(release, resources, left_in, monkeypatch):
+    monkeypatch.setattr(assets, "ANSWER_S", 0.5)
+    release.always = "drip headers"
+    release.files["a.pt"] = b"weights"
+    with pytest.raises(AssetError, match=r"a\.pt.*0\.5 s"):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/a.pt", "data:text/plain,x", "http://[bad/"])
+def test_redirects_to_anything_but_the_web_are_refused(target, release, resources, left_in):
+    release.redirect = target
+    with pytest.raises(AssetError) as error:
+        assets.fetch("a.pt", check=lambda path: None)
+    assert release.url + "a.pt" in str(error.value) and left_in(resources) == []
+
+
+def test_a_redirect_within_the_web_is_followed(release, resources):
+    release.files["b.pt"] = b"weights"
+    release.redirect = release.url + "b.pt"
+    assert assets.fetch("a.pt", check=lambda path: None).read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 300])
+def test_other_answers_are_refused(status, release, resources, left_in):
+    release.files["a.pt"] = b"weights"
+    release.success = status
+    with pytest.raises(AssetError, match=r"a\.pt.*http"):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+def test_another_part_than_the_missing_one_is_not_appended(release, resources, left_in):
+    release.files["a.pt"] = bytes(range(256)) * 100
+    release.faults, release.shift = [1000], 1
+    with pytest.raises(AssetError):
+        assets.fetch("a.pt", check=lambda path: None)
+    assert left_in(resources) == []
+
+
+@pytest.mark.parametrize(("size", "sha256"), [(6, None), (None, "0" * 64), (8, None)])
+def test_size_and_hash_are_those_of_the_registry(size, sha256, release, resources, left_in):
+    release.files["a.pt"] = b"weights"
+    with pytest.raises(AssetError, match="http"):
+        assets.fetch("a.pt", lambda path: None, size, sha256)
+    assert left_in(resources) == []
+    assert assets.fetch("a.pt", lambda path: None, 7, hashlib.sha256(b"weights").hexdigest()).is_file()
+
+
+def test_a_download_of_other_bytes_than_the_released_ones_is_refused(release, resources, left_in, pickled, random_state):
+    """Though they are fitting weights."""
+    entry = PRETRAINED["mn04_as"]
+    release.files[entry.asset] = pickled(random_state(entry.arch))
+    with pytest.raises(AssetError, match="http"):
+        checkpoints.load("mn04_as")
+    assert left_in(resources) == []
 
 
 def test_interrupted_download_leaves_nothing(release, resources, left_in):

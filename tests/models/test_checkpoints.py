@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 from models import assets, checkpoints
 from models.checkpoints import CheckpointError
 from models.config import Arch, MelConfig
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 from models.registry import BUNDLED, PRETRAINED, Pretrained
@@ -305,6 +308,11 @@ def with_arch(content: dict, **fields: object) -> dict:
     return content | {"arch": content["arch"] | fields}
 
 
+def with_weights(content: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
+    name = "features.3.block.0.0.weight"
+    return content | {"model": content["model"] | {name: change(content["model"][name])}}
+
+
 DAMAGES = {
     "no arch": lambda content: {key: value for key, value in content.items() if key != "arch"},
     "arch field missing": lambda content: content | {"arch": {"width_mult": 0.1}},
@@ -318,6 +326,19 @@ DAMAGES = {
     "tensor too many": lambda content: content | {"model": content["model"] | {"extra": torch.zeros(1)}},
     "no tensor": lambda content: content | {"model": content["model"] | {"features.0.0.weight": 3}},
     "no state dict": lambda content: content | {"model": None},
+    "weights of another type": lambda content: with_weights(content, lambda tensor: (tensor * 10).to(torch.int8)),
+    "sparse weights": lambda content: with_weights(content, lambda tensor: tensor.to_sparse()),
+    "a weight that is not a number": lambda content: with_weights(content, lambda tensor: tensor.fill_(float("nan"))),
+    "an infinite weight": lambda content: with_weights(content, lambda tensor: tensor.index_fill(0, torch.tensor(1), -torch.inf)),
+    "labels are numbers": lambda content: content | {"labels": [1, 2, 3]},
+    "labels are a text": lambda content: content | {"labels": "abc"},
+    "a label too few": lambda content: content | {"labels": ["bark", "meow"]},
+    "epoch is a text": lambda content: content | {"epoch": "last"},
+    "metrics are a number": lambda content: content | {"metrics": 5},
+    "mel is a list": lambda content: content | {"mel": [1]},
+    "a transform that fills the memory": lambda content: content | {"mel": content["mel"] | {"n_fft": 1 << 30}},
+    "a head that fills the memory": lambda content: with_arch(content, num_classes=1 << 40),
+    "arch field of another type": lambda content: with_arch(content, se_dims=torch.ones(2)),
     "a list": lambda content: [content],
     "nothing": lambda content: None,
 }
@@ -326,8 +347,34 @@ DAMAGES = {
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_own_checkpoint_that_does_not_fit_is_a_checkpoint_error(kind, own):
     torch.save(DAMAGES[kind](torch.load(own, weights_only=True)), own)
+    with pytest.raises(CheckpointError, match="own.pt") as error:
+        checkpoints.load(own)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 2000
+
+
+def test_large_weights_are_finite_though_their_sum_is_not(own):
+    content = torch.load(own, weights_only=True)
+    torch.save(with_weights(content, lambda tensor: tensor.fill_(1e38)), own)
+    assert checkpoints.load_model(own).features[3].block[0][0].weight.max() == np.float32(1e38)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(own):
+    """Torch reads one, and it may be a thousand times as large."""
+    with zipfile.ZipFile(own) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(own, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+        archive.writestr("own/data/bomb", bytes(10_000_000))
     with pytest.raises(CheckpointError, match="own.pt"):
         checkpoints.load(own)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"mn10_as", ["mn10_as"], "a\0b.pt"], ids=repr)
+def test_what_names_no_model_is_one_error(name):
+    for load in (checkpoints.load, checkpoints.architecture):
+        with pytest.raises(UserError):
+            load(name)
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"<html></html>", b"\x80\x02.", bytes(100)], ids=repr)

@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from models.config import Arch, MelConfig, from_plain, to_plain
+from models.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -24,11 +25,26 @@ from models.config import Arch, MelConfig, from_plain, to_plain
         {"se_dims": "cc"},
         {"se_agg": "mean"},
         {"se_r": 0},
+        {"width_mult": 11.0},
+        {"width_mult": "wide"},
+        {"width_mult": float("nan")},
+        {"num_classes": 10**9},
+        {"num_classes": 2.0},
+        {"num_classes": True},
+        {"input_dim_t": 10**9},
+        {"strides": 2},
+        {"strides": "2222"},
+        {"strides": (2, 2, 2, True)},
+        {"head_type": None},
+        {"se_dims": 5},
+        {"se_agg": []},
+        {"dilated": 1},
+        {"reduced_tail": "no"},
     ],
     ids=str,
 )
 def test_arch_refuses(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         Arch(**wrong)
 
 
@@ -44,11 +60,19 @@ def test_arch_refuses(wrong):
         {"fmin": -1.0},
         {"fmin": 15000.0},
         {"fmax": 16001.0},
+        {"fmax": float("nan")},
+        {"fmin": "low"},
+        {"n_fft": 1 << 30},
+        {"n_fft": 1024.0},
+        {"n_mels": 4096, "n_fft": 4096},
+        {"n_mels": None},
+        {"hop_size": 1 << 30},
+        {"sample_rate": 10**400},
     ],
     ids=str,
 )
 def test_mel_config_refuses(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         MelConfig(**wrong)
 
 
@@ -85,3 +109,9 @@ def test_configurations_are_frozen_and_comparable():
 def test_plain_form_survives_json(config):
     plain = json.loads(json.dumps(to_plain(config)))
     assert from_plain(type(config), plain) == config
+
+
+@pytest.mark.parametrize("plain", [None, 5, "n_fft", [1], {"n_fft": 1024}, {1: 2, "a": 3}], ids=repr)
+def test_what_is_no_plain_form_is_one_error(plain):
+    with pytest.raises(UserError, match="MelConfig"):
+        from_plain(MelConfig, plain)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models.config import HEAD_TYPES, SE_AGGREGATIONS, Arch
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 from models.network import MobileNetV3
 
@@ -220,3 +222,22 @@ def test_get_model_without_weights_takes_every_option():
         assert get_model().arch == Arch()
     with pytest.raises(ValueError):
         get_model(width_mult=0.1, head_type="linear")
+
+
+@pytest.mark.parametrize("x", [None, [[[[0.0]]]], np.zeros((1, 1, 128, 50), np.float32), torch.zeros(1, 1, 128, 50, dtype=int)])
+def test_what_is_no_spectrogram_is_one_error(x):
+    with pytest.raises(UserError):
+        get_model(3, width_mult=0.1).eval()(x)
+    with pytest.raises(UserError):
+        get_model(3, width_mult=0.1, waveform=True).eval()(x)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_classes": "3"}, {"num_classes": True}, {"pretrained_name": 5}, {"strides": 2}, {"strides": "2222"}, {"head_type": 5}]
+    + [{"width_mult": "wide"}, {"dilated": "no"}, {"se_r": 2.5}],
+    ids=str,
+)
+def test_arguments_of_wrong_types_are_one_error(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong)) if "pretrained_name" not in wrong else "5"):
+        get_model(**wrong)

@@ -32,9 +32,10 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.audio import AudioError
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results, write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels
+from datasets.prepare.archives import ArchiveError
 from datasets.prepare.command_line import command_parser, positive_int
 from datasets.prepare.conversion import worker_processes
 from datasets.prepare.opensounds import debian, unlabelled
@@ -46,6 +47,7 @@ from datasets.prepare.opensounds.soundfonts import soundfont_sounds
 from datasets.prepare.opensounds.sounds import LabelledSound, Reject
 from datasets.prepare.opensounds.speech import speech_sounds
 from datasets.prepare.opensounds.tables import Package, packages, with_ancestors
+from models.command import printable
 from models.errors import UserError
 
 SPLITS = ("balanced_train", "unbalanced_train", "eval")
@@ -78,7 +80,7 @@ def harvest(package: Package, deb: Path | None) -> Harvest:
         result.copyright = files.pop(debian.copyright_path(package), b"")
         for sound in sounds(package, files, reject):
             result.clips += clips_of(sound, package, version, reject)
-    except (PackageError, AudioError, zipfile.BadZipFile) as error:
+    except (PackageError, ArchiveError, AudioError, zipfile.BadZipFile) as error:
         result.failure = f"{package.name}: {error}"
     return result
 
@@ -132,7 +134,7 @@ def write_corpus(output_dir: Path, splits: dict[str, list[EncodedClip]], harvest
             if result.copyright:
                 (building / "copyright" / f"{result.package.name}.txt").write_bytes(result.copyright)
         rejected = [line for result in harvests for line in result.rejected]
-        write_table(building / "rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
+        write_results(building / "rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
         write_table(building / "clips.csv", clip_table(splits))
         for split, clips in splits.items():
             with Mp3Writer(hdf5_path(building, split), num_classes=len(index)) as writer:
@@ -258,5 +260,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         failures = build(args.output_dir, cache_dir, chosen, args.num_workers)
     for failure in failures:
-        print(f"warning: left out {failure}", file=sys.stderr)
+        print(f"warning: left out {printable(failure)}", file=sys.stderr)
     return 1 if failures else 0

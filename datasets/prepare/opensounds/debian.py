@@ -9,9 +9,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from datasets.prepare.archives import MAX_BYTES, ArchiveError, ShortHeader, read_tarred, read_zipped
 from datasets.prepare.opensounds.tables import Package, rule_for
 from models.errors import UserError
 
+MAX_FILE_BYTES = 1 << 31  # in a package: archives of games are that large
+MAX_PACKAGE_BYTES = 1 << 32  # of all that is read
+MAX_CONTROL_BYTES = 1 << 26  # of the archive of checksums and scripts
 AUDIO_SUFFIXES = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".aif", ".aiff")
 
 
@@ -64,8 +68,10 @@ def is_needed(path: str, package: Package) -> bool:
 
 def checksums(deb: Path) -> dict[str, str]:
     """MD5 sums of a package's files by path, as the package itself lists them; empty where it has no list."""
-    unpacking = subprocess.run(["dpkg-deb", "--ctrl-tarfile", deb], capture_output=True)
-    with contextlib.suppress(tarfile.TarError, KeyError), tarfile.open(fileobj=io.BytesIO(unpacking.stdout)) as members:
+    with subprocess.Popen(["dpkg-deb", "--ctrl-tarfile", deb], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacking:
+        content = unpacking.stdout.read(MAX_CONTROL_BYTES)
+        unpacking.kill()  # where there is more
+    with contextlib.suppress(tarfile.TarError, KeyError), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as members:
         lines = members.extractfile("./md5sums").read().decode(errors="replace").splitlines()
         return {path: digest for digest, path in (line.split(maxsplit=1) for line in lines if line)}
     return {}
@@ -80,15 +86,18 @@ def read_files(deb: Path, is_needed: Callable[[str], bool]) -> dict[str, bytes]:
     """The needed regular files of a package by path; nothing is unpacked to disk."""
     command = ["dpkg-deb", "--fsys-tarfile", deb]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacking:
-        files = {}
+        files, left = {}, MAX_PACKAGE_BYTES
         try:
-            with tarfile.open(fileobj=unpacking.stdout, mode="r|") as members:
+            with tarfile.open(fileobj=unpacking.stdout, mode="r|", tarinfo=ShortHeader) as members:
                 for member in members:
                     path = member.name.removeprefix("./")
                     if member.isfile() and is_needed(path):
-                        files[path] = members.extractfile(member).read()
-            unpacking.stdout.read()  # padding; dpkg-deb fails when nobody reads it
-        except tarfile.TarError as error:
+                        files[path] = read_tarred(members, member, min(left, MAX_FILE_BYTES))
+                        left -= member.size
+            while unpacking.stdout.read(1 << 20):  # padding; dpkg-deb fails when nobody reads it
+                pass
+        except (tarfile.TarError, ArchiveError) as error:
+            unpacking.kill()
             raise PackageError(f"{deb} cannot be read ({error}); remove it and run again") from error
     if unpacking.returncode:
         raise PackageError(f"{deb} cannot be read (dpkg-deb: {unpacking.returncode}); remove it and run again")
@@ -96,11 +105,15 @@ def read_files(deb: Path, is_needed: Callable[[str], bool]) -> dict[str, bytes]:
 
 
 def unzip(package: Package, archives: dict[str, bytes]) -> dict[str, bytes]:
-    """The labelled audio files in zip archives, by path; read in memory, so no path leads anywhere."""
-    files = {}
+    """The labelled audio files in zip archives, by path; read in memory, so no path leads anywhere.
+
+    Raises ArchiveError for a file that is too large, and BadZipFile.
+    """
+    files, left = {}, MAX_PACKAGE_BYTES
     for _, archive in sorted(archives.items()):
         with zipfile.ZipFile(io.BytesIO(archive)) as members:
             for path in members.namelist():
                 if path.lower().endswith(AUDIO_SUFFIXES) and rule_for(path, package.name):
-                    files[path] = members.read(path)
+                    files[path] = read_zipped(members, path, min(left, MAX_BYTES))
+                    left -= len(files[path])
     return files

@@ -10,9 +10,11 @@ import csv
 import functools
 import hashlib
 import io
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.audio import SUFFIXES, AudioError, encode_mp3, load
-from datasets.csv_table import write_table
+from datasets.csv_table import write_results, write_table
 from datasets.hdf5_mp3 import Mp3Writer, read_entries
 from datasets.labels import audioset_labels
+from datasets.prepare.archives import ArchiveError, ShortHeader, read_tarred, read_zipped
 from datasets.prepare.conversion import worker_processes
 from datasets.prepare.opensounds import debian
 from datasets.prepare.opensounds.clips import DUPLICATE_SIMILARITY, clip_name, fingerprint
@@ -97,13 +100,13 @@ def _unpacked(content: bytes) -> Iterator[tuple[str, bytes]]:
         if zipfile.is_zipfile(io.BytesIO(content)):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for name in sorted(filter(is_audio, archive.namelist())):
-                    yield name, archive.read(name)
+                    yield name, read_zipped(archive, name)
         else:
-            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            with tarfile.open(fileobj=io.BytesIO(content), tarinfo=ShortHeader) as archive:
                 for member in archive:
                     if member.isfile() and is_audio(member.name):
-                        yield member.name, archive.extractfile(member).read()
-    except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, EOFError, OSError):
+                        yield member.name, read_tarred(archive, member)
+    except (ArchiveError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, RuntimeError, EOFError, OSError):
         return
 
 
@@ -266,7 +269,7 @@ def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int)
             if seconds >= max_hours * 3600:
                 break
         write_table(output_dir / "unlabelled.csv", [("name", *COLUMNS), *((name, *origin) for name, origin in origins.items())])
-        write_table(output_dir / "unlabelled_rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
+        write_results(output_dir / "unlabelled_rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
     size = output.stat().st_size / 2**30
     print(f"unlabelled: {len(origins)} clips, {seconds / 3600:.1f} h, {size:.2f} GiB; validation: {len(validation)} clips")
     return failures

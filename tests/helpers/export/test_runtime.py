@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,14 @@ import pytest
 import torch
 
 from helpers.export import cache as model_cache
+from helpers.export import checks
 from helpers.export.cache import METADATA_KEY, ExportError
 from helpers.export.runtime import BackendError, OnnxBackend, load_backend
+from helpers.tagger.torch_backend import TorchBackend
 from models import checkpoints
 from models.assets import BUNDLED_DIR
 from models.config import Arch
+from models.errors import UserError
 from models.network import MobileNetV3
 
 BUNDLED_FILE = BUNDLED_DIR / "mn04_opensounds.onnx"
@@ -114,8 +119,93 @@ def test_other_metadata_is_one_clear_error(metadata: str, tmp_path: Path) -> Non
         OnnxBackend(tmp_path / "x.onnx")
 
 
-@pytest.mark.parametrize("waveform", [np.zeros((1, 100), np.float32), np.zeros(0, np.float32), np.zeros(100)])
-def test_what_is_not_a_waveform_is_refused(waveform: np.ndarray) -> None:
+WRONG = {
+    "format_version": ["1", None],
+    "input": ["spectrogram", 5],
+    "model_name": [None, 5],
+    "sample_rate": ["32000", 0, 32000.5, 10**9, True],
+    "num_classes": [1, 528, "527", 0],
+    "embedding_size": [1, "x", -1],
+    "single_label": ["no", 0],
+    "clip_seconds": ["10", 0, -1, True],
+    "labels": [["one"], "labels", 5, [5] * 527, {}],
+}
+
+
+def test_metadata_of_other_types_and_counts_are_one_clear_error(tmp_path: Path) -> None:
+    model = onnx.load(BUNDLED_FILE)
+    metadata = OnnxBackend(BUNDLED_FILE, threads=1).metadata
+    changes = [{name: value} for name, values in WRONG.items() for value in values]
+    changes += [{"num_classes": 1, "labels": ["one"]}, {"clip_seconds": float("nan")}, {"clip_seconds": float("inf")}]
+    texts = [json.dumps(metadata | change) for change in changes]
+    texts += [json.dumps({key: metadata[key] for key in metadata.keys() - {left_out}}) for left_out in WRONG]
+    texts += ["null", "[1]", "[" * 100_000]
+    for text in texts:
+        onnx.helper.set_model_props(model, {METADATA_KEY: text})
+        with pytest.raises(BackendError) as error:
+            OnnxBackend(tmp_path / "x.onnx", 1, model.SerializeToString())
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def with_weights(change: Callable[[np.ndarray], np.ndarray]) -> bytes:
+    """The bundled model with one of its float tensors changed."""
+    model = onnx.load(BUNDLED_FILE)
+    [tensor, *_] = [one for one in model.graph.initializer if len(one.dims) == 4]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor).copy()), tensor.name))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    def change(weights: np.ndarray) -> np.ndarray:
+        weights.flat[-1] = value
+        return weights
+
+    path = tmp_path / "x.onnx"
+    path.write_bytes(with_weights(change))
+    for content in (path.read_bytes(), None):
+        with pytest.raises(BackendError, match="finite"):
+            OnnxBackend(path, 1, content)
+
+
+def test_weights_in_numbers_instead_of_bytes_are_looked_at_too(tmp_path: Path) -> None:
+    model = onnx.load(BUNDLED_FILE)
+    [tensor, *_] = [one for one in model.graph.initializer if len(one.dims) == 4]
+    values = onnx.numpy_helper.to_array(tensor).flatten()
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend(values)
+    OnnxBackend(tmp_path / "x.onnx", 1, model.SerializeToString())
+    tensor.float_data[3] = np.nan
+    with pytest.raises(BackendError, match="finite"):
+        OnnxBackend(tmp_path / "x.onnx", 1, model.SerializeToString())
+
+
+def test_weights_of_another_type_are_one_error(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="x.onnx"):
+        OnnxBackend(tmp_path / "x.onnx", 1, with_weights(lambda weights: weights.astype(np.int8)))
+
+
+def test_large_weights_are_finite_though_their_sum_is_not() -> None:
+    checks.check_weights(memoryview(with_weights(lambda weights: np.full_like(weights, 1e38))))
+
+
+def test_results_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    backend = OnnxBackend(tmp_path / "x.onnx", 1, with_weights(lambda weights: np.full_like(weights, 3e38)))
+    with pytest.raises(UserError, match="finite"):
+        backend([np.random.default_rng(0).uniform(-1, 1, 8000).astype(np.float32)])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite_are_refused(value: float) -> None:
+    waveform = np.zeros(8000, np.float32)
+    waveform[100] = value
+    for backend in (OnnxBackend(BUNDLED_FILE, 1), TorchBackend("mn04_opensounds", "cpu")):
+        with pytest.raises(UserError, match="finite"):
+            backend([waveform])
+
+
+@pytest.mark.parametrize("waveform", [[0.0] * 100, np.zeros((1, 100), np.float32), np.zeros(0, np.float32), np.zeros(100)])
+def test_what_is_not_a_waveform_is_refused(waveform: object) -> None:
     with pytest.raises(ValueError, match="expected float32 waveforms"):
         OnnxBackend(BUNDLED_FILE)([np.zeros(100, np.float32), waveform])
 

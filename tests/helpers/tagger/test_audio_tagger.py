@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from datasets.audio import AudioError
 from helpers.export.graph import to_onnx
 from helpers.export.onnx_writer import write
 from helpers.tagger import AudioTagger, Failure, StreamTagger, Tagging, results_file
@@ -320,7 +321,7 @@ def test_results_turn_into_plain_data(loudness: AudioTagger, tmp_path: Path) -> 
     single = loudness.tag(NOISE, 32000, name="ä.wav")
     rows = line.to_rows()
     assert len(line) == 5 and len(rows) == 10 and all(tuple(row) == COLUMNS for row in rows + single.to_rows())
-    assert list(csv.DictReader(io.StringIO(line.to_csv())))[3]["source"] == "a, b\n.wav"
+    assert list(csv.DictReader(io.StringIO(line.to_csv())))[3]["source"] == "a, b\\n.wav"  # in one line
     assert json.loads(line.to_json())["windows"][1] == {
         "start": 0.5, "end": 1.5, "tags": [tag.to_dict() for tag in line[1]]
     }  # fmt: skip
@@ -462,3 +463,72 @@ def test_a_batch_of_short_windows_holds_ten_seconds_padding_included(
     tagger = AudioTagger("any", batch_size=4, min_seconds=min_seconds)
     tagger.embed(np.tile(NOISE, 6), 32000, window=0.5, hop=0.5)
     assert len(backend.batches[0]) == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": 5},
+        {"model": None},
+        {"model": []},
+        {"model": ["mn04_opensounds", 5]},
+        {"batch_size": "8"},
+        {"batch_size": 2.5},
+        {"batch_size": True},
+        {"min_seconds": "1"},
+        {"min_seconds": float("nan")},
+        {"device": 3.5},
+        {"device": {}.keys()},
+        {"backend": 5},
+        {"layers": 5},
+        {"layers": [None]},
+        {"pooling": None},
+    ],
+    ids=str,
+)
+def test_arguments_of_wrong_types_are_one_line(wrong: dict[str, object], tiny_checkpoint: Path) -> None:
+    with pytest.raises(UserError) as error:
+        AudioTagger(**{"model": tiny_checkpoint, "device": "cpu"} | wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_k": "3"},
+        {"top_k": 2.5},
+        {"threshold": None},
+        {"threshold": "0.5"},
+        {"labels": 5},
+        {"labels": [5]},
+        {"start": "0"},
+        {"start": None},
+        {"end": "1"},
+        {"end": float("nan")},
+        {"channel": "1"},
+        {"sample_rate": "32000"},
+        {"audio": 5},
+        {"audio": ["a.wav"]},
+        {"audio": np.zeros((2, 3, 4))},
+        {"audio": np.array(["a"])},
+        {"audio": np.full(100, np.nan)},
+        {"audio": torch.full((100,), torch.inf)},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_tagged_is_one_line(wrong: dict[str, object], loudness: AudioTagger) -> None:
+    with pytest.raises((UserError, AudioError)) as error:
+        loudness.tag(**{"audio": np.zeros(100, np.float32), "sample_rate": 32000} | wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [{"window": "1"}, {"window": None}, {"hop": float("inf")}, {"hop": [1]}], ids=str)
+def test_windows_of_wrong_types_are_one_line(wrong: dict[str, object], loudness: AudioTagger) -> None:
+    with pytest.raises(UserError):
+        loudness.tag_windows(np.zeros(100, np.float32), 32000, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"workers": "2"}, {"workers": 1.5}, {"time_limit": "5"}, {"time_limit": -1}], ids=str)
+def test_options_of_several_files_are_checked(wrong: dict[str, object], loudness: AudioTagger) -> None:
+    with pytest.raises(UserError):
+        list(loudness.tag_files([(np.zeros(100, np.float32), 32000)], **wrong))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -19,7 +21,8 @@ from datasets.audio import AudioError
 from helpers.tagger import AudioTagger, Failure, reading
 from models.errors import UserError
 
-RECORDINGS = Path(__file__).resolve().parents[3] / "resources" / "recordings"
+ROOT = Path(__file__).resolve().parents[3]
+RECORDINGS = ROOT / "resources" / "recordings"
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 96000).astype(np.float32)
 
 
@@ -196,6 +199,32 @@ def test_a_forked_process_tags_the_same(bundled: AudioTagger, tiny: AudioTagger)
                 child.join()
     finally:
         torch.set_num_threads(threads)
+
+
+FORKING = """
+import os, signal, sys
+import numpy as np
+from helpers.tagger.audio_tagger import AudioTagger
+from models.errors import UserError
+
+tagger = AudioTagger("mn04_opensounds", backend="onnx", batch_size=2)
+clips = [np.full(32000, 0.1, np.float32)] * 6
+begun = tagger.tag_files(clips, 32000)
+next(begun)
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(30)  # ends a process that hangs
+try:
+    list(begun)
+except UserError:
+    sys.exit(len(list(tagger.tag_files(clips, 32000))))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_of_a_process_that_tags_ends_with_its_own_exit_code() -> None:
+    """It tags, cannot go on with what the other began, and does not wait for threads that it does not have."""
+    assert subprocess.run([sys.executable, "-c", FORKING], cwd=ROOT).returncode == 6
 
 
 @pytest.mark.parametrize(("seconds_ahead", "taken"), [(60.0, 10), (0.1, 2)])
