@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ class Attack:
     name: str
     make: Callable[[bytes, Path], bytes]
     must_fail: bool = True
+    serve: Callable[[], tuple[int, int]] | None = None  # starts a server for the downloads, and returns its process and port
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Case:
     make: Callable[[bytes, Path], bytes]
     must_fail: bool = False
     must_work: bool = False
+    serve: Callable[[], tuple[int, int]] | None = None
 
 
 class Lab:
@@ -50,7 +55,8 @@ class Lab:
         if (child := os.fork()) == 0:  # so that this process stays one of which forks are made: without other threads
             code = 1
             try:
-                undamaged.write(self.good)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    undamaged.write(self.good)
                 code = 0
             finally:
                 os._exit(code)
@@ -69,7 +75,17 @@ class Lab:
         kind.beside(self.good, folder)
         path.write_bytes(case.make((self.good / kind.undamaged).read_bytes(), self.canary.secret))
         argv = entries.arguments(case.entry, kind, folder, self.good)
-        outcome = sandbox.run(case.entry.main, argv, box, self.canary, stdin=path if case.entry.is_streamed else None)
+        stdin = path if case.entry.is_streamed else None
+        server, port = case.serve() if case.serve else (None, 9)  # 9: a port that refuses
+        try:
+            address = {"EFFICIENTAT_RELEASE_URL": f"http://127.0.0.1:{port}/", "no_proxy": "*"}
+            outcome = sandbox.run(
+                case.entry.main, argv, box, self.canary, stdin=stdin, environment=address, server=server
+            )
+        finally:
+            if server:
+                os.kill(server, signal.SIGKILL)
+                os.waitpid(server, 0)
         problems = sandbox.judge(outcome, case.must_fail, case.entry.may_report)
         if case.must_work and outcome.code != 0:
             problems.append(f"ends with {outcome.code}: {outcome.err[-300:]}")

@@ -22,8 +22,8 @@ import inference
 import peak_memory
 from datasets.prepare import audioset as prepare_audioset
 from datasets.prepare import esc50 as prepare_esc50
-from efficientat import AudioTagger
 from helpers.distillation import __main__ as distillation
+from helpers.tagger.audio_tagger import AudioTagger
 from models import convert
 from models.embeddings import PUBLISHED_BEST
 from models.MobileNetV3 import get_model

@@ -31,6 +31,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _WATCHED = 0x1 | 0x2 | 0x4 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200  # inotify(7): read, written, changed, opened, moved, made, removed
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGING = {f"os.{name}" for name in ("remove", "rename", "mkdir", "rmdir", "symlink", "link", "truncate", "chmod")}
+_CHILDREN = Path("/proc/self/task", str(os.getpid()), "children")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.])")
 INJECTED = "INJECTED"  # what attacks put behind a newline
@@ -93,15 +94,15 @@ def run(
     *,
     stdin: Path | None = None,
     environment: dict[str, str] | None = None,
-    may_connect: bool = False,
+    server: int | None = None,
 ) -> Outcome:
-    """Run a command as its command line would."""
+    """Run a command as its command line would; with a `server`, the process of one, it may connect."""
     before = _listing(box.root / "input")
     memory = _resident()
     canary.touched()
     child = os.fork()
     if child == 0:
-        _child(main, argv, box, stdin, environment or {}, may_connect)
+        _child(main, argv, box, stdin, environment or {}, server is not None)
     problems = []
     status, usage = _wait(child)
     if status is None:
@@ -114,7 +115,7 @@ def run(
         problems.append(f"takes {seconds:.0f} s of the processor")
     if (grown := usage.ru_maxrss * 1024 - memory) > MEMORY:
         problems.append(f"takes {grown / 1e6:.0f} MB")
-    if left := _left_processes():
+    if left := _left_processes(server):
         problems.append(f"leaves {left} processes")
     after = _listing(box.root / "input")
     if any(after.get(path) != stat for path, stat in before.items()):
@@ -124,6 +125,8 @@ def run(
     if canary.touched():
         problems.append("opens or writes a file elsewhere")
     problems += _left_files(box.root)
+    if not (box.root / "violations").exists():
+        return Outcome(code, "", "", [*problems, "did not start"])
     out, err, violations = ((box.root / name).read_text(errors="surrogateescape") for name in ("out", "err", "violations"))
     problems += violations.splitlines()[:3]
     return Outcome(code, out, err, problems)
@@ -169,21 +172,18 @@ def _wait(child: int) -> tuple[int | None, resource.struct_rusage | None]:
     return None, None
 
 
-def _left_processes() -> int:
+def _left_processes(server: int | None) -> int:
     """Wait for processes whose parent has ended; end those that go on, and return how many they were."""
     end, left = time.monotonic() + GRACE, 0
-    while True:
-        try:
-            if not os.waitpid(-1, os.WNOHANG)[0]:
-                if time.monotonic() > end:
-                    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-                    left = len(children)
-                    for pid in children:
-                        os.kill(int(pid), signal.SIGKILL)
-                    end += GRACE
-                time.sleep(0.01)
-        except ChildProcessError:
-            return left
+    while children := {int(pid) for pid in _CHILDREN.read_text().split()} - {server}:
+        if time.monotonic() > end:
+            left, end = len(children), end + GRACE
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+    return left
 
 
 def _left_files(root: Path) -> list[str]:
