@@ -44,7 +44,7 @@ lock: $(TOOLS)/.installed
 	done
 
 audit: $(TOOLS)/.installed
-	for file in locks/*.txt; do echo "$$file"; $(TOOLS)/bin/pip-audit --disable-pip --require-hashes -r $$file || exit 1; done
+	for file in locks/*.txt; do echo "$$file"; $(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; done
 
 sbom: $(TOOLS)/.installed $(LIGHT)/.installed
 	mkdir -p build

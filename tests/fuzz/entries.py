@@ -41,6 +41,7 @@ class Entry:
     arguments: str
     is_quick: bool = True  # much below a second
     may_report: bool = False  # ends with 1 after a list of what it could not use
+    resumes: bool = False  # keeps a .part, from which the next run resumes
     is_streamed: bool = False  # reads the file from standard input
 
 
@@ -142,7 +143,7 @@ CHECKPOINT = Kind(
         Entry("ex_audioset.py, training", ex_audioset.main, f"--pretrained_name {{file}} --dataset_dir {{good}}/audioset {AUDIOSET}", is_quick=False),
         Entry("ex_folder.py", ex_folder.main, f"{{good}}/recordings --train --pretrained_name {{file}} {FOLDER}", is_quick=False),
         Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{good}}/hear {PROBE} {{file}}", is_quick=False),
-        Entry("helpers.distillation", distillation.main, f"--models {{file}} --dataset_dir {{good}}/audioset --output teacher.npy {SHORT}"),
+        Entry("helpers.distillation", distillation.main, f"--models {{file}} --dataset_dir {{good}}/audioset --output teacher.npy {SHORT}", resumes=True),
         Entry("models.convert", convert.main, "{file} --output converted.pt"),
         Entry("hub", hub, "{file}"),
         Entry("HEAR", hear, "{file}"),
@@ -178,7 +179,7 @@ HDF5 = Kind(
         Entry("ex_audioset.py, evaluation", ex_audioset.main, f"{MODEL} --dataset_dir {{input}} --clip_seconds 0.3 {SHORT}"),
         Entry("ex_audioset.py, training", ex_audioset.main, f"--pretrained_name {{good}}/model.pt --dataset_dir {{input}} {AUDIOSET}", is_quick=False),
         Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}} {PROBE} {{good}}/model.pt", is_quick=False),
-        Entry("helpers.distillation", distillation.main, f"--models {{good}}/model.pt --hdf {{file}} --output teacher.npy {SHORT}"),
+        Entry("helpers.distillation", distillation.main, f"--models {{good}}/model.pt --hdf {{file}} --output teacher.npy {SHORT}", resumes=True),
     ),
     _same_for_all_segments,
 )  # fmt: skip
@@ -186,7 +187,7 @@ PARQUET, TAR = (
     Kind(
         name, file, undamaged_file,
         (
-            Entry("datasets.prepare.audioset", prepare_audioset.main, f"--{option} {{file}} --output out.hdf --num_workers 1", is_quick=False, may_report=True),
+            Entry("datasets.prepare.audioset", prepare_audioset.main, f"--{option} {{file}} --output out.hdf --num_workers 1", is_quick=False, may_report=True, resumes=True),
             Entry("ex_audioset.py, evaluation", ex_audioset.main, f"{MODEL} --dataset_dir {{input}} --clip_seconds 0.3 {SHORT}"),
         ),
     )
@@ -200,7 +201,7 @@ ZIP = Kind(
 )
 SEGMENT_LIST = Kind(
     "AudioSet CSV", "segments.csv", "segments.csv",
-    (Entry("datasets.prepare.audioset", prepare_audioset.main, "--csv {file} --audio_dir {input}/downloaded --output out.hdf --num_workers 1", is_quick=False, may_report=True),),
+    (Entry("datasets.prepare.audioset", prepare_audioset.main, "--csv {file} --audio_dir {input}/downloaded --output out.hdf --num_workers 1", is_quick=False, may_report=True, resumes=True),),
     _copies("downloaded"),
 )  # fmt: skip
 TABLE = Kind(

@@ -95,8 +95,12 @@ def run(
     stdin: Path | None = None,
     environment: dict[str, str] | None = None,
     server: int | None = None,
+    resumes: bool = False,
 ) -> Outcome:
-    """Run a command as its command line would; with a `server`, the process of one, it may connect."""
+    """Run a command as its command line would.
+
+    With a `server`, the process of one, it may connect. One that `resumes` may leave a .part in its folder.
+    """
     before = _listing(box.root / "input")
     memory = _resident()
     canary.touched()
@@ -124,7 +128,7 @@ def run(
         problems.append(f"writes {new[0]}")
     if canary.touched():
         problems.append("opens or writes a file elsewhere")
-    problems += _left_files(box.root)
+    problems += _left_files(box.root, resumes)
     if not (box.root / "violations").exists():
         return Outcome(code, "", "", [*problems, "did not start"])
     out, err, violations = ((box.root / name).read_text(errors="surrogateescape") for name in ("out", "err", "violations"))
@@ -186,12 +190,13 @@ def _left_processes(server: int | None) -> int:
     return left
 
 
-def _left_files(root: Path) -> list[str]:
+def _left_files(root: Path, resumes: bool) -> list[str]:
     """Temporary files of a command, files where it should write none, and cells of tables that a spreadsheet would compute."""
     problems = []
     for path in (path for name in ("work", "resources", "tmp", "home") for path in (root / name).rglob("*")):
         name = path.relative_to(root).as_posix()
-        if name.startswith(("tmp/", "home/")) or path.name.endswith(".part") or path.name.startswith("."):
+        is_part = path.name.endswith(".part") and not (resumes and name.startswith("work/"))
+        if name.startswith(("tmp/", "home/")) or is_part or path.name.startswith("."):
             problems.append(f"leaves {name}")
         elif path.suffix == ".csv" and path.is_file():
             with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
