@@ -50,7 +50,9 @@ class Sample(NamedTuple):
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--minutes", type=cli.positive_float, default=60.0, help="how long")
-    parser.add_argument("--figure", type=cli.figure_path, help="also draw memory, file descriptors and threads over time into this file")
+    parser.add_argument(
+        "--figure", type=cli.figure_path, help="also draw memory, file descriptors and threads over time into this file"
+    )
     return parser
 
 
@@ -75,7 +77,9 @@ def soak(folder: Path, seconds: float) -> tuple[list[Sample], Counter[tuple[str,
     good = folder / "good"
     good.mkdir()
     undamaged.write(good)
-    taggers = {backend: AudioTagger(good / f"model.{'pt' if backend == 'torch' else 'onnx'}", backend=backend) for backend in BACKENDS}
+    taggers = {
+        backend: AudioTagger(good / f"model.{'pt' if backend == 'torch' else 'onnx'}", backend=backend) for backend in BACKENDS
+    }
     secret = folder / "elsewhere" / "secret"
     samples, outcomes = [], Counter()
     start = time.monotonic()
@@ -144,7 +148,11 @@ def _listen(tagger: AudioTagger, content: bytes) -> None:
 def _load(attack: Attack, good: Path, folder: Path, secret: Path) -> None:
     path = folder / attack.kind.file
     path.write_bytes(attack.make((good / attack.kind.undamaged).read_bytes(), secret))
-    _check(AudioTagger(path, "cpu" if path.suffix == ".pt" else None, "torch" if path.suffix == ".pt" else "onnx").scores(np.zeros(8000, np.float32), 8000))
+    _check(
+        AudioTagger(path, "cpu" if path.suffix == ".pt" else None, "torch" if path.suffix == ".pt" else "onnx").scores(
+            np.zeros(8000, np.float32), 8000
+        )
+    )
 
 
 def _check(scores: np.ndarray) -> None:
@@ -164,7 +172,9 @@ def growth(samples: Sequence[Sample]) -> list[tuple[str, str, str, bool]]:
     rows = []
     for what, unit, allowed in (("memory", " MB", MEMORY_GROWTH), ("files", "", 0.0), ("threads", "", 0.0)):
         values = np.array([getattr(sample, what) for sample in samples])
-        second, last = (float(np.median(values[fifths == fifth])) if (fifths == fifth).any() else float(values[-1]) for fifth in (1, 4))
+        second, last = (
+            float(np.median(values[fifths == fifth])) if (fifths == fifth).any() else float(values[-1]) for fifth in (1, 4)
+        )
         rows.append((what, f"{second:.0f}{unit}", f"{last:.0f}{unit}", last <= second * (1 + allowed)))
     return rows
 
@@ -183,7 +193,9 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     minutes = [sample.seconds / 60 for sample in samples]
     all_axes = figure.subplots(3, 1, sharex=True)
-    for axes, what, label in zip(all_axes, ("memory", "files", "threads"), ("memory (MB)", "file descriptors", "threads"), strict=True):
+    for axes, what, label in zip(
+        all_axes, ("memory", "files", "threads"), ("memory (MB)", "file descriptors", "threads"), strict=True
+    ):
         axes.plot(minutes, [getattr(sample, what) for sample in samples], linewidth=0.8)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)

@@ -17,7 +17,12 @@ def samples(memory: float, files: float, threads: float) -> list[Sample]:
 
 @pytest.mark.parametrize(
     ("grown", "flat"),
-    [((10, 0, 0), [True, True, True]), ((300, 0, 0), [False, True, True]), ((0, 5, 0), [True, False, True]), ((0, 0, 3), [True, True, False])],
+    [
+        ((10, 0, 0), [True, True, True]),
+        ((300, 0, 0), [False, True, True]),
+        ((0, 5, 0), [True, False, True]),
+        ((0, 0, 3), [True, True, False]),
+    ],
 )
 def test_what_grows_is_found(grown: tuple[float, float, float], flat: list[bool]) -> None:
     assert [is_flat for *_, is_flat in soak.growth(samples(*grown))] == flat

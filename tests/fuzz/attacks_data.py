@@ -21,10 +21,16 @@ from tests.fuzz import entries, undamaged
 from tests.fuzz.attacks_models import Executed
 from tests.fuzz.cases import Attack
 from tests.fuzz.sandbox import OWNED
-from tests.fuzz.values import CONTROL, FORMULA, LINE, NUMBERS, json_values, nested
+from tests.fuzz.values import CONTROL, FORMULA, NUMBERS, json_values, nested
 
 Make = Callable[[bytes, Path], bytes]
-RECORDING_BOMBS = ("ID3 of 100 MB", "wav of 1000 channels", "wav at 2^31 - 1 Hz", "200,000 empty ID3 tags", "wav with sizes of 2^64")
+RECORDING_BOMBS = (
+    "ID3 of 100 MB",
+    "wav of 1000 channels",
+    "wav at 2^31 - 1 Hz",
+    "200,000 empty ID3 tags",
+    "wav with sizes of 2^64",
+)
 
 
 def recording_attacks() -> Iterator[Attack]:
@@ -34,7 +40,12 @@ def recording_attacks() -> Iterator[Attack]:
         yield Attack(entries.RECORDING, f"playlist, {name}", lambda _, secret, n=name: playlists(str(secret))[n].encode())
     for name, value in (("NaN", np.nan), ("Inf", np.inf), ("1e38", 1e38)):
         sound = np.full(undamaged.RATE, value, "<f4").tobytes()
-        header = b"RIFF" + struct.pack("<I", 36 + len(sound)) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, undamaged.RATE, 4 * undamaged.RATE, 4, 32)
+        header = (
+            b"RIFF"
+            + struct.pack("<I", 36 + len(sound))
+            + b"WAVEfmt "
+            + struct.pack("<IHHIIHH", 16, 3, 1, undamaged.RATE, 4 * undamaged.RATE, 4, 32)
+        )
         content = header + b"data" + struct.pack("<I", len(sound)) + sound
         yield Attack(entries.RECORDING, f"samples are {name}", lambda _, __, c=content: c, must_fail=False)
     for name, content in {"empty": b"", "text": CONTROL.encode() * 50, "zeros": bytes(1 << 20)}.items():
@@ -105,7 +116,15 @@ def hdf5_attacks() -> Iterator[Attack]:
         yield attack(f"{name} is a group", hdf5(lambda data, _, n=name: (data.__delitem__(n), data.create_group(n))))
         yield attack(f"{name} is one number", _replace(name, data=3))
         yield attack(f"{name} is empty", _replace(name, data=h5py.Empty("f4")))
-        yield attack(f"{name} has 2^40 rows", _replace(name, shape=(1 << 40, 66) if name == "target" else (1 << 40,), dtype=mp3s if name == "mp3" else "S20" if name == "audio_name" else "u1", chunks=True))
+        yield attack(
+            f"{name} has 2^40 rows",
+            _replace(
+                name,
+                shape=(1 << 40, 66) if name == "target" else (1 << 40,),
+                dtype=mp3s if name == "mp3" else "S20" if name == "audio_name" else "u1",
+                chunks=True,
+            ),
+        )
         yield attack(f"{name} is a link into another file", _link(name, lambda secret: h5py.ExternalLink(str(secret), "/target")))
         yield attack(f"{name} is a link to itself", _link(name, lambda _, n=name: h5py.SoftLink(f"/{n}")))
         yield attack(f"{name} is a link to nothing", _link(name, lambda _: h5py.SoftLink("/nothing")))
@@ -119,7 +138,11 @@ def hdf5_attacks() -> Iterator[Attack]:
     yield attack("names are numbers", _replace("audio_name", data=np.arange(count)))
     yield attack("names are long texts", _replace("audio_name", data=["x" * 100_000] * count, dtype=h5py.string_dtype()))
     yield attack("names of 1 GB each", _replace("audio_name", shape=(count,), dtype=f"S{1 << 30}", chunks=(1,), compression="gzip"))
-    for name, value in {"../": b"../../owned.mp3", "control characters": CONTROL.encode() + b"\n", "no UTF-8": b"\xff\xfe\xfd"}.items():
+    for name, value in {
+        "../": b"../../owned.mp3",
+        "control characters": CONTROL.encode() + b"\n",
+        "no UTF-8": b"\xff\xfe\xfd",
+    }.items():
         names = np.array([value + str(row).encode() for row in range(count)], "S20")
         yield attack(f"names have {name}", _replace("audio_name", data=names), must_fail=False)
     yield attack("names are equal", _replace("audio_name", data=np.array([b"x.mp3"] * count)), must_fail=False)
@@ -127,7 +150,11 @@ def hdf5_attacks() -> Iterator[Attack]:
     yield attack("mp3s are one table", _replace("mp3", data=np.zeros((count, 50), np.uint8)))
     yield attack("mp3s of floats", _replace("mp3", shape=(count,), dtype=h5py.vlen_dtype("f4")))
     yield attack("mp3s are empty", _replace("mp3", shape=(count,), dtype=mp3s), must_fail=False)
-    yield attack("mp3s are playlists", lambda content, secret: _mp3s(*(text.encode() for text in playlists(str(secret)).values()))(content, secret), must_fail=False)
+    yield attack(
+        "mp3s are playlists",
+        lambda content, secret: _mp3s(*(text.encode() for text in playlists(str(secret)).values()))(content, secret),
+        must_fail=False,
+    )
     yield attack("mp3s are zeros", _mp3s(bytes(100_000)), must_fail=False)
     yield attack("heap without objects", lambda content, _: _zero_behind(content, b"GCOL", 16))
     for mark in (b"TREE", b"SNOD", b"HEAP", b"BTHD"):
@@ -161,7 +188,10 @@ def _with_names(*names: str) -> bytes:
 
 def _zip_bomb(name: str) -> bytes:
     """An entry of 1 GB of zeros in 1 MB."""
-    files = {"ESC-50-master/meta/esc50.csv": undamaged.esc50_table(["0.wav"]).encode(), "ESC-50-master/audio/0.wav": undamaged.wav(0)}
+    files = {
+        "ESC-50-master/meta/esc50.csv": undamaged.esc50_table(["0.wav"]).encode(),
+        "ESC-50-master/audio/0.wav": undamaged.wav(0),
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for other, content in files.items():
@@ -179,7 +209,11 @@ def zip_attacks() -> Iterator[Attack]:
 
     for name in (f"../../{OWNED}.wav", f"../../../{OWNED}", "/tmp/owned.wav", "a/b.wav", "..", ".", "a\\..\\b.wav"):
         yield attack(f"table names {name}", lambda _, __, n=name: _with_names(n), must_fail="\\" not in name)
-    yield attack("entries named ../", lambda content, _: _zip({f"../../{OWNED}": b"x", "/etc/owned": b"x"} | _files(content)), must_fail=False)
+    yield attack(
+        "entries named ../",
+        lambda content, _: _zip({f"../../{OWNED}": b"x", "/etc/owned": b"x"} | _files(content)),
+        must_fail=False,
+    )
     yield attack("names have control characters", lambda _, __: _with_names(f"{CONTROL}.wav"), must_fail=False)
     yield attack("table of 1 GB in 1 MB", lambda _, __: _zip_bomb("esc50.csv"))
     yield attack("recording of 1 GB in 1 MB", lambda _, __: _zip_bomb("0.wav"))
@@ -187,9 +221,16 @@ def zip_attacks() -> Iterator[Attack]:
     yield attack("declares no bytes", lambda content, _: _declare(content, 0))
     yield attack("encrypted", lambda content, _: _flag(content, 1))
     yield attack("unknown compression", lambda content, _: _method(content, 77))
-    yield attack("60,000 entries", lambda content, _: _zip({f"x/{n}": b"" for n in range(60_000)} | _files(content)), must_fail=False)
+    yield attack(
+        "60,000 entries", lambda content, _: _zip({f"x/{n}": b"" for n in range(60_000)} | _files(content)), must_fail=False
+    )
     yield attack("no table", lambda _, __: _zip({"a.wav": undamaged.wav(0)}))
-    for name, content in {"empty": b"", "half": None, "text": CONTROL.encode() * 50, "an empty archive": b"PK\5\6" + bytes(18)}.items():
+    for name, content in {
+        "empty": b"",
+        "half": None,
+        "text": CONTROL.encode() * 50,
+        "an empty archive": b"PK\5\6" + bytes(18),
+    }.items():
         yield attack(name, lambda good, _, c=content: good[: len(good) // 2] if c is None else c)
 
 
@@ -232,9 +273,21 @@ def table_attacks() -> Iterator[Attack]:
         "has a NUL": "a/a0.wav,a\0,0,0.3,train,x", "has a cell of 200,000 letters": f"a/a0.wav,{'x' * 200_000},0,0.3,train,x", "has an open quote": '"a/a0.wav,a,0,0.3,train,x',
         "has too many cells": f"{first}{',' * 5000}", "has an unknown split": "a/a0.wav,a,0,0.3,evil,x",
     }.items():  # fmt: skip
-        yield Attack(entries.TABLE, f"a row {name}", lambda content, _, r=row: content.replace(first.encode(), r.encode()), must_fail=False)
-    for name, label in {"control characters": CONTROL, "formulas": FORMULA.replace(",", ""), "another formula": "+1+1", "@": "@SUM(A1)"}.items():
-        yield Attack(entries.TABLE, f"labels are {name}", lambda content, _, v=label: content.replace(b".wav,a,", f".wav,{v},".encode()), must_fail=False)
+        yield Attack(
+            entries.TABLE, f"a row {name}", lambda content, _, r=row: content.replace(first.encode(), r.encode()), must_fail=False
+        )
+    for name, label in {
+        "control characters": CONTROL,
+        "formulas": FORMULA.replace(",", ""),
+        "another formula": "+1+1",
+        "@": "@SUM(A1)",
+    }.items():
+        yield Attack(
+            entries.TABLE,
+            f"labels are {name}",
+            lambda content, _, v=label: content.replace(b".wav,a,", f".wav,{v},".encode()),
+            must_fail=False,
+        )
     for name, make in {
         "empty": _text(""), "header alone": _text("path,labels\n"), "1000 columns": _text(",".join(f"c{n}" for n in range(1000)) + "\n"),
         "header twice": _text("path,path,labels\na/a0.wav,a/a0.wav,a\n"), "zeros": lambda *_: bytes(10_000), "UTF-16 cut": lambda *_: b"\xff\xfea",
@@ -259,12 +312,22 @@ def table_attacks() -> Iterator[Attack]:
 def json_attacks() -> Iterator[Attack]:
     for key in ("task_name", "embedding_type", "prediction_type", "split_mode", "splits", "evaluation", "sample_duration"):
         for number, value in enumerate(json_values()):
-            yield Attack(entries.METADATA, f"{key}, value {number}", lambda content, _, k=key, v=value: _dump(json.loads(content) | {k: v}), must_fail=False)
-    names = (f"../../../elsewhere/secret", "/etc/passwd", "..", CONTROL, "x" * 5000, "\x00", "\ud800")
+            yield Attack(
+                entries.METADATA,
+                f"{key}, value {number}",
+                lambda content, _, k=key, v=value: _dump(json.loads(content) | {k: v}),
+                must_fail=False,
+            )
+    names = ("../../../elsewhere/secret", "/etc/passwd", "..", CONTROL, "x" * 5000, "\x00", "\ud800")
     for number, name in enumerate(names):
         yield Attack(entries.SPLIT, f"file name {number}", lambda content, _, n=name: _dump(json.loads(content) | {n: ["a"]}))
     for number, value in enumerate(json_values()):
-        yield Attack(entries.SPLIT, f"labels, value {number}", lambda content, _, v=value: _dump(json.loads(content) | {"fold010.wav": v}), must_fail=value != ["a"])
+        yield Attack(
+            entries.SPLIT,
+            f"labels, value {number}",
+            lambda content, _, v=value: _dump(json.loads(content) | {"fold010.wav": v}),
+            must_fail=value != ["a"],
+        )
     for kind in (entries.METADATA, entries.SPLIT):
         for text in ("", "[", "[" * 100_000, "null", "[]", "3", "NaN", '{"a": ' * 50_000, "\x1b[2J", "9" * 10_000):
             yield Attack(kind, f"text {text[:10]!r}", _text(text))
@@ -288,8 +351,16 @@ def teacher_attacks() -> Iterator[Attack]:
     for name, content in {"empty": b"", "cut": b"\x93NUMPY\x01", "text": CONTROL.encode()}.items():
         yield Attack(entries.LOGITS, name, lambda _, __, c=content: c)
     for value in NUMBERS[-3:]:
-        yield Attack(entries.LOGITS, f"logits are {value}", lambda _, __, v=value: _npy(np.full((6, 527), v, np.float16)), must_fail=False)
-    for name, text in {"too many": "x\n" * 50, "none": "", "control": CONTROL + "\n", "equal": "x\n" * 6, "zeros": "\0" * 1000}.items():
+        yield Attack(
+            entries.LOGITS, f"logits are {value}", lambda _, __, v=value: _npy(np.full((6, 527), v, np.float16)), must_fail=False
+        )
+    for name, text in {
+        "too many": "x\n" * 50,
+        "none": "",
+        "control": CONTROL + "\n",
+        "equal": "x\n" * 6,
+        "zeros": "\0" * 1000,
+    }.items():
         yield Attack(entries.NAMES, name, _text(text), must_fail=name != "equal")
     for name, make in {
         "executes": lambda _, secret: pickle.dumps(Executed(secret)), "executes, 0": lambda _, secret: pickle.dumps(Executed(secret), 0), "list": lambda *_: pickle.dumps(["a"] * 6),

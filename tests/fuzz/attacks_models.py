@@ -114,7 +114,9 @@ def checkpoint_attacks() -> Iterator[Attack]:
     for protocol in (0, 2, 4):
         yield attack(f"pickle that executes, protocol {protocol}", lambda _, secret, p=protocol: pickle.dumps(Executed(secret), p))
     yield attack("checkpoint that executes", lambda _, secret: saved({"model": Executed(secret)}))
-    yield attack("checkpoint that executes, old format", lambda _, secret: saved(Executed(secret), _use_new_zipfile_serialization=False))
+    yield attack(
+        "checkpoint that executes, old format", lambda _, secret: saved(Executed(secret), _use_new_zipfile_serialization=False)
+    )
     yield attack("weights compressed to a thousandth", _bomb)
     yield attack("empty", lambda content, _: b"")
     yield attack("web page", lambda content, _: b"<!DOCTYPE html><html><body>404</body></html>")
@@ -141,7 +143,10 @@ def checkpoint_attacks() -> Iterator[Attack]:
     yield attack("weights are a view of 2^50 numbers", _weights(lambda tensor: torch.zeros(1).expand(1 << 25, 1 << 25)))
     yield attack("weights of another shape", _weights(lambda tensor: tensor[:5]))
     yield attack("a weight is text", changed(lambda content: content["model"].update({"classifier.5.weight": "x"})))
-    yield attack("a name of weights has control characters", changed(lambda content: content["model"].update({CONTROL + LINE: torch.zeros(1)})))
+    yield attack(
+        "a name of weights has control characters",
+        changed(lambda content: content["model"].update({CONTROL + LINE: torch.zeros(1)})),
+    )
     arch = {
         "width_mult": (1e6, 1e308, math.nan, "1.0", None, -1, True), "num_classes": (2**31, 10**9, -1, 1.5, "527", None),
         "strides": ("2222", [2, 2], [2, 2, 2, 0], None, [2.5] * 4), "head_type": (3, "x", None), "se_dims": ("q", 3, CONTROL, "cc"),
@@ -195,7 +200,9 @@ def metadata(change: Callable[[Content], object]) -> Callable[[bytes, Path], byt
 
 
 def _largest(model: onnx.ModelProto) -> TensorProto:
-    return max((tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT), key=lambda t: len(t.raw_data))
+    return max(
+        (tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT), key=lambda t: len(t.raw_data)
+    )
 
 
 def _initializer(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes, Path], bytes]:
@@ -226,7 +233,9 @@ def _external(path: Callable[[Path], str]) -> Callable[[bytes, Path], bytes]:
     return make
 
 
-def _small(nodes: list[onnx.NodeProto], *constants: onnx.TensorProto, outputs: tuple[str, ...] = ("scores", "embedding")) -> Callable[[bytes, Path], bytes]:
+def _small(
+    nodes: list[onnx.NodeProto], *constants: onnx.TensorProto, outputs: tuple[str, ...] = ("scores", "embedding")
+) -> Callable[[bytes, Path], bytes]:
     """A graph of other nodes with the description of a good file."""
 
     def apply(model: onnx.ModelProto) -> None:
@@ -248,7 +257,10 @@ def _endless() -> Callable[[bytes, Path], bytes]:
          helper.make_tensor_value_info("carried", TensorProto.FLOAT, None)],
         [helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", TensorProto.FLOAT, None)],
     )  # fmt: skip
-    constants = helper.make_tensor("count", TensorProto.INT64, [], [2**62]), helper.make_tensor("true", TensorProto.BOOL, [], [True])
+    constants = (
+        helper.make_tensor("count", TensorProto.INT64, [], [2**62]),
+        helper.make_tensor("true", TensorProto.BOOL, [], [True]),
+    )
     loop = helper.make_node("Loop", ["count", "true", "waveform"], ["scores"], body=body)
     return _small([loop, *_identity("embedding")], *constants)
 
@@ -276,17 +288,29 @@ def onnx_attacks() -> Iterator[Attack]:
         yield attack(f"a weight is {value}", _initializer(lambda array, v=value: _set_first(array, v)))
     yield attack("weights are int8", _initializer(lambda array: array.astype(np.int8)))
     yield attack("weights of another shape", _initializer(lambda array: array.ravel()[:7]))
-    for name, path in {"absolute": str, "relative": lambda secret: f"../../../elsewhere/{secret.name}", "passwd": lambda _: "/etc/passwd"}.items():
+    for name, path in {
+        "absolute": str,
+        "relative": lambda secret: f"../../../elsewhere/{secret.name}",
+        "passwd": lambda _: "/etc/passwd",
+    }.items():
         yield attack(f"weights in another file, {name}", _external(path))
     yield attack("weights of 2^60 numbers", model_proto(lambda model: _largest(model).dims.__setitem__(0, 1 << 60)))
     yield attack("endless loop", _endless())
     size = helper.make_tensor("size", TensorProto.INT64, [1], [1 << 34])
-    yield attack("a constant of 64 GB", _small([helper.make_node("ConstantOfShape", ["size"], ["scores"]), *_identity("embedding")], size))
-    yield attack("an operation of another domain", _small([helper.make_node("Evil", ["waveform"], ["scores"], domain="evil"), *_identity("embedding")]))
+    yield attack(
+        "a constant of 64 GB", _small([helper.make_node("ConstantOfShape", ["size"], ["scores"]), *_identity("embedding")], size)
+    )
+    yield attack(
+        "an operation of another domain",
+        _small([helper.make_node("Evil", ["waveform"], ["scores"], domain="evil"), *_identity("embedding")]),
+    )
     yield attack("no scores", _small(_identity("embedding"), outputs=("embedding",)))
     yield attack("scores are the waveform", _small(_identity("scores", "embedding")))
     yield attack("no nodes", _small([]))
-    yield attack("another input", model_proto(lambda model: model.graph.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.INT64)))
+    yield attack(
+        "another input",
+        model_proto(lambda model: model.graph.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.INT64)),
+    )
     yield attack("empty", lambda content, _: b"")
     yield attack("half", lambda content, _: content[: len(content) // 2])
     yield attack("text", lambda content, _: CONTROL.encode() * 10)

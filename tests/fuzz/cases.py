@@ -80,7 +80,13 @@ class Lab:
         try:
             address = {"EFFICIENTAT_RELEASE_URL": f"http://127.0.0.1:{port}/", "no_proxy": "*"}
             outcome = sandbox.run(
-                case.entry.main, argv, box, self.canary, stdin=stdin, environment=address, server=server,
+                case.entry.main,
+                argv,
+                box,
+                self.canary,
+                stdin=stdin,
+                environment=address,
+                server=server,
                 resumes=case.entry.resumes,
             )
         finally:

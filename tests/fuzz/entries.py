@@ -14,7 +14,6 @@ import torch
 import complexity
 import ex_audioset
 import ex_embeddings
-import ex_esc50
 import ex_folder
 import export
 import hear_mn
@@ -196,7 +195,9 @@ PARQUET, TAR = (
     )
 )  # fmt: skip
 ZIP = Kind(
-    "zip", "esc50.zip", "esc50.zip",
+    "zip",
+    "esc50.zip",
+    "esc50.zip",
     (Entry("datasets.prepare.esc50", prepare_esc50.main, "--source {file} --output_dir esc50 --num_workers 1", may_report=True),),
 )
 SEGMENT_LIST = Kind(
@@ -218,12 +219,16 @@ LABELS = Kind(
     _copies("recordings"),
 )  # fmt: skip
 METADATA = Kind(
-    "HEAR task, JSON", "hear/task_metadata.json", "hear/task_metadata.json",
+    "HEAR task, JSON",
+    "hear/task_metadata.json",
+    "hear/task_metadata.json",
     (Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}}/hear {PROBE} {{good}}/model.pt", is_quick=False),),
     _copies("hear"),
 )
 SPLIT = Kind(
-    "HEAR split, JSON", "hear/fold01.json", "hear/fold01.json",
+    "HEAR split, JSON",
+    "hear/fold01.json",
+    "hear/fold01.json",
     (Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}}/hear {PROBE} {{good}}/model.pt", is_quick=False),),
     _copies("hear"),
 )

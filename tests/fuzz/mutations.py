@@ -25,8 +25,30 @@ from tests.fuzz.values import NUMBERS, TEXTS, json_values
 
 Damage = Callable[[bytes, Random], bytes]
 
-_FIELDS = [bytes(4), b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff" * 8, bytes(8), struct.pack("<d", math.nan)]
-_RECORDINGS = ("wav, 16 bit", "wav, float", "flac, 16 bit", "ogg, Vorbis", "mp3, VBR", "mp3, CBR", "m4a, AAC", "aiff", "au", "caf, PCM", "mkv, FLAC", "aac")
+_FIELDS = [
+    bytes(4),
+    b"\xff" * 4,
+    b"\xff\xff\xff\x7f",
+    b"\x7f\xff\xff\xff",
+    b"\x00\x00\x00\x80",
+    b"\xff" * 8,
+    bytes(8),
+    struct.pack("<d", math.nan),
+]
+_RECORDINGS = (
+    "wav, 16 bit",
+    "wav, float",
+    "flac, 16 bit",
+    "ogg, Vorbis",
+    "mp3, VBR",
+    "mp3, CBR",
+    "m4a, AAC",
+    "aiff",
+    "au",
+    "caf, PCM",
+    "mkv, FLAC",
+    "aac",
+)
 
 
 def bytes_changed(content: bytes, random: Random) -> bytes:
@@ -36,7 +58,13 @@ def bytes_changed(content: bytes, random: Random) -> bytes:
         size = len(result)
         if not size:
             break
-        place = random.choice((random.randrange(size), min(size - 1, int(random.expovariate(1 / 60))), max(0, size - 1 - int(random.expovariate(1 / 200)))))
+        place = random.choice(
+            (
+                random.randrange(size),
+                min(size - 1, int(random.expovariate(1 / 60))),
+                max(0, size - 1 - int(random.expovariate(1 / 200))),
+            )
+        )
         length = random.choice((1, 1, 4, 20, 200))
         match random.randrange(7):
             case 0:
@@ -175,7 +203,9 @@ def hdf5_values(content: bytes, random: Random) -> bytes:
                 name = random.choice(list(data))
                 values = data[name][()]
                 del data[name]
-                data.create_dataset(name, data=values[: random.randrange(len(values))], dtype=values.dtype if name != "mp3" else None) if name != "mp3" else None
+                data.create_dataset(
+                    name, data=values[: random.randrange(len(values))], dtype=values.dtype if name != "mp3" else None
+                ) if name != "mp3" else None
 
     return hdf5(write)(content, Path())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import csv
 import ctypes
+import logging
+import multiprocessing.util
 import os
 import re
 import resource
@@ -15,6 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +150,13 @@ def judge(outcome: Outcome, must_fail: bool, may_report: bool) -> list[str]:
     if code < 0:
         problems.append(f"ended by signal {-code}")
     if "Traceback (most recent call last)" in text:
-        last = next((line for line in reversed(outcome.err.splitlines()) if re.match(r"\w[\w.]*(Error|Exception|Exit)\b", line)), "")
+        last = next(
+            (line for line in reversed(outcome.err.splitlines()) if re.match(r"\w[\w.]*(Error|Exception|Exit)\b", line)), ""
+        )
         problems.append(f"traceback: {last[:150]}")
     elif code == 0 and must_fail:
         problems.append("is accepted")
-    elif code == 0 and re.search(r"\b(nan|inf)\b", outcome.out, re.IGNORECASE):
+    elif code == 0 and re.search(r"\b(nan|inf)\b", outcome.out):
         problems.append("a result is not finite")
     elif code > 0 and len(errors) != 1 and not (may_report and outcome.out.strip()):
         problems.append(f"{len(errors)} lines of error")
@@ -208,7 +213,9 @@ def _left_files(root: Path, resumes: bool) -> list[str]:
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (stat.st_size, stat.st_mtime_ns) for path in folder.rglob("*") if not path.is_dir() and (stat := path.lstat())}
+    return {
+        str(path): (stat.st_size, stat.st_mtime_ns) for path in folder.rglob("*") if not path.is_dir() and (stat := path.lstat())
+    }
 
 
 def _resident() -> int:
@@ -230,7 +237,11 @@ def _child(
         os.environ.update(box.environment() | environment)
         tempfile.tempdir = None
         for number, (name, mode) in enumerate(
-            ((stdin or os.devnull, os.O_RDONLY), (box.root / "out", os.O_WRONLY | os.O_CREAT), (box.root / "err", os.O_WRONLY | os.O_CREAT))
+            (
+                (stdin or os.devnull, os.O_RDONLY),
+                (box.root / "out", os.O_WRONLY | os.O_CREAT),
+                (box.root / "err", os.O_WRONLY | os.O_CREAT),
+            )
         ):
             os.dup2(os.open(name, mode), number)
         log = os.open(box.root / "violations", os.O_WRONLY | os.O_CREAT)
@@ -239,6 +250,9 @@ def _child(
         resource.setrlimit(resource.RLIMIT_CPU, (2 * CPU_SECONDS, 2 * CPU_SECONDS + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.stdin = open(0, encoding="utf-8", closefd=False)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+        _forget_the_parents_end()
         sys.argv = ["command", *argv]
         sys.addaudithook(_watch(str(box.root), log, may_connect))
         try:
@@ -248,7 +262,7 @@ def _child(
         except BaseException:
             traceback.print_exc()
             code = 1
-        threading._shutdown()  # what Python does at its end; not all of it, as unloading torch takes half a second
+        threading._shutdown()  # what Python does at its end
         atexit._run_exitfuncs()
         if left := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
             os.write(log, f"leaves the threads {', '.join(left)}\n".encode())
@@ -258,6 +272,16 @@ def _child(
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _forget_the_parents_end() -> None:
+    """Leave what the parent would do at its end to it: pytest removes folders, torch takes longer than a command."""
+    atexit._clear()
+    for finalizer in weakref.finalize._registry:
+        finalizer.atexit = False
+    atexit.register(weakref.finalize._exitfunc)
+    atexit.register(multiprocessing.util._exit_function)
+    atexit.register(logging.shutdown)
 
 
 def _watch(root: str, log: int, may_connect: bool) -> Callable[[str, tuple], None]:

@@ -66,7 +66,9 @@ ANSWERS: dict[str, Callable[[socket.socket], None]] = {
     "500 with text": _sending(f"HTTP/1.1 500 {CONTROL}\r\n\r\n{LINE}".encode()),
     "no status": _sending(b"\x00" * 100),
     "204": _sending(b"HTTP/1.1 204 No Content\r\n\r\n"),
-    "206 that nobody asked for": _sending(b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 50-99/100\r\nContent-Length: 50\r\n\r\n" + bytes(50)),
+    "206 that nobody asked for": _sending(
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 50-99/100\r\nContent-Length: 50\r\n\r\n" + bytes(50)
+    ),
     "web page": _sending(_OK + b"Content-Length: 20\r\n\r\n<!DOCTYPE html><html>"),
     "short body": _sending(_OK + b"Content-Length: 1000\r\n\r\n" + bytes(10)),
     "negative length": _sending(_OK + b"Content-Length: -1\r\n\r\n" + bytes(10)),
