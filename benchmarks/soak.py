@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -37,6 +38,7 @@ from tests.fuzz.sandbox import OWNED
 BACKENDS = ("torch", "onnx")
 MEMORY_GROWTH = 0.05  # share of the resident memory that may come in three fifths of the time
 MODEL_SHARE = 0.1  # of the pieces of work that load a model
+LABELS = {"memory": "memory (MB)", "files": "file descriptors", "threads": "threads"}
 OUTCOMES = (UserError, FileNotFoundError)
 
 
@@ -77,9 +79,7 @@ def soak(folder: Path, seconds: float) -> tuple[list[Sample], Counter[tuple[str,
     good = folder / "good"
     good.mkdir()
     undamaged.write(good)
-    taggers = {
-        backend: AudioTagger(good / f"model.{'pt' if backend == 'torch' else 'onnx'}", backend=backend) for backend in BACKENDS
-    }
+    taggers = {"torch": AudioTagger(good / "model.pt", "cpu"), "onnx": AudioTagger(good / "model.onnx", backend="onnx")}
     secret = folder / "elsewhere" / "secret"
     samples, outcomes = [], Counter()
     start = time.monotonic()
@@ -111,7 +111,7 @@ def pieces_of_work(
     for number in itertools.count():
         backend = BACKENDS[number % len(BACKENDS)]
         if random.random() < MODEL_SHARE:
-            yield "load a model", lambda attack=random.choice(models): _load(attack, good, folder, secret)
+            yield "load a model", partial(_load, random.choice(models), good, folder, secret)
             continue
         match number // len(BACKENDS) % 3:
             case 0:
@@ -121,7 +121,7 @@ def pieces_of_work(
             case _:
                 content = mutations.recording(b"", random)
         work = random.choice((_tag, _tag_files, _listen))
-        yield f"{work.__name__.strip('_')}, {backend}", lambda w=work, t=taggers[backend], c=content: w(t, c)
+        yield f"{work.__name__.strip('_')}, {backend}", partial(work, taggers[backend], content)
 
 
 def _tag(tagger: AudioTagger, content: bytes) -> None:
@@ -148,11 +148,8 @@ def _listen(tagger: AudioTagger, content: bytes) -> None:
 def _load(attack: Attack, good: Path, folder: Path, secret: Path) -> None:
     path = folder / attack.kind.file
     path.write_bytes(attack.make((good / attack.kind.undamaged).read_bytes(), secret))
-    _check(
-        AudioTagger(path, "cpu" if path.suffix == ".pt" else None, "torch" if path.suffix == ".pt" else "onnx").scores(
-            np.zeros(8000, np.float32), 8000
-        )
-    )
+    tagger = AudioTagger(path, backend="onnx") if path.suffix == ".onnx" else AudioTagger(path, "cpu")
+    _check(tagger.scores(np.zeros(8000, np.float32), 8000))
 
 
 def _check(scores: np.ndarray) -> None:
@@ -169,13 +166,12 @@ def growth(samples: Sequence[Sample]) -> list[tuple[str, str, str, bool]]:
     """Compare the second with the last fifth of the time: medians, and whether they are alike."""
     seconds = np.array([sample.seconds for sample in samples])
     fifths = np.minimum(5 * seconds / max(seconds[-1], 1e-9), 4).astype(int)
+    second, last = ((fifths == fifth) if (fifths == fifth).any() else seconds == seconds[-1] for fifth in (1, 4))
     rows = []
     for what, unit, allowed in (("memory", " MB", MEMORY_GROWTH), ("files", "", 0.0), ("threads", "", 0.0)):
         values = np.array([getattr(sample, what) for sample in samples])
-        second, last = (
-            float(np.median(values[fifths == fifth])) if (fifths == fifth).any() else float(values[-1]) for fifth in (1, 4)
-        )
-        rows.append((what, f"{second:.0f}{unit}", f"{last:.0f}{unit}", last <= second * (1 + allowed)))
+        before, after = np.median(values[second]), np.median(values[last])
+        rows.append((what, f"{before:.0f}{unit}", f"{after:.0f}{unit}", bool(after <= before * (1 + allowed))))
     return rows
 
 

@@ -23,10 +23,17 @@ from tests.fuzz import attacks_data, attacks_models, cases, mutations, servers
 from tests.fuzz.cases import Attack, Case, Lab
 
 ATTACKS = (
-    attacks_models.checkpoint_attacks, attacks_models.onnx_attacks, attacks_data.recording_attacks, attacks_data.hdf5_attacks,
-    attacks_data.shard_attacks, attacks_data.zip_attacks, attacks_data.table_attacks, attacks_data.json_attacks,
-    attacks_data.teacher_attacks, servers.attacks,
-)  # fmt: skip
+    attacks_models.checkpoint_attacks,
+    attacks_models.onnx_attacks,
+    attacks_data.recording_attacks,
+    attacks_data.hdf5_attacks,
+    attacks_data.shard_attacks,
+    attacks_data.zip_attacks,
+    attacks_data.table_attacks,
+    attacks_data.json_attacks,
+    attacks_data.teacher_attacks,
+    servers.attacks,
+)
 SLOW_SHARE = 0.2  # of the inputs with random damage go through entry points that take a second
 
 

@@ -148,26 +148,45 @@ def checkpoint_attacks() -> Iterator[Attack]:
         changed(lambda content: content["model"].update({CONTROL + LINE: torch.zeros(1)})),
     )
     arch = {
-        "width_mult": (1e6, 1e308, math.nan, "1.0", None, -1, True), "num_classes": (2**31, 10**9, -1, 1.5, "527", None),
-        "strides": ("2222", [2, 2], [2, 2, 2, 0], None, [2.5] * 4), "head_type": (3, "x", None), "se_dims": ("q", 3, CONTROL, "cc"),
-        "multihead_attention_heads": (0, 2**40, "4"), "input_dim_f": (0, 2**40, "128", 1.5), "input_dim_t": (2**62, -1),
-        "se_r": (0, -4, 0.5, 2**60), "se_agg": ("", None), "dilated": ("yes", 3), "reduced_tail": ([],),
-    }  # fmt: skip
+        "width_mult": (1e6, 1e308, math.nan, "1.0", None, -1, True),
+        "num_classes": (2**31, 10**9, -1, 1.5, "527", None),
+        "strides": ("2222", [2, 2], [2, 2, 2, 0], None, [2.5] * 4),
+        "head_type": (3, "x", None),
+        "se_dims": ("q", 3, CONTROL, "cc"),
+        "multihead_attention_heads": (0, 2**40, "4"),
+        "input_dim_f": (0, 2**40, "128", 1.5),
+        "input_dim_t": (2**62, -1),
+        "se_r": (0, -4, 0.5, 2**60),
+        "se_agg": ("", None),
+        "dilated": ("yes", 3),
+        "reduced_tail": ([],),
+    }
     for name, values in arch.items():
         for value in values:
             yield attack(f"arch.{name} = {value!r}", put(value, "arch", name))
     mel = {
-        "n_fft": (2**30, 10**6, -2, 3, "1024", 1024.5, None), "n_mels": (10**6, 0, "128", 2.5), "hop_size": (0, 10**12, "320", 0.5),
-        "sample_rate": (0, -1, 10**9, "32000", 44100.5, None), "win_length": (2**30, 0, "800"), "fmin": (math.nan, -1, "0", 1e9),
-        "fmax": (math.inf, math.nan, "15000", 0), "unknown": (3,),
-    }  # fmt: skip
+        "n_fft": (2**30, 10**6, -2, 3, "1024", 1024.5, None),
+        "n_mels": (10**6, 0, "128", 2.5),
+        "hop_size": (0, 10**12, "320", 0.5),
+        "sample_rate": (0, -1, 10**9, "32000", 44100.5, None),
+        "win_length": (2**30, 0, "800"),
+        "fmin": (math.nan, -1, "0", 1e9),
+        "fmax": (math.inf, math.nan, "15000", 0),
+        "unknown": (3,),
+    }
     for name, values in mel.items():
         for value in values:
             yield attack(f"mel.{name} = {value!r}", put(value, "mel", name))
     for name, labels in {
-        "one": ["a"], "too many": ["a"] * 600, "a text": "x" * 527, "numbers": list(range(527)), "None": [None] * 527,
-        "bytes": [b"x"] * 527, "lists": [[]] * 527, "a dict": dict.fromkeys(map(str, range(527)), 1),
-    }.items():  # fmt: skip
+        "one": ["a"],
+        "too many": ["a"] * 600,
+        "a text": "x" * 527,
+        "numbers": list(range(527)),
+        "None": [None] * 527,
+        "bytes": [b"x"] * 527,
+        "lists": [[]] * 527,
+        "a dict": dict.fromkeys(map(str, range(527)), 1),
+    }.items():
         yield attack(f"labels: {name}", put(labels, "labels"))
     yield attack("labels have control characters", put([f"{CONTROL}{LINE}{k}" for k in range(527)], "labels"), must_fail=False)
     yield attack("labels are formulas", put([f"=1+{k}" for k in range(527)], "labels"), must_fail=False)
@@ -252,11 +271,18 @@ def _identity(*outputs: str) -> list[onnx.NodeProto]:
 
 def _endless() -> Callable[[bytes, Path], bytes]:
     body = helper.make_graph(
-        [helper.make_node("Identity", ["again"], ["goes_on"]), helper.make_node("Identity", ["carried"], ["next"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("again", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("carried", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", TensorProto.FLOAT, None)],
-    )  # fmt: skip
+        [helper.make_node("Identity", ["again"], ["goes_on"]), helper.make_node("Identity", ["carried"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
     constants = (
         helper.make_tensor("count", TensorProto.INT64, [], [2**62]),
         helper.make_tensor("true", TensorProto.BOOL, [], [True]),
@@ -270,10 +296,16 @@ def onnx_attacks() -> Iterator[Attack]:
         return Attack(EXPORTED, name, make, must_fail)
 
     keys = {
-        "format_version": (99, "1", None), "model_name": (3, None), "input": ("spectrogram", 3), "num_classes": (0, -1, 2**31, "527", 1),
-        "sample_rate": (0, -1, 10**12, "32000", True, None, 1.5), "embedding_size": (1, "96", 2**40, -3), "single_label": ("yes", 3),
-        "clip_seconds": ("10", -1, 1e18, [], True), "labels": ("x", [], ["a"], [1] * 527, [None] * 527, {}, 3),
-    }  # fmt: skip
+        "format_version": (99, "1", None),
+        "model_name": (3, None),
+        "input": ("spectrogram", 3),
+        "num_classes": (0, -1, 2**31, "527", 1),
+        "sample_rate": (0, -1, 10**12, "32000", True, None, 1.5),
+        "embedding_size": (1, "96", 2**40, -3),
+        "single_label": ("yes", 3),
+        "clip_seconds": ("10", -1, 1e18, [], True),
+        "labels": ("x", [], ["a"], [1] * 527, [None] * 527, {}, 3),
+    }
     for key, values in keys.items():
         yield attack(f"no {key}", metadata(lambda content, k=key: content.pop(k) and None))
         for value in values:

@@ -33,7 +33,7 @@ Main = Callable[[Sequence[str] | None], int]
 
 @dataclass(frozen=True)
 class Entry:
-    """A command or function with its arguments: `{file}` is the file under attack, `{input}` its folder, `{good}` undamaged files."""
+    """A command or function with its arguments: `{file}` is under attack, `{input}` its folder, `{good}` that of undamaged files."""
 
     name: str
     main: Main
@@ -131,69 +131,127 @@ MODEL = "--model_name {good}/model.pt"
 ONNX = "--backend onnx --model_name {good}/model.onnx"
 
 CHECKPOINT = Kind(
-    "checkpoint", "model.pt", "model.pt",
+    "checkpoint",
+    "model.pt",
+    "model.pt",
     (
         Entry("inference.py", inference.main, f"--model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}"),
-        Entry("inference.py, onnx", inference.main, f"--backend onnx --model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}", is_quick=False),
+        Entry(
+            "inference.py, onnx",
+            inference.main,
+            f"--backend onnx --model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}",
+            is_quick=False,
+        ),
         Entry("export.py", export.main, "--model_name {file} --output model.onnx"),
         Entry("complexity.py", complexity.main, "--model_name {file}"),
         Entry("peak_memory.py", peak_memory.main, "--model_name {file}"),
-        Entry("ex_audioset.py, evaluation", ex_audioset.main, f"--model_name {{file}} --dataset_dir {{good}}/audioset --clip_seconds 0.3 {SHORT}"),
-        Entry("ex_audioset.py, training", ex_audioset.main, f"--pretrained_name {{file}} --dataset_dir {{good}}/audioset {AUDIOSET}", is_quick=False),
+        Entry(
+            "ex_audioset.py, evaluation",
+            ex_audioset.main,
+            f"--model_name {{file}} --dataset_dir {{good}}/audioset --clip_seconds 0.3 {SHORT}",
+        ),
+        Entry(
+            "ex_audioset.py, training",
+            ex_audioset.main,
+            f"--pretrained_name {{file}} --dataset_dir {{good}}/audioset {AUDIOSET}",
+            is_quick=False,
+        ),
         Entry("ex_folder.py", ex_folder.main, f"{{good}}/recordings --train --pretrained_name {{file}} {FOLDER}", is_quick=False),
         Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{good}}/hear {PROBE} {{file}}", is_quick=False),
-        Entry("helpers.distillation", distillation.main, f"--models {{file}} --dataset_dir {{good}}/audioset --output teacher.npy {SHORT}", resumes=True),
+        Entry(
+            "helpers.distillation",
+            distillation.main,
+            f"--models {{file}} --dataset_dir {{good}}/audioset --output teacher.npy {SHORT}",
+            resumes=True,
+        ),
         Entry("models.convert", convert.main, "{file} --output converted.pt"),
         Entry("hub", hub, "{file}"),
         Entry("HEAR", hear, "{file}"),
         Entry("AudioTagger", tag, "{file} torch {good}/recording.wav"),
     ),
-)  # fmt: skip
+)
 EXPORTED = Kind(
-    "ONNX file", "model.onnx", "model.onnx",
+    "ONNX file",
+    "model.onnx",
+    "model.onnx",
     (
-        Entry("inference.py, onnx", inference.main, f"--backend onnx --model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}"),
+        Entry(
+            "inference.py, onnx",
+            inference.main,
+            f"--backend onnx --model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}",
+        ),
         Entry("AudioTagger", tag, "{file} onnx {good}/recording.wav"),
     ),
-)  # fmt: skip
+)
 RECORDING = Kind(
-    "recording", "recording.wav", "recording.wav",
+    "recording",
+    "recording.wav",
+    "recording.wav",
     (
         Entry("inference.py", inference.main, f"{MODEL} --audio_path {{file}} {INFERENCE}"),
         Entry("inference.py, onnx", inference.main, f"{ONNX} --audio_path {{file}} {INFERENCE}"),
         Entry("inference.py, events", inference.main, f"{ONNX} --audio_path {{file}} --time_limit 0 --events events.csv"),
         Entry("inference.py, stream", inference.main, f"{ONNX} --stream --window 1 --hop 0.5 --show_top 2", is_streamed=True),
         Entry("export.py --int8", export.main, f"{MODEL} --output int8.onnx --int8 --calibration {{file}}", is_quick=False),
-        Entry("ex_folder.py", ex_folder.main, f"{{input}} --csv {{input}}/table.csv --train --pretrained_name {{good}}/model.pt {FOLDER}", is_quick=False),
+        Entry(
+            "ex_folder.py",
+            ex_folder.main,
+            f"{{input}} --csv {{input}}/table.csv --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
         Entry("AudioTagger", tag_content, "{good}/model.onnx onnx {file}"),
     ),
     lambda good, folder: (
         _copies("recordings")(good, folder),
-        (folder / "table.csv").write_text("path,labels\nrecording.wav,a\n" + "".join(f"recordings/{c}/{c}{n}.wav,{c}\n" for c in "ab" for n in range(6))),
+        (folder / "table.csv").write_text(
+            "path,labels\nrecording.wav,a\n" + "".join(f"recordings/{c}/{c}{n}.wav,{c}\n" for c in "ab" for n in range(6))
+        ),
     ),
-)  # fmt: skip
+)
 HDF5 = Kind(
-    "HDF5 file", "eval_segments_mp3.hdf", "audioset/eval_segments_mp3.hdf",
+    "HDF5 file",
+    "eval_segments_mp3.hdf",
+    "audioset/eval_segments_mp3.hdf",
     (
         Entry("ex_audioset.py, evaluation", ex_audioset.main, f"{MODEL} --dataset_dir {{input}} --clip_seconds 0.3 {SHORT}"),
-        Entry("ex_audioset.py, training", ex_audioset.main, f"--pretrained_name {{good}}/model.pt --dataset_dir {{input}} {AUDIOSET}", is_quick=False),
+        Entry(
+            "ex_audioset.py, training",
+            ex_audioset.main,
+            f"--pretrained_name {{good}}/model.pt --dataset_dir {{input}} {AUDIOSET}",
+            is_quick=False,
+        ),
         Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}} {PROBE} {{good}}/model.pt", is_quick=False),
-        Entry("helpers.distillation", distillation.main, f"--models {{good}}/model.pt --hdf {{file}} --output teacher.npy {SHORT}", resumes=True),
+        Entry(
+            "helpers.distillation",
+            distillation.main,
+            f"--models {{good}}/model.pt --hdf {{file}} --output teacher.npy {SHORT}",
+            resumes=True,
+        ),
     ),
     _same_for_all_segments,
-)  # fmt: skip
+)
 PARQUET, TAR = (
     Kind(
-        name, file, undamaged_file,
+        name,
+        file,
+        undamaged_file,
         (
-            Entry("datasets.prepare.audioset", prepare_audioset.main, f"--{option} {{file}} --output out.hdf --num_workers 1", is_quick=False, may_report=True, resumes=True),
+            Entry(
+                "datasets.prepare.audioset",
+                prepare_audioset.main,
+                f"--{option} {{file}} --output out.hdf --num_workers 1",
+                is_quick=False,
+                may_report=True,
+                resumes=True,
+            ),
             Entry("ex_audioset.py, evaluation", ex_audioset.main, f"{MODEL} --dataset_dir {{input}} --clip_seconds 0.3 {SHORT}"),
         ),
     )
     for name, file, undamaged_file, option in (
-        ("parquet file", "eval/eval.parquet", "parquet/eval/000.parquet", "parquet"), ("tar", "eval/eval.tar", "tar/eval/000.tar", "webdataset"),
+        ("parquet file", "eval/eval.parquet", "parquet/eval/000.parquet", "parquet"),
+        ("tar", "eval/eval.tar", "tar/eval/000.tar", "webdataset"),
     )
-)  # fmt: skip
+)
 ZIP = Kind(
     "zip",
     "esc50.zip",
@@ -201,23 +259,55 @@ ZIP = Kind(
     (Entry("datasets.prepare.esc50", prepare_esc50.main, "--source {file} --output_dir esc50 --num_workers 1", may_report=True),),
 )
 SEGMENT_LIST = Kind(
-    "AudioSet CSV", "segments.csv", "segments.csv",
-    (Entry("datasets.prepare.audioset", prepare_audioset.main, "--csv {file} --audio_dir {input}/downloaded --output out.hdf --num_workers 1", is_quick=False, may_report=True, resumes=True),),
-    _copies("downloaded"),
-)  # fmt: skip
-TABLE = Kind(
-    "table", "recordings/table.csv", "table.csv",
+    "AudioSet CSV",
+    "segments.csv",
+    "segments.csv",
     (
-        Entry("ex_folder.py", ex_folder.main, f"{{input}}/recordings --csv {{file}} --train --pretrained_name {{good}}/model.pt {FOLDER}", is_quick=False),
-        Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}}/recordings/table.csv {PROBE} {{good}}/model.pt", is_quick=False),
+        Entry(
+            "datasets.prepare.audioset",
+            prepare_audioset.main,
+            "--csv {file} --audio_dir {input}/downloaded --output out.hdf --num_workers 1",
+            is_quick=False,
+            may_report=True,
+            resumes=True,
+        ),
+    ),
+    _copies("downloaded"),
+)
+TABLE = Kind(
+    "table",
+    "recordings/table.csv",
+    "table.csv",
+    (
+        Entry(
+            "ex_folder.py",
+            ex_folder.main,
+            f"{{input}}/recordings --csv {{file}} --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
+        Entry(
+            "ex_embeddings.py",
+            ex_embeddings.main,
+            f"--data {{input}}/recordings/table.csv {PROBE} {{good}}/model.pt",
+            is_quick=False,
+        ),
     ),
     _copies("recordings"),
-)  # fmt: skip
+)
 LABELS = Kind(
-    "label file", "labels/labels.txt", "raven.txt",
-    (Entry("ex_folder.py", ex_folder.main, f"{{input}}/recordings --csv {{input}}/labels --train --pretrained_name {{good}}/model.pt {FOLDER}", is_quick=False),),
+    "label file",
+    "labels/labels.txt",
+    "raven.txt",
+    (
+        Entry(
+            "ex_folder.py",
+            ex_folder.main,
+            f"{{input}}/recordings --csv {{input}}/labels --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
+    ),
     _copies("recordings"),
-)  # fmt: skip
+)
 METADATA = Kind(
     "HEAR task, JSON",
     "hear/task_metadata.json",
@@ -234,23 +324,43 @@ SPLIT = Kind(
 )
 LOGITS, NAMES, INDEX = (
     Kind(
-        name, file, file,
+        name,
+        file,
+        file,
         (
             Entry(
-                "ex_audioset.py, distillation", ex_audioset.main,
+                "ex_audioset.py, distillation",
+                ex_audioset.main,
                 f"--pretrained_name {{good}}/model.pt --dataset_dir {{good}}/audioset --teacher_preds {{input}}/teacher.npy "
-                f"--fname_to_index {{input}}/{index} {AUDIOSET.replace('--kd_lambda 1', '--kd_lambda 0.5')}", is_quick=False,
+                f"--fname_to_index {{input}}/{index} {AUDIOSET.replace('--kd_lambda 1', '--kd_lambda 0.5')}",
+                is_quick=False,
             ),
         ),
         _copies("teacher.npy", "teacher.txt"),
     )
     for name, file, index in (
-        ("teacher's logits", "teacher.npy", "teacher.txt"), ("teacher's names", "teacher.txt", "teacher.txt"), ("teacher's pickle", "teacher.pkl", "teacher.pkl"),
+        ("teacher's logits", "teacher.npy", "teacher.txt"),
+        ("teacher's names", "teacher.txt", "teacher.txt"),
+        ("teacher's pickle", "teacher.pkl", "teacher.pkl"),
     )
-)  # fmt: skip
+)
 KINDS = (
-    CHECKPOINT, EXPORTED, RECORDING, HDF5, PARQUET, TAR, ZIP, SEGMENT_LIST, TABLE, LABELS, METADATA, SPLIT, LOGITS, NAMES, INDEX,
-)  # fmt: skip
+    CHECKPOINT,
+    EXPORTED,
+    RECORDING,
+    HDF5,
+    PARQUET,
+    TAR,
+    ZIP,
+    SEGMENT_LIST,
+    TABLE,
+    LABELS,
+    METADATA,
+    SPLIT,
+    LOGITS,
+    NAMES,
+    INDEX,
+)
 
 
 def arguments(entry: Entry, kind: Kind, input_folder: Path, good: Path) -> list[str]:

@@ -105,7 +105,7 @@ def run(
     With a `server`, the process of one, it may connect. One that `resumes` may leave a .part in its folder.
     """
     before = _listing(box.root / "input")
-    memory = _resident()
+    memory = _own_memory()
     canary.touched()
     child = os.fork()
     if child == 0:
@@ -218,8 +218,9 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _own_memory() -> int:
+    """Bytes that a fork shares at once; pages of libraries come as they are used, and count as the command's."""
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def _child(
@@ -236,14 +237,9 @@ def _child(
         os.chdir(box.root / "work")
         os.environ.update(box.environment() | environment)
         tempfile.tempdir = None
-        for number, (name, mode) in enumerate(
-            (
-                (stdin or os.devnull, os.O_RDONLY),
-                (box.root / "out", os.O_WRONLY | os.O_CREAT),
-                (box.root / "err", os.O_WRONLY | os.O_CREAT),
-            )
-        ):
-            os.dup2(os.open(name, mode), number)
+        os.dup2(os.open(stdin or os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(box.root / name, os.O_WRONLY | os.O_CREAT), number)
         log = os.open(box.root / "violations", os.O_WRONLY | os.O_CREAT)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE, size + ADDRESS_SPACE))

@@ -19,14 +19,20 @@ ASSET = "mn01_as"
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 SERVER = Kind(
-    "server", "unused", "model.pt",
+    "server",
+    "unused",
+    "model.pt",
     (
         Entry("inference.py", inference.main, f"--model_name {ASSET} --audio_path {{good}}/recording.wav"),
         Entry("hub", entries.hub, ASSET),
         Entry("HEAR", entries.hear, ASSET),
-        Entry("ex_audioset.py, training", ex_audioset.main, f"--pretrained_name {ASSET} --dataset_dir {{good}}/audioset {entries.AUDIOSET}"),
+        Entry(
+            "ex_audioset.py, training",
+            ex_audioset.main,
+            f"--pretrained_name {ASSET} --dataset_dir {{good}}/audioset {entries.AUDIOSET}",
+        ),
     ),
-)  # fmt: skip
+)
 
 
 def _endless(connection: socket.socket) -> None:

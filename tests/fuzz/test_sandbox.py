@@ -53,7 +53,7 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[Path], object], str]] = {
     "thread": (lambda _: threading.Thread(target=time.sleep, args=(60,), daemon=True).start(), "leaves the threads"),
     "connection": (lambda _: connect(), "socket.connect"),
     "program": (lambda _: os.system("true"), "os.system"),
-}  # fmt: skip
+}
 RIGHT: dict[str, Callable[[Path], object]] = {
     "result": lambda _: print("Speech: 0.5"),
     "refusal": lambda _: refuse(),

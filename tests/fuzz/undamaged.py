@@ -106,9 +106,15 @@ def _esc50(path: Path) -> None:
 def _hear_task(folder: Path) -> None:
     splits = ["fold00", "fold01", "fold02"]
     metadata = {
-        "task_name": "fuzz", "version": "1", "embedding_type": "scene", "prediction_type": "multiclass",
-        "split_mode": "new_split_kfold", "splits": splits, "evaluation": ["top1_acc"], "sample_duration": 0.3,
-    }  # fmt: skip
+        "task_name": "fuzz",
+        "version": "1",
+        "embedding_type": "scene",
+        "prediction_type": "multiclass",
+        "split_mode": "new_split_kfold",
+        "splits": splits,
+        "evaluation": ["top1_acc"],
+        "sample_duration": 0.3,
+    }
     for place, split in enumerate(splits):
         files = {f"{split}{number}.wav": ["ab"[number % 2]] for number in range(4)}
         for number, name in enumerate(files):
