@@ -31,7 +31,7 @@ from helpers import cli
 from helpers.tagger.audio_tagger import AudioTagger
 from helpers.tagger.streaming import StreamTagger
 from models.errors import UserError
-from tests.fuzz import attacks_data, attacks_models, mutations, undamaged
+from tests.fuzz import attacks_models, attacks_sound, mutations, undamaged
 from tests.fuzz.cases import Attack
 from tests.fuzz.sandbox import OWNED
 
@@ -106,7 +106,7 @@ def pieces_of_work(
     """Yield what is done next and a function that does it, without end."""
     random = Random(0)
     recordings = sorted(common.RECORDINGS.glob("*.ogg"))
-    hostile = list(attacks_data.recording_attacks())
+    hostile = list(attacks_sound.recording_attacks())
     models = [*attacks_models.checkpoint_attacks(), *attacks_models.onnx_attacks()]
     for number in itertools.count():
         backend = BACKENDS[number % len(BACKENDS)]

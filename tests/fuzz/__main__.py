@@ -19,19 +19,19 @@ from random import Random
 
 from helpers.cli import HelpFormatter, non_negative_int
 from helpers.costs.tables import table
-from tests.fuzz import attacks_data, attacks_models, cases, mutations, servers
+from tests.fuzz import attacks_archives, attacks_models, attacks_sound, attacks_text, cases, mutations, servers
 from tests.fuzz.cases import Attack, Case, Lab
 
 ATTACKS = (
     attacks_models.checkpoint_attacks,
     attacks_models.onnx_attacks,
-    attacks_data.recording_attacks,
-    attacks_data.hdf5_attacks,
-    attacks_data.shard_attacks,
-    attacks_data.zip_attacks,
-    attacks_data.table_attacks,
-    attacks_data.json_attacks,
-    attacks_data.teacher_attacks,
+    attacks_sound.recording_attacks,
+    attacks_sound.hdf5_attacks,
+    attacks_archives.shard_attacks,
+    attacks_archives.zip_attacks,
+    attacks_text.table_attacks,
+    attacks_text.json_attacks,
+    attacks_text.teacher_attacks,
     servers.attacks,
 )
 SLOW_SHARE = 0.2  # of the inputs with random damage go through entry points that take a second

@@ -33,7 +33,7 @@ Main = Callable[[Sequence[str] | None], int]
 
 @dataclass(frozen=True)
 class Entry:
-    """A command or function with its arguments: `{file}` is under attack, `{input}` its folder, `{good}` that of undamaged files."""
+    """A command or function with its arguments: `{file}` is under attack, `{input}` is its folder, `{good}` that of others."""
 
     name: str
     main: Main

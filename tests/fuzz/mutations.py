@@ -21,7 +21,7 @@ from onnx import TensorProto
 from helpers.export.cache import METADATA_KEY
 from studies.recordings.kinds import encode
 from tests.fuzz import attacks_models, entries
-from tests.fuzz.attacks_data import hdf5
+from tests.fuzz.attacks_sound import hdf5
 from tests.fuzz.values import NUMBERS, TEXTS, json_values
 
 Damage = Callable[[bytes, Random], bytes]
