@@ -190,7 +190,7 @@ def checkpoint_attacks() -> Iterator[Attack]:
         yield attack(f"labels: {name}", put(labels, "labels"))
     yield attack("labels have control characters", put([f"{CONTROL}{LINE}{k}" for k in range(527)], "labels"), must_fail=False)
     yield attack("labels are formulas", put([f"=1+{k}" for k in range(527)], "labels"), must_fail=False)
-    for value in (math.nan, 1e18, -1, 0, "10", [], True):
+    for value in (math.nan, -1, 0, "10", [], True):
         yield attack(f"clip_seconds = {value!r}", put(value, "clip_seconds"))
     yield attack("single_label is text", put("yes", "single_label"), must_fail=False)
     yield attack("names with ../", lambda content, _: repacked(content, lambda name, data: (f"../../{name}", data)))
@@ -303,7 +303,7 @@ def onnx_attacks() -> Iterator[Attack]:
         "sample_rate": (0, -1, 10**12, "32000", True, None, 1.5),
         "embedding_size": (1, "96", 2**40, -3),
         "single_label": ("yes", 3),
-        "clip_seconds": ("10", -1, 1e18, [], True),
+        "clip_seconds": ("10", -1, [], True),
         "labels": ("x", [], ["a"], [1] * 527, [None] * 527, {}, 3),
     }
     for key, values in keys.items():
