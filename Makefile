@@ -2,14 +2,19 @@
 # make test   run the tests; installs what they need
 # make test-slow   tests of whole studies and of compiling, faults at every write, several minutes
 # make test-network   tests that download a released checkpoint
+# make lock   write the exact releases and hashes of all dependencies into locks/ again
+# make audit   look for known vulnerabilities in the releases of locks/
+# make sbom   list what the light install holds, in CycloneDX's format, in build/sbom-light.json
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIGHT := .venv-light
 HEAR := .venv-hear
+TOOLS := .venv-tools
+REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo test test-slow test-network test-hear lint clean
+.PHONY: demo test test-slow test-network test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
@@ -30,12 +35,32 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+lock: $(TOOLS)/.installed
+	for file in $(REQUIREMENTS); do \
+		case $$file in requirements-inference.txt) options="--python-version 3.10";; *) options="--python-version 3.11 -c constraints.txt";; esac; \
+		echo "$$file"; \
+		$(TOOLS)/bin/uv pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock" $$options \
+			$$file --output-file locks/$$file || exit 1; \
+	done
+
+audit: $(TOOLS)/.installed
+	for file in locks/*.txt; do echo "$$file"; $(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; done
+
+sbom: $(TOOLS)/.installed $(LIGHT)/.installed
+	mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-file build/sbom-light.json $(LIGHT)/bin/python
+
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(LIGHT)/.installed: requirements-inference.txt
+$(LIGHT)/.installed: locks/requirements-inference.txt
 	$(PYTHON) -m venv $(LIGHT)
-	$(LIGHT)/bin/python -m pip install -r requirements-inference.txt
+	$(LIGHT)/bin/python -m pip install --require-hashes -r locks/requirements-inference.txt
+	touch $@
+
+$(TOOLS)/.installed: locks/requirements-tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --require-hashes -r locks/requirements-tools.txt
 	touch $@
 
 $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/pip
@@ -56,4 +81,4 @@ $(HEAR)/.installed: requirements-hear.txt $(VENV)/.installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LIGHT) $(HEAR) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(LIGHT) $(HEAR) $(TOOLS) .pytest_cache .ruff_cache build dist *.egg-info

@@ -180,7 +180,7 @@ def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSessi
     """Load a graph, from a file or its content, whose layers `threads` threads share."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # errors are raised
     # Threads wait actively for the next layer, but not, as by default, for some 40 ms after the last: others need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,368 @@
+"""The entry points that take files, and what they are given beside the file under attack."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import complexity
+import ex_audioset
+import ex_embeddings
+import ex_folder
+import export
+import hear_mn
+import inference
+import peak_memory
+from datasets.prepare import audioset as prepare_audioset
+from datasets.prepare import esc50 as prepare_esc50
+from helpers.distillation import __main__ as distillation
+from helpers.tagger.audio_tagger import AudioTagger
+from models import convert
+from models.embeddings import PUBLISHED_BEST
+from models.MobileNetV3 import get_model
+from tests.fuzz import undamaged
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command or function with its arguments: `{file}` is under attack, `{input}` is its folder, `{good}` that of others."""
+
+    name: str
+    main: Main
+    arguments: str
+    is_quick: bool = True  # much below a second
+    may_report: bool = False  # ends with 1 after a list of what it could not use
+    resumes: bool = False  # keeps a .part, from which the next run resumes
+    is_streamed: bool = False  # reads the file from standard input
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: its name in the folder of inputs, the undamaged one, and who takes it."""
+
+    name: str
+    file: str
+    undamaged: str  # below the folder of undamaged files
+    entries: tuple[Entry, ...]
+    beside: Callable[[Path, Path], object] = lambda good, folder: None  # puts undamaged files next to it
+
+
+def tag(argv: Sequence[str] | None) -> int:
+    """AudioTagger: model, backend, recording."""
+    model, backend, recording = argv
+    tagger = AudioTagger(model, "cpu" if backend == "torch" else None, backend)
+    scores = tagger.scores(recording)
+    _print_finite(scores, bounds=(0, 1))
+    _print_finite(tagger.embed(recording))
+    print(tagger.tag(recording, top_k=3))
+    return 0
+
+
+def tag_content(argv: Sequence[str] | None) -> int:
+    """AudioTagger on the bytes of a recording, and on what `tag_files` makes of it."""
+    model, backend, recording = argv
+    tagger = AudioTagger(model, "cpu" if backend == "torch" else None, backend)
+    for result in tagger.tag_files([Path(recording).read_bytes()], workers=1):
+        print(result)
+    _print_finite(tagger.scores(Path(recording).read_bytes()), bounds=(0, 1))
+    return 0
+
+
+def hub(argv: Sequence[str] | None) -> int:
+    """What torch.hub's entry points call."""
+    model = get_model(None, argv[0]).eval()
+    with torch.no_grad():
+        logits, embedding = model(torch.zeros(1, 1, model.mel.n_mels, 100))
+    _print_finite(logits.numpy())
+    _print_finite(embedding.numpy())
+    return 0
+
+
+def hear(argv: Sequence[str] | None) -> int:
+    model = hear_mn.load_model(argv[0], layers=PUBLISHED_BEST)
+    with torch.no_grad():
+        scenes = hear_mn.get_scene_embeddings(torch.zeros(1, 4000), model)
+    _print_finite(scenes.numpy())
+    return 0
+
+
+def _print_finite(values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> None:
+    """Print a mean, which is NaN if any value is none or out of bounds."""
+    fits = np.isfinite(values).all() and bounds[0] <= values.min() and values.max() <= bounds[1]
+    print(float(values.mean()) if fits else float("nan"))
+
+
+def _copies(*names: str, names_here: Sequence[str] = ()) -> Callable[[Path, Path], None]:
+    """A function that copies undamaged files and folders, of which those in `names_here` go by another name."""
+
+    def copy(good: Path, folder: Path) -> None:
+        for name, here in zip(names, names_here or names, strict=True):
+            source, target = good / name, folder / here
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+
+    return copy
+
+
+def _same_for_all_segments(good: Path, folder: Path) -> None:
+    """Link the file under attack to the names of AudioSet's three files; it is written after this."""
+    for part in undamaged.SEGMENTS[:2]:
+        (folder / f"{part}_segments_mp3.hdf").symlink_to("eval_segments_mp3.hdf")
+
+
+SHORT = "--num_workers 0 --batch_size 4"
+TRAINING = f"{SHORT} --wandb disabled --n_epochs 1 --warm_up_len 0 --ramp_down_start 0 --ramp_down_len 1 --max_lr 0.0001"
+AUDIOSET = f"--train --kd_lambda 1 --clip_seconds 0.3 --epoch_len 4 {TRAINING}"
+FOLDER = f"--clip_seconds 0.3 {TRAINING}"
+PROBE = "--layers embedding --grid_points 1 --output_dir probes --model_name"
+INFERENCE = "--time_limit 0 --top_k 3"
+MODEL = "--model_name {good}/model.pt"
+ONNX = "--backend onnx --model_name {good}/model.onnx"
+
+CHECKPOINT = Kind(
+    "checkpoint",
+    "model.pt",
+    "model.pt",
+    (
+        Entry("inference.py", inference.main, f"--model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}"),
+        Entry(
+            "inference.py, onnx",
+            inference.main,
+            f"--backend onnx --model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}",
+            is_quick=False,
+        ),
+        Entry("export.py", export.main, "--model_name {file} --output model.onnx"),
+        Entry("complexity.py", complexity.main, "--model_name {file}"),
+        Entry("peak_memory.py", peak_memory.main, "--model_name {file}"),
+        Entry(
+            "ex_audioset.py, evaluation",
+            ex_audioset.main,
+            f"--model_name {{file}} --dataset_dir {{good}}/audioset --clip_seconds 0.3 {SHORT}",
+        ),
+        Entry(
+            "ex_audioset.py, training",
+            ex_audioset.main,
+            f"--pretrained_name {{file}} --dataset_dir {{good}}/audioset {AUDIOSET}",
+            is_quick=False,
+        ),
+        Entry("ex_folder.py", ex_folder.main, f"{{good}}/recordings --train --pretrained_name {{file}} {FOLDER}", is_quick=False),
+        Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{good}}/hear {PROBE} {{file}}", is_quick=False),
+        Entry(
+            "helpers.distillation",
+            distillation.main,
+            f"--models {{file}} --dataset_dir {{good}}/audioset --output teacher.npy {SHORT}",
+            resumes=True,
+        ),
+        Entry("models.convert", convert.main, "{file} --output converted.pt"),
+        Entry("hub", hub, "{file}"),
+        Entry("HEAR", hear, "{file}"),
+        Entry("AudioTagger", tag, "{file} torch {good}/recording.wav"),
+    ),
+)
+EXPORTED = Kind(
+    "ONNX file",
+    "model.onnx",
+    "model.onnx",
+    (
+        Entry(
+            "inference.py, onnx",
+            inference.main,
+            f"--backend onnx --model_name {{file}} --audio_path {{good}}/recording.wav {INFERENCE}",
+        ),
+        Entry("AudioTagger", tag, "{file} onnx {good}/recording.wav"),
+    ),
+)
+RECORDING = Kind(
+    "recording",
+    "recording.wav",
+    "recording.wav",
+    (
+        Entry("inference.py", inference.main, f"{MODEL} --audio_path {{file}} {INFERENCE}"),
+        Entry("inference.py, onnx", inference.main, f"{ONNX} --audio_path {{file}} {INFERENCE}"),
+        Entry("inference.py, events", inference.main, f"{ONNX} --audio_path {{file}} --time_limit 0 --events events.csv"),
+        Entry("inference.py, stream", inference.main, f"{ONNX} --stream --window 1 --hop 0.5 --show_top 2", is_streamed=True),
+        Entry("export.py --int8", export.main, f"{MODEL} --output int8.onnx --int8 --calibration {{file}}", is_quick=False),
+        Entry(
+            "ex_folder.py",
+            ex_folder.main,
+            f"{{input}} --csv {{input}}/table.csv --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
+        Entry("AudioTagger", tag_content, "{good}/model.onnx onnx {file}"),
+    ),
+    lambda good, folder: (
+        _copies("recordings")(good, folder),
+        (folder / "table.csv").write_text(
+            "path,labels\nrecording.wav,a\n" + "".join(f"recordings/{c}/{c}{n}.wav,{c}\n" for c in "ab" for n in range(6))
+        ),
+    ),
+)
+HDF5 = Kind(
+    "HDF5 file",
+    "eval_segments_mp3.hdf",
+    "audioset/eval_segments_mp3.hdf",
+    (
+        Entry("ex_audioset.py, evaluation", ex_audioset.main, f"{MODEL} --dataset_dir {{input}} --clip_seconds 0.3 {SHORT}"),
+        Entry(
+            "ex_audioset.py, training",
+            ex_audioset.main,
+            f"--pretrained_name {{good}}/model.pt --dataset_dir {{input}} {AUDIOSET}",
+            is_quick=False,
+        ),
+        Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}} {PROBE} {{good}}/model.pt", is_quick=False),
+        Entry(
+            "helpers.distillation",
+            distillation.main,
+            f"--models {{good}}/model.pt --hdf {{file}} --output teacher.npy {SHORT}",
+            resumes=True,
+        ),
+    ),
+    _same_for_all_segments,
+)
+PARQUET, TAR = (
+    Kind(
+        name,
+        file,
+        undamaged_file,
+        (
+            Entry(
+                "datasets.prepare.audioset",
+                prepare_audioset.main,
+                f"--{option} {{file}} --output out.hdf --num_workers 1",
+                is_quick=False,
+                may_report=True,
+                resumes=True,
+            ),
+            Entry("ex_audioset.py, evaluation", ex_audioset.main, f"{MODEL} --dataset_dir {{input}} --clip_seconds 0.3 {SHORT}"),
+        ),
+    )
+    for name, file, undamaged_file, option in (
+        ("parquet file", "eval/eval.parquet", "parquet/eval/000.parquet", "parquet"),
+        ("tar", "eval/eval.tar", "tar/eval/000.tar", "webdataset"),
+    )
+)
+ZIP = Kind(
+    "zip",
+    "esc50.zip",
+    "esc50.zip",
+    (Entry("datasets.prepare.esc50", prepare_esc50.main, "--source {file} --output_dir esc50 --num_workers 1", may_report=True),),
+)
+SEGMENT_LIST = Kind(
+    "AudioSet CSV",
+    "segments.csv",
+    "segments.csv",
+    (
+        Entry(
+            "datasets.prepare.audioset",
+            prepare_audioset.main,
+            "--csv {file} --audio_dir {input}/downloaded --output out.hdf --num_workers 1",
+            is_quick=False,
+            may_report=True,
+            resumes=True,
+        ),
+    ),
+    _copies("downloaded"),
+)
+TABLE = Kind(
+    "table",
+    "recordings/table.csv",
+    "table.csv",
+    (
+        Entry(
+            "ex_folder.py",
+            ex_folder.main,
+            f"{{input}}/recordings --csv {{file}} --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
+        Entry(
+            "ex_embeddings.py",
+            ex_embeddings.main,
+            f"--data {{input}}/recordings/table.csv {PROBE} {{good}}/model.pt",
+            is_quick=False,
+        ),
+    ),
+    _copies("recordings"),
+)
+LABELS = Kind(
+    "label file",
+    "labels/labels.txt",
+    "raven.txt",
+    (
+        Entry(
+            "ex_folder.py",
+            ex_folder.main,
+            f"{{input}}/recordings --csv {{input}}/labels --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
+    ),
+    _copies("recordings"),
+)
+METADATA = Kind(
+    "HEAR task, JSON",
+    "hear/task_metadata.json",
+    "hear/task_metadata.json",
+    (Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}}/hear {PROBE} {{good}}/model.pt", is_quick=False),),
+    _copies("hear"),
+)
+SPLIT = Kind(
+    "HEAR split, JSON",
+    "hear/fold01.json",
+    "hear/fold01.json",
+    (Entry("ex_embeddings.py", ex_embeddings.main, f"--data {{input}}/hear {PROBE} {{good}}/model.pt", is_quick=False),),
+    _copies("hear"),
+)
+LOGITS, NAMES, INDEX = (
+    Kind(
+        name,
+        file,
+        file,
+        (
+            Entry(
+                "ex_audioset.py, distillation",
+                ex_audioset.main,
+                f"--pretrained_name {{good}}/model.pt --dataset_dir {{good}}/audioset --teacher_preds {{input}}/teacher.npy "
+                f"--fname_to_index {{input}}/{index} {AUDIOSET.replace('--kd_lambda 1', '--kd_lambda 0.5')}",
+                is_quick=False,
+            ),
+        ),
+        _copies("teacher.npy", "teacher.txt"),
+    )
+    for name, file, index in (
+        ("teacher's logits", "teacher.npy", "teacher.txt"),
+        ("teacher's names", "teacher.txt", "teacher.txt"),
+        ("teacher's pickle", "teacher.pkl", "teacher.pkl"),
+    )
+)
+KINDS = (
+    CHECKPOINT,
+    EXPORTED,
+    RECORDING,
+    HDF5,
+    PARQUET,
+    TAR,
+    ZIP,
+    SEGMENT_LIST,
+    TABLE,
+    LABELS,
+    METADATA,
+    SPLIT,
+    LOGITS,
+    NAMES,
+    INDEX,
+)
+
+
+def arguments(entry: Entry, kind: Kind, input_folder: Path, good: Path) -> list[str]:
+    words = shlex.split(entry.arguments)
+    return [word.format(file=input_folder / kind.file, input=input_folder, good=good) for word in words]
