@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import csv
 import ctypes
+import faulthandler
 import logging
 import multiprocessing.util
 import os
@@ -260,7 +261,10 @@ def _child(
             code = 1
         threading._shutdown()  # what Python does at its end
         atexit._run_exitfuncs()
-        if left := [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]:
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        for thread in others:
+            thread.join(GRACE)
+        if left := [thread.name for thread in others if thread.is_alive()]:
             os.write(log, f"leaves the threads {', '.join(left)}\n".encode())
         sys.stdout.flush()
         sys.stderr.flush()
@@ -272,6 +276,7 @@ def _child(
 
 def _forget_the_parents_end() -> None:
     """Leave what the parent would do at its end to it: pytest removes folders, torch takes longer than a command."""
+    faulthandler.disable()
     atexit._clear()
     for finalizer in weakref.finalize._registry:
         finalizer.atexit = False
