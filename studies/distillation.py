@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", default="mn04_as", metavar="NAME", help="released or bundled name, or path of a checkpoint")
     parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every student")
     parser.add_argument(
-        "--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss, beside a teacher"
+        "--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss, next to a teacher"
     )
     return parser
 
