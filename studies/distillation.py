@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--n_epochs must be at least 2: one block-wise, one end to end")
     if os.path.isfile(args.teacher):
         args.teacher = os.path.abspath(args.teacher)  # trainings run in another folder
-    can_learn_blockwise = checkpoints.architecture(args.teacher)[0].width_mult == args.model_width
+    arch, _ = checkpoints.architecture(args.teacher)
+    if arch.num_classes != audioset.NUM_CLASSES:
+        raise UserError(f"--teacher {args.teacher} has {arch.num_classes} classes; give one with AudioSet's {audioset.NUM_CLASSES}")
+    can_learn_blockwise = arch.width_mult == args.model_width
     sizes = [len(clips) for clips in (audioset.training_set(args.dataset_dir), audioset.unlabelled_set(args.dataset_dir))]
     args.epoch_len = min(args.epoch_len, *sizes)  # or the ways would differ in their budgets
 
