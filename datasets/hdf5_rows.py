@@ -62,7 +62,8 @@ class Rows:
         while start < stop:
             chunk, first = divmod(start, self.chunk_rows)
             count = min(stop - start, self.chunk_rows - first)
-            columns = [_read(source, int(begin) + first * self.chunk_bytes, count * self.chunk_bytes) for begin in self.chunks[chunk]]
+            begins = self.chunks[chunk] + first * self.chunk_bytes
+            columns = [_read(source, int(begin), count * self.chunk_bytes) for begin in begins]
             columns = [np.frombuffer(column, np.uint8).reshape(count, -1) for column in columns]
             parts.append((columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1))[:, : self.row_bytes])
             start += count
