@@ -86,7 +86,7 @@ def test_a_signal_loses_nothing(
     place: tuple[object, str], call: int, number: int, left: int, whole: Path, tiny_audioset: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """It comes in the sixth of eight steps, whose work is kept, in the second evaluation, before which the epoch is saved, or behind."""
+    """It comes in the sixth of eight steps, whose work is kept, in the second evaluation, or when that epoch is being saved."""
     work, calls = getattr(*place), []
 
     def interrupted(*args: object, **options: object) -> object:

@@ -259,7 +259,8 @@ def fit(
         logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
         with interrupts.deferred():  # until the epoch is in all files
             run.log(epoch, metrics)
-            is_better = distributed.gather(run.save_if_best(take_step.result, epoch, metrics, selection))[0]  # as the main rank says
+            is_best = run.save_if_best(take_step.result, epoch, metrics, selection)
+            is_better = distributed.gather(is_best)[0]  # as the main rank says
             since_best = 0 if is_better else progress.epochs_since_best + 1
             progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row, epochs_since_best=since_best)
             save()
