@@ -17,7 +17,7 @@ REQUIREMENTS := $(wildcard requirements*.txt)
 .PHONY: demo test test-slow test-network test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
-	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
+	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto

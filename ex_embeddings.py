@@ -1,7 +1,7 @@
 """Which layers of a network make good embeddings? Shallow probes, as in the HEAR benchmark, on any data set.
 
 python ex_embeddings.py --data recordings --layers embedding block5+block11+block13+block15+mel
-python ex_embeddings.py --model_name mn04_opensounds --data data/opensounds_hear/tasks/* --random_network --jobs 2
+python ex_embeddings.py --model_name mn04_distilled --data data/opensounds_hear/tasks/* --random_network --jobs 2
 
 Embeds the clips of each task once, trains probes on every choice of layers, prints the test scores, and writes them to scores.csv
 and layers.png. A task is a folder in the layout of a HEAR task, of ESC-50, FSD50K or AudioSet, a folder with one folder per class,

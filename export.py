@@ -1,7 +1,7 @@
 """Export a model to an ONNX file that runs without this project and PyTorch: waveform in, scores and embedding out.
 
     python export.py --model_name mn10_as --output mn10_as.onnx
-    python export.py --model_name mn04_opensounds --output small.onnx --int8 --calibration resources/recordings
+    python export.py --model_name mn04_distilled --output small.onnx --int8 --calibration resources/recordings
 
 The file has the front end (unless --network_only), the labels and the sample rate. It takes any number of clips of any length;
 clips shorter than 16 ms are padded. Use it as follows:

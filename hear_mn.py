@@ -2,7 +2,7 @@
 
 hear-validator hear_mn -m mn10_as
 python -m heareval.embeddings.runner hear_mn --model-options '{"weights": "mn10_as", "layers": "block11+mel"}'
-python -m heareval.embeddings.runner hear_mn --model resources/mn04_opensounds.pt --model-options '{"pooling": "both"}'
+python -m heareval.embeddings.runner hear_mn --model resources/mn04_distilled.pt --model-options '{"pooling": "both"}'
 
 A model has `sample_rate` in Hz, `scene_embedding_size` and `timestamp_embedding_size`. Waveforms are (n_sounds, n_samples) in
 [-1, 1] at that rate. To import this module from elsewhere, add its folder to PYTHONPATH.

@@ -2,7 +2,7 @@
 
 python inference.py --model_name mn10_as --audio_path recording.wav --cuda
 python inference.py --ensemble mn40_as_ext mn40_as --audio_path recording.mp3
-python inference.py --model_name mn04_opensounds --audio_path resources/recordings/scene.ogg
+python inference.py --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
 python inference.py --audio_path recordings 'more/*.flac' --window 10 --hop 2.5 --output tags.csv
 python inference.py --audio_path recordings --output tags.csv --resume
 python inference.py --audio_path recordings --events events.csv

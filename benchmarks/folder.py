@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--audio_path", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders with recordings in any depth"
     )
     parser.add_argument("--clips", type=cli.positive_int, default=1000, help="maximum number of recordings")
-    parser.add_argument("--model_name", default="mn04_opensounds", help="a released or bundled name, or the path of a checkpoint")
+    parser.add_argument("--model_name", default="mn04_distilled", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--rounds", type=cli.positive_int, default=10, help="number of groups that they are divided into")
     parser.add_argument("--threads", type=cli.positive_int, default=common.available_cores(), help="threads of the torch variants")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of recordings")

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--hours", type=cli.positive_float, default=3.0, help="length of the longest recording")
     parser.add_argument("--recording", type=Path, default=common.RECORDINGS / "scene.ogg", help="recording to repeat")
-    parser.add_argument("--model_name", default="mn04_opensounds", help="a name, or the path of a checkpoint")
+    parser.add_argument("--model_name", default="mn04_distilled", help="a name, or the path of a checkpoint")
     parser.add_argument("--backends", choices=BACKENDS, nargs="+", default=["onnx"], help="library that computes")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the memory of each run over time into this file")
     return parser

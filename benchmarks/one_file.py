@@ -25,7 +25,7 @@ from helpers.tagger.backends import BACKENDS
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--model_name", default="mn04_opensounds", help="a name, or the path of a checkpoint")
+    parser.add_argument("--model_name", default="mn04_distilled", help="a name, or the path of a checkpoint")
     parser.add_argument("--audio_path", type=Path, default=common.RECORDINGS / "scene.ogg", help="a recording")
     parser.add_argument("--rounds", type=cli.positive_int, default=9, help="runs of each backend")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")

@@ -52,7 +52,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     fold_of_source: dict[str, str] = {}
     for row in rows:
         name = row["filename"]
-        if Path(name).name != name or name in files:
+        if Path(name).name != name or name in ("", "..") or name in files:
             raise UserError(f"{path}: {name!r} is listed twice, or is not a plain file name")
         files.add(name)
         if row["fold"] not in folds or row["target"] not in targets:

@@ -93,7 +93,7 @@ ENSEMBLE: tuple[str, ...] = (
 ENSEMBLE_MAP = 0.498
 
 # trained here on open recordings, kept in resources/ next to the code; the file holds the whole configuration
-BUNDLED: dict[str, str] = {"mn04_opensounds": "mn04_opensounds.pt"}
+BUNDLED: dict[str, str] = {"mn04_distilled": "mn04_distilled.pt"}
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,6 +1,6 @@
 """What do 8-bit convolutions cost and save? Score, size and speed of a model's float and 8-bit exports on the open corpus.
 
-python -m studies.int8 --model_name mn04_opensounds --dataset_dir data/opensounds --clip_seconds 3
+python -m studies.int8 --model_name mn04_distilled --dataset_dir data/opensounds
 
 Training clips calibrate the ranges (`export.py --int8`), evaluation clips are scored. Speed is that of a clip of 10 s alone
 and of 8 of them, interleaved runs; medians.
@@ -45,7 +45,7 @@ class Row:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--model_name", default="mn04_opensounds", help="a released or bundled name, or the path of a checkpoint")
+    parser.add_argument("--model_name", default="mn04_distilled", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--dataset_dir", type=Path, help="folder of the HDF5 files")
     parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--calibration_clips", type=cli.positive_int, default=200, help="training clips to calibrate with")

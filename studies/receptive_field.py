@@ -1,6 +1,6 @@
 """How much of a spectrogram a network sees: its analytic receptive field, and the effective one by gradients.
 
-    python -m studies.receptive_field --model_name mn04_opensounds
+    python -m studies.receptive_field --model_name mn04_distilled
     python -m studies.receptive_field --model_width 0.4 --strides 2 2 1 1 --figure field.png
 
 helpers/costs/receptive_field.py has terms and sources. The gradients are those of 10 s of each recording, repeated where it is

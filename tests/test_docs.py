@@ -126,7 +126,7 @@ def test_the_quickstart_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for cell in cells:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
-    assert names["tags"][0].label == "Speech"
+    assert {"Speech", "Music"} <= {tag.label for tag in names["tags"]}
     assert names["picture"].ndim == 3 and names["windows"].shape == (9, 384)
 
 

@@ -30,7 +30,7 @@ def run(*argv: object) -> int:
 
 def test_tiny_example_trains_and_evaluates(tiny_audioset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ("--dataset_dir", tiny_audioset, "--clip_seconds", 0.5, "--num_workers", 0, "--batch_size", 4, "--wandb", "disabled")
-    tiny = ("--train", "--pretrained_name", "mn04_opensounds", "--n_mels", 64, "--experiment_name", "tiny")
+    tiny = ("--train", "--pretrained_name", "mn04_distilled", "--n_mels", 64, "--experiment_name", "tiny")
     augmented = ("--roll", "--wavmix", "--gain_augment", 6, "--freqm", 4, "--timem", 10)
     assert run(*tiny, *short, *augmented, "--kd_lambda", 1, "--n_epochs", 4, "--max_lr", 0.001, "--warm_up_len", 0) == 0
     last = checkpoints.load(tmp_path / "runs/tiny/last.pt")
@@ -56,7 +56,7 @@ def test_shards_give_what_hdf5_gives(tiny_audioset: Path, capsys: pytest.Capture
     printed = []
     for folder in (tiny_audioset, "shards"):
         capsys.readouterr()
-        run("--model_name", "mn04_opensounds", "--clip_seconds", 1, "--num_workers", 0, "--dataset_dir", folder)
+        run("--model_name", "mn04_distilled", "--clip_seconds", 1, "--num_workers", 0, "--dataset_dir", folder)
         printed.append(capsys.readouterr().out)
     assert "mAP" in printed[0] and printed[0] == printed[1]
 

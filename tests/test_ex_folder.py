@@ -276,7 +276,7 @@ def test_one_model_is_evaluated_at_a_time(folder_dir: Path, capsys: pytest.Captu
 
 def test_random_weights_or_a_pretrained_model(folder_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_opensounds")
+        run(ex_folder, folder_dir, "--from_scratch", "--pretrained_name", "mn04_distilled")
     assert end.value.code == 2 and "--from_scratch" in capsys.readouterr().err.splitlines()[-1]
 
 

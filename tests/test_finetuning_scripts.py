@@ -43,7 +43,7 @@ from tests.finetuning import (
 )
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
-PRETRAINED = ("--pretrained_name", "mn04_opensounds", *FRONT_END)
+PRETRAINED = ("--pretrained_name", "mn04_distilled", *FRONT_END)
 SHORT_HOP = ("--hop_size", 400, "--win_length", 400, "--n_fft", 512)
 
 
@@ -282,7 +282,7 @@ def test_five_folds_one_after_the_other(esc50_dir: Path, capsys: pytest.CaptureF
         assert all(torch.equal(tensor, again[key]) for key, tensor in first.items())
 
 
-@pytest.mark.parametrize("argv", ["--fold 6", "--fold 0", "--evaluate mn04_opensounds --fold all"])
+@pytest.mark.parametrize("argv", ["--fold 6", "--fold 0", "--evaluate mn04_distilled --fold all"])
 def test_folds_that_are_not_there(argv: str, esc50_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(ex_esc50, "--dataset_dir", esc50_dir, *argv.split())
@@ -439,7 +439,7 @@ def test_folders_that_are_not_there_are_named(
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
-        (("--pretrained_name", "mn04_opensounds", "--head_type", "fully_convolutional"), "head_type"),
+        (("--pretrained_name", "mn04_distilled", "--head_type", "fully_convolutional"), "head_type"),
         (("--pretrained_name", "nowhere.pt"), "nowhere.pt"),
         (("--model_width", 0.1, "--batch_size", 500), "--batch_size"),
         (

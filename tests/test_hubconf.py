@@ -56,9 +56,9 @@ def test_a_released_model_comes_from_the_release(tmp_path: Path, monkeypatch: py
         (["mn01_as"], {"pretrained": "yes"}),
         (["mn01_as"], {"pretrained": False, "num_classes": "10"}),
         (["mn01_as"], {"pretrained": False, "num_classes": 10.0}),
-        (["mn04_opensounds"], {"num_classes": [10]}),
+        (["mn04_distilled"], {"num_classes": [10]}),
         (["tagger", 5], {}),
-        (["tagger", "mn04_opensounds"], {"batch_size": "8"}),
+        (["tagger", "mn04_distilled"], {"batch_size": "8"}),
     ],
     ids=str,
 )
@@ -96,11 +96,11 @@ import sys
 sys.path.insert(0, "elsewhere")
 import datasets, torch  # stands for Hugging Face's datasets
 search = list(sys.path)
-tagger = torch.hub.load(sys.argv[1], "tagger", "mn04_opensounds", source="local", layers="block11+mel")
+tagger = torch.hub.load(sys.argv[1], "tagger", "mn04_distilled", source="local", layers="block11+mel")
 sound = 0.1 * torch.randn(32000)
 assert len(tagger.tag(sound, 32000).tags) == 10
 assert tagger.embed(sound, 32000).shape == (176,)
-assert torch.hub.load(sys.argv[1], "mn04_opensounds", source="local").labels[0] == "Speech"
+assert torch.hub.load(sys.argv[1], "mn04_distilled", source="local").labels[0] == "Speech"
 assert sys.path == search
 import helpers, models
 assert {module.whose for module in (datasets, helpers, models)} == {"theirs"}

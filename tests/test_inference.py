@@ -115,10 +115,10 @@ def test_timelines_into_a_table(tiny_checkpoint: Path, tmp_path: Path, capsys: p
 def test_long_recordings_in_one_piece_if_wished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene, rate = soundfile.read(SCRIPT.parent / "resources" / "recordings" / "scene.ogg", dtype="float32")
     soundfile.write(tmp_path / "x.wav", np.resize(scene, 12 * rate), rate)
-    options = ["--backend", "onnx", "--model_name", "mn04_opensounds", "--audio_path", tmp_path / "x.wav"]
+    options = ["--backend", "onnx", "--model_name", "mn04_distilled", "--audio_path", tmp_path / "x.wav"]
     printed = [run(capsys, *options, *words)[1].splitlines()[1] for words in ([], ["--whole"])]
     for whole in (False, True):
-        [tag] = AudioTagger("mn04_opensounds", backend="onnx", whole=whole).tag(tmp_path / "x.wav", top_k=1)
+        [tag] = AudioTagger("mn04_distilled", backend="onnx", whole=whole).tag(tmp_path / "x.wav", top_k=1)
         assert printed[whole] == f"{tag.label}: {tag.score:.3f}"
     assert printed[0] != printed[1]
 
@@ -231,7 +231,7 @@ sys.modules["torch"] = None  # importing it is an error
 import inference
 path, table = sys.argv[1:]
 for words in ([], ["--window", "0.2"], [path, "--output", table]):
-    assert inference.main(["--backend", "onnx", "--model_name", "mn04_opensounds", "--audio_path", path, *words]) == 0
+    assert inference.main(["--backend", "onnx", "--model_name", "mn04_distilled", "--audio_path", path, *words]) == 0
 assert not {name.partition(".")[0] for name in sys.modules} & {"matplotlib", "sklearn", "h5py", "pandas", "onnx"}
 """
 
@@ -251,7 +251,7 @@ def test_names_that_are_no_utf8_from_any_folder(tmp_path: Path) -> None:
     for name in (b"a.wav", b"caf\xe9.wav"):
         soundfile.write(os.fsencode(folder) + b"/" + name, NOISE, 32000, format="WAV")
     (folder / os.fsdecode(b"br\xf6ken.wav")).write_text("nothing")
-    options = ["--backend", "onnx", "--model_name", "mn04_opensounds", "--audio_path"]
+    options = ["--backend", "onnx", "--model_name", "mn04_distilled", "--audio_path"]
     result = subprocess.run([sys.executable, SCRIPT, *options, folder.name], cwd=tmp_path, capture_output=True)
     assert result.returncode == 1 and result.stderr.count(b"error: ") == 1 and b"Traceback" not in result.stderr
     assert result.stdout.splitlines()[11] == b"recordings/caf\\udce9.wav"
@@ -269,7 +269,7 @@ def test_a_wrong_output_is_refused_before_anything_is_computed(
 
 
 def test_ctrl_c_ends_the_events_of_a_stream() -> None:
-    command = [sys.executable, SCRIPT, "--backend", "onnx", "--model_name", "mn04_opensounds", "--stream", "--rate", "16000"]
+    command = [sys.executable, SCRIPT, "--backend", "onnx", "--model_name", "mn04_distilled", "--stream", "--rate", "16000"]
     process = subprocess.Popen(
         [*command, "--window", "1", "--hop", "1", "--threshold", "0.02"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what runs in the background inherits that it is ignored

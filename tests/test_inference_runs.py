@@ -25,7 +25,7 @@ from helpers.tagger.results import Tag, Tagging
 
 ROOT = Path(inference.__file__).parent
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (32000, 2)).astype(np.float32)
-BUNDLED = ("--backend", "onnx", "--model_name", "mn04_opensounds", "--time_limit", "0")
+BUNDLED = ("--backend", "onnx", "--model_name", "mn04_distilled", "--time_limit", "0")
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object, model: tuple[str, ...] = BUNDLED) -> tuple[int, str, list[str]]:

@@ -137,10 +137,10 @@ def command(name, *words):
     except SystemExit as end:
         assert not end.code
 checkpoint, recording = sys.argv[1:]
-assert "mn04_opensounds" in efficientat.list_models("*_opensounds")
+assert "mn04_distilled" in efficientat.list_models("*_distilled")
 assert "torch" not in sys.modules
-command("complexity", "--model_name", "mn04_opensounds")
-model = efficientat.get_model(pretrained_name="mn04_opensounds")
+command("complexity", "--model_name", "mn04_distilled")
+model = efficientat.get_model(pretrained_name="mn04_distilled")
 assert callable(efficientat.get_ensemble_model)
 assert type(model).__module__ == "efficientat.models.network"
 tagger = efficientat.AudioTagger(checkpoint, backend="onnx")  # exported first, in a process of its own
@@ -149,7 +149,7 @@ assert [len(tags) for tags in tagger.tag_files([recording] * 2, time_limit=60)] 
 ours = ("datasets", "helpers", "models", "complexity", "export")
 assert callable(_commands.inference)
 assert not [name for name in sys.modules if name.split(".")[0] in ours]
-command("inference", "--model_name", "mn04_opensounds", "--audio_path", recording)  # which ends the process
+command("inference", "--model_name", "mn04_distilled", "--audio_path", recording)  # which ends the process
 """
 
 
@@ -157,7 +157,7 @@ def test_tags_exports_and_counts_outside_the_checkout(
     installed: Path, package: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     recording = package / "resources" / "recordings" / "scene.ogg"
-    script = [installed / "bin" / "efficientat-inference", "--backend", "onnx", "--model_name", "mn04_opensounds"]
+    script = [installed / "bin" / "efficientat-inference", "--backend", "onnx", "--model_name", "mn04_distilled"]
     tags = run(tmp_path, *script, "--audio_path", recording)
     assert "Speech: 0." in tags
     printed = run(tmp_path, installed / "bin" / "python", "-c", PROGRAM, tiny_checkpoint, recording)

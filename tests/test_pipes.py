@@ -19,7 +19,7 @@ from datasets.audio import AudioError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems name pipes otherwise")
 
-OPTIONS = ["--backend", "onnx", "--model_name", "mn04_opensounds", "--top_k", "1", "--audio_path"]
+OPTIONS = ["--backend", "onnx", "--model_name", "mn04_distilled", "--top_k", "1", "--audio_path"]
 ROOT = Path(inference.__file__).parent
 
 

@@ -6,9 +6,9 @@ They are not tasks of HEAR, and no figure measured on them can be compared with 
 wavs of 3 s at 32 kHz, README.txt describes them, and origins.csv names the clip of the corpus that each file was made of. A file
 has one of the task's labels, which are AudioSet's; the score is the accuracy.
 
-All clips are of the corpus's evaluation split, in five folds. The bundled mn04_opensounds was trained on the other splits (and
-selected by its score on this one). Those have more clips, but the last layers of a network have memorised its training data:
-probes on it would measure that, and not how useful the layers are. Folds share no source:
+All clips are of the corpus's evaluation split, in five folds. The bundled mn04_distilled was trained and selected on the others.
+Those have more clips, but the last layers of a network have memorised its training data: probes on it would measure that, and
+not how useful the layers are. Folds share no source:
 
 instruments: eight families. A source is an instrument of the soundfont with all its phrases, a drum of it in all its kits, or a
 recording, so those that are tested are not in training. Single instruments as classes would not allow that: most have one
@@ -21,8 +21,8 @@ animals: six labels with at least 5 recordings. vehicles: six labels with at lea
 Here a source is a recording, and numbered ones of one package (carhorn1, carhorn2) may be of one car, as may those of
 instruments and drums that are not the soundfont's (snare01, snare02) be of one drum.
 
-3 s is the length that the bundled network was trained with. Longer clips keep their beginning, shorter ones, about half of the
-instruments and three quarters of the animals, are followed by silence. Classes have 60 clips at most, of as many sources as there
+Longer clips than 3 s keep their beginning, shorter ones, about half of the instruments and three quarters of the animals, are
+followed by silence. Classes have 60 clips at most, of as many sources as there
 are.
 """
 

@@ -8,8 +8,8 @@ They are there to try ex_esc50.py, ex_fsd50k.py and ex_dcase20.py on real sound 
 have the published layouts, but other recordings and other classes: no figure measured on them can be compared with one of the
 published sets. README.txt in each folder repeats this, and origins.csv names the clip of the corpus that each file was made of.
 
-esc50: 50 classes and five folds from the corpus's evaluation split alone: the bundled mn04_opensounds was not trained on it, but
-selected by it. Folds share no recording, but other notes of one instrument. fsd50k: the 200 most frequent labels, the mp3s of the
+esc50: 50 classes and five folds from the corpus's evaluation split alone, which the bundled mn04_distilled has never heard. Folds
+share no recording, but other notes of one instrument. fsd50k: the 200 most frequent labels, the mp3s of the
 corpus unchanged. dcase20: ten classes of sound stand for the scenes, the packages that the recordings come from for cities, fixed
 filters for the devices other than a; short clips are repeated to fill 10 s.
 """

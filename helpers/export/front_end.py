@@ -101,6 +101,11 @@ def _power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> It
     for parity, (cosine_sum, sine_sum) in by_parity.items():
         part = bins[bins % 2 == parity]
         angle = 2 * torch.pi / mel.n_fft * torch.outer(inner + 0.5, part.double())
-        real = graph.add("MatMul", cosine_sum, graph.constant(angle.cos()))
-        imaginary = graph.add("MatMul", sine_sum, graph.constant(angle.sin()))
+        cosines = graph.constant(angle.cos())
+        real = graph.add("MatMul", cosine_sum, cosines)
+        if parity == 1 and len(inner) == quarter:  # the sines, up to the sign, are the cosines backwards: stored once
+            backwards = graph.add("Slice", sine_sum, *(graph.integers(value) for value in (-1, -TO_THE_END, 2, -1)))
+            imaginary = graph.add("MatMul", backwards, cosines)
+        else:
+            imaginary = graph.add("MatMul", sine_sum, graph.constant(angle.sin()))
         yield graph.add("Add", graph.add("Mul", real, real), graph.add("Mul", imaginary, imaginary)), part

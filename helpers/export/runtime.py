@@ -1,6 +1,6 @@
 """An exported model in ONNX Runtime: waveforms in, scores and embeddings out. Nothing here imports torch.
 
-backend = load_backend("mn04_opensounds")
+backend = load_backend("mn04_distilled")
 [(scores, embedding)] = backend([np.zeros(320000, np.float32)])  # (num_classes,), (embedding_size,)
 """
 

@@ -118,6 +118,7 @@ def test_other_folds_are_refused(master, fold):
         (lambda table: [*table, ("2-1000-C-0.wav", 2, 0, "class_00", True, 1000, "C")], "1000 is in folds 1 and 2"),
         (lambda table: [*table, table[0]], "twice"),
         (lambda table: [*table, ("../a.wav", 1, 0, "class_00", True, 1, "A")], "not a plain file name"),
+        (lambda table: [*table, ("..", 1, 0, "class_00", True, 1, "A")], "not a plain file name"),
         (lambda table: [*table, ("a.wav", 6, 0, "class_00", True, 1, "A")], "fold 6"),
         (lambda table: [*table, ("a.wav", 1, 50, "class_50", True, 1, "A")], "target 50"),
         (lambda table: [*table, ("a.wav", 1, 0, "dog", True, 1, "A")], "both class_00 and dog"),

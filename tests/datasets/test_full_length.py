@@ -61,7 +61,7 @@ def test_batches_hold_every_clip_once_and_one_length_each(clips):
 
 
 def test_scores_do_not_depend_on_the_batch(clips):
-    model = WaveformModel(checkpoints.load_model("mn04_opensounds")).eval()
+    model = WaveformModel(checkpoints.load_model("mn04_distilled")).eval()
     whole = FullLengthClips(clips)
     alone, batched = torch.empty(len(clips), 527), torch.empty(len(clips), 527)
     with torch.inference_mode():

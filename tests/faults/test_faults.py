@@ -46,7 +46,8 @@ def check(name: str, fault: str, at: int, expected: object, folder: Path) -> Non
             job.work(folder)
 
     if fault == KILL:
-        assert in_a_process(fail) == -signal.SIGKILL
+        code = in_a_process(fail)
+        assert code == -signal.SIGKILL or (code == 0 and name == "training")  # which may write one place less the second time
     else:
         try:
             fail()

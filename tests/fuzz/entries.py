@@ -41,6 +41,7 @@ class Entry:
     is_quick: bool = True  # much below a second
     may_report: bool = False  # ends with 1 after a list of what it could not use
     resumes: bool = False  # keeps a .part, from which the next run resumes
+    reads_weights: bool = True  # else what is wrong with them alone may be accepted
     is_streamed: bool = False  # reads the file from standard input
 
 
@@ -143,8 +144,8 @@ CHECKPOINT = Kind(
             is_quick=False,
         ),
         Entry("export.py", export.main, "--model_name {file} --output model.onnx"),
-        Entry("complexity.py", complexity.main, "--model_name {file}"),
-        Entry("peak_memory.py", peak_memory.main, "--model_name {file}"),
+        Entry("complexity.py", complexity.main, "--model_name {file}", reads_weights=False),
+        Entry("peak_memory.py", peak_memory.main, "--model_name {file}", reads_weights=False),
         Entry(
             "ex_audioset.py, evaluation",
             ex_audioset.main,

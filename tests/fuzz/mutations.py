@@ -173,7 +173,7 @@ def archive(content: bytes, random: Random) -> bytes:
     """A zip with one entry under another name or with other content."""
     with zipfile.ZipFile(io.BytesIO(content)) as old:
         chosen = random.choice(old.namelist())
-    other = random.choice(("../../owned", "/etc/owned", "x", "x" * 300, chosen.upper(), "ESC-50-master/audio/0.wav"))
+    other = random.choice(("../../owned", "/etc/owned", "x", "x" * 300, chosen.upper(), "ESC-50-master/audio/9.wav"))
     renames = random.random() < 0.3
 
     def change(name: str, data: bytes) -> tuple[str, bytes]:

@@ -132,7 +132,7 @@ def test_members_that_disagree_are_refused(make):
 
 def test_one_name_is_no_ensemble():
     with pytest.raises(UserError, match="list"):
-        get_ensemble_model("mn04_opensounds")
+        get_ensemble_model("mn04_distilled")
 
 
 def test_ensemble_by_names_is_in_evaluation_mode_and_uses_each_front_end(tmp_path):

@@ -14,7 +14,7 @@ import inference
 from helpers.costs.macs import meta_network
 from models.config import Arch
 
-inference.main(["--model_name", "mn04_opensounds", "--audio_path", "resources/recordings/speech.ogg", "--top_k", "1"])
+inference.main(["--model_name", "mn04_distilled", "--audio_path", "resources/recordings/speech.ogg", "--top_k", "1"])
 meta_network(Arch())
 heavy = ("torch._inductor", "torch._dynamo", "sympy", "scipy", "sklearn", "pandas", "matplotlib", "h5py", "onnxruntime")
 print("imported:", *(name for name in heavy if name in sys.modules))

@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 import export as script
+from datasets import audio
 from datasets.labels import audioset_labels
 from helpers.export.front_end import front_end_to_onnx
 from helpers.export.graph import to_onnx
@@ -131,8 +132,8 @@ def test_the_shortest_clips(tmp_path: Path) -> None:
 
 
 def test_the_bundled_file_is_the_bundled_checkpoint() -> None:
-    backend = OnnxBackend(ROOT / "resources" / "mn04_opensounds.onnx", threads=1)
-    model = checkpoints.load_model("mn04_opensounds")
+    backend = OnnxBackend(ROOT / "resources" / "mn04_distilled.onnx", threads=1)
+    model = checkpoints.load_model("mn04_distilled")
     for waveforms in (noise(2, 10.0), noise(1, 30.0), np.zeros((1, RATE), np.float32)):
         assert_equal(backend, model, waveforms, tolerance=1e-4)
 
@@ -205,14 +206,16 @@ def test_classes_without_names(tmp_path: Path) -> None:
 
 def test_int8_stays_near(tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    argv = ["--model_name", "mn04_opensounds", "--output", path, "--int8", "--calibration", RECORDINGS / "speech.ogg"]
+    argv = ["--model_name", "mn04_distilled", "--output", path, "--int8", "--calibration", RECORDINGS / "speech.ogg"]
     assert script.main(list(map(str, argv))) == 0
-    exact, small = OnnxBackend(ROOT / "resources" / "mn04_opensounds.onnx"), OnnxBackend(path)
+    exact, small = OnnxBackend(ROOT / "resources" / "mn04_distilled.onnx"), OnnxBackend(path)
     assert path.stat().st_size < 0.9 * exact.path.stat().st_size
     assert small.metadata["int8"] and small.labels == exact.labels
-    waveforms = 0.3 * noise(2, 3.0)
-    for (near, _), (scores, _) in zip(small(waveforms), exact(waveforms), strict=True):
-        np.testing.assert_allclose(near, scores, atol=0.1)
+    speech = [audio.load(RECORDINGS / "speech.ogg", RATE)]  # which gave the ranges
+    (near, _), (scores, _) = small(speech)[0], exact(speech)[0]
+    assert near.argmax() == scores.argmax()
+    np.testing.assert_allclose(near, scores, atol=0.25)  # of a score of nearly 1
+    assert np.abs(near - scores).mean() < 0.003
 
 
 def test_int8_of_the_network_only(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -283,7 +286,7 @@ def test_mistakes_end_in_one_line(
 def test_the_example_in_the_docstring_works_without_this_project(tmp_path: Path) -> None:
     lines = [line[4:] for line in script.__doc__.splitlines() if line.startswith("    ")]
     code = "\n".join(lines[next(i for i, line in enumerate(lines) if line.startswith("import")) :])
-    code = code.replace("mn10_as.onnx", str(ROOT / "resources" / "mn04_opensounds.onnx"))
+    code = code.replace("mn10_as.onnx", str(ROOT / "resources" / "mn04_distilled.onnx"))
     code = code.replace("recording.wav", str(RECORDINGS / "speech.ogg"))
     assert len([line for line in code.splitlines() if line]) <= 10
     code += "\nimport sys\nassert not {'torch', 'models', 'helpers'} & set(sys.modules)"

@@ -24,7 +24,7 @@ from models.config import Arch
 from models.errors import UserError
 from models.network import MobileNetV3
 
-BUNDLED_FILE = BUNDLED_DIR / "mn04_opensounds.onnx"
+BUNDLED_FILE = BUNDLED_DIR / "mn04_distilled.onnx"
 
 
 def make_checkpoint(path: Path, seed: int) -> Path:
@@ -77,7 +77,7 @@ def test_without_torch_and_without_an_export_the_error_names_a_remedy(
     empty_resources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
-    with pytest.raises(ExportError, match="requirements.txt.*export.py --model_name mn10_as.*mn04_opensounds") as error:
+    with pytest.raises(ExportError, match="requirements.txt.*export.py --model_name mn10_as.*mn04_distilled") as error:
         load_backend("mn10_as")
     assert "\n" not in str(error.value)
 
@@ -199,7 +199,7 @@ def test_results_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 def test_samples_that_are_not_finite_are_refused(value: float) -> None:
     waveform = np.zeros(8000, np.float32)
     waveform[100] = value
-    for backend in (OnnxBackend(BUNDLED_FILE, 1), TorchBackend("mn04_opensounds", "cpu")):
+    for backend in (OnnxBackend(BUNDLED_FILE, 1), TorchBackend("mn04_distilled", "cpu")):
         with pytest.raises(UserError, match="finite"):
             backend([waveform])
 

@@ -67,7 +67,7 @@ def noisy_mp3() -> bytes:
 
 def test_what_a_decoder_prints_about_a_single_file_gets_its_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "noisy.mp3").write_bytes(noisy_mp3())
-    options = ["--backend", "onnx", "--model_name", "mn04_opensounds", "--audio_path"]
+    options = ["--backend", "onnx", "--model_name", "mn04_distilled", "--audio_path"]
     assert inference.main([*options, str(tmp_path / "noisy.mp3")]) == 0
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("warning: ") and "noisy.mp3" in lines[0]

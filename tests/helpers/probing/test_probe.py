@@ -211,12 +211,12 @@ def test_batches_of_equal_size_leave_no_clip_alone() -> None:
 
 
 def test_pieces_of_real_recordings_are_distinguished() -> None:
-    tagger = AudioTagger("mn04_opensounds")
+    tagger = AudioTagger("mn04_distilled")
     names = ("rock", "speech", "wind")
     parts = [tagger.embed(RECORDINGS / f"{name}.ogg", window=1.0, hop=1.0) for name in names]
     classes = np.repeat(range(3), [len(part) for part in parts])
     splits = np.array([f"third {i * 3 // len(part)}" for part in parts for i in range(len(part))])
-    assert classify(np.concatenate(parts), np.eye(3, dtype=np.uint8)[classes], splits).score > 0.9
+    assert classify(np.concatenate(parts), np.eye(3, dtype=np.uint8)[classes], splits).score > 0.8
 
 
 GOOD = gaussians(noise=1)

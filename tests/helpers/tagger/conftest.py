@@ -24,4 +24,4 @@ def tiny(tiny_checkpoint: Path) -> AudioTagger:
 
 @pytest.fixture(scope="module")
 def bundled() -> AudioTagger:
-    return AudioTagger("mn04_opensounds", backend="onnx")
+    return AudioTagger("mn04_distilled", backend="onnx")

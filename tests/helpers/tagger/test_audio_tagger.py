@@ -107,8 +107,8 @@ def test_scores_are_continuous_in_the_length_of_a_recording(bundled: AudioTagger
     scene, rate = soundfile.read(ROOT / "resources" / "recordings" / "scene.ogg", dtype="float32")
     sound = np.tile(scene, 7)
     scores = {seconds: bundled.scores(sound[: round(seconds * rate)], rate) for seconds in (10, 10.1, 59.9, 60.1)}
-    np.testing.assert_allclose(scores[10.1], scores[10], atol=0.01)
-    np.testing.assert_allclose(scores[60.1], scores[59.9], atol=0.01)
+    np.testing.assert_allclose(scores[10.1], scores[10], atol=0.05)
+    np.testing.assert_allclose(scores[60.1], scores[59.9], atol=0.05)
     np.testing.assert_array_equal(scores[10], bundled.backend([scene])[0][0])  # ten seconds are one piece
 
 
@@ -220,10 +220,10 @@ def test_short_recordings_get_the_length_of_the_models_clips(monkeypatch: pytest
 
 def test_models_know_the_length_of_their_clips(tiny: AudioTagger, bundled: AudioTagger) -> None:
     assert tiny.min_seconds == 0
-    assert bundled.min_seconds == AudioTagger(["mn04_opensounds"]).min_seconds == 3
+    assert bundled.min_seconds == AudioTagger(["mn04_distilled"]).min_seconds == 5
 
 
-@pytest.mark.parametrize("model", ["resources/mn04_opensounds.onnx", ["mn04_opensounds", "resources/mn04_opensounds.onnx"]])
+@pytest.mark.parametrize("model", ["resources/mn04_distilled.onnx", ["mn04_distilled", "resources/mn04_distilled.onnx"]])
 def test_exported_models_need_the_onnx_backend(model: str | list[str]) -> None:
     with pytest.raises(ValueError, match="onnx backend"):
         AudioTagger(model)
@@ -471,7 +471,7 @@ def test_a_batch_of_short_windows_holds_ten_seconds_padding_included(
         {"model": 5},
         {"model": None},
         {"model": []},
-        {"model": ["mn04_opensounds", 5]},
+        {"model": ["mn04_distilled", 5]},
         {"batch_size": "8"},
         {"batch_size": 2.5},
         {"batch_size": True},

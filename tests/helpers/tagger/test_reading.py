@@ -207,7 +207,7 @@ import numpy as np
 from helpers.tagger.audio_tagger import AudioTagger
 from models.errors import UserError
 
-tagger = AudioTagger("mn04_opensounds", backend="onnx", batch_size=2)
+tagger = AudioTagger("mn04_distilled", backend="onnx", batch_size=2)
 clips = [np.full(32000, 0.1, np.float32)] * 6
 begun = tagger.tag_files(clips, 32000)
 next(begun)
