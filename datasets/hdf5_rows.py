@@ -28,6 +28,7 @@ from models.errors import UserError
 
 TIME_LIMIT_S = 60  # for libhdf5
 MAX_BYTES = 2**30  # of a row
+MAX_UNPACKED_BYTES = 2**28  # of compressed rows, which stay in memory: targets of AudioSet have 2**27
 _REFERENCE = struct.Struct("<IQI")  # of a variable-length row: its length, where its heap begins, its number in there
 _HEAP = struct.Struct("<4sB3xQ")  # signature, version, bytes of the heap
 _OBJECT = struct.Struct("<HH4xQ")  # number, references, bytes
@@ -157,8 +158,8 @@ def _rows(
         raise ValueError(f"its rows have {row_bytes} bytes")
     unpacked = None
     if filters:
-        if len(chunks) * chunk[0] * chunk_bytes > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES} bytes unpacked; h5repack -f NONE rewrites it")
+        if len(chunks) * chunk[0] * chunk_bytes > MAX_UNPACKED_BYTES:
+            raise ValueError(f"it has more than {MAX_UNPACKED_BYTES} bytes unpacked; h5repack -f NONE rewrites it")
         unpacked = b"".join(_unpacked(file, *place, filters, size, chunk[0] * chunk_bytes) for place in chunks)
         begins = np.arange(len(chunks)) * (chunk[0] * chunk_bytes)
     elif len(begins) and not (0 < begins.min() and int(begins.max()) + chunk[0] * chunk_bytes <= os.fstat(file.fileno()).st_size):

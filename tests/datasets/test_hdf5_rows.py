@@ -109,6 +109,13 @@ def test_damaged_gzip_is_refused(path: Path) -> None:
     assert outcome(path) == ["refused"]
 
 
+def test_compressed_rows_are_unpacked_up_to_a_size(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["audio_name"]
+        file.create_dataset("audio_name", (CLIPS,), "S50000000", chunks=(1,), compression="gzip")[:] = b"x"
+    assert outcome(path) == ["refused"]
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_heaps_in_which_libhdf5_loops_cost_a_clip_each(path: Path, num_workers: int) -> None:
     damaged = bytearray(path.read_bytes())
