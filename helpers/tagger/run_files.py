@@ -64,7 +64,7 @@ class RunFile:
         if self._progress_path.exists():
             if not resume:
                 raise UserError(
-                    f"{path} is not finished; resume it by {option} and the same options, or remove {self._progress_path}"
+                    f"{path} is not finished; resume with {option} and the same options, or remove {self._progress_path}"
                 )
             self._take_up()
         self.is_complete = resume and self._progress is None and path.exists()
