@@ -116,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--events", type=Path, metavar="FILE", help=f"merge windows into events and write them: {', '.join(event_files.SUFFIXES)}"
     )
-    group.add_argument("--resume", action="store_true", help="go on with the output of an interrupted run, or begin it")
+    group.add_argument("--resume", action="store_true", help="resume the output of an interrupted run, or begin it")
     group.add_argument("--plot", type=cli.figure_path, help="draw spectrogram and timeline of one recording into this file")
 
     group = parser.add_argument_group("embeddings")

@@ -13,10 +13,11 @@ import os
 import signal
 import struct
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from io import FileIO
+from io import BytesIO, FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from models.errors import UserError
 
 TIME_LIMIT_S = 60  # for libhdf5
 MAX_BYTES = 2**30  # of a row
+MAX_UNPACKED_BYTES = 2**28  # of compressed rows, which stay in memory: targets of AudioSet have 2**27
 _REFERENCE = struct.Struct("<IQI")  # of a variable-length row: its length, where its heap begins, its number in there
 _HEAP = struct.Struct("<4sB3xQ")  # signature, version, bytes of the heap
 _OBJECT = struct.Struct("<HH4xQ")  # number, references, bytes
 _MAX_OBJECTS = 2**16  # in a heap
 _VARIABLE = ("uint8s", "text")  # kinds of rows of variable length
+_DEFLATE, _SHUFFLE = 1, 2  # numbers of filters
 
 
 class Hdf5Error(UserError):
@@ -47,18 +50,21 @@ class Rows:
     row_bytes: int
     chunk_rows: int
     chunk_bytes: int  # of each row in a chunk
-    chunks: np.ndarray  # (chunks of rows, chunks of bytes) int64: where each begins in the file
+    chunks: np.ndarray  # (chunks of rows, chunks of bytes) int64: where each begins, in the file or in the next
+    unpacked: bytes | None = None  # all chunks, where they are compressed in the file
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, file: FileIO, start: int, stop: int) -> np.ndarray:
         """Rows start to stop - 1 as they are stored, (n, row_bytes) uint8. ValueError where the file is damaged."""
+        source = file if self.unpacked is None else BytesIO(self.unpacked)
         parts = []
         while start < stop:
             chunk, first = divmod(start, self.chunk_rows)
             count = min(stop - start, self.chunk_rows - first)
-            columns = [_read(file, int(begin) + first * self.chunk_bytes, count * self.chunk_bytes) for begin in self.chunks[chunk]]
+            begins = self.chunks[chunk] + first * self.chunk_bytes
+            columns = [_read(source, int(begin), count * self.chunk_bytes) for begin in begins]
             columns = [np.frombuffer(column, np.uint8).reshape(count, -1) for column in columns]
             parts.append((columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1))[:, : self.row_bytes])
             start += count
@@ -73,14 +79,15 @@ class Rows:
 def find_rows(path: Path, names: Sequence[str], *, locking: bool = False) -> tuple[dict[str, Rows], list[str], int | None]:
     """Return the data sets of these names that are in a file's root, some names of what else is there, and `num_classes`.
 
-    The last is an attribute of the file. Raises Hdf5Error for a file that is damaged, or whose data lie in other files, and
-    TimeoutError for one on which libhdf5 hangs; with `locking` BlockingIOError for one that is being written to. Complete files
-    never are, and locks fail on some network drives.
+    The last is an attribute of the file. Rows compressed by gzip are unpacked here and stay in memory. Raises Hdf5Error for a file
+    that is damaged, or whose data lie in other files, and TimeoutError for one on which libhdf5 hangs; with `locking`
+    BlockingIOError for one that is being written to. Complete files never are, and locks fail on some network drives.
     """
     try:
         found = _in_a_fork(path, lambda: _describe(path, names, locking))
-        size = path.stat().st_size
-        return {name: _rows(size, **about) for name, about in found["rows"].items()}, found["there"], found["num_classes"]
+        with open(path, "rb", buffering=0) as file:
+            rows = {name: _rows(file, **about) for name, about in found["rows"].items()}
+        return rows, found["there"], found["num_classes"]
     except (ValueError, OverflowError) as error:
         raise Hdf5Error(f"{path} cannot be read as HDF5 ({error}); fetch or build it again") from error
 
@@ -88,7 +95,7 @@ def find_rows(path: Path, names: Sequence[str], *, locking: bool = False) -> tup
 def _describe(path: Path, names: Sequence[str], locking: bool) -> dict[str, Any]:
     import h5py
 
-    with h5py.File(path, "r", locking=locking) as file:
+    with h5py.File(path, "r", locking="best-effort" if locking else False) as file:
         if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
             raise ValueError("it begins with a user block or has addresses that are not of 8 bytes; h5repack rewrites it")
         rows = {}
@@ -110,8 +117,11 @@ def _describe_rows(data: Any) -> dict[str, Any]:
     name, dtype, stored = data.name, data.dtype, data.id.get_create_plist()
     if stored.get_layout() == h5py.h5d.VIRTUAL or stored.get_external_count():
         raise ValueError(f"{name} has its data in other files; only data of the file itself are read")
-    if stored.get_nfilters() or stored.get_layout() == h5py.h5d.COMPACT or data.ndim not in (1, 2):
-        raise ValueError(f"{name} is compressed, compact or not a list of rows; h5repack -f NONE -l CONTI rewrites it")
+    filters = [stored.get_filter(position)[0] for position in range(stored.get_nfilters())]
+    if not {_DEFLATE, _SHUFFLE}.issuperset(filters):
+        raise ValueError(f"{name} is compressed by another method than gzip; h5repack -f NONE rewrites it")
+    if stored.get_layout() == h5py.h5d.COMPACT or data.ndim not in (1, 2):
+        raise ValueError(f"{name} is compact or not a list of rows; h5repack -l CONTI rewrites it")
     kind = str(dtype)
     if h5py.check_vlen_dtype(dtype) == np.uint8:
         kind = "uint8s"
@@ -121,33 +131,60 @@ def _describe_rows(data: Any) -> dict[str, Any]:
     shape, chunk = ([*sizes, 1][:2] for sizes in (data.shape, data.chunks or data.shape))
     grid = [-(-total // part) if part else 0 for total, part in zip(shape, chunk, strict=True)]
     if data.chunks is None:
-        chunks = [] if data.size == 0 else [data.id.get_offset() or 0]
+        chunks = [] if data.size == 0 else [(data.id.get_offset() or 0, 0, 0)]
     elif data.id.get_num_chunks() != grid[0] * grid[1]:
         raise ValueError(f"{name} has rows that were never written")
     else:
-        chunks = [0] * (grid[0] * grid[1])
+        chunks = [(0, 0, 0)] * (grid[0] * grid[1])
 
         def note(info: Any) -> None:
             row, column = (place // part for place, part in zip([*info.chunk_offset, 0], chunk, strict=False))
-            chunks[row * grid[1] + column] = info.byte_offset
+            chunks[row * grid[1] + column] = (info.byte_offset, info.size, info.filter_mask)
 
         data.id.chunk_iter(note)
     return {
         "shape": data.shape, "kind": kind, "size": size, "width": shape[1], "chunk": chunk, "grid": grid,
-        "chunks": chunks,
+        "chunks": chunks, "filters": filters,
     }  # fmt: skip
 
 
 def _rows(
-    file_bytes: int, shape: list[int], kind: str, size: int, width: int, chunk: list[int], grid: list[int], chunks: list[int]
-) -> Rows:
-    begins = np.array(chunks, np.int64)
+    file: FileIO, shape: list[int], kind: str, size: int, width: int, chunk: list[int], grid: list[int],
+    chunks: list[list[int]], filters: list[int],
+) -> Rows:  # fmt: skip
+    begins = np.array([begin for begin, _, _ in chunks], np.int64)
     row_bytes, chunk_bytes = size * width, size * chunk[1]
     if row_bytes > MAX_BYTES:
         raise ValueError(f"its rows have {row_bytes} bytes")
-    if len(begins) and not (0 < begins.min() and int(begins.max()) + chunk[0] * chunk_bytes <= file_bytes):
+    unpacked = None
+    if filters:
+        if len(chunks) * chunk[0] * chunk_bytes > MAX_UNPACKED_BYTES:
+            raise ValueError(f"it has more than {MAX_UNPACKED_BYTES} bytes unpacked; h5repack -f NONE rewrites it")
+        unpacked = b"".join(_unpacked(file, *place, filters, size, chunk[0] * chunk_bytes) for place in chunks)
+        begins = np.arange(len(chunks)) * (chunk[0] * chunk_bytes)
+    elif len(begins) and not (0 < begins.min() and int(begins.max()) + chunk[0] * chunk_bytes <= os.fstat(file.fileno()).st_size):
         raise ValueError("it is cut, or rows were never written")
-    return Rows(tuple(shape), kind, row_bytes, chunk[0], chunk_bytes, begins.reshape(grid if len(begins) else (0, 1)))
+    return Rows(tuple(shape), kind, row_bytes, chunk[0], chunk_bytes, begins.reshape(grid if len(begins) else (0, 1)), unpacked)
+
+
+def _unpacked(file: FileIO, begin: int, size: int, skipped: int, filters: list[int], element: int, expected: int) -> bytes:
+    """A compressed chunk of `expected` bytes. `skipped` has a bit for each filter that was not applied, being of no use."""
+    content = _read(file, begin, size)
+    for position, number in reversed(list(enumerate(filters))):
+        if skipped >> position & 1:
+            continue
+        if number == _DEFLATE:
+            try:
+                content = zlib.decompressobj().decompress(content, expected + 1)
+            except zlib.error as error:
+                raise ValueError(f"a chunk is damaged: {error}") from error
+        if len(content) != expected:
+            raise ValueError(f"a chunk has {len(content)} bytes instead of {expected}")
+        if number == _SHUFFLE:  # the first byte of all elements, then the second
+            content = np.frombuffer(content, np.uint8).reshape(element, -1).T.tobytes()
+    if len(content) != expected:
+        raise ValueError(f"a chunk has {len(content)} bytes instead of {expected}")
+    return content
 
 
 def _in_a_fork(path: Path, work: Callable[[], Any]) -> Any:
@@ -229,7 +266,7 @@ def _heap_object(file: FileIO, length: int, begin: int, number: int) -> bytes:
     raise ValueError(f"the heap at byte {begin} is damaged")
 
 
-def _read(file: FileIO, begin: int, size: int, *, short: bool = False) -> bytes:
+def _read(file: FileIO | BytesIO, begin: int, size: int, *, short: bool = False) -> bytes:
     """Read `size` bytes; with `short` fewer where the file ends before."""
     if size > MAX_BYTES:
         raise ValueError(f"{size} bytes are announced")

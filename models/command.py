@@ -113,12 +113,13 @@ def _one_line(error: BaseException) -> str:
 def printable(text: object) -> str:
     r"""Return a text from outside, such as a label or a file's name, for one line of a terminal or a file.
 
-    Control characters, line ends and marks that reverse the direction of writing become \n, \t, \r or \uXXXX.
+    Control characters, line ends, bytes that are no UTF-8 and characters that override the direction of writing become \n, \t, \r
+    or \uXXXX.
     """
     return _HIDDEN.sub(lambda match: _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}", str(text))
 
 
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

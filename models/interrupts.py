@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -75,6 +76,12 @@ def ignore(worker: int) -> None:
     """Let a data loader's worker leave both signals, which its whole process group may get, to the process that it works for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@functools.cache
+def kill_workers_at_exit() -> None:
+    """Let this process not wait at its end, as after an error, for workers that ignore the signal by which Python ends them."""
+    atexit.register(kill_workers)
 
 
 def kill_workers() -> None:

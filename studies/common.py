@@ -7,18 +7,22 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets import audioset
 from helpers import cli
 from models.errors import UserError
+from models.interrupts import Terminated
 
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATION = ("--roll", "--gain_augment", 6)
 
 Scores = dict[str, list[dict[str, float]]]  # the final scores of each arm's trainings, by seed
+
+_running: set[subprocess.Popen] = set()
 
 
 def add_options(parser: argparse.ArgumentParser, *, clip_seconds: float, n_epochs: int) -> None:
@@ -79,23 +83,45 @@ def train_all(runs: Mapping[tuple[str, int], Sequence[object]], output_dir: Path
             command += ["--resume", folder]  # with all options again, so that other ones are noticed
         run_python([ROOT / "ex_audioset.py", *command], folder.name, output_dir, jobs)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, _ending_in_order():
         list(pool.map(train, runs))
 
 
 def run_python(command: Sequence[object], name: str, output_dir: Path, jobs: int) -> None:
-    """Run a script in the output folder, with what it prints in <name>.log; its failure is a `ValueError`."""
+    """Run a script in the output folder, with what it prints in <name>.log; its failure is a `UserError`."""
     environment = os.environ | {"PYTHONPATH": os.fspath(ROOT)} | ({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})
     if resources := environment.get("EFFICIENTAT_RESOURCES"):
         environment["EFFICIENTAT_RESOURCES"] = os.path.abspath(resources)
     log = output_dir / f"{name}.log"
     print(f"{name}: {log}", flush=True)
-    with open(log, "a") as file:
-        words = [sys.executable, *map(str, command)]
-        code = subprocess.run(words, cwd=output_dir, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
+    words = [sys.executable, *map(str, command)]
+    with (
+        open(log, "a") as file,
+        subprocess.Popen(words, cwd=output_dir, env=environment, stdout=file, stderr=subprocess.STDOUT) as process,
+        _ending_in_order(),
+    ):
+        _running.add(process)
+        code = process.wait()
+        _running.discard(process)
     if code:
         last_line = log.read_text().strip().rpartition("\n")[2]
         raise UserError(f"{name} ended with exit code {code}: {last_line}; see {log}")
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """After Ctrl-C and SIGTERM, wait for the scripts that run: trainings finish a step and write a checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        waiting = list(_running)
+        if isinstance(error, Terminated):  # Ctrl-C in a terminal has reached them already
+            for process in waiting:
+                process.terminate()
+        for process in waiting:
+            process.wait()
+        _running.difference_update(waiting)
+        raise
 
 
 def print_table(scores: Scores, names: Mapping[str, str]) -> None:

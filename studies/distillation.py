@@ -24,18 +24,13 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from torch.utils.data import DataLoader
-
 from datasets import audioset
 from datasets.csv_table import write_table
 from helpers import cli
-from helpers.devices import pick_device
+from helpers.distillation.agreement import agreement, predictions
 from helpers.metrics import tagging_metrics
-from helpers.training.builders import make_loader
-from helpers.training.evaluation import Predictions, default_precision, predict
+from helpers.training.evaluation import Predictions
 from models import checkpoints
-from models.ensemble import get_ensemble_model
 from models.errors import UserError
 from studies import common
 
@@ -61,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", default="mn04_as", metavar="NAME", help="released or bundled name, or path of a checkpoint")
     parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every student")
     parser.add_argument(
-        "--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss, beside a teacher"
+        "--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss, next to a teacher"
     )
     return parser
 
@@ -74,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--n_epochs must be at least 2: one block-wise, one end to end")
     if os.path.isfile(args.teacher):
         args.teacher = os.path.abspath(args.teacher)  # trainings run in another folder
-    can_learn_blockwise = checkpoints.architecture(args.teacher)[0].width_mult == args.model_width
+    arch, _ = checkpoints.architecture(args.teacher)
+    if arch.num_classes != audioset.NUM_CLASSES:
+        raise UserError(f"--teacher {args.teacher} has {arch.num_classes} classes; give one with AudioSet's {audioset.NUM_CLASSES}")
+    can_learn_blockwise = arch.width_mult == args.model_width
     sizes = [len(clips) for clips in (audioset.training_set(args.dataset_dir), audioset.unlabelled_set(args.dataset_dir))]
     args.epoch_len = min(args.epoch_len, *sizes)  # or the ways would differ in their budgets
 
@@ -142,22 +140,18 @@ def plan(args: argparse.Namespace, can_learn_blockwise: bool) -> list[dict[tuple
 
 def heard(args: argparse.Namespace, name: str) -> Predictions:
     """What a model says about the clips of the evaluation split."""
-    device = pick_device(args.cuda)
-    model = get_ensemble_model([name]).to(device)
-    clips = audioset.evaluation_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=args.clip_seconds)
-    loader: DataLoader = make_loader(clips, argparse.Namespace(batch_size=32, num_workers=0, cuda=args.cuda))
-    return predict(model, loader, default_precision(device))
+    return predictions([name], argparse.Namespace(**vars(args) | {"batch_size": 32, "num_workers": 0, "precision": None}))
 
 
 def scores_of(student: Predictions, teacher: Predictions) -> dict[str, float]:
     """mAP, ROC-AUC and agreement with the teacher: mean |difference| of probabilities, share of clips with the same first tag."""
     metrics = tagging_metrics(student.targets, student.logits)
-    probabilities, taught = (1 / (1 + np.exp(-predictions.logits)) for predictions in (student, teacher))
+    agreed = agreement(student.logits, teacher.logits)
     return {
         "mAP": metrics.mAP,
         "ROC-AUC": metrics.mean_roc_auc,
-        "difference from teacher": float(np.abs(probabilities - taught).mean()),
-        "teacher's first tag": float((probabilities.argmax(1) == taught.argmax(1)).mean()),
+        "difference from teacher": agreed.mean_difference,
+        "teacher's first tag": agreed.equal_first_tags,
     }
 
 

@@ -82,12 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = list(dict.fromkeys(args.model_name))
     data = open_clips(args.audio_dir, args.output_dir)
     print(data.report())
+    start_of = {(TUNED, name): few_clips.start_options(name, scratch=False) for name in names}
+    start_of |= {(SCRATCH, architecture(name)): few_clips.start_options(name, scratch=True) for name in names}  # fails early
     scores: Scores = {}
     for name in names:
         scores |= score_without_training(name, data, args.output_dir / "cache")
     print_tagging(scores)
-    start_of = {(TUNED, name): few_clips.start_options(name, scratch=False) for name in names}
-    start_of |= {(SCRATCH, architecture(name)): few_clips.start_options(name, scratch=True) for name in names}
     jobs = [Job(*kind, *rest) for rest in product(CLIPS_OF_A_CLASS, folder.fold_names(data)) for kind in start_of]
     starts = [start_of[job.method, job.model] for job in jobs]
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), initializer=few_clips.start_worker) as pool:
@@ -134,16 +134,21 @@ def _rows_of_folders(audio_dir: Path) -> Iterator[tuple[str, str, str]]:
             yield path.relative_to(audio_dir).as_posix(), name, path.name[:1]
 
 
-def class_scores(scores: np.ndarray, labels: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-    """(N, AudioSet labels) -> (N, classes): the highest score of each class's labels."""
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise UserError unless a model has the AudioSet labels of the ten classes."""
     if missing := {label for _, of_class in CLASSES.values() for label in of_class} - set(labels):
         raise UserError(f"the model has no class {sorted(missing)[0]!r}; this study needs one with AudioSet's labels")
+
+
+def class_scores(scores: np.ndarray, labels: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    """(N, AudioSet labels) -> (N, classes): the highest score of each class's labels."""
     return np.stack([scores[:, [labels.index(label) for label in CLASSES[name][1]]].max(1) for name in class_names], 1)
 
 
 def score_without_training(name: str, data: folder.FolderData, cache: Path) -> Scores:
     """Accuracy of tagging and of linear probes, by fold."""
     tagger = AudioTagger(name)
+    check_labels(tagger.labels)
     clips = data.clips(range(len(data.paths)), sample_rate=tagger.sample_rate, clip_seconds=None, cache_dir=cache)
     waveforms = ((0, clips[i].waveform.numpy()) for i in tqdm(range(len(clips)), desc=f"tagging by {name}", disable=None))
     _, _, scores, embeddings = zip(*tagger.compute_windows(waveforms), strict=True)

@@ -62,20 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not (args.audio_dir or args.dataset_dir):
         parser.error("give --audio_dir, --dataset_dir or both")
+    taggers = {name: AudioTagger(name, backend="onnx") for name in args.model_name}
+    data = {name: list(open_data(args, tagger)) for name, tagger in taggers.items()}  # which fails early
     rows: dict[tuple[str, str], dict[str, Row]] = {}
-    for name in dict.fromkeys(args.model_name):
-        tagger = AudioTagger(name, backend="onnx")
-        for measure, clips, score in open_data(args, tagger):
+    for name, tagger in taggers.items():
+        for measure, clips, score in data[name]:
             scores = compute_scores(conditions(name, tagger), clips, f"{name}, {measure}")
             rows[name, measure] = compare(scores, score)
+            if args.output:
+                write_csv(args.output, rows)
         print_table(name, {measure: table for (model, measure), table in rows.items() if model == name})
-    if args.output:
-        lines = [
-            (name, measure, condition, *(f"{value:.5f}" for value in row))
-            for (name, measure), table in rows.items()
-            for condition, row in table.items()
-        ]
-        write_table(args.output, [("model", "measure", "condition", "score", "mean_difference"), *lines])
     return 0
 
 
@@ -85,6 +81,7 @@ def open_data(args: argparse.Namespace, tagger: AudioTagger) -> Iterator[tuple[s
     if args.audio_dir:
         with TemporaryDirectory() as folder:
             data = esc10.open_clips(args.audio_dir, Path(folder))
+        esc10.check_labels(tagger.labels)
 
         def score(scores: np.ndarray) -> float:
             return accuracy(data.targets, esc10.class_scores(scores, tagger.labels, data.class_names))
@@ -177,6 +174,16 @@ def compare(scores: Mapping[str, np.ndarray], score: Callable[[np.ndarray], floa
     """The table: measure of each condition, and difference from the recordings as they are."""
     reference = scores[AS_IT_IS]
     return {name: Row(score(values), float(np.abs(values - reference).mean())) for name, values in scores.items()}
+
+
+def write_csv(path: Path, rows: Mapping[tuple[str, str], Mapping[str, Row]]) -> None:
+    """Write the rows of all models and measures so far."""
+    lines = [
+        (name, measure, condition, *(f"{value:.5f}" for value in row))
+        for (name, measure), table in rows.items()
+        for condition, row in table.items()
+    ]
+    write_table(path, [("model", "measure", "condition", "score", "mean_difference"), *lines])
 
 
 def print_table(name: str, tables: Mapping[str, Mapping[str, Row]]) -> None:

@@ -92,7 +92,7 @@ def test_two_ranks_train_as_one(tiny_audioset: Path, tmp_path: Path) -> None:
     """One rank that cuts each batch in two computes what two ranks do: same clips, same losses, same weights.
 
     Only the statistics of batch norms differ: on one rank every micro-batch updates them. A teacher and its features are learnt
-    beside the labels.
+    next to the labels.
     """
     torch.manual_seed(1)
     checkpoints.save(tmp_path / "teacher.pt", get_model(width_mult=0.1, input_dim_f=32).eval())

@@ -121,7 +121,7 @@ class Script:
 
 SCRIPTS = {
     "esc50": Script(
-        ex_esc50, "esc50_dir", (*PRETRAINED, *SHORT_HOP, "--linear_probe", "--batch_size", 8, "--lr", 0.02), "last", 0.1
+        ex_esc50, "esc50_dir", (*PRETRAINED, *SHORT_HOP, "--linear_probe", "--batch_size", 4, "--lr", 0.1), "last", 0.1
     ),
     "fsd50k": Script(
         ex_fsd50k, "fsd50k_dir", (*PRETRAINED, "--clip_seconds", 1, "--batch_size", 8, "--lr", 0.003, "--no-wavmix"), "best", 0.4
@@ -134,7 +134,7 @@ SCRIPTS = {
         ),
         "last", 0.3,
     ),
-    "folder": Script(ex_folder, "folder_dir", (*PRETRAINED, *SHORT_HOP), "best", 0.6),
+    "folder": Script(ex_folder, "folder_dir", (*PRETRAINED, *SHORT_HOP, "--lr", 3e-3), "best", 0.6),
 }  # fmt: skip
 LABELS = {
     "esc50": tuple(f"sound_{k:02}" for k in range(50)),

@@ -17,6 +17,7 @@ import torch
 
 import ex_audioset
 from helpers.training import loop
+from helpers.training.run import Run
 from models.interrupts import Terminated, sigterm_raises
 from tests.finetuning import assert_same_run
 
@@ -74,18 +75,18 @@ def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_
     assert not list((tmp_path / "runs/audioset").glob(".*.part"))
 
 
-STEP, EVALUATION = (loop._Stepper, "__call__"), (ex_audioset, "predict")
+STEP, EVALUATION, BEST = (loop._Stepper, "__call__"), (ex_audioset, "predict"), (Run, "save_if_best")
 
 
 @pytest.mark.parametrize(
     ("place", "call", "number", "left"),
-    [(STEP, 6, signal.SIGTERM, 2), (STEP, 6, signal.SIGINT, 2), (EVALUATION, 2, signal.SIGTERM, 0)],
+    [(STEP, 6, signal.SIGTERM, 2), (STEP, 6, signal.SIGINT, 2), (EVALUATION, 2, signal.SIGTERM, 0), (BEST, 2, signal.SIGINT, 0)],
 )
 def test_a_signal_loses_nothing(
     place: tuple[object, str], call: int, number: int, left: int, whole: Path, tiny_audioset: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """It comes in the sixth of eight steps, whose work is kept, or in the second evaluation, before which the epoch is saved."""
+    """It comes in the sixth of eight steps, whose work is kept, in the second evaluation, or when that epoch is being saved."""
     work, calls = getattr(*place), []
 
     def interrupted(*args: object, **options: object) -> object:

@@ -24,6 +24,7 @@ from datasets.folders.tables import from_table
 from datasets.recordings import Recordings
 from datasets.same_content import groups_of_same_content
 from datasets.stratified import draw_folds, draw_stratified
+from models.command import printable
 from models.errors import UserError
 
 _BLOCK_SECONDS = 10  # decoded at a time to check a recording
@@ -327,10 +328,5 @@ def _other_class(kept: Candidate, copy: Candidate) -> str:
 
 def _listed(remarks: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Names and remarks that can be printed, each pair once."""
-    counts = Counter((_printable(name), remark) for name, remark in remarks)
+    counts = Counter((printable(name), remark) for name, remark in remarks)
     return tuple((name, f"{remark} ({count} rows)" if count > 1 else remark) for (name, remark), count in counts.items())
-
-
-def _printable(name: str) -> str:
-    """Name without line breaks or bytes that are not UTF-8, which cannot be printed."""
-    return name if name.isprintable() else repr(name)[1:-1]

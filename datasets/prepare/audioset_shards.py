@@ -3,7 +3,7 @@
     python -m datasets.prepare.audioset_shards --from data/opensounds --format parquet --output_dir data/opensounds_parquet
 
 The mp3s are copied byte for byte. So the open corpus becomes a stand-in for AudioSet's shards, to try training on them. A folder of
-shards appears when it is complete, and one that is there is kept: after an interruption the same command goes on.
+shards appears when it is complete, and one that is there is kept: after an interruption the same command resumes.
 """
 
 import argparse
@@ -113,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if list(folder.glob(f"*.{args.format}")):
             print(f"{folder}: there already; remove it to write it again")
             continue
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise FileExistsError(f"{folder} exists; remove it or give another --output_dir")
         count = 0
         with replacing_folder(folder) as building:
             for number, clips in enumerate(_groups(read_clips(source), _SHARD_CLIPS)):

@@ -153,7 +153,7 @@ def _decoded(decoder: _LiveDecoder, reader: Reader, link: Reader | Link, kind: s
         except AudioError as error:
             raise AudioError(f"{name} cannot be read further ({error})") from error
     if reader.read(1):
-        logging.warning(f"{name} goes on behind the end of its {kind}; that is not read")
+        logging.warning(f"{name} continues behind the end of its {kind}; that is not read")
 
 
 class _LiveDecoder(FullDecoder):

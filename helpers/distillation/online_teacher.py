@@ -35,7 +35,7 @@ class Taught(NamedTuple):
     """What teachers say about B clips."""
 
     logits: Tensor  # (B, classes that both have), the mean over the teachers
-    features: list[Tensor]  # outputs of the first teacher's blocks, (B, C, F, T) each
+    features: list[Tensor]  # outputs of the first teacher's blocks, (B, C, F, T) each; none where nobody learns them
 
 
 class OnlineTeacher:
@@ -100,7 +100,7 @@ class OnlineTeacher:
             x = x.unsqueeze(1)
             for block in member.network.features:
                 x = block(x)
-                if not logits:
+                if self.feature_weight > 0 and not logits:
                     features.append(x)
             logits.append(member.network.forward_head(x).float())
         return Taught(torch.stack(logits).mean(0)[:, self._their_columns], features)

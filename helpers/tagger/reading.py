@@ -276,7 +276,7 @@ def _ahead(function: Callable[[Any], T], items: Iterable[Any], workers: int, dep
         pending: deque[Future[T]] = deque(pool.submit(function, item) for item in islice(source, workers + 1))
         while pending:
             if os.getpid() != process:  # waiting for threads that a fork left behind would never end
-                raise UserError("what one process has begun to read, a fork of it cannot go on with; begin again there")
+                raise UserError("a fork cannot continue what another process has begun to read; start again there")
             result = pending.popleft().result()
             pending.extend(pool.submit(function, item) for item in islice(source, max(0, depth() - len(pending))))
             yield result

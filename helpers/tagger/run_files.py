@@ -64,7 +64,7 @@ class RunFile:
         if self._progress_path.exists():
             if not resume:
                 raise UserError(
-                    f"{path} is not finished; go on with {option} and the same options, or remove {self._progress_path}"
+                    f"{path} is not finished; resume with {option} and the same options, or remove {self._progress_path}"
                 )
             self._take_up()
         self.is_complete = resume and self._progress is None and path.exists()
@@ -223,7 +223,7 @@ def _open_alone(path: Path, data: Path, flags: int) -> FileIO:
 
 
 def _cut(file: FileIO, size: int) -> None:
-    """Keep the first `size` bytes and go on behind them."""
+    """Keep the first `size` bytes and continue behind them."""
     file.truncate(size)
     file.seek(size)
 

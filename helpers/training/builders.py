@@ -94,6 +94,7 @@ def make_training_loader(
 
 
 def _worker_options(args: argparse.Namespace) -> dict[str, Any]:
+    interrupts.kill_workers_at_exit()
     return {
         "num_workers": args.num_workers,
         "pin_memory": args.cuda and torch.cuda.is_available(),

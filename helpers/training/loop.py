@@ -257,11 +257,13 @@ def fit(
         metrics |= {"learning_rate": optimizer.param_groups[0]["lr"], "skipped_steps": progress.skipped} | scores
         metrics["clips_per_second"] = batches.steps * batches.batch_size / progress.seconds
         logger.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
-        run.log(epoch, metrics)
-        is_better = distributed.gather(run.save_if_best(take_step.result, epoch, metrics, selection))[0]  # as the main rank says
-        since_best = 0 if is_better else progress.epochs_since_best + 1
-        progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row, epochs_since_best=since_best)
-        save()
+        with interrupts.deferred():  # until the epoch is in all files
+            run.log(epoch, metrics)
+            is_best = run.save_if_best(take_step.result, epoch, metrics, selection)
+            is_better = distributed.gather(is_best)[0]  # as the main rank says
+            since_best = 0 if is_better else progress.epochs_since_best + 1
+            progress = Progress(epoch + 1, skipped_in_a_row=progress.skipped_in_a_row, epochs_since_best=since_best)
+            save()
         if _is_out_of_patience(progress, patience) and progress.epoch < n_epochs:
             logger.info("no better %s in %d epochs: the training ends", selection, since_best)
     return metrics

@@ -127,7 +127,8 @@ class Run:
         if error is not None:
             # To the file alone: on the terminal the error is reported by whoever catches it.
             interrupted = isinstance(error, KeyboardInterrupt)
-            what = f"ended by {interrupts.signal_name(error)}; --resume {self.folder} continues" if interrupted else "ended by"
+            folder = self.folder.parent if self._is_part else self.folder
+            what = f"ended by {interrupts.signal_name(error)}; --resume {folder} continues" if interrupted else "ended by"
             about = None if interrupted else (kind, error, traceback)
             record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, what, (), about)
             self._log_file.handle(record)

@@ -43,7 +43,7 @@ def by_pyav(
     streamed: bool = False,
     tags: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Encode (samples, channels) float32 with FFmpeg's libraries; `video` is the codec of small pictures beside the sound.
+    """Encode (samples, channels) float32 with FFmpeg's libraries; `video` is the codec of small pictures next to the sound.
 
     `options` are those of the container. `streamed` writes as into a pipe.
     """

@@ -73,13 +73,17 @@ def test_rows_are_those_that_libhdf5_reads(path: Path) -> None:
 
 
 def test_other_layouts_of_the_same_rows_are_read(path: Path, tmp_path: Path) -> None:
-    """Contiguous rows, chunks that cut rows, several chunks, names of variable length."""
+    """Contiguous rows, chunks that cut rows, several chunks, names of variable length, gzip."""
+    gzip = {"chunks": True, "compression": "gzip"}
     expected = Mp3Dataset(path, num_classes=K)
     options = {
         "contiguous": ({}, {}, {}),
         "cut": ({"chunks": (4,)}, {"chunks": (2,)}, {"chunks": (4, 2)}),
         "wide": ({}, {}, {"chunks": (4, 8), "maxshape": (None, None)}),
         "text": ({"dtype": h5py.string_dtype()}, {"chunks": True}, {"chunks": True}),
+        "gzip": (gzip, gzip, gzip | {"chunks": (4, 2)}),
+        "shuffled": (gzip | {"shuffle": True},) * 3,
+        "compressed text": (gzip | {"dtype": h5py.string_dtype(), "shuffle": True}, gzip | {"chunks": (2,)}, gzip),
     }
     for name, of_each in options.items():
         with h5py.File(path) as source, h5py.File(tmp_path / f"{name}.hdf", "w") as file:
@@ -91,6 +95,25 @@ def test_other_layouts_of_the_same_rows_are_read(path: Path, tmp_path: Path) -> 
         assert dataset.names == expected.names and np.array_equal(dataset.targets(), expected.targets())
         assert Mp3Dataset([path, tmp_path / f"{name}.hdf"], num_classes=K).targets().shape == (2 * CLIPS, K)
         assert [dataset.read(index)[0] for index in range(CLIPS)] == [expected.read(index)[0] for index in range(CLIPS)]
+
+
+def test_damaged_gzip_is_refused(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        rows = file["target"][:]
+        del file["target"]
+        data = file.create_dataset("target", data=rows, compression="gzip")
+        place = data.id.get_chunk_info(0)
+    damaged = bytearray(path.read_bytes())
+    damaged[place.byte_offset + place.size - 2] ^= 255  # of the checksum
+    path.write_bytes(damaged)
+    assert outcome(path) == ["refused"]
+
+
+def test_compressed_rows_are_unpacked_up_to_a_size(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["audio_name"]
+        file.create_dataset("audio_name", (CLIPS,), "S50000000", chunks=(1,), compression="gzip")[:] = b"x"
+    assert outcome(path) == ["refused"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -176,7 +199,7 @@ def virtual(file: h5py.File, secret: Path) -> None:
 def compressed(file: h5py.File, secret: Path) -> None:
     rows = file["target"][:]
     del file["target"]
-    file.create_dataset("target", data=rows, compression="gzip")
+    file.create_dataset("target", data=rows, compression="lzf")
 
 
 def never_written(file: h5py.File, secret: Path) -> None:

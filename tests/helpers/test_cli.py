@@ -148,8 +148,8 @@ SHOWN = "a\\u001b[31m\\n\\u009b\\u202eb"
 
 def test_control_characters_are_escaped_and_all_others_kept() -> None:
     assert printable(HOSTILE) == SHOWN
-    assert printable("\r\t\x7f\u2028\u2066") == "\\r\\t\\u007f\\u2028\\u2066"
-    for text in ("Grüße, 音楽, مرحبا, \U0001f468\u200d\U0001f469", Path("a b/c.wav"), ""):
+    assert printable("\r\t\x7f\u2028\u2066\udcff") == "\\r\\t\\u007f\\u2028\\u2066\\udcff"
+    for text in ("Grüße, 音楽, مرحبا\u200f, \U0001f468\u200d\U0001f469", Path("a b/c.wav"), ""):
         assert printable(text) == str(text)
 
 

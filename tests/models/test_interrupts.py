@@ -94,3 +94,15 @@ def test_a_command_sweeps_its_files_and_ends_with_143(fast_exit: bool, tmp_path:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143 and len(errors.splitlines()) == 1 and "SIGTERM" in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_ends_a_process_whose_workers_ignore_signals() -> None:
+    script = (
+        "import argparse, sys\n"
+        "from helpers.training.builders import make_loader\n"
+        "clips = iter(make_loader(range(9), argparse.Namespace(num_workers=1, cuda=False, batch_size=1)))\n"
+        "next(clips)\n"
+        "raise RuntimeError('a mistake')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and result.stderr.endswith("RuntimeError: a mistake\n")

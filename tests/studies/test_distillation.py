@@ -14,6 +14,7 @@ import pytest
 import ex_audioset
 from helpers.training.evaluation import Predictions
 from models import checkpoints
+from models.MobileNetV3 import get_model
 from studies import distillation
 
 
@@ -81,6 +82,10 @@ def test_scores() -> None:
 def test_what_the_study_cannot_do_is_refused(corpus: Path, tiny_checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="--n_epochs"):
         distillation.main(options(corpus, tiny_checkpoint, "--n_epochs", 1))
+    few_classes = corpus / "few_classes.pt"
+    checkpoints.save(few_classes, get_model(3, width_mult=0.1))
+    with pytest.raises(ValueError, match="--teacher"):
+        distillation.main(options(corpus, few_classes))
     study = corpus / "study"
     study.mkdir(exist_ok=True)
     (study / "teacher.npy").touch()

@@ -100,6 +100,34 @@ def test_the_table_has_a_row_for_each_condition(
     assert len(output.read_text().splitlines()) == 4
 
 
+def test_a_wrong_name_or_folder_is_found_before_anything_is_computed(
+    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robustness, "AudioTagger", lambda name, backend: AudioTagger(name, "cpu"))
+    monkeypatch.setattr(robustness, "compute_scores", lambda *_: pytest.fail("computed"))
+    for models, folder in (([tiny_checkpoint, tmp_path / "no.pt"], tiny_audioset), ([tiny_checkpoint], tmp_path / "no")):
+        with pytest.raises((ValueError, OSError), match="no"):
+            robustness.main(["--model_name", *map(str, models), "--dataset_dir", str(folder)])
+
+
+def test_what_is_measured_is_written_before_the_next_model(
+    tiny_audioset: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def conditions(name: str, tagger: AudioTagger) -> dict[str, robustness.Compute]:
+        if name.endswith("second.pt"):
+            raise KeyboardInterrupt
+        return {robustness.AS_IT_IS: lambda waveform, number: tagger.scores(waveform, tagger.sample_rate)}
+
+    monkeypatch.setattr(robustness, "conditions", conditions)
+    monkeypatch.setattr(robustness, "AudioTagger", lambda name, backend: AudioTagger(name, "cpu"))
+    second, output = tmp_path / "second.pt", tmp_path / "table.csv"
+    second.write_bytes(tiny_checkpoint.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        argv = ["--model_name", tiny_checkpoint, second, "--dataset_dir", tiny_audioset, "--output", output]
+        robustness.main([str(one) for one in argv])
+    assert len(output.read_text().splitlines()) == 2
+
+
 def test_data_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         robustness.main([])

@@ -6,6 +6,7 @@ Its files are `unlabelled_segments_mp3.hdf`, with targets of zeros, labelled tra
 origin of each clip; and `unlabelled_rejected.tsv`.
 """
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -87,7 +88,7 @@ def is_audio(path: str) -> bool:
 
 
 def recordings(files: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Audio files by path, those within archives too; an archive that cannot be read yields nothing."""
+    """Audio files by path, those within archives too; an archive yields what is before its first damage."""
     for path, content in sorted(files.items()):
         if is_audio(path):
             yield path, content
@@ -100,7 +101,8 @@ def _unpacked(content: bytes) -> Iterator[tuple[str, bytes]]:
         if zipfile.is_zipfile(io.BytesIO(content)):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for name in sorted(filter(is_audio, archive.namelist())):
-                    yield name, read_zipped(archive, name)
+                    with contextlib.suppress(ArchiveError):  # too large; the others are independent of it
+                        yield name, read_zipped(archive, name)
         else:
             with tarfile.open(fileobj=io.BytesIO(content), tarinfo=ShortHeader) as archive:
                 for member in archive:

@@ -92,6 +92,16 @@ def test_an_archive_within_a_package_is_read_up_to_a_size(monkeypatch: pytest.Mo
     assert list(unlabelled.recordings(files)) == []
 
 
+def test_a_file_that_is_too_large_does_not_hide_the_others_of_its_zip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_zipped, "__defaults__", (1000,))
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, size in (("a.wav", 10), ("b.wav", 1001), ("c.wav", 1000)):
+            archive.writestr(name, bytes(size))
+    found = unlabelled.recordings({"usr/x.zip": content.getvalue()})
+    assert [(path, len(data)) for path, data in found] == [("usr/x.zip/a.wav", 10), ("usr/x.zip/c.wav", 1000)]
+
+
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
 @pytest.mark.parametrize("limit", ["MAX_FILE_BYTES", "MAX_PACKAGE_BYTES"])
 def test_a_package_is_read_up_to_a_size(limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

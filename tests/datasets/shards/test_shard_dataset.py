@@ -209,3 +209,13 @@ def test_sampling_weights_are_the_same(hdf5_folder, tmp_path):
     audioset_shards.main(["--from", str(hdf5_folder), "--format", "tar", "--output_dir", str(tmp_path)])
     weights = [audioset.class_balanced_weights(audioset.training_set(folder)) for folder in (hdf5_folder, tmp_path)]
     torch.testing.assert_close(*weights)
+
+
+def test_shards_are_not_written_over_others(hdf5_folder, tmp_path):
+    command = ["--from", str(hdf5_folder), "--output_dir", str(tmp_path), "--format"]
+    audioset_shards.main([*command, "tar"])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.tar")}
+    audioset_shards.main([*command, "tar"])
+    with pytest.raises(FileExistsError):
+        audioset_shards.main([*command, "parquet"])
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -78,6 +78,12 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(teachers: list[P
     assert losses["feature_loss"] == pytest.approx(sum(losses[f"block_{k}"] for k in range(18)) / 18, rel=1e-5)
 
 
+def test_feature_maps_are_kept_only_to_be_learnt(teachers: list[Path], waveforms: torch.Tensor) -> None:
+    """They take as much memory as the teacher's activations in training."""
+    kept = [len(OnlineTeacher(teachers, model(7), feature_weight=weight)(waveforms, None).features) for weight in (0.0, 1.0)]
+    assert kept == [0, 17]
+
+
 def test_temperature_divides_the_teachers_logits(teachers: list[Path], waveforms: torch.Tensor) -> None:
     student = WaveformModel(checkpoints.load_model(teachers[0])).eval()
     spectrogram = student.front_end(waveforms)
