@@ -94,6 +94,7 @@ def _leave(code: int) -> NoReturn:
 def _fail(message: str) -> int:
     rank = os.environ.get("RANK") or "0"
     print(f"{'' if rank == '0' else f'rank {rank}: '}error: {message}", file=sys.stderr)
+    interrupts.kill_workers()  # a data loader that an error has left would wait 10 s for them
     return 1
 
 

@@ -88,9 +88,10 @@ def kill_workers() -> None:
     """End the workers of this process, some of which may hang while they ignore signals."""
     import multiprocessing
 
-    if hasattr(signal, "SIGCHLD"):
+    workers = multiprocessing.active_children()
+    if workers and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would report them
-    for worker in multiprocessing.active_children():
+    for worker in workers:
         worker.kill()
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from datasets import hdf5_rows
 from datasets.audio import AudioError, encode_mp3
 from datasets.hdf5_mp3 import Hdf5Error, Mp3Dataset, Mp3Writer
+from models.interrupts import kill_workers
 
 K = 20
 CLIPS = 6
@@ -133,6 +134,7 @@ def test_heaps_in_which_libhdf5_loops_cost_a_clip_each(path: Path, num_workers: 
                 Mp3Dataset(path, num_classes=K), num_workers=num_workers, multiprocessing_context="fork" if num_workers else None
             )
         )
+    kill_workers()  # the loader that the error has left waits for them
 
 
 def test_a_cut_file_is_refused(path: Path) -> None:
