@@ -316,6 +316,7 @@ def test_a_run_without_a_teacher_does_not_resume_with_one(larger: Path, failing_
     assert "--teacher" in failing_message(ex_folder.main, *resume, "--teacher", larger)
 
 
+@pytest.mark.slow
 def test_each_fold_has_the_teacher_of_its_fold(folder_dir: Path, larger: Path) -> None:
     """Which has not heard the clips that the student is validated on."""
     network = checkpoints.load_model(larger)

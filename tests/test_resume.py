@@ -65,7 +65,7 @@ def whole(tiny_audioset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "runs/audioset"
 
 
-@pytest.mark.parametrize("number", [4, 7])
+@pytest.mark.parametrize("number", [4, pytest.param(7, marks=pytest.mark.slow)])
 def test_killed_while_saving(number: int, whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
     """The fourth or seventh file is half written: best.pt after the first epoch, or last.pt within the second."""
     killed_while_saving(number, (*TRAIN, "--dataset_dir", tiny_audioset), tmp_path)
@@ -80,7 +80,12 @@ STEP, EVALUATION, BEST = (loop._Stepper, "__call__"), (ex_audioset, "predict"), 
 
 @pytest.mark.parametrize(
     ("place", "call", "number", "left"),
-    [(STEP, 6, signal.SIGTERM, 2), (STEP, 6, signal.SIGINT, 2), (EVALUATION, 2, signal.SIGTERM, 0), (BEST, 2, signal.SIGINT, 0)],
+    [
+        (STEP, 6, signal.SIGTERM, 2),
+        pytest.param(STEP, 6, signal.SIGINT, 2, marks=pytest.mark.slow),
+        pytest.param(EVALUATION, 2, signal.SIGTERM, 0, marks=pytest.mark.slow),
+        (BEST, 2, signal.SIGINT, 0),
+    ],
 )
 def test_a_signal_loses_nothing(
     place: tuple[object, str], call: int, number: int, left: int, whole: Path, tiny_audioset: Path, tmp_path: Path,

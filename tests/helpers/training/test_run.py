@@ -227,6 +227,7 @@ def test_a_folder_that_cannot_be_made_is_an_error() -> None:
         run.open()
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_ends_no_training(tmp_path: Path) -> None:
     """In a process of its own, since W&B remembers who is logged in; without the package around the module, which imports torch."""
     code = (
