@@ -160,7 +160,7 @@ def test_labels_are_not_evaluated_on_the_validation_part(unlabelled_folder: Path
     assert "eval_segments_mp3.hdf" in message
 
 
-def test_an_online_teacher_beside_labels(tiny_audioset: Path, tiny_checkpoint: Path, failing_message: Callable[..., str]) -> None:
+def test_an_online_teacher_next_to_labels(tiny_audioset: Path, tiny_checkpoint: Path, failing_message: Callable[..., str]) -> None:
     online = ("--teacher", tiny_checkpoint, tiny_checkpoint, "--model_width", 0.1, "--n_mels", 64, "--freqm", 8)
     assert run("--train", "--dataset_dir", tiny_audioset, *SHORT, *online) == 0
     metrics = checkpoints.load("runs/audioset/last.pt").metrics

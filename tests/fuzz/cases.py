@@ -75,7 +75,7 @@ class Lab:
         kind, folder = case.kind, box.root / "input"
         path = folder / kind.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        kind.beside(self.good, folder)
+        kind.companions(self.good, folder)
         path.write_bytes(case.make((self.good / kind.undamaged).read_bytes(), self.canary.secret))
         argv = entries.arguments(case.entry, kind, folder, self.good)
         stdin = path if case.entry.is_streamed else None

@@ -1,4 +1,4 @@
-"""The entry points that take files, and what they are given beside the file under attack."""
+"""The entry points that take files, and what they are given next to the file under attack."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Kind:
     file: str
     undamaged: str  # below the folder of undamaged files
     entries: tuple[Entry, ...]
-    beside: Callable[[Path, Path], object] = lambda good, folder: None  # puts undamaged files next to it
+    companions: Callable[[Path, Path], object] = lambda good, folder: None  # puts undamaged files next to it
 
 
 def tag(argv: Sequence[str] | None) -> int:
