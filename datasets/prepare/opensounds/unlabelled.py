@@ -3,7 +3,8 @@
 It belongs next to the labelled corpus, whose evaluation packages and near copies of whose evaluation recordings it leaves out.
 Its files are `unlabelled_segments_mp3.hdf`, with targets of zeros, labelled training clips among them;
 `validation_segments_mp3.hdf`, the labelled training recordings of fold 5, which are left out as well; `unlabelled.csv`, the
-origin of each clip; and `unlabelled_rejected.tsv`.
+origin of each clip; and `unlabelled_rejected.tsv`. An interrupted build goes on with the packages that are left; where the file
+is finished, the command prints what is in it.
 """
 
 import contextlib
@@ -12,12 +13,11 @@ import functools
 import hashlib
 import io
 import lzma
-import re
 import tarfile
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.audio import SUFFIXES, AudioError, encode_mp3, load
-from datasets.csv_table import write_results, write_table
+from datasets.csv_table import read_table, write_results, write_table
 from datasets.hdf5_mp3 import Mp3Writer, read_entries
 from datasets.labels import audioset_labels
 from datasets.prepare.archives import ArchiveError, ShortHeader, read_tarred, read_zipped
@@ -33,6 +33,7 @@ from datasets.prepare.conversion import worker_processes
 from datasets.prepare.opensounds import debian
 from datasets.prepare.opensounds.clips import DUPLICATE_SIMILARITY, clip_name, fingerprint
 from datasets.prepare.opensounds.debian import PackageError
+from datasets.prepare.opensounds.licences import hours_by_kind, licences
 from datasets.prepare.opensounds.sounds import SAMPLE_RATE, trim_silence
 from datasets.prepare.opensounds.tables import RESOURCES, packages
 from models.errors import UserError
@@ -45,6 +46,7 @@ SILENT_RMS = 10 ** (-60 / 20)
 VALIDATION_FOLD = "5"
 ARCHIVES = (".zip", ".pk3", ".pk4", ".wz", ".jar", ".love", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 COLUMNS = ("package", "version", "source", "licence", "seconds")  # of unlabelled.csv, after the name
+REJECTED, REJECTED_COLUMNS = "unlabelled_rejected.tsv", ("package", "source", "reason")
 LABELLED = ("balanced_train", "unbalanced_train", "eval")
 
 
@@ -139,12 +141,6 @@ def harvest(name: str, deb: Path, repeated: frozenset[str], known_file: Path) ->
     return result
 
 
-def licences(copyright_file: bytes) -> str:
-    """Short names of the licences in a machine-readable copyright file, else where to look."""
-    names = re.findall(r"^License: *(\S.*)$", copyright_file.decode(errors="replace"), re.MULTILINE)
-    return "; ".join(dict.fromkeys(name.strip() for name in names)) or "see its copyright file"
-
-
 def _pieces(files: Iterator[tuple[str, bytes]], known: Known, rejected: list[tuple[str, str]]) -> Iterator[tuple[str, np.ndarray]]:
     """Decode, trim and cut: sources with waveforms of at most CLIP samples."""
     seen: set[bytes] = set()
@@ -216,9 +212,12 @@ def repeated_files(debs: Sequence[Path]) -> list[frozenset[str]]:
 
 def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int) -> list[str]:
     """Write the files next to the labelled corpus in `output_dir` and print what there is; one line for each missing package."""
-    output = output_dir / "unlabelled_segments_mp3.hdf"
+    output, table = output_dir / "unlabelled_segments_mp3.hdf", output_dir / "unlabelled.csv"
     if output.exists():
-        raise FileExistsError(f"{output} exists; remove it or choose another --output_dir")
+        if not table.exists():
+            raise FileExistsError(f"{output} exists, but not its table, {table.name}; remove it or choose another --output_dir")
+        print(f"{output} is there\n{hours_by_kind(read_table(table, COLUMNS))}")
+        return []
     clips = output_dir / "clips.csv"
     if not clips.exists():
         raise UserError(
@@ -241,40 +240,57 @@ def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int)
     np.savez(known_file, held_out=known.held_out, training=known.training)
     _write_validation(output_dir, validation)
 
-    repeated = repeated_files([deb for _, deb in fetched])
-    jobs = [(name, deb, skipped, known_file) for (name, deb), skipped in zip(fetched, repeated, strict=True)]
     silence = np.zeros(len(audioset_labels()), np.uint8)
-    origins: dict[str, tuple[str, ...]] = {}  # of the clips, by name
-    rejected: list[tuple[str, ...]] = []
-    seconds = 0.0
     (output_dir / "copyright").mkdir(exist_ok=True)
     with Mp3Writer(output, len(silence)) as writer:
 
-        def add(name: str, mp3: bytes, *origin: str) -> None:
+        def add(name: str, mp3: bytes) -> None:
             if name not in writer.names:  # of a run that was interrupted
                 writer.add(name, mp3, silence)
-            origins[name] = origin
 
-        for name, mp3 in labelled:
-            add(name, mp3, *(rows[name][column] for column in COLUMNS))
-            seconds += float(rows[name]["seconds"])
-        for result in _harvests(jobs, num_workers):
-            if result.failure:
-                failures.append(result.failure)
-            if result.copyright:
-                (output_dir / "copyright" / f"{result.package}.txt").write_bytes(result.copyright)
-            rejected += [(result.package, *line) for line in result.rejected]
-            for number, (source, length, mp3) in enumerate(result.clips):
-                name = clip_name(result.package, f"unlabelled {source}", number)
-                add(name, mp3, result.package, result.version, source, result.licence, f"{length:.2f}")
-                seconds += length
-            if seconds >= max_hours * 3600:
-                break
-        write_table(output_dir / "unlabelled.csv", [("name", *COLUMNS), *((name, *origin) for name, origin in origins.items())])
-        write_results(output_dir / "unlabelled_rejected.tsv", [("package", "source", "reason"), *rejected], delimiter="\t")
-    size = output.stat().st_size / 2**30
-    print(f"unlabelled: {len(origins)} clips, {seconds / 3600:.1f} h, {size:.2f} GiB; validation: {len(validation)} clips")
+        origins, rejected = _earlier_tables(output_dir, writer.names)
+        done = {package for name, (package, *_) in origins.items() if name not in rows} | {package for package, *_ in rejected}
+        jobs = [
+            (name, deb, skipped, known_file)
+            for (name, deb), skipped in zip(fetched, repeated_files([deb for _, deb in fetched]), strict=True)
+            if name not in done
+        ]
+        try:
+            for name, mp3 in labelled:
+                add(name, mp3)
+                origins[name] = tuple(rows[name][column] for column in COLUMNS)
+            seconds = sum(float(origin[-1]) for origin in origins.values())
+            for result in _harvests(jobs if seconds < max_hours * 3600 else [], num_workers):
+                if result.failure:
+                    failures.append(result.failure)
+                if result.copyright:
+                    (output_dir / "copyright" / f"{result.package}.txt").write_bytes(result.copyright)
+                clips_of_package = {}
+                for number, (source, length, mp3) in enumerate(result.clips):
+                    name = clip_name(result.package, f"unlabelled {source}", number)
+                    add(name, mp3)
+                    clips_of_package[name] = (result.package, result.version, source, result.licence, f"{length:.2f}")
+                    seconds += length
+                origins |= clips_of_package
+                rejected += [(result.package, *line) for line in result.rejected]
+                if seconds >= max_hours * 3600:
+                    break
+        finally:  # after an interruption the next run goes on from these
+            write_table(table, [("name", *COLUMNS), *((name, *origin) for name, origin in origins.items())])
+            write_results(output_dir / REJECTED, [REJECTED_COLUMNS, *rejected], delimiter="\t")
+    print(hours_by_kind(read_table(table, COLUMNS)))
     return failures
+
+
+def _earlier_tables(output_dir: Path, names: Set[str]) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, ...]]]:
+    """Rows of the clips by name, and of what was rejected, by a run that was interrupted; none if it lost clips `names` lacks."""
+    origins, rejected = output_dir / "unlabelled.csv", output_dir / REJECTED
+    if not (origins.exists() and rejected.exists()):
+        return {}, []
+    rows = {row["name"]: tuple(row[column] for column in COLUMNS) for row in read_table(origins, ("name", *COLUMNS))}
+    if rows.keys() - names:
+        return {}, []
+    return rows, [tuple(row.values()) for row in read_table(rejected, REJECTED_COLUMNS, delimiter="\t")]
 
 
 def _harvests(jobs: Sequence[tuple[str, Path, frozenset[str], Path]], num_workers: int) -> Iterator[Harvest]:

@@ -17,8 +17,9 @@ import soundfile
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.prepare import conversion
-from datasets.prepare.opensounds import build, debian, tables, unlabelled
+from datasets.prepare.opensounds import build, copies, debian, tables, unlabelled
 from datasets.prepare.opensounds.debian import PackageError
+from datasets.prepare.opensounds.licences import licence_kind
 from datasets.prepare.opensounds.sounds import SAMPLE_RATE as RATE
 
 
@@ -179,12 +180,79 @@ def test_hours_are_limited(prepare: Callable[..., int], corpus: Path) -> None:
     assert {row["package"] for row in table(corpus / "unlabelled.csv")[4:]} == {"one"}
 
 
+def test_an_interrupted_build_reads_only_what_is_left(
+    prepare: Callable[..., int], corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    read, harvest, is_interrupted = [], unlabelled.harvest, True
+
+    def watched(name: str, *rest: object) -> unlabelled.Harvest:
+        if is_interrupted and name == "two":
+            raise KeyboardInterrupt
+        read.append(name)
+        return harvest(name, *rest)
+
+    monkeypatch.setattr(unlabelled, "harvest", watched)
+    with pytest.raises(KeyboardInterrupt):
+        prepare()
+    assert read == ["one"] and not (corpus / "unlabelled_segments_mp3.hdf").exists()
+    is_interrupted = False
+    prepare()
+    assert read == ["one", "two"]
+    rows = table(corpus / "unlabelled.csv")
+    assert [row["name"] for row in rows] == Mp3Dataset(corpus / "unlabelled_segments_mp3.hdf", num_classes=527).names
+    assert {row["package"] for row in rows[4:]} == {"one", "two"}
+    assert len(table(corpus / "unlabelled_rejected.tsv", "\t")) == 6
+
+    capsys.readouterr()
+    assert prepare() == 0 and read == ["one", "two"]  # it is finished
+    assert f"{len(rows)} clips" in capsys.readouterr().out
+
+
+def test_a_build_whose_clips_are_lost_starts_anew(prepare: Callable[..., int], corpus: Path) -> None:
+    prepare()
+    first = (corpus / "unlabelled.csv").read_bytes()
+    (corpus / "unlabelled_segments_mp3.hdf").unlink()
+    prepare()
+    assert (corpus / "unlabelled.csv").read_bytes() == first
+    assert len(Mp3Dataset(corpus / "unlabelled_segments_mp3.hdf", num_classes=527)) == len(table(corpus / "unlabelled.csv"))
+
+
+def test_copies_of_recordings_are_found(
+    prepare: Callable[..., int], corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    prepare()
+    folder = tmp_path / "evaluated"
+    folder.mkdir()
+    soundfile.write(folder / "other.wav", burst(50), RATE)
+    command = ["--corpus_dir", str(corpus), "--audio_dir", str(folder)]
+    assert copies.main(command) == 0
+    soundfile.write(folder / "copy.wav", 0.5 * burst(40, 0.7), RATE)
+    capsys.readouterr()
+    assert copies.main(command) == 1
+    most_similar = capsys.readouterr().out.splitlines()[0]
+    assert "copy.wav" in most_similar and "two: usr/share/two/own.wav" in most_similar
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        ("CC0-1.0; MIT", "permissive"),
+        ("Expat; CC-BY-SA-3.0", "share-alike"),
+        ("CC-BY-SA-3.0; GPL-2+", "copyleft"),
+        ("see its copyright file", "not stated"),
+        ("Khronos", "other"),
+    ],
+)
+def test_the_strictest_licence_counts(names: str, kind: str) -> None:
+    assert licence_kind(names) == kind
+
+
 def test_mistakes_are_one_line(
     prepare: Callable[..., int], corpus: Path, tmp_path: Path, failing_message: Callable[..., str]
 ) -> None:
     assert "without --unlabelled" in failing_message(build.main, "--unlabelled", "--output_dir", tmp_path)
     (corpus / "unlabelled_segments_mp3.hdf").write_bytes(b"precious")
-    assert "exists; remove it" in failing_message(build.main, "--unlabelled", "--output_dir", corpus)
+    assert "remove it" in failing_message(build.main, "--unlabelled", "--output_dir", corpus)
 
 
 def test_no_evaluation_package_is_among_the_sources() -> None:
