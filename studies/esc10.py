@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         scores |= score_without_training(name, data, args.output_dir / "cache")
     print_tagging(scores)
+    print_table(scores)  # of the linear probes
     jobs = [Job(*kind, *rest) for rest in product(CLIPS_OF_A_CLASS, folder.fold_names(data)) for kind in start_of]
     starts = [start_of[job.method, job.model] for job in jobs]
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), initializer=few_clips.start_worker) as pool:
