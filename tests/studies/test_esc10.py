@@ -107,8 +107,10 @@ def test_the_study_prints_each_method_and_resumes(
     assert {lr for _, lr, start, *_ in trained if "--model_width" in start} == {3e-3}
     assert {(count, test) for *_, count, test in trained} == {(10, 10), (20, 10), (40, 10)}  # 4 of each class in training
     lines = [line for line in table.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[1:]] == ["| 1", "| 2", "| 5", "| 10", "| all"]
-    assert all(line.count("±") == 5 for line in lines[1:])
+    of_probes, of_all = lines[:6], lines[6:]  # the first is printed before the trainings
+    for rows, columns in ((of_probes, 2), (of_all, 5)):
+        assert [line.split(" | ")[0] for line in rows[1:]] == ["| 1", "| 2", "| 5", "| 10", "| all"]
+        assert all(line.count("±") == columns for line in rows[1:])
     with open(tmp_path / "out" / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(trained) + 2 * 5 + 2 * 25
