@@ -13,8 +13,7 @@ from datasets.prepare.archives import MAX_BYTES, ArchiveError, ShortHeader, read
 from datasets.prepare.opensounds.tables import Package, rule_for
 from models.errors import UserError
 
-MAX_FILE_BYTES = 1 << 31  # in a package: archives of games are that large
-MAX_PACKAGE_BYTES = 1 << 32  # of all that is read
+MAX_PACKAGE_BYTES = 1 << 32  # of all that is read of one: an archive of 0ad-data has 3.3 GB
 MAX_CONTROL_BYTES = 1 << 26  # of the archive of checksums and scripts
 AUDIO_SUFFIXES = (".wav", ".ogg", ".oga", ".flac", ".mp3", ".aif", ".aiff")
 
@@ -92,7 +91,7 @@ def read_files(deb: Path, is_needed: Callable[[str], bool]) -> dict[str, bytes]:
                 for member in members:
                     path = member.name.removeprefix("./")
                     if member.isfile() and is_needed(path):
-                        files[path] = read_tarred(members, member, min(left, MAX_FILE_BYTES))
+                        files[path] = read_tarred(members, member, left)
                         left -= member.size
             while unpacking.stdout.read(1 << 20):  # padding; dpkg-deb fails when nobody reads it
                 pass
