@@ -19,7 +19,7 @@ from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.prepare import conversion
 from datasets.prepare.opensounds import build, copies, debian, tables, unlabelled
 from datasets.prepare.opensounds.debian import PackageError
-from datasets.prepare.opensounds.licences import licence_kind
+from datasets.prepare.opensounds.licences import hours_by_kind, licence_kind
 from datasets.prepare.opensounds.sounds import SAMPLE_RATE as RATE
 
 
@@ -245,6 +245,13 @@ def test_copies_of_recordings_are_found(
 )
 def test_the_strictest_licence_counts(names: str, kind: str) -> None:
     assert licence_kind(names) == kind
+
+
+def test_hours_are_summed_by_kind_of_licence() -> None:
+    rows = [{"licence": names, "seconds": seconds} for names, seconds in (("MIT", "1800"), ("CC0", "5400"), ("GPL-2", "360"))]
+    found = {line.split()[0]: line.split()[1:4] for line in hours_by_kind(rows).splitlines()[1:]}
+    assert found["permissive"] == ["2", "clips", "2.00"] and found["copyleft"] == ["1", "clips", "0.10"]
+    assert found["share-alike"] == ["0", "clips", "0.00"]
 
 
 def test_mistakes_are_one_line(
