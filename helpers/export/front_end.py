@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
         begin, end = _used(bands)
         size = bands.shape[2]
         part = graph.add("Slice", power, graph.integers(begin * size), graph.integers(end * size), graph.integers(2))
-        energies.append(graph.add("MatMul", graph.constant(GAIN * bands[:, begin:end].flatten(1)), part))
+        energies.append(graph.add("MatMul", _add_sparse(graph, GAIN * bands[:, begin:end].flatten(1)), part))
     energy = graph.add("Concat", *energies, axis=2)
     log = graph.add("Log", graph.add("Add", energy, graph.constant(GAIN * LOG_OFFSET)))
     return graph.add("Mul", log, graph.constant(1 / 5), output="spectrogram")
@@ -85,22 +86,34 @@ def _add_first_transform(graph: Graph, mel: MelConfig, factor: int, x: str) -> s
     Parts are the real and the imaginary one. A sample's n1 is its place among those of the same n2, counted from the frame's start.
     """
     frame = _frame_length(mel, factor)
-    rest = graph.add("Mod", graph.add("Shape", x, start=1), graph.integers(factor))  # of the last hop, covered by no frame
+    rest = graph.add("Mod", graph.add("Shape", x, start=1), graph.integers(factor))  # at the end, and in no frame
     after = graph.add("Sub", graph.integers(frame // 2), rest)
     x = graph.add("Pad", x, graph.add("Concat", graph.integers(0, frame - frame // 2, 0), after, axis=0), mode="reflect")
     x = graph.add("Transpose", graph.add("Reshape", x, graph.integers(0, -1, factor)), perm=[0, 2, 1])  # (B, n2, time)
 
+    kernels = _add_kernels(graph, mel, factor)
+    return graph.add("Conv", x, kernels, kernel_shape=[frame // factor], strides=[mel.hop_size // factor], group=factor)
+
+
+def _add_kernels(graph: Graph, mel: MelConfig, factor: int) -> str:
+    """Window times transform over n1 times twiddle factors, (n2 and part and k1, 1, n1): a fifth of a megabyte from short tables.
+
+    ONNX Runtime computes it once, when it loads the file.
+    """
+    frame = _frame_length(mel, factor)
     left = (mel.n_fft - mel.win_length) // 2 - (mel.n_fft - frame) // 2  # torch.stft has the window in the middle of n_fft
     window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
-    window = functional.pad(window, (left, frame - mel.win_length - left)).view(-1, 1, factor)  # (n1, 1, n2)
+    window = functional.pad(window, (left, frame - mel.win_length - left)).view(-1, factor).T[:, None, None]  # (n2, 1, 1, n1)
+    n = torch.arange(frame).view(-1, factor).T[:, None, None]
     k1 = torch.arange(mel.n_fft // factor // 2 + 1)[:, None]
-    turns = torch.arange(frame).view(-1, 1, factor) * k1 % mel.n_fft  # (n1, k1, n2), of 2 pi / n_fft
-    angle = 2 * torch.pi / mel.n_fft * turns.double()
-    kernels = torch.stack([window * angle.cos(), -window * angle.sin()])  # (part, n1, k1, n2)
-    kernels = kernels.permute(3, 0, 2, 1).reshape(-1, 1, frame // factor)
-    return graph.add(
-        "Conv", x, graph.constant(kernels), kernel_shape=kernels.shape[2:], strides=[mel.hop_size // factor], group=factor
-    )
+    angle = 2 * torch.pi / mel.n_fft * torch.arange(mel.n_fft).double()
+    table = graph.constant(torch.cat([angle.cos(), -angle.sin()]), np.float64)
+    turns = graph.add("Mul", graph.constant(n, np.int32), graph.constant(k1, np.int32))
+    turns = graph.add("Mod", turns, graph.constant(mel.n_fft, np.int32))
+    turns = graph.add("Add", turns, graph.constant(np.array([0, mel.n_fft]).reshape(2, 1, 1), np.int32))  # (n2, part, k1, n1)
+    kernels = graph.add("Mul", graph.add("Gather", table, turns), graph.constant(window, np.float64))
+    kernels = graph.add("Cast", kernels, to=onnx.TensorProto.FLOAT)
+    return graph.add("Reshape", kernels, graph.integers(-1, 1, frame // factor))
 
 
 def _second_transform(factor: int, k2: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,3 +140,11 @@ def _used(weights: Tensor) -> tuple[int, int]:
     """Return the first k2 with a weight (bands, k2, k1) that is not zero, and the one after the last."""
     used = weights.any(2).any(0).nonzero().flatten().tolist() or [0]
     return used[0], used[-1] + 1
+
+
+def _add_sparse(graph: Graph, matrix: Tensor) -> str:
+    """A constant, mostly zeros, of which the file has the other values."""
+    places = matrix.flatten().nonzero().flatten()
+    zeros = graph.add("ConstantOfShape", graph.integers(matrix.numel()))
+    filled = graph.add("ScatterElements", zeros, graph.constant(places, np.int32), graph.constant(matrix.flatten()[places]))
+    return graph.add("Reshape", filled, graph.integers(*matrix.shape))
