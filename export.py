@@ -4,7 +4,7 @@
     python export.py --model_name mn04_distilled --output small.onnx --weights int8
 
 The file has the front end (unless --network_only), the labels and the sample rate. It takes any number of clips of any length;
-clips shorter than 16 ms are padded. Weights in 8 or 16 bits make the file smaller; it computes in float32 and is as fast. Use it as follows:
+clips shorter than 16 ms are padded. Weights in 8 or 16 bits make the file smaller, not faster. Use it as follows:
 
     import json, numpy as np, onnxruntime, soundfile, soxr
 

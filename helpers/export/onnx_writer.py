@@ -50,13 +50,17 @@ class Graph:
         return name
 
     def weight(self, tensor: Tensor) -> str:
-        """Add weights of the network, axis 0 being that of output channels, in the smallest form that `weights` allows."""
+        """Add weights of the network, axis 0 being that of output channels, in the smallest form that `weights` allows.
+
+        Vectors, which are biases mostly, stay in float32: they take little, and most of the error of float16 would come from them.
+        So does what exceeds float16.
+        """
         array = tensor.detach().cpu().numpy()
+        if self.weights == "float32" or array.ndim < 2 or np.abs(array).max() > np.finfo(np.float16).max:
+            return self.constant(array)
         if self.weights == "int8" and array.size >= MIN_VALUES:
             values, scale = to_int8(array)
             return self.add("Mul", self.add("Cast", self.constant(values, np.int8), to=TensorProto.FLOAT), self.constant(scale))
-        if self.weights == "float32" or np.abs(array).max() > np.finfo(np.float16).max:
-            return self.constant(array)
         return self.add("Cast", self.constant(array, np.float16), to=TensorProto.FLOAT)
 
     def integers(self, *values: int) -> str:
