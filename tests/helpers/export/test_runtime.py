@@ -42,7 +42,7 @@ def counted_exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(name: str, path: Path) -> None:
         model_cache._require_exporter(name)
-        script.main(["--model_name", name, "--output", str(path)])
+        script.main(["--model_name", name, "--output", str(path), "--compare"])
         names.append(name)
 
     monkeypatch.setattr(model_cache, "_export", run)
@@ -110,7 +110,7 @@ def test_damaged_files(content: bytes | str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("metadata", ["5", "{}", '{"format_version": 1}', '{"format_version": 1, "input": "waveform"}', "no JSON"])
+@pytest.mark.parametrize("metadata", ["5", "{}", '{"format_version": 1}', '{"format_version": 2, "input": "waveform"}', "no JSON"])
 def test_other_metadata_is_one_clear_error(metadata: str, tmp_path: Path) -> None:
     model = onnx.load(BUNDLED_FILE)
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
@@ -128,6 +128,7 @@ WRONG = {
     "embedding_size": [1, "x", -1],
     "single_label": ["no", 0],
     "clip_seconds": ["10", 0, -1, True],
+    "weights": ["float64", 8, None],
     "labels": [["one"], "labels", 5, [5] * 527, {}],
 }
 
