@@ -18,8 +18,15 @@ BACKENDS = ("torch", "onnx")
 LAYERS = "embedding"  # the network's own
 
 
+Results = list[tuple[np.ndarray, np.ndarray]]  # scores (K,) in [0, 1] and embedding (C,) of each clip, float32
+
+
 class Backend(Protocol):
-    """A backend: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
+    """A backend: waveforms (samples,) float32 of any lengths -> scores and embedding of each.
+
+    Where `hop_size` is known, front end and network can also be called apart: `spectrograms`, (1, n_mels, frames) of each waveform,
+    then `from_spectrograms`.
+    """
 
     sample_rate: int
     labels: tuple[str, ...] | None
@@ -27,8 +34,15 @@ class Backend(Protocol):
     embedding_size: int
     columns: dict[str, tuple[int, int]]  # first column of each layer in the embedding, and the one behind its last
     clip_seconds: float | None  # of the clips that the model was trained with, where it is known
+    hop_size: int | None  # samples from one frame of the spectrogram to the next
+    min_samples: int  # as in `MelConfig`: a frame depends on min_samples - 2 samples on each side at most
+    has_parts: bool  # whether front end and network are loaded apart already
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> Results: ...
+
+    def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+
+    def from_spectrograms(self, spectrograms: Sequence[np.ndarray]) -> Results: ...
 
 
 def load_backend(
