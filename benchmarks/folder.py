@@ -29,7 +29,6 @@ from datasets import audio
 from datasets.audio_folders import find_recordings
 from helpers import cli
 from helpers.tagger.audio_tagger import AudioTagger
-from helpers.tagger.backends import BACKENDS
 from helpers.tagger.results import Failure
 from models.checkpoints import load_model
 from models.errors import UserError
