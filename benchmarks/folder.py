@@ -37,6 +37,7 @@ from models.network import MobileNetV3
 SHORTEST, LONGEST = 0.1, 60.0  # seconds
 TOP_K = 10
 PLAIN = "plain loop"
+BACKENDS = ("torch", "onnx")
 Variant = Callable[[Sequence[Path]], list[str]]  # recordings -> the top tag of each
 
 

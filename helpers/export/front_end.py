@@ -131,6 +131,7 @@ def _split_filterbank(mel: MelConfig, factor: int) -> tuple[Tensor, Tensor]:
     bins = torch.minimum(bins, mel.n_fft - bins)
     times = torch.bincount(bins.flatten())  # those of the first and last k1 appear twice
     bank = mel_filterbank(mel.n_mels, mel.n_fft, mel.sample_rate, mel.fmin, mel.fmax).double()
+    bank = functional.threshold(bank, 1e-9, 0.0)  # at fmax, rounding leaves a weight of 1e-14
     weights = (bank / times)[:, bins]
     begin, end = _used(weights)
     return k2[begin:end], weights[:, begin:end]
