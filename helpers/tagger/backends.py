@@ -56,7 +56,7 @@ def load_backend(
     if backend == "torch":
         names = [model] if isinstance(model, (str, os.PathLike)) else model
         if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:
-            raise UserError(f"{exported[0]} is an exported model; use the onnx or the openvino backend")
+            raise UserError(f"{exported[0]} is an exported model; use the onnx backend or openvino")
         from helpers.tagger.torch_backend import TorchBackend
 
         return TorchBackend(model, device, layers, pooling)
