@@ -5,6 +5,7 @@
 # make lock   write the exact releases and hashes of all dependencies into locks/ again
 # make audit   look for known vulnerabilities in the releases of locks/
 # make sbom   list what the light install holds, in CycloneDX's format, in build/sbom-light.json
+# make test-openvino   tests of the OpenVINO backend, which is installed for it
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ HEAR := .venv-hear
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo test test-slow test-network test-hear lint lock audit sbom clean
+.PHONY: demo test test-slow test-network test-openvino test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
@@ -27,6 +28,10 @@ test-slow: $(VENV)/.installed-dev
 
 test-network: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m network
+
+test-openvino: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -r requirements-openvino.txt
+	$(BIN)/python -m pytest tests/helpers/export/test_openvino_runtime.py
 
 test-hear: $(HEAR)/.installed
 	$(BIN)/python -m pytest -m hear

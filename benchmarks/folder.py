@@ -29,7 +29,6 @@ from datasets import audio
 from datasets.audio_folders import find_recordings
 from helpers import cli
 from helpers.tagger.audio_tagger import AudioTagger
-from helpers.tagger.backends import BACKENDS
 from helpers.tagger.results import Failure
 from models.checkpoints import load_model
 from models.errors import UserError
@@ -38,6 +37,7 @@ from models.network import MobileNetV3
 SHORTEST, LONGEST = 0.1, 60.0  # seconds
 TOP_K = 10
 PLAIN = "plain loop"
+BACKENDS = ("torch", "onnx")
 Variant = Callable[[Sequence[Path]], list[str]]  # recordings -> the top tag of each
 
 

@@ -20,7 +20,8 @@ from benchmarks import common
 from benchmarks.common import ProcessRun, ratios
 from helpers import cli
 from helpers.export import cache as model_cache
-from helpers.tagger.backends import BACKENDS
+
+BACKENDS = ("torch", "onnx")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -39,6 +39,7 @@ from studies import esc10
 
 COMPUTED = "int8 computation"
 CALIBRATION_CLIPS = 100
+Graph = Callable[[Sequence[np.ndarray]], Sequence[tuple[np.ndarray, ...]]]  # clips (samples,) -> scores (K,) and embedding of each
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -113,7 +114,7 @@ def computed_in_int8(network: MobileNetV3, clips: Iterable[np.ndarray]) -> onnx.
         return onnx.load(after)
 
 
-def compute(graphs: Mapping[str, ParallelGraph], clips: ClipDataset, title: str) -> dict[str, np.ndarray]:
+def compute(graphs: Mapping[str, Graph], clips: ClipDataset, title: str) -> dict[str, np.ndarray]:
     """Return each graph's scores (clips, classes)."""
     scores: dict[str, list[np.ndarray]] = {name: [] for name in graphs}
     for index in tqdm(range(len(clips)), desc=title, disable=None):
@@ -123,12 +124,12 @@ def compute(graphs: Mapping[str, ParallelGraph], clips: ClipDataset, title: str)
     return {name: np.stack(rows) for name, rows in scores.items()}
 
 
-def relative_times(graphs: Mapping[str, ParallelGraph], sample_rate: int, rounds: int) -> dict[str, float]:
-    """Return processor times for noise of 10 s, divided by those of float32 round by round: medians."""
+def relative_times(graphs: Mapping[str, Graph], sample_rate: int, rounds: int, reference: str = "float32") -> dict[str, float]:
+    """Return processor times for noise of 10 s, divided by those of the reference round by round: medians."""
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * sample_rate).astype(np.float32)
     works = {name: partial(graph, [noise]) for name, graph in graphs.items()}
     times = common.measure_interleaved(works, rounds, processor_seconds)
-    return {name: median(common.ratios(values, times["float32"])) for name, values in times.items()}
+    return {name: median(common.ratios(values, times[reference])) for name, values in times.items()}
 
 
 def processor_seconds(work: Callable[[], object]) -> float:

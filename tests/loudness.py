@@ -11,6 +11,7 @@ class Loudness:
     """A backend whose scores and embeddings describe its input: mean square, peak, first and last sample, length."""
 
     sample_rate, labels, num_classes, embedding_size = 32000, ("power", "peak", "begin", "end"), 4, 1
+    hop_size = None  # its windows share nothing
 
     def __init__(self, clip_seconds: float | None = None) -> None:
         self.clip_seconds = clip_seconds

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from helpers.export.cache import FORMAT_VERSION, WEIGHTS
+from helpers.export.protobuf import fields, repeated
 from models.config import ARCH_LIMITS, MEL_LIMITS, is_number, is_whole
 from models.errors import UserError
 
@@ -39,6 +40,9 @@ def checked_metadata(text: str) -> dict[str, Any]:
         "sample_rate": MEL_LIMITS["sample_rate"],
         "num_classes": (1, ARCH_LIMITS["num_classes"][1]),
         "embedding_size": (1, 1 << 20),
+        "n_mels": MEL_LIMITS["n_mels"],
+        "hop_size": MEL_LIMITS["hop_size"],
+        "min_samples": (2, MEL_LIMITS["n_fft"][1]),
     }.items():
         require(name, is_whole(metadata.get(name)) and low <= metadata[name] <= high)
     require("model_name", isinstance(metadata.get("model_name"), str))
@@ -55,19 +59,19 @@ def checked_metadata(text: str) -> dict[str, Any]:
 
 def check_weights(content: memoryview) -> None:
     """Raise `UserError` for weights in a serialised model that are not finite, or that are kept in other files."""
-    tensors = [dict(_fields(tensor)) for graph in _values(content, _GRAPH) for tensor in _values(graph, _INITIALIZER)]
+    tensors = [dict(fields(tensor)) for graph in repeated(content, _GRAPH) for tensor in repeated(graph, _INITIALIZER)]
     with np.errstate(over="ignore", invalid="ignore"):
-        for fields in tensors:
-            if fields.get(_LOCATION) == EXTERNAL:
+        for tensor in tensors:
+            if tensor.get(_LOCATION) == EXTERNAL:
                 raise UserError("it keeps weights in other files")
-            kind = FLOATS.get(fields.get(_DATA_TYPE))
-            data = fields.get(_RAW_DATA) or fields.get(_FLOAT_DATA, b"")
+            kind = FLOATS.get(tensor.get(_DATA_TYPE))
+            data = tensor.get(_RAW_DATA) or tensor.get(_FLOAT_DATA, b"")
             if kind is None or len(data) % kind.itemsize:
                 continue
             values = np.frombuffer(data, kind)
             is_sound = math.isfinite(np.add.reduce(values))  # hardly ever not, so few are looked at twice
             if not is_sound and not np.isfinite(values).all():
-                name = bytes(fields.get(_NAME, b"")).decode(errors="replace")
+                name = bytes(tensor.get(_NAME, b"")).decode(errors="replace")
                 raise UserError(f"it has weights that are not finite (first in {name!r:.100})")
 
 
@@ -86,34 +90,3 @@ def check_results(results: Sequence[tuple[np.ndarray, np.ndarray]], name: str) -
     """Raise `UserError` unless all scores and embeddings are finite."""
     if not all(np.isfinite(values).all() for result in results for values in result):
         raise UserError(f"{name} computes values that are not finite (NaN or infinite); use another model")
-
-
-def _values(message: memoryview, number: int) -> Iterator[Any]:
-    return (value for field, value in _fields(message) if field == number)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a serialised protocol buffer: their numbers, and integers or bytes."""
-    position, end = 0, len(message)
-    while position < end:
-        key, position = _varint(message, position)
-        kind = key & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-            yield key >> 3, value
-            continue
-        size = {1: 8, 5: 4}.get(kind)
-        if kind == 2:
-            size, position = _varint(message, position)
-        yield key >> 3, message[position : position + size]
-        position += size
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Return the number at a position, seven bits a byte, and the position behind it."""
-    value = shift = 0
-    while (byte := message[position]) > 127:
-        value |= (byte & 127) << shift
-        shift += 7
-        position += 1
-    return value | byte << shift, position + 1

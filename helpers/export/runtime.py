@@ -21,6 +21,7 @@ import onnxruntime
 from helpers.devices import available_cores
 from helpers.export.cache import METADATA_KEY, exported
 from helpers.export.checks import check_results, check_waveforms, check_weights, checked_metadata
+from helpers.export.parts import front_end_part, network_part
 from models.assets import AssetError
 from models.errors import UserError
 
@@ -63,6 +64,8 @@ class OnnxBackend:
         self.single_label: bool = metadata["single_label"]
         self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
         self.labels: tuple[str, ...] = tuple(metadata["labels"])
+        self.hop_size: int = metadata["hop_size"]  # samples
+        self.min_samples: int = metadata["min_samples"]
 
     def __reduce__(self) -> tuple[type, tuple[Path, int, bytes]]:
         """Take the content along: other machines, as in Ray or Spark, have no such file."""
@@ -79,6 +82,29 @@ class OnnxBackend:
         check_results(results, self.name)
         return results
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether front end and network are loaded apart, as the first call of the methods below does."""
+        return "_parts" in self.__dict__
+
+    def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute the spectrogram (1, n_mels, frames) of each waveform; what is taken and raised is as in a call."""
+        check_waveforms(waveforms)
+        return [spectrogram for (spectrogram,) in self._parts[0](waveforms)]
+
+    def from_spectrograms(self, spectrograms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute what a call does, from spectrograms (1, n_mels, frames) float32."""
+        results = self._parts[1](spectrograms)
+        check_results(results, self.name)
+        return results
+
+    @cached_property
+    def _parts(self) -> tuple[ParallelGraph, ParallelGraph]:
+        content, n_mels = memoryview(self._graph.content()), self.metadata["n_mels"]
+        front_end = front_end_part(content, n_mels)
+        network = network_part(content, n_mels, self.num_classes, self.embedding_size)
+        return ParallelGraph(front_end, self._graph.threads, ("spectrogram",)), ParallelGraph(network, self._graph.threads)
+
 
 class ParallelGraph:
     """A graph of `helpers.export.graph`, computed by several threads.
@@ -88,15 +114,18 @@ class ParallelGraph:
     are loaded twice. It can be pickled, and used after a fork: the other process loads the graph again.
     """
 
-    def __init__(self, model: Path | bytes, threads: int | None = None) -> None:
-        """`model`: a file or its content; `threads` None: one for each core this process may use. Errors are ONNX Runtime's own."""
-        self._model, self.threads = model, threads or available_cores()
+    def __init__(self, model: Path | bytes, threads: int | None = None, outputs: Sequence[str] = ("scores", "embedding")) -> None:
+        """`model`: a file or its content; `threads` None: one for each core this process may use; `outputs`: what a call returns.
+
+        Errors are ONNX Runtime's own.
+        """
+        self._model, self.threads, self._outputs = model, threads or available_cores(), tuple(outputs)
         self.metadata: dict[str, str] = self._shared.get_modelmeta().custom_metadata_map
         self._input = self._shared.get_inputs()[0].name
         _GRAPHS.add(self)
 
-    def __reduce__(self) -> tuple[type, tuple[Path | bytes, int]]:
-        return type(self), (self._model, self.threads)
+    def __reduce__(self) -> tuple[type, tuple[Path | bytes, int, tuple[str, ...]]]:
+        return type(self), (self._model, self.threads, self._outputs)
 
     def check_ports(self, num_classes: int, embedding_size: int) -> None:
         """Raise `UserError` unless the graph takes waveforms and gives scores and embeddings of these sizes, all float32."""
@@ -120,16 +149,18 @@ class ParallelGraph:
         """Return the content of the file."""
         return self._model if isinstance(self._model, bytes) else self._model.read_bytes()
 
-    def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Compute scores (K,) and embedding (C,) of clips: waveforms (samples,), or spectrograms where the graph takes these."""
+    def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        """Compute the outputs, such as scores (K,) and embedding (C,), of clips.
+
+        Clips are waveforms (samples,), or spectrograms (1, n_mels, frames) where the graph takes these.
+        """
         if len(clips) == 1:
             return [self._run(self._shared, clips[0])]
         single = self._single  # loaded here, once, and not in each of the threads
         return list(self._pool.map(lambda clip: self._run(single, clip), clips))
 
-    def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores, embeddings = session.run(["scores", "embedding"], {self._input: clip[None]})
-        return scores[0], embeddings[0]
+    def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(values[0] for values in session.run(self._outputs, {self._input: clip[None]}))
 
     @cached_property
     def _shared(self) -> onnxruntime.InferenceSession:

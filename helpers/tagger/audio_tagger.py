@@ -14,6 +14,7 @@ from datasets.labels import default_labels
 from helpers.devices import available_cores
 from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.backends import LAYERS, load_backend
+from helpers.tagger.overlapping import OverlappingWindows
 from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
 from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
 from helpers.tagger.selection import Selection, find_classes
@@ -308,16 +309,25 @@ class AudioTagger:
         self._require_classes()
         return find_classes(labels, self.labels)
 
-    def compute_windows(self, windows: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
-        """(First sample, window) -> start and end in seconds, scores (K,) and embedding (C,), computed in batches."""
+    def compute_windows(
+        self, windows: Iterable[tuple[int, np.ndarray]], overlapping: OverlappingWindows | None = None
+    ) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
+        """(First sample, window) -> start and end in seconds, scores (K,) and embedding (C,), computed in batches.
+
+        Windows of one sound share frames of the spectrogram where they are computed by its `overlapping`.
+        """
         windows = iter(windows)
         for first in windows:
             length = max(len(first[1]), round(self.min_seconds * self.sample_rate))
             size = max(self.batch_size, round(WINDOW_SECONDS * self.sample_rate / length))
             batch = [first, *islice(windows, size - 1)]
-            results = self._batched([waveform for _, waveform in batch])
+            results = overlapping(batch) if overlapping else self._batched([waveform for _, waveform in batch])
             for (start, waveform), (scores, embedding) in zip(batch, results, strict=True):
                 yield start / self.sample_rate, (start + len(waveform)) / self.sample_rate, scores, embedding
+
+    def overlapping(self, window: int, hop: int) -> OverlappingWindows:
+        """Return what computes the windows of one sound; window and hop in samples."""
+        return OverlappingWindows(self.backend, window, hop, round(self.min_seconds * self.sample_rate))
 
     def _require_classes(self) -> None:
         if not self.labels:
@@ -335,8 +345,9 @@ class AudioTagger:
 
     def _windows(self, recording: Recording, window: float, hop: float) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
         """Yield start, end, scores and embedding of each window."""
-        windows = cut_windows(recording.blocks, *to_samples(window, hop, self.sample_rate))
-        for start, end, scores, embedding in self.compute_windows(windows):
+        samples = to_samples(window, hop, self.sample_rate)
+        windows = cut_windows(recording.blocks, *samples)
+        for start, end, scores, embedding in self.compute_windows(windows, self.overlapping(*samples)):
             yield recording.start + start, recording.start + end, scores, embedding
 
     def _scored(self, recording: Recording, window: float, hop: float) -> Iterator[tuple[float, float, np.ndarray]]:

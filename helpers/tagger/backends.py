@@ -1,4 +1,4 @@
-"""What computes: PyTorch or ONNX Runtime, behind one interface. Each is imported only when it is asked for."""
+"""What computes: PyTorch, ONNX Runtime or OpenVINO, behind one interface. Each is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from models.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-BACKENDS = ("torch", "onnx")
+BACKENDS = ("torch", "onnx", "openvino")
 LAYERS = "embedding"  # the network's own
 
 
+Results = list[tuple[np.ndarray, np.ndarray]]  # scores (K,) in [0, 1] and embedding (C,) of each clip, float32
+
+
 class Backend(Protocol):
-    """A backend: waveforms (samples,) float32 of any lengths -> scores (K,) in [0, 1] and embedding (C,) of each, float32."""
+    """A backend: waveforms (samples,) float32 of any lengths -> scores and embedding of each.
+
+    Where `hop_size` is known, front end and network can also be called apart: `spectrograms`, (1, n_mels, frames) of each waveform,
+    then `from_spectrograms`.
+    """
 
     sample_rate: int
     labels: tuple[str, ...] | None
@@ -27,8 +34,15 @@ class Backend(Protocol):
     embedding_size: int
     columns: dict[str, tuple[int, int]]  # first column of each layer in the embedding, and the one behind its last
     clip_seconds: float | None  # of the clips that the model was trained with, where it is known
+    hop_size: int | None  # samples from one frame of the spectrogram to the next
+    min_samples: int  # as in `MelConfig`: a frame depends on min_samples - 2 samples on each side at most
+    has_parts: bool  # whether front end and network are loaded apart already
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]: ...
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> Results: ...
+
+    def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+
+    def from_spectrograms(self, spectrograms: Sequence[np.ndarray]) -> Results: ...
 
 
 def load_backend(
@@ -42,18 +56,22 @@ def load_backend(
     if backend == "torch":
         names = [model] if isinstance(model, (str, os.PathLike)) else model
         if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:
-            raise UserError(f"{exported[0]} is an exported model; use the onnx backend")
+            raise UserError(f"{exported[0]} is an exported model; use the onnx backend or openvino")
         from helpers.tagger.torch_backend import TorchBackend
 
         return TorchBackend(model, device, layers, pooling)
-    if backend != "onnx":
+    if backend not in BACKENDS:
         raise UserError(f"unknown backend {backend!r}; allowed: {', '.join(BACKENDS)}")
     if not isinstance(model, (str, os.PathLike)):
-        raise UserError("an ensemble needs the torch backend; onnx runs one model")
+        raise UserError(f"an ensemble needs the torch backend; {backend} runs one model")
     if device is not None and str(device) != "cpu":
-        raise UserError(f"the onnx backend computes on the CPU, not on {device}; leave the device out or use torch")
+        raise UserError(f"the {backend} backend computes on the CPU, not on {device}; leave the device out or use torch")
     if (layers, pooling) != (LAYERS, POOLINGS[0]):
-        raise UserError(f"the onnx backend has the network's own embedding only, not {layers} ({pooling}); use torch")
+        raise UserError(f"the {backend} backend has the network's own embedding only, not {layers} ({pooling}); use torch")
+    if backend == "openvino":
+        from helpers.export.openvino_runtime import load_backend as load_openvino_backend
+
+        return load_openvino_backend(model)
     from helpers.export.runtime import load_backend as load_onnx_backend
 
     return load_onnx_backend(model)

@@ -57,7 +57,8 @@ class StreamTagger:
             )
         self.tagger = tagger
         self.channels = channels
-        self._windows = Windows(*to_samples(window, hop, tagger.sample_rate))
+        samples = to_samples(window, hop, tagger.sample_rate)
+        self._windows, self._overlapping = Windows(*samples), tagger.overlapping(*samples)
         self._resampler = Resampler(sample_rate, tagger.sample_rate)
         self._tracker = EventTracker(tagger.labels, threshold, off_threshold, tagger.classes(labels))
         self._pcm = Pcm(format, channels)
@@ -114,7 +115,7 @@ class StreamTagger:
         return to_float(samples)
 
     def _compute(self, windows: list[tuple[int, np.ndarray]]) -> list[tuple[float, float, np.ndarray]]:
-        return [(start, end, scores) for start, end, scores, _ in self.tagger.compute_windows(windows)]
+        return [(start, end, scores) for start, end, scores, _ in self.tagger.compute_windows(windows, self._overlapping)]
 
     def _refuse_if_finished(self) -> None:
         if self._finished:

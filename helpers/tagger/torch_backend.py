@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from helpers.export.checks import check_results, check_waveforms
+from helpers.tagger.backends import Results
 from models import checkpoints
 from models.embeddings import EmbeddingConfig, EmbeddingModel
 from models.ensemble import EnsembleModel
@@ -18,7 +20,9 @@ from models.errors import UserError
 
 
 class TorchBackend:
-    """A model or an ensemble with its front end on its device; attributes and call are those of `OnnxBackend`."""
+    """A model or an ensemble with its front end on its device; attributes and calls are those of `OnnxBackend`."""
+
+    has_parts = True
 
     def __init__(
         self,
@@ -53,6 +57,10 @@ class TorchBackend:
         self.embedding_size = self.model.embedding_size
         self.labels = self.model.labels
         self.clip_seconds = self.model.clip_seconds
+        mel = members[0].front_end.config
+        # A GPU computes whole windows sooner than spectrograms move to the CPU and back.
+        can_share = self.device.type == "cpu" and all(member.front_end.config == mel for member in members)
+        self.hop_size, self.min_samples = mel.hop_size if can_share else None, mel.min_samples
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,23 +77,43 @@ class TorchBackend:
     def device(self) -> torch.device:
         return self.model.device
 
-    @torch.inference_mode()
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
 
         Waveforms of equal length are computed together. Errors are those of `OnnxBackend`.
         """
         check_waveforms(waveforms)
+        return self._results(self.model, waveforms)
+
+    def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Compute the spectrogram (1, n_mels, frames) of each waveform; what is taken and raised is as in a call."""
+        check_waveforms(waveforms)
+        front_end = (self.model.members[0] if isinstance(self.model, EnsembleModel) else self.model).front_end
+        return [spectrogram for (spectrogram,) in self._in_batches(lambda batch: [front_end(batch).unsqueeze(1)], waveforms)]
+
+    def from_spectrograms(self, spectrograms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute what a call does, from spectrograms (1, n_mels, frames) float32."""
+        model = self.model if isinstance(self.model, EnsembleModel) else self.model.forward_spectrogram
+        return self._results(model, spectrograms)
+
+    def _results(self, model: Callable[[Tensor], tuple[Tensor, Tensor]], clips: Sequence[np.ndarray]) -> Results:
+        def scored(batch: Tensor) -> list[Tensor]:
+            logits, embeddings = model(batch)
+            return [self.model.scores(logits.float()), embeddings]
+
+        results = self._in_batches(scored, clips)
+        check_results(results, "the model")
+        return results
+
+    @torch.inference_mode()
+    def _in_batches(self, compute: Callable[[Tensor], list[Tensor]], clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        """Compute each clip, together with others of its shape."""
         if os.getpid() != self._process:  # after a fork: OpenMP's threads are gone, and waiting for them would never end
             torch.set_num_threads(1)
             self._process = os.getpid()
-        results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for length in {len(waveform) for waveform in waveforms}:
-            group = [i for i, waveform in enumerate(waveforms) if len(waveform) == length]
-            batch = torch.from_numpy(np.stack([waveforms[i] for i in group]))
-            logits, embeddings = self.model(batch.to(self.model.device))
-            scores = self.model.scores(logits.float()).cpu().numpy()
-            results |= zip(group, zip(scores, embeddings.float().cpu().numpy(), strict=True), strict=True)
-        ordered = [results[i] for i in range(len(waveforms))]
-        check_results(ordered, "the model")
-        return ordered
+        results: dict[int, tuple[np.ndarray, ...]] = {}
+        for shape in {clip.shape for clip in clips}:
+            group = [i for i, clip in enumerate(clips) if clip.shape == shape]
+            outputs = compute(torch.from_numpy(np.stack([clips[i] for i in group])).to(self.device))
+            results |= zip(group, zip(*(values.float().cpu().numpy() for values in outputs), strict=True), strict=True)
+        return [results[i] for i in range(len(clips))]

@@ -25,6 +25,7 @@ class Level:
     """A backend whose scores are the level and the lack of level."""
 
     sample_rate, labels, num_classes, embedding_size, columns, clip_seconds = RATE, ("loud", "quiet"), 2, 1, {}, None
+    hop_size = None  # its windows share nothing
 
     def __init__(self) -> None:
         self.act: Callable[[], None] = lambda: None

@@ -1,0 +1,113 @@
+"""An exported model whose network OpenVINO computes. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.export.cache import exported
+from helpers.export.parts import front_end_part, network_part
+from helpers.export.runtime import OnnxBackend, ParallelGraph
+from models.errors import UserError, install_command
+
+try:
+    import openvino
+    from openvino.properties import hint, inference_num_threads, num_streams
+except ImportError as error:
+    raise UserError(f"the openvino backend needs the package openvino ({error}): {install_command('openvino')}") from error
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+def fastest_precision() -> str:
+    """Return bfloat16 where the processor multiplies matrices of it (AMX), else float32, which is faster there."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return "float32"
+    return "bfloat16" if "amx_bf16" in flags else "float32"
+
+
+class OpenVinoBackend(OnnxBackend):
+    """A file that export.py wrote; attributes and calls are those of `OnnxBackend`.
+
+    ONNX Runtime computes the front end, always in float32: its power spectra span ten decades.
+    """
+
+    has_parts = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        content: bytes | None = None,
+        precision: str | None = None,
+    ) -> None:
+        """`precision` of the network: one of `PRECISIONS`, None is `fastest_precision`. The rest is as in `OnnxBackend`."""
+        super().__init__(path, threads, content)
+        self.precision = precision or fastest_precision()
+        if self.precision not in PRECISIONS:
+            raise UserError(f"unknown precision {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
+
+    def __reduce__(self) -> tuple[type, tuple[Path, int, bytes, str]]:
+        return type(self), (self.path, self._graph.threads, self._graph.content(), self.precision)
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return self.from_spectrograms(self.spectrograms(waveforms))
+
+    @cached_property
+    def _parts(self) -> tuple[ParallelGraph, OpenVinoGraph]:
+        content, n_mels, threads = memoryview(self._graph.content()), self.metadata["n_mels"], self._graph.threads
+        front_end = ParallelGraph(front_end_part(content, n_mels), threads, ("spectrogram",))
+        network = network_part(content, n_mels, self.num_classes, self.embedding_size)
+        return front_end, OpenVinoGraph(network, threads, self.precision)
+
+
+class OpenVinoGraph:
+    """The network: spectrograms (1, n_mels, frames) -> scores (K,) and embedding (C,) of each.
+
+    As in `ParallelGraph`, all threads share a single clip; of several clips, each thread computes one at a time.
+    """
+
+    def __init__(self, model: bytes, threads: int, precision: str) -> None:
+        self._model, self._threads, self._process = model, threads, os.getpid()
+        self._precision = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}[precision]
+
+    def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        if os.getpid() != self._process:  # its threads are gone, and waiting for them would never end
+            raise UserError("the openvino backend cannot be used in a forked process; load the model there, or start it by spawn")
+        queue = self._shared if len(clips) == 1 else self._single
+        results: list[Any] = [None] * len(clips)
+
+        def keep(request: openvino.InferRequest, place: int) -> None:
+            results[place] = tuple(request.get_tensor(name).data[0].copy() for name in ("scores", "embedding"))
+
+        queue.set_callback(keep)
+        for place, clip in enumerate(clips):
+            queue.start_async({"spectrogram": clip[None]}, place)
+        queue.wait_all()
+        return results
+
+    @cached_property
+    def _shared(self) -> openvino.AsyncInferQueue:
+        return self._compile(1)
+
+    @cached_property
+    def _single(self) -> openvino.AsyncInferQueue:
+        return self._shared if self._threads == 1 else self._compile(self._threads)
+
+    def _compile(self, streams: int) -> openvino.AsyncInferQueue:
+        """Compile the network for so many clips at once, which share the threads evenly."""
+        core = openvino.Core()
+        options = {inference_num_threads(): self._threads, num_streams(): streams, hint.inference_precision(): self._precision}
+        return openvino.AsyncInferQueue(core.compile_model(core.read_model(self._model), "CPU", options), streams)
+
+
+def load_backend(name: str | os.PathLike[str]) -> OpenVinoBackend:
+    """Load an exported model, or a model by name or checkpoint, as `runtime.load_backend` does."""
+    return OpenVinoBackend(exported(name))
