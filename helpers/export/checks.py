@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,20 +54,24 @@ def checked_metadata(text: str) -> dict[str, Any]:
 
 def check_weights(content: memoryview) -> None:
     """Raise `UserError` for weights in a serialised model that are not finite, or that are kept in other files."""
-    tensors = [dict(_fields(tensor)) for graph in _values(content, _GRAPH) for tensor in _values(graph, _INITIALIZER)]
+    graphs = [graph for number, graph in _fields(content, slice(0, len(content))) if number == _GRAPH]
+    tensors = [tensor for graph in graphs for number, tensor in _fields(content, graph) if number == _INITIALIZER]
     with np.errstate(over="ignore", invalid="ignore"):
-        for fields in tensors:
-            if fields.get(_LOCATION) == EXTERNAL:
+        for tensor in tensors:
+            fields = _fields(content, tensor)
+            about = dict(fields)
+            if about.get(_LOCATION) == EXTERNAL:
                 raise UserError("it keeps weights in other files")
-            kind = FLOATS.get(fields.get(_DATA_TYPE))
-            data = fields.get(_RAW_DATA) or fields.get(_FLOAT_DATA, b"")
-            if kind is None or len(data) % kind.itemsize:
-                continue
-            values = np.frombuffer(data, kind)
-            is_sound = math.isfinite(np.add.reduce(values))  # hardly ever not, so few are looked at twice
-            if not is_sound and not np.isfinite(values).all():
-                name = bytes(fields.get(_NAME, b"")).decode(errors="replace")
-                raise UserError(f"it has weights that are not finite (first in {name!r:.100})")
+            kind = FLOATS.get(about.get(_DATA_TYPE))
+            for data in (content[place] for number, place in fields if kind and number in (_RAW_DATA, _FLOAT_DATA)):
+                if len(data) % kind.itemsize == 0 and not _is_finite(np.frombuffer(data, kind)):
+                    name = bytes(content[about.get(_NAME, slice(0))]).decode(errors="replace")
+                    raise UserError(f"it has weights that are not finite (first in {name!r:.100})")
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all values are. The sum of finite ones is hardly ever not, so few are looked at twice."""
+    return math.isfinite(np.add.reduce(values)) or bool(np.isfinite(values).all())
 
 
 def check_waveforms(waveforms: Sequence[np.ndarray]) -> None:
@@ -87,31 +91,34 @@ def check_results(results: Sequence[tuple[np.ndarray, np.ndarray]], name: str) -
         raise UserError(f"{name} computes values that are not finite (NaN or infinite); use another model")
 
 
-def _values(message: memoryview, number: int) -> Iterator[Any]:
-    return (value for field, value in _fields(message) if field == number)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a serialised protocol buffer: their numbers, and integers or bytes."""
-    position, end = 0, len(message)
+def _fields(content: memoryview, message: slice) -> list[tuple[int, Any]]:
+    """Return the fields of a protocol buffer in serialised content: their numbers, and integers or where their bytes are."""
+    fields: list[tuple[int, Any]] = []
+    position, end = message.start, message.stop
     while position < end:
-        key, position = _varint(message, position)
+        key, position = content[position], position + 1
+        if key > 127:  # of more than one byte
+            key, position = _varint(content, position - 1)
         kind = key & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-            yield key >> 3, value
-            continue
-        size = {1: 8, 5: 4}.get(kind)
         if kind == 2:
-            size, position = _varint(message, position)
-        yield key >> 3, message[position : position + size]
+            size, position = content[position], position + 1
+            if size > 127:
+                size, position = _varint(content, position - 1)
+        elif kind == 0:
+            value, position = _varint(content, position)
+            fields.append((key >> 3, value))
+            continue
+        else:
+            size = {1: 8, 5: 4}[kind]
+        fields.append((key >> 3, slice(position, position + size)))
         position += size
+    return fields
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def _varint(content: memoryview, position: int) -> tuple[int, int]:
     """Return the number at a position, seven bits a byte, and the position behind it."""
     value = shift = 0
-    while (byte := message[position]) > 127:
+    while (byte := content[position]) > 127:
         value |= (byte & 127) << shift
         shift += 7
         position += 1
