@@ -25,6 +25,7 @@ import torch
 from helpers.training import distributed, stored_options, tracking
 from models import assets, checkpoints, files, interrupts
 from models.command import LineFormatter
+from models.config import is_whole
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -68,7 +69,11 @@ class Run:
         self._tracker = tracking.Tracker("disabled", args.experiment_name, RUNS_DIR, {}, "")
         if self.folder and (self.folder / "last.pt").exists():
             self.resumed = checkpoints.load_training(self.folder / "last.pt")
-            if lacking := [name for name, kind in STATE.items() if not isinstance(self.resumed[1].get(name), kind)]:
+            state = self.resumed[1]
+            lacking = [name for name, kind in STATE.items() if not isinstance(state.get(name), kind)]
+            if not lacking and not is_whole(state["progress"].get("epoch")):
+                lacking = ["epoch"]
+            if lacking:
                 raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(lacking)}; start a new run")
             self.best = self.resumed[1]["best"]
         self._early_records = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
