@@ -34,8 +34,8 @@ def _parsed(parser: argparse.ArgumentParser, action: argparse.Action, value: Any
         if not isinstance(value, bool) or not isinstance(action.default, bool):
             raise ValueError
         return value
-    if isinstance(action.nargs, int) or action.nargs in ("*", "+"):
-        if not isinstance(value, list) or not value:
+    if isinstance(action.nargs, int) or action.nargs == "+":
+        if not isinstance(value, list) or len(value) not in ((action.nargs,) if action.nargs != "+" else range(1, 1000)):
             raise ValueError
         return [_one(parser, action, item) for item in value]
     return _one(parser, action, value)
