@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pretrained_name", help="checkpoint to start training from")
     parser.add_argument("--dataset_dir", help="folder of the HDF5 files or shards (else AUDIOSET_DIR, else data/audioset)")
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--epoch_len", type=cli.positive_int, default=100_000, help="clips drawn for an epoch of full batches")
     options.add_run_options(parser, batch_size=120)
     options.add_training_options(parser, experiment_name="audioset")

@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, if no column assigns it")
     help_text = "of classes of unequal size: draw rare ones more often, or weight them in the loss"
     parser.add_argument("--balance", choices=balance.CHOICES, default="none", help=help_text)
-    parser.add_argument("--clip_seconds", type=cli.positive_float, help="length of clips (enough for nine in ten, 1 to 10)")
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds, help="length of clips (enough for nine in ten, 1 to 10)")
     parser.add_argument("--variable_eval_length", action="store_true", help="validate and test on whole clips")
     parser.add_argument("--from_scratch", action="store_true", help="start from random weights instead of --pretrained_name")
     finetuning.add_options(parser, experiment_name="folder", pretrained_name="mn10_as")

@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     help_text = "folder of the HDF5 files (else FSD50K_DIR, else data/fsd50k)"
     finetuning.add_options(parser, experiment_name="fsd50k", recipes=RECIPES, dataset_help=help_text)
     add_teacher_options(parser)
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument(
         "--variable_eval_length", action="store_true", help="validate and test on whole clips, in batches of one length"
     )

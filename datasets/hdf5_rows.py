@@ -51,13 +51,16 @@ class Rows:
     chunk_rows: int
     chunk_bytes: int  # of each row in a chunk
     chunks: np.ndarray  # (chunks of rows, chunks of bytes) int64: where each begins, in the file or in the next
+    version: tuple[int, ...]  # of the file, see `_version`
     unpacked: bytes | None = None  # all chunks, where they are compressed in the file
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, file: FileIO, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop - 1 as they are stored, (n, row_bytes) uint8. ValueError where the file is damaged."""
+        """Rows start to stop - 1 as they are stored, (n, row_bytes) uint8. ValueError where the file is damaged or another one."""
+        if _version(file) != self.version:
+            raise ValueError("it was replaced or changed after it was opened; start again")
         source = file if self.unpacked is None else BytesIO(self.unpacked)
         parts = []
         while start < stop:
@@ -164,7 +167,14 @@ def _rows(
         begins = np.arange(len(chunks)) * (chunk[0] * chunk_bytes)
     elif len(begins) and not (0 < begins.min() and int(begins.max()) + chunk[0] * chunk_bytes <= os.fstat(file.fileno()).st_size):
         raise ValueError("it is cut, or rows were never written")
-    return Rows(tuple(shape), kind, row_bytes, chunk[0], chunk_bytes, begins.reshape(grid if len(begins) else (0, 1)), unpacked)
+    begins = begins.reshape(grid if len(begins) else (0, 1))
+    return Rows(tuple(shape), kind, row_bytes, chunk[0], chunk_bytes, begins, _version(file), unpacked)
+
+
+def _version(file: FileIO) -> tuple[int, ...]:
+    """What tells a file from one that took its place, and from what it was before it was written to."""
+    stat = os.fstat(file.fileno())
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _unpacked(file: FileIO, begin: int, size: int, skipped: int, filters: list[int], element: int, expected: int) -> bytes:
@@ -273,6 +283,8 @@ def _read(file: FileIO | BytesIO, begin: int, size: int, *, short: bool = False)
     with suppress(OverflowError):  # a position of more than 63 bits
         file.seek(begin)
         content = file.read(size)
+        while len(content) < size and (more := file.read(size - len(content))):  # a read may return less than there is
+            content += more
         if short or len(content) == size:
             return content
     raise ValueError(f"the file ends before byte {begin + size}")

@@ -26,6 +26,11 @@ def positive_float(text: str) -> float:
     return _parse(float, text, sys.float_info.min, "a number above 0")
 
 
+def clip_seconds(text: str) -> float:
+    """Parse the length of clips, which are held in memory."""
+    return _parse(float, text, sys.float_info.min, "a number of seconds above 0, 3600 at most", highest=3600)
+
+
 def non_negative_float(text: str) -> float:
     """Parse a length, rate or factor, where 0 turns it off."""
     return _parse(float, text, 0, "a number of at least 0")

@@ -47,6 +47,11 @@ def resources_dir() -> Path:
         return Path(folder)
     if IS_CHECKOUT:  # else nothing is written next to the code
         return BUNDLED_DIR
+    return user_cache_dir()
+
+
+def user_cache_dir() -> Path:
+    """Return the project's folder in the user's cache: XDG_CACHE_HOME, else ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientat"
 
 

@@ -281,12 +281,15 @@ def _parse(content: Any, name: str) -> Checkpoint:
             labels = tuple(labels)
         if content["epoch"] is not None and not is_whole(content["epoch"]):
             raise UserError(f"epoch is {content['epoch']!r:.100}; it must be a whole number")
+        metrics = dict(content["metrics"])
+        if not all(isinstance(value, (int, float)) for value in metrics.values()):
+            raise UserError(f"metrics is {metrics!r:.100}; they must be numbers")
         args = dict(content["args"])
         clip_seconds = content.get("clip_seconds", args.get("clip_seconds"))  # older files have it among their options
         if clip_seconds is not None and not (is_number(clip_seconds) and clip_seconds > 0):
             raise UserError(f"clip_seconds is {clip_seconds!r:.100}; it must be a number above 0")
         return Checkpoint(
-            name, dict(content["model"]), arch, mel, labels, content["epoch"], dict(content["metrics"]), args,
+            name, dict(content["model"]), arch, mel, labels, content["epoch"], metrics, args,
             content.get("single_label") is True, clip_seconds,
         )  # fmt: skip
     except CheckpointError:

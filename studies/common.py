@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser, *, clip_seconds: float, n_epoch
     parser.add_argument("--dataset_dir", type=cli.absolute_path, required=True, help="folder of the HDF5 files")
     parser.add_argument("--output_dir", type=cli.absolute_path, required=True, help="folder of runs and results")
     parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=clip_seconds, help="length of all clips")
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds, default=clip_seconds, help="length of all clips")
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips in a batch")
     parser.add_argument("--n_epochs", type=cli.positive_int, default=n_epochs, help="epochs of every training")
     parser.add_argument("--jobs", type=cli.positive_int, default=1, help="trainings at a time, on one thread each if more than 1")

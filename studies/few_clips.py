@@ -92,7 +92,7 @@ def start_worker() -> None:
 def _training_parser() -> argparse.ArgumentParser:
     """Options of one training, with the defaults of ex_folder.py."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--clip_seconds", type=cli.positive_float)
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds)
     add_options(parser, experiment_name="few_clips")
     add_cache_option(parser)
     parser.set_defaults(batch_norm_momentum=0.1, **TUNED_AUGMENTATION)

@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--pretrained_name", default="mn04_distilled", help="model to fine-tune; the other has its architecture")
     parser.add_argument("--seeds", type=cli.positive_int, default=3, help="trainings of each kind, seeds 0, 1, ...")
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=2.0, help="length of clips")
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds, default=2.0, help="length of clips")
     parser.add_argument("--test_share", type=cli.unit_interval, default=0.3, help="share of each class's recordings to test on")
     few_clips.add_training_options(parser, n_epochs=10, epoch_clips=EPOCH_CLIPS)
     return parser

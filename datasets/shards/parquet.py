@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.shards.clips import ID_KEYS, LABEL_KEYS, ShardClip, ShardError, clip_key
-from datasets.shards.parquet_pages import Unsupported, find_values
-from datasets.shards.stored import CODECS, Stored
+from datasets.shards.parquet_pages import Unsupported, find_values, unpacked_sizes
+from datasets.shards.stored import CODECS, MAX_BYTES, Stored
 
+MAX_LABEL_BYTES = 2**26  # of a column of labels or names, in a row group
+MAX_ROWS = 2**20  # of a row group
 # What damaged bytes raise here and in pyarrow, whose errors are ValueErrors.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError, struct.error)
 _SPELLINGS = {"UNCOMPRESSED": "none", "SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
@@ -37,7 +39,12 @@ def read_parquet(path: Path) -> Iterator[ShardClip]:
         wanted += ["audio.path"] if "audio.path" in columns else []
         for group in range(file.num_row_groups):
             try:
+                if (count := file.metadata.row_group(group).num_rows) > MAX_ROWS:
+                    raise ValueError(f"{count} rows, more than {MAX_ROWS}")
                 places = list(_places(file, path, group, audio))
+                for name, index in columns.items():
+                    if any(f"{name}.".startswith(f"{one}.") for one in wanted):
+                        _check_unpacked(_chunk(path, file.metadata.row_group(group).column(index)), MAX_LABEL_BYTES)
                 rows = file.read_row_group(group, columns=wanted).to_pylist()
             except _DAMAGE as error:
                 raise ShardError(f"{path}, row group {group}, is damaged ({error}); fetch the file again") from error
@@ -53,24 +60,42 @@ def _places(file: Any, path: Path, group: int, column: int) -> Iterator[Stored |
     info = file.metadata.row_group(group).column(column)
     schema = file.schema.column(column)
     codec = _SPELLINGS.get(info.compression)
-    start = min(filter(None, (info.dictionary_page_offset, info.data_page_offset)))
+    chunk = _chunk(path, info)
     if codec is None or schema.max_repetition_level:
+        _check_unpacked(chunk, MAX_BYTES)
         yield from _rows(path, group, info.num_values)
         return
-    # A row group at a time is mapped, so that no more than it stays in memory; it is unmapped with the last reference.
-    first_page = start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-    length = start - first_page + info.total_compressed_size
-    with open(path, "rb") as raw:
-        chunk = memoryview(mmap.mmap(raw.fileno(), length, access=mmap.ACCESS_READ, offset=first_page))[start - first_page :]
     try:
         values = list(find_values(chunk, codec, schema.max_definition_level, info.num_values))
     except Unsupported:
         values = None
     if values is None:
+        _check_unpacked(chunk, MAX_BYTES)
         yield from _rows(path, group, info.num_values)
         return
     for value in values:
-        yield value and Stored(path, start + value.offset, value.stored, CODECS.index(value.codec), *value[3:])
+        yield value and Stored(path, _start(info) + value.offset, value.stored, CODECS.index(value.codec), *value[3:])
+
+
+def _start(info: Any) -> int:
+    """Where a column of a row group begins in the file."""
+    return min(filter(None, (info.dictionary_page_offset, info.data_page_offset)))
+
+
+def _chunk(path: Path, info: Any) -> memoryview:
+    """A column of a row group, mapped: no more than it stays in memory, until the last reference goes."""
+    begin = _start(info) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    skip = _start(info) - begin
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), skip + info.total_compressed_size, access=mmap.ACCESS_READ, offset=begin)
+    return memoryview(mapped)[skip:]
+
+
+def _check_unpacked(chunk: memoryview, most: int) -> None:
+    """Raise ValueError for a column that is larger than `most` bytes when pyarrow has decompressed it."""
+    size = sum(unpacked_sizes(chunk))
+    if size > most:
+        raise ValueError(f"a column decompresses to {size} bytes, more than {most}")
 
 
 def _rows(path: Path, group: int, count: int) -> Iterator[Stored]:

@@ -83,6 +83,11 @@ def find_values(chunk: memoryview, codec: str, max_level: int, rows: int) -> Ite
             yield next(values) if there else None
 
 
+def unpacked_sizes(chunk: memoryview) -> Iterator[int]:
+    """Yield the bytes that each page of a column decompresses to at most; errors as in `find_values`."""
+    return (page.uncompressed for page in _pages(chunk))
+
+
 class _Body:
     """The values of a page, decompressed to learn their lengths."""
 

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--dataset_dir", type=Path, help="folder in AudioSet's format, for its training files")
     parser.add_argument("--output", type=Path, required=True, metavar="NPY", help="file to write; a .txt and a .json go next to it")
     parser.add_argument(
-        "--clip_seconds", type=cli.positive_float, default=10.0,
+        "--clip_seconds", type=cli.clip_seconds, default=10.0,
         help="length of a window; the logits of a longer clip are the mean over its windows",
     )  # fmt: skip
     workers = min(12, os.cpu_count() or 1)

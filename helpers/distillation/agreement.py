@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_name", required=True, help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--teacher", nargs="+", required=True, metavar="NAME", help="models whose mean logits are the teacher's")
     parser.add_argument("--dataset_dir", help="folder of the HDF5 files or shards (else AUDIOSET_DIR, else data/audioset)")
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
+    parser.add_argument("--clip_seconds", type=cli.clip_seconds, default=10.0, help="length that clips are cropped or padded to")
     options.add_run_options(parser, batch_size=32)
     return parser
 

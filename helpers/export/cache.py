@@ -31,9 +31,19 @@ class ExportError(AssetError):
     """A model that cannot be exported here."""
 
 
+def cache_dirs() -> list[Path]:
+    """Return the folders of models that were exported on first use: below the downloads, and in the user's cache."""
+    return [folder / "onnx" for folder in (assets.resources_dir(), assets.user_cache_dir())]
+
+
 def cache_dir() -> Path:
-    """Return the folder of models exported on first use: onnx/ in the folder of downloads."""
-    return assets.resources_dir() / "onnx"
+    """Return the folder to export to: onnx/ in the folder of downloads or, where nobody can write there, in the user's cache."""
+    first, own = cache_dirs()
+    there = next(folder for folder in (first, *first.absolute().parents) if folder.exists())
+    if os.access(there, os.W_OK):
+        return first
+    logger.warning("%s cannot be written to, so models are exported to %s", there, own)
+    return own
 
 
 def exported(name: str | os.PathLike[str]) -> Path:
@@ -51,21 +61,24 @@ def exported(name: str | os.PathLike[str]) -> Path:
     checkpoint = assets.checkpoint_path(name)
     stem = name if name in PRETRAINED or name in BUNDLED else checkpoint.stem
     if checkpoint.is_file():
-        path = cache_dir() / f"{stem}-{assets.content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
-        if not path.is_file():
-            _export(name, path)
+        file = f"{stem}-{assets.content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
+        if known := [folder / file for folder in cache_dirs() if (folder / file).is_file()]:
+            return known[0]
+        path = cache_dir() / file
+        _export(name, path)
         return path
     if name not in PRETRAINED:
         raise FileNotFoundError(f"checkpoint {checkpoint} not found; give the path of a file or the name of a model")
     # Released files never change, so an exported file stays valid when its checkpoint is removed.
-    if known := sorted(cache_dir().glob(f"{glob.escape(stem)}-{'?' * 16}-v{FORMAT_VERSION}.onnx")):
+    downloads, _ = cache_dirs()
+    if known := sorted(downloads.glob(f"{glob.escape(stem)}-{'?' * 16}-v{FORMAT_VERSION}.onnx")):
         return known[0]
     _require_exporter(name)
     logger.info("downloading %s", name)
-    temporary = cache_dir() / f"{stem}-{os.getpid()}.onnx"
+    temporary = downloads / f"{stem}-{os.getpid()}.onnx"
     try:
         _export(name, temporary)  # which downloads the checkpoint, whose hash the name needs
-        path = cache_dir() / f"{stem}-{assets.content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx"
+        path = temporary.with_name(f"{stem}-{assets.content_hash(checkpoint)[:16]}-v{FORMAT_VERSION}.onnx")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

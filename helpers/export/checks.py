@@ -59,20 +59,22 @@ def checked_metadata(text: str) -> dict[str, Any]:
 
 def check_weights(content: memoryview) -> None:
     """Raise `UserError` for weights in a serialised model that are not finite, or that are kept in other files."""
-    tensors = [dict(fields(tensor)) for graph in repeated(content, _GRAPH) for tensor in repeated(graph, _INITIALIZER)]
+    graphs = repeated(content, _GRAPH)
     with np.errstate(over="ignore", invalid="ignore"):
-        for tensor in tensors:
-            if tensor.get(_LOCATION) == EXTERNAL:
+        for tensor in (fields(tensor) for graph in graphs for tensor in repeated(graph, _INITIALIZER)):
+            about = dict(tensor)
+            if about.get(_LOCATION) == EXTERNAL:
                 raise UserError("it keeps weights in other files")
-            kind = FLOATS.get(tensor.get(_DATA_TYPE))
-            data = tensor.get(_RAW_DATA) or tensor.get(_FLOAT_DATA, b"")
-            if kind is None or len(data) % kind.itemsize:
-                continue
-            values = np.frombuffer(data, kind)
-            is_sound = math.isfinite(np.add.reduce(values))  # hardly ever not, so few are looked at twice
-            if not is_sound and not np.isfinite(values).all():
-                name = bytes(tensor.get(_NAME, b"")).decode(errors="replace")
-                raise UserError(f"it has weights that are not finite (first in {name!r:.100})")
+            kind = FLOATS.get(about.get(_DATA_TYPE))
+            for data in (value for number, value in tensor if kind and number in (_RAW_DATA, _FLOAT_DATA)):
+                if len(data) % kind.itemsize == 0 and not _is_finite(np.frombuffer(data, kind)):
+                    name = bytes(about.get(_NAME, b"")).decode(errors="replace")
+                    raise UserError(f"it has weights that are not finite (first in {name!r:.100})")
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether all values are. The sum of finite ones is hardly ever not, so few are looked at twice."""
+    return math.isfinite(np.add.reduce(values)) or bool(np.isfinite(values).all())
 
 
 def check_waveforms(waveforms: Sequence[np.ndarray]) -> None:

@@ -33,7 +33,7 @@ def network_part(content: memoryview, n_mels: int, num_classes: int, embedding_s
 def _part(content: memoryview, inputs: Ports, outputs: Ports) -> bytes:
     """Return the model that computes `outputs` from `inputs`, all float32, with what of the graph that needs."""
     [graph] = repeated(content, _GRAPH)
-    members = list(fields(graph))
+    members = fields(graph)
     needed, nodes = set(outputs), []
     for node in reversed([value for number, value in members if number == _NODE]):  # each comes after what it takes
         if not (needed - set(inputs)).isdisjoint(_names(node, _GIVEN)):

@@ -6,21 +6,28 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a message: their numbers, and integers or bytes."""
+def fields(message: memoryview) -> list[tuple[int, Any]]:
+    """Return the fields of a message: their numbers, and integers or bytes."""
+    found: list[tuple[int, Any]] = []
     position, end = 0, len(message)
     while position < end:
-        key, position = _read_varint(message, position)
+        key, position = message[position], position + 1
+        if key > 127:  # of more than one byte
+            key, position = _read_varint(message, position - 1)
         kind = key & 7
         if kind == 0:
             value, position = _read_varint(message, position)
-            yield key >> 3, value
+            found.append((key >> 3, value))
             continue
-        size = {1: 8, 5: 4}.get(kind)
         if kind == 2:
-            size, position = _read_varint(message, position)
-        yield key >> 3, message[position : position + size]
+            size, position = message[position], position + 1
+            if size > 127:
+                size, position = _read_varint(message, position - 1)
+        else:
+            size = {1: 8, 5: 4}[kind]
+        found.append((key >> 3, message[position : position + size]))
         position += size
+    return found
 
 
 def repeated(message: memoryview, number: int) -> Iterator[Any]:

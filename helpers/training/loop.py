@@ -20,7 +20,8 @@ from helpers.training.evaluation import PRECISIONS, clip_bar
 from helpers.training.run import Run
 from helpers.training.sampling import TrainingBatches
 from models import interrupts
-from models.checkpoints import Checkpoint
+from models.checkpoints import Checkpoint, CheckpointError
+from models.config import is_number, is_whole
 from models.errors import UserError
 from models.image import ImageModel
 from models.interrupts import Interruption
@@ -45,6 +46,13 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)  # of each loss, over the steps that were not skipped
     seconds: float = 0.0  # spent training in this epoch
     epochs_since_best: int = 0
+
+    def check(self, steps: int) -> None:
+        """Raise ValueError for what no training of so many steps an epoch writes."""
+        counts = (self.epoch, self.step, self.skipped, self.skipped_in_a_row, self.epochs_since_best)
+        numbers = (self.seconds, *self.sums.values())
+        if not all(is_whole(count) and count >= 0 for count in counts) or self.step > steps or not all(map(is_number, numbers)):
+            raise ValueError(f"its progress is {self!r:.200}")
 
 
 def to_device(clips: Any, device: torch.device) -> Any:
@@ -133,15 +141,33 @@ class _Stepper:
         return state
 
     def restore(self, result: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Resume from the weights of `result` and a `state`."""
+        """Resume from the weights of `result` and a `state`; what all raises for those of another training is not one class.
+
+        Of the optimizer only what it has summed up is restored: its options are those of the command line.
+        """
         self.result.load_state_dict(result)
         if self.average is not None:
             self.model.network.load_state_dict(state["network"])
             self.average.n_averaged.fill_(state["averaged"])
         self._copy_buffers()
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": self._moments(state["optimizer"]["state"]), "param_groups": groups})
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+    def _moments(self, stored: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+        """Return Adam's state for each parameter as it is; what does not fit raises, see `restore`."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for number, values in stored.items():
+            shapes = {"step": (), "exp_avg": parameters[number].shape, "exp_avg_sq": parameters[number].shape}
+            if {name: tuple(value.shape) for name, value in values.items()} != {name: tuple(shapes[name]) for name in shapes}:
+                raise ValueError(f"the optimizer's state of parameter {number} has other shapes")
+            is_whole_tensor = all(
+                value.numel() * value.element_size() <= value.untyped_storage().nbytes() for value in values.values()
+            )
+            if not is_whole_tensor or not all(value.isfinite().all() for value in values.values()):
+                raise ValueError(f"the optimizer's state of parameter {number} is not finite")
+        return stored
 
     @torch.no_grad()
     def average_statistics(self) -> None:
@@ -287,7 +313,13 @@ def _resume(
 ) -> tuple[Progress, dict[str, float]]:
     """Restore weights, optimizer and scale of an interrupted run; return its progress and its last epoch's metrics."""
     checkpoint, state = resumed
-    progress = Progress(**state["progress"])
+    try:
+        progress = Progress(**state["progress"])
+        progress.check(batches.steps)
+        take_step.restore(checkpoint.state, state)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # RuntimeError: torch's, of several lines
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{checkpoint.name} is not of this training ({reason}); start a new run") from error
     if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
         raise UserError("the ranks see different states of the run; --resume needs a folder that all machines share")
     if batches.micro_batches != state["micro_batches"]:
@@ -295,7 +327,6 @@ def _resume(
             "batches were cut into %d micro-batches and are now cut into %d: results differ slightly",
             state["micro_batches"], batches.micro_batches,
         )  # fmt: skip
-    take_step.restore(checkpoint.state, state)
     return progress, checkpoint.metrics
 
 

@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
-from helpers.training import distributed, tracking
+from helpers.training import distributed, stored_options, tracking
 from models import assets, checkpoints, files, interrupts
 from models.command import LineFormatter
+from models.config import is_whole
 from models.errors import UserError
 from models.network import MobileNetV3
 
@@ -32,8 +33,10 @@ RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; clips and teacher must stay the same (`Run.require_same`), also in files that were moved.
 MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
 MAY_CHANGE |= {"teacher", "teacher_preds", "fname_to_index", "cache_path", "train", "patience"}
-STATE = {"progress", "micro_batches", "optimizer", "scaler", "best", "fingerprints"}  # what last.pt holds next to the model
+# What last.pt holds next to the model.
+STATE = {"progress": dict, "micro_batches": int, "optimizer": dict, "scaler": dict, "best": (float, int), "fingerprints": dict}
 WRITTEN = ("config.json", "metrics.csv", "last.pt", "best.pt")  # each of them complete at any moment
+APPENDED = ("log.txt", "metrics.csv")
 PACKAGES = ("efficientat", "torch", "torchaudio", "torchvision", "numpy", "h5py", "scikit-learn", "soundfile", "soxr", "wandb")
 _PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -66,8 +69,12 @@ class Run:
         self._tracker = tracking.Tracker("disabled", args.experiment_name, RUNS_DIR, {}, "")
         if self.folder and (self.folder / "last.pt").exists():
             self.resumed = checkpoints.load_training(self.folder / "last.pt")
-            if missing := STATE - self.resumed[1].keys():
-                raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(sorted(missing))}; start a new run")
+            state = self.resumed[1]
+            lacking = [name for name, kind in STATE.items() if not isinstance(state.get(name), kind)]
+            if not lacking and not is_whole(state["progress"].get("epoch")):
+                lacking = ["epoch"]
+            if lacking:
+                raise checkpoints.CheckpointError(f"{self.folder / 'last.pt'} lacks {', '.join(lacking)}; start a new run")
             self.best = self.resumed[1]["best"]
         self._early_records = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._log_file: logging.FileHandler | None = None
@@ -95,6 +102,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         else:
             config, existed = read_config(self.folder), True
+            if links := [name for name in APPENDED if (self.folder / name).is_symlink()]:
+                raise UserError(f"{self.folder / links[0]} is a link, and a run appends to files of its own alone; remove the link")
             for name in WRITTEN:
                 files.remove_leftovers(self.folder / name)
             self._keep_rows_before(self.resumed[1]["progress"]["epoch"] if self.resumed else 0)
@@ -187,8 +196,11 @@ class Run:
         path = self.folder / "metrics.csv"
         if not path.exists():
             return
-        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
+        try:
+            header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+            kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
+        except ValueError as error:
+            raise UserError(f"{path} is not what a run writes ({error}); remove it") from error
         if kept:
             files.write_bytes(path, (header + "".join(kept)).encode())
         else:
@@ -226,7 +238,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
     unknown = stored.keys() - vars(args).keys()
     if unknown:
         raise UserError(f"{args.resume} is not a run of this script: its options {', '.join(sorted(unknown))} are unknown here")
-    parser.set_defaults(**{name: value for name, value in stored.items() if name != "resume"})
+    stored_options.set_defaults(parser, stored, args.resume / "config.json", stored.keys() - {"resume"})
     args = parser.parse_args(argv)
     _refuse_changes(args.resume, stored, vars(args))
     return args
@@ -240,7 +252,7 @@ def parse_as_trained(
     A value of the command line that differs is used with a warning.
     """
     stored = checkpoints.load(checkpoint).args
-    parser.set_defaults(**{name: stored[name] for name in names if name in stored})
+    stored_options.set_defaults(parser, stored, checkpoint, names)
     args = parser.parse_args(argv)
     given = checkpoints.to_plain_data(vars(args))
     for name in names:
@@ -268,7 +280,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not isinstance(config["args"], dict) or not isinstance(config["run_id"], str):
             raise TypeError("no options in it")
         return config
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not the description of a run: {error}") from error
 
 

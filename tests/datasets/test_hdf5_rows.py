@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -98,6 +99,32 @@ def test_other_layouts_of_the_same_rows_are_read(path: Path, tmp_path: Path) -> 
         assert [dataset.read(index)[0] for index in range(CLIPS)] == [expected.read(index)[0] for index in range(CLIPS)]
 
 
+def test_a_file_that_another_one_replaces_is_an_error(path: Path, content: bytes) -> None:
+    """Its rows lie elsewhere."""
+    dataset = Mp3Dataset(path, num_classes=K)
+    assert dataset.read(0)[2] == "clip0"
+    path.with_name("b.hdf").write_bytes(content)
+    path.with_name("b.hdf").replace(path)
+    with pytest.raises(AudioError, match=r"a\.hdf.*replaced"):
+        dataset.read(0)
+    with pytest.raises(Hdf5Error, match=r"a\.hdf.*replaced"):
+        dataset.targets()
+
+
+def test_reads_that_return_less_than_there_is_are_continued() -> None:
+    """As those of more than 2 GiB, and of some network drives."""
+
+    class Short(io.BytesIO):
+        def read(self, size: int = -1) -> bytes:
+            return super().read(min(size, 3))
+
+    file = Short(b"0123456789")
+    assert hdf5_rows._read(file, 1, 8) == b"12345678"
+    assert hdf5_rows._read(file, 5, 8, short=True) == b"56789"
+    with pytest.raises(ValueError, match="ends"):
+        hdf5_rows._read(file, 5, 8)
+
+
 def test_damaged_gzip_is_refused(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         rows = file["target"][:]
@@ -146,7 +173,7 @@ def test_a_cut_file_is_refused(path: Path) -> None:
     dataset_path.write_bytes(whole)
     dataset = Mp3Dataset(dataset_path, num_classes=K)
     os.truncate(dataset_path, heaps(whole)[0] + 20)  # after it was opened
-    with pytest.raises(AudioError, match="clip0.*b.hdf"):
+    with pytest.raises(AudioError, match=r"clip 0.*b\.hdf"):
         dataset[0]
 
 

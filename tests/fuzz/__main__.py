@@ -19,7 +19,7 @@ from random import Random
 
 from helpers.cli import HelpFormatter, non_negative_int
 from helpers.costs.tables import table
-from tests.fuzz import attacks_archives, attacks_models, attacks_sound, attacks_text, cases, mutations, servers
+from tests.fuzz import attacks_archives, attacks_models, attacks_runs, attacks_sound, attacks_text, cases, mutations, servers
 from tests.fuzz.cases import Attack, Case, Lab
 
 ATTACKS = (
@@ -32,6 +32,9 @@ ATTACKS = (
     attacks_text.table_attacks,
     attacks_text.json_attacks,
     attacks_text.teacher_attacks,
+    attacks_runs.run_attacks,
+    attacks_runs.data_attacks,
+    attacks_runs.package_attacks,
     servers.attacks,
 )
 SLOW_SHARE = 0.2  # of the inputs with random damage go through entry points that take a second

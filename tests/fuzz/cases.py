@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import signal
@@ -48,6 +49,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
+        gc.freeze()
         tqdm.tqdm.monitor_interval = 0  # no thread for each progress bar
         for name in ("TIMEOUT_S", "ANSWER_S", "SLOWEST_S"):  # of downloads
             setattr(assets, name, 3.0)

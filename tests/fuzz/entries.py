@@ -13,14 +13,18 @@ import torch
 
 import complexity
 import ex_audioset
+import ex_dcase20
 import ex_embeddings
 import ex_folder
+import ex_fsd50k
 import export
 import hear_mn
 import inference
 import peak_memory
 from datasets.prepare import audioset as prepare_audioset
+from datasets.prepare import dcase20 as prepare_dcase20
 from datasets.prepare import esc50 as prepare_esc50
+from datasets.prepare.opensounds import debian
 from helpers.distillation import __main__ as distillation
 from helpers.tagger.audio_tagger import AudioTagger
 from models import convert
@@ -95,6 +99,13 @@ def hear(argv: Sequence[str] | None) -> int:
     return 0
 
 
+def read_package(argv: Sequence[str] | None) -> int:
+    """What the open corpus reads of a Debian package."""
+    files = debian.read_files(Path(argv[0]), lambda path: path.endswith((".wav", "copyright")))
+    print(len(files), "files", sum(map(len, files.values())), "bytes", len(debian.checksums(Path(argv[0]))), "checksums")
+    return 0
+
+
 def _print_finite(values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> None:
     """Print a mean, which is NaN if any value is none or out of bounds."""
     fits = np.isfinite(values).all() and bounds[0] <= values.min() and values.max() <= bounds[1]
@@ -120,6 +131,15 @@ def _same_for_all_segments(good: Path, folder: Path) -> None:
     """Link the file under attack to the names of AudioSet's three files; it is written after this."""
     for part in undamaged.SEGMENTS[:2]:
         (folder / f"{part}_segments_mp3.hdf").symlink_to("eval_segments_mp3.hdf")
+
+
+def _one_table(good: Path, folder: Path) -> None:
+    """DCASE20's recordings, whose three tables are one file, which is written after this."""
+    _copies("dcase20")(good, folder)
+    for name in ("evaluation_setup/fold1_train.csv", "evaluation_setup/fold1_evaluate.csv", "evaluation_setup/fold1_test.csv"):
+        link = folder / "dcase20" / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to("../meta.csv")
 
 
 SHORT = "--num_workers 0 --batch_size 4"
@@ -345,6 +365,47 @@ LOGITS, NAMES, INDEX = (
         ("teacher's pickle", "teacher.pkl", "teacher.pkl"),
     )
 )
+DCASE20 = Kind(
+    "DCASE20 table",
+    "dcase20/meta.csv",
+    "dcase20/meta.csv",
+    (
+        Entry(
+            "ex_dcase20.py",
+            ex_dcase20.main,
+            f"--dataset_dir {{input}}/dcase20 --train --pretrained_name {{good}}/model.pt {TRAINING}",
+            is_quick=False,
+        ),
+        Entry(
+            "datasets.prepare.dcase20",
+            prepare_dcase20.main,
+            "--source {input}/dcase20 --output_dir out --num_workers 1",
+            is_quick=False,
+            may_report=True,
+        ),
+    ),
+    _one_table,
+)
+VOCABULARY = Kind(
+    "FSD50K vocabulary",
+    "fsd50k/FSD50K.ground_truth/vocabulary.csv",
+    "fsd50k/FSD50K.ground_truth/vocabulary.csv",
+    (
+        Entry(
+            "ex_fsd50k.py",
+            ex_fsd50k.main,
+            f"--dataset_dir {{input}}/fsd50k --train --pretrained_name {{good}}/model.pt {FOLDER}",
+            is_quick=False,
+        ),
+    ),
+    _copies("fsd50k"),
+)
+PACKAGE = Kind("Debian package", "package.deb", "package.deb", (Entry("opensounds", read_package, "{file}", is_quick=False),))
+RESUMES = (Entry("ex_folder.py, resuming", ex_folder.main, "--resume runs/folder --n_epochs 2", is_quick=False),)
+RUN_STATE, RUN_CONFIG, RUN_METRICS = (
+    Kind(name, f"../work/runs/folder/{file}", f"runs/folder/{file}", RESUMES, _copies("runs", names_here=("../work/runs",)))
+    for name, file in (("run, last.pt", "last.pt"), ("run, config.json", "config.json"), ("run, metrics.csv", "metrics.csv"))
+)
 KINDS = (
     CHECKPOINT,
     EXPORTED,
@@ -361,6 +422,12 @@ KINDS = (
     LOGITS,
     NAMES,
     INDEX,
+    DCASE20,
+    VOCABULARY,
+    PACKAGE,
+    RUN_STATE,
+    RUN_CONFIG,
+    RUN_METRICS,
 )
 
 

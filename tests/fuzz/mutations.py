@@ -227,4 +227,10 @@ BY_KIND: dict[entries.Kind, tuple[Damage, ...]] = {
     entries.LOGITS: (bytes_changed,),
     entries.NAMES: (bytes_changed,),
     entries.INDEX: (bytes_changed,),
+    entries.DCASE20: (table, bytes_changed),
+    entries.VOCABULARY: (table, bytes_changed),
+    entries.PACKAGE: (bytes_changed,),
+    entries.RUN_STATE: (checkpoint, checkpoint, checkpoint, bytes_changed),
+    entries.RUN_CONFIG: (json_text, json_text, bytes_changed),
+    entries.RUN_METRICS: (table, bytes_changed),
 }

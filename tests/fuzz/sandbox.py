@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import csv
 import ctypes
 import faulthandler
@@ -207,7 +208,8 @@ def _left_files(root: Path, resumes: bool) -> list[str]:
         if name.startswith(("tmp/", "home/")) or is_part or path.name.startswith("."):
             problems.append(f"leaves {name}")
         elif path.suffix == ".csv" and path.is_file():
-            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            cells = []
+            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file, contextlib.suppress(csv.Error):
                 cells = [cell for row in csv.reader(file) for cell in row]
             problems += [f"{name} has the formula {cell[:20]!r}" for cell in cells if _FORMULA.match(cell)][:1]
     if (root / OWNED).exists():
@@ -288,7 +290,7 @@ def _forget_the_parents_end() -> None:
 
 
 def _watch(root: str, log: int, may_connect: bool) -> Callable[[str, tuple], None]:
-    """An audit hook that writes down changes of files elsewhere, connections, and programs other than Python and git."""
+    """An audit hook that writes down changes of files elsewhere, connections, and programs other than Python, git and dpkg-deb."""
 
     def is_elsewhere(path: object) -> bool:
         if not isinstance(path, (str, bytes, os.PathLike)):
@@ -304,7 +306,7 @@ def _watch(root: str, log: int, may_connect: bool) -> Callable[[str, tuple], Non
         elif event in ("socket.connect", "socket.getaddrinfo"):
             wrong = not may_connect and not (event == "socket.connect" and isinstance(args[1], (str, bytes)))
         elif event == "subprocess.Popen":
-            wrong = args[0] not in (sys.executable, "git")
+            wrong = args[0] not in (sys.executable, "git", "dpkg-deb")
         else:
             wrong = event in ("os.system", "os.exec")
         if wrong:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import soundfile
 import torch
 
+import ex_folder
 import export
 from datasets import audio
 from datasets.hdf5_mp3 import Mp3Writer
@@ -47,6 +50,10 @@ def write(folder: Path) -> None:
     _esc50(folder / "esc50.zip")
     _hear_task(folder / "hear")
     _teacher(folder)
+    _dcase20(folder / "dcase20")
+    _fsd50k(folder / "fsd50k")
+    (folder / "package.deb").write_bytes(deb({"usr/share/doc/klettres-data/copyright": b"GPL", "usr/share/a.wav": wav(0)}))
+    _run(folder)
 
 
 def _audioset(folder: Path) -> None:
@@ -131,3 +138,59 @@ def _teacher(folder: Path) -> None:
     np.save(folder / "teacher.npy", np.random.default_rng(0).normal(-6, 2, (len(names), 527)).astype(np.float16))
     (folder / "teacher.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "teacher.pkl").write_bytes(pickle.dumps({name: row for row, name in enumerate(names)}, 2))
+
+
+def _dcase20(folder: Path) -> None:
+    """Two scenes; one table, of which the others are links."""
+    rows = ["filename\tscene_label\tidentifier\tsource_label"]
+    for number in range(8):
+        scene = ("airport", "bus")[number % 2]
+        name = f"audio/{scene}-lyon-{number}-{number}-a.wav"
+        rows.append(f"{name}\t{scene}\tlyon-{number}\ta")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, sound(number), RATE)
+    (folder / "meta.csv").write_text("\n".join(rows) + "\n")
+
+
+def _fsd50k(folder: Path) -> None:
+    truth = folder / "FSD50K.ground_truth"
+    truth.mkdir(parents=True)
+    (truth / "vocabulary.csv").write_text("".join(f"{number},label{number},/m/{number}\n" for number in range(200)))
+    for part in ("train", "val", "eval"):
+        with Mp3Writer(folder / f"FSD50K.{part}_mp3.hdf", 200) as writer:
+            for number in range(4):
+                writer.add(f"{number}.mp3", audio.encode_mp3(sound(number, 32000), 32000), np.arange(200) == number % 2)
+
+
+def deb(files: dict[str | tarfile.TarInfo, bytes]) -> bytes:
+    """A Debian package: an ar archive of two tars. A `TarInfo` may announce another size than that of its content."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as members:
+        for name, content in files.items():
+            if not isinstance(info := name, tarfile.TarInfo):
+                info = tarfile.TarInfo(f"./{name}")
+                info.size = len(content)
+            members.addfile(info)
+            members.fileobj.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
+    control = io.BytesIO()
+    with tarfile.open(fileobj=control, mode="w") as members:
+        text = b"Package: klettres-data\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n"
+        info = tarfile.TarInfo("./control")
+        info.size = len(text)
+        members.addfile(info, io.BytesIO(text))
+    parts = {"debian-binary": b"2.0\n", "control.tar": control.getvalue(), "data.tar": data.getvalue()}
+    ends = [f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(part):<10}`\n".encode() + part for name, part in parts.items()]
+    return b"!<arch>\n" + b"".join(part + b"\n" * (len(part) % 2) for part in ends)
+
+
+def _run(folder: Path) -> None:
+    """The folder of a training that a larger number of epochs resumes."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        options = "--train --clip_seconds 0.3 --num_workers 0 --batch_size 4 --wandb disabled --n_epochs 1 --warm_up_len 0 "
+        options += "--ramp_down_start 0 --ramp_down_len 1 --max_lr 0.0001"
+        ex_folder.main([str(folder / "recordings"), "--pretrained_name", str(folder / "model.pt"), *options.split()])
+    finally:
+        os.chdir(before)

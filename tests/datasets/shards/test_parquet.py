@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets.shards import parquet_pages
+from datasets.shards import parquet, parquet_pages
 from datasets.shards.clips import ShardError
 from datasets.shards.parquet import read_parquet
 from datasets.shards.stored import CODECS
@@ -108,6 +108,16 @@ def test_keys_and_columns(tmp_path):
     pq.write_table(pa.table({"video_id": ["a"], "sound": [b"abc"]}), tmp_path / "c.parquet")
     with pytest.raises(ShardError, match="video_id, sound"):
         list(read_parquet(tmp_path / "c.parquet"))
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_LABEL_BYTES", 200), ("MAX_BYTES", 20_000), ("MAX_ROWS", 23)])
+def test_columns_are_decompressed_up_to_a_size(tmp_path, monkeypatch, limit, value):
+    """Those that pyarrow decompresses: labels, names, and recordings in encodings that are not read here."""
+    path = write(tmp_path / "a.parquet", use_dictionary=False, column_encoding={"audio.bytes": "DELTA_LENGTH_BYTE_ARRAY"})
+    assert len(list(read_parquet(path))) == 24
+    monkeypatch.setattr(parquet, limit, value)
+    with pytest.raises(ShardError, match=f"a.parquet.*more than {value}"):
+        list(read_parquet(path))
 
 
 def test_damage_is_one_error(tmp_path):

@@ -268,3 +268,25 @@ def test_an_unpickled_backend_computes_the_same(tmp_path: Path) -> None:
     path.unlink()  # as on another machine
     again = pickle.loads(pickle.dumps(pickle.loads(pickled)))
     assert np.array_equal(again(CLIPS)[0][0], backend(CLIPS)[0][0])
+
+
+def test_models_are_exported_to_the_users_cache_where_the_downloads_are_read_only(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "shared" / "models"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "shared").mkdir()
+    monkeypatch.setattr(
+        model_cache.os, "access", lambda path, mode: tmp_path / "shared" != path
+    )  # also for root, who may write there
+    exports = []
+
+    def export(name: str, path: Path) -> None:
+        exports.append(path)
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    monkeypatch.setattr(model_cache, "_export", export)
+    paths = [model_cache.exported(tiny_checkpoint) for _ in range(2)]
+    assert paths == 2 * exports and paths[0].parent == tmp_path / "home" / "efficientat" / "onnx"
+    assert not list((tmp_path / "shared").iterdir())

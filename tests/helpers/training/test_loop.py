@@ -334,6 +334,31 @@ def test_a_resumed_run_needs_the_same_clips() -> None:
         train([0.1, 0.2], done=1, options={"resume": folder}, number=12)
 
 
+def test_a_state_that_no_such_training_wrote_is_one_error() -> None:
+    """Its last.pt may come from anybody: nothing of it reaches the training that does not fit."""
+    _, _, folder = train([0.1])
+    content = torch.load(folder / "last.pt", weights_only=True)
+
+    def of_optimizer(**values: object) -> dict:
+        moments = content["training"]["optimizer"]["state"]
+        return {"optimizer": {"state": moments | {0: moments[0] | values}}}
+
+    shape = content["training"]["optimizer"]["state"][0]["exp_avg"].shape
+    for change in (
+        {"progress": {"epoch": 1, "step": 99}},
+        {"progress": {"epoch": 1, "sums": {"loss": "x"}}},
+        {"optimizer": {"state": {9999: content["training"]["optimizer"]["state"][0]}}},
+        of_optimizer(exp_avg=torch.full(shape, torch.nan)),
+        of_optimizer(exp_avg=torch.zeros(1).expand(shape)),
+        of_optimizer(other=torch.zeros(())),
+    ):
+        torch.save(content | {"training": content["training"] | change}, folder / "last.pt")
+        with pytest.raises(checkpoints.CheckpointError, match="last.pt is not of this training"):
+            train([0.1, 0.2], options={"resume": folder})
+    torch.save(content | {"training": content["training"] | {"optimizer": of_optimizer()["optimizer"]}}, folder / "last.pt")
+    train([0.1, 0.2], options={"resume": folder}, done=1)
+
+
 def test_a_run_can_resume_in_another_precision_and_for_longer() -> None:
     _, _, folder = train([0.1])
     _, metrics, _ = train([0.1, 0.2], done=1, options={"resume": folder, "n_epochs": 2}, precision="fp16")

@@ -30,6 +30,11 @@ def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
+STATE_OF_ONE_EPOCH = {
+    "progress": {"epoch": 1}, "micro_batches": 1, "optimizer": {}, "scaler": {}, "best": 0.5, "fingerprints": {},
+}  # fmt: skip
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("--resume", type=Path)
@@ -129,7 +134,7 @@ def test_a_run_resumes_with_the_same_inputs_alone() -> None:
     with start() as run:
         run.require_same("clips", "abc", "--clips")
         run.open()
-        run.save(get_model(width_mult=0.1), 0, {}, dict.fromkeys(STATE, 0) | {"progress": {"epoch": 1}})
+        run.save(get_model(width_mult=0.1), 0, {}, STATE_OF_ONE_EPOCH)
     run = start("--resume", "runs/test")
     run.require_same("clips", "abc", "--clips")
     with pytest.raises(UserError, match="--clips"):
@@ -167,9 +172,34 @@ def test_what_cannot_be_resumed_is_refused() -> None:
         start("--resume", "runs/other")
     with start() as run:
         run.open()
-        checkpoints.save(run.folder / "last.pt", get_model(width_mult=0.1))
-    with pytest.raises(checkpoints.CheckpointError):
-        start("--resume", str(run.folder))
+    model = get_model(width_mult=0.1)
+    assert STATE_OF_ONE_EPOCH.keys() == STATE.keys()
+    states = [STATE_OF_ONE_EPOCH | {name: "x"} for name in STATE] + [STATE_OF_ONE_EPOCH | {"progress": {"epoch": "1"}}]
+    for training in (None, *states):
+        checkpoints.save(run.folder / "last.pt", model, training=training)
+        with pytest.raises(checkpoints.CheckpointError, match=r"last\.pt"):
+            start("--resume", str(run.folder))
+
+
+@pytest.mark.parametrize("name", ["log.txt", "metrics.csv"])
+def test_nothing_is_appended_to_other_files_through_links(name: str) -> None:
+    with start() as run:
+        run.open()
+    (run.folder / "log.txt").unlink()
+    Path("elsewhere").write_text("mine")
+    (run.folder / name).symlink_to(Path("elsewhere").absolute())
+    with pytest.raises(UserError, match=name), start("--resume", str(run.folder)) as run:
+        run.open()
+    assert Path("elsewhere").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"epoch,x\na,b\n", b"\xff\xfe\n\xff\n", b"epoch\n" + b"9" * 5000 + b"\n"])
+def test_a_table_that_no_run_wrote_is_named(content: bytes) -> None:
+    with start() as run:
+        run.open()
+    (run.folder / "metrics.csv").write_bytes(content)
+    with pytest.raises(UserError, match="metrics.csv"), start("--resume", str(run.folder)) as run:
+        run.open()
 
 
 def test_wandb_is_offline_without_a_login_and_its_run_can_be_read_back() -> None:
