@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import os
 import time
 import urllib.parse
@@ -103,6 +102,8 @@ def _check_content(path: Path, size: int | None, sha256: str | None) -> None:
 
 def content_hash(path: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    import hashlib  # loads OpenSSL, which the bundled model does not need
+
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
