@@ -5,7 +5,7 @@
 Runs `inference.py` as a user does, with the backends interleaved, so that other work on the machine slows down both. Figures are
 medians over the rounds, after one that fills the disk cache. Time is that of the whole process, from its start to its end. Memory
 is the peak of its resident set, as `/usr/bin/time -v` reports it (with PyTorch at the end, when its libraries are unloaded). The
-exported model is made before. For Linux.
+exported model is made before. `--baseline` adds the ONNX backend of another checkout. For Linux.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_name", default="mn04_distilled", help="a name, or the path of a checkpoint")
     parser.add_argument("--audio_path", type=Path, default=common.RECORDINGS / "scene.ogg", help="a recording")
     parser.add_argument("--rounds", type=cli.positive_int, default=9, help="runs of each backend")
+    parser.add_argument("--baseline", type=cli.absolute_path, help="folder of another checkout to compare with")
     parser.add_argument("--figure", type=cli.figure_path, help="also draw the table into this file")
     return parser
 
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model_cache.exported(args.model_name)
     options = ["--model_name", args.model_name, "--audio_path", args.audio_path.absolute()]
     commands = {backend: partial(common.run_process, ["inference.py", "--backend", backend, *options]) for backend in BACKENDS}
+    if args.baseline:
+        arguments = ["inference.py", "--backend", "onnx", *options]
+        commands["baseline"] = partial(common.run_process, arguments, cwd=args.baseline)
     runs = common.measure_interleaved(commands, args.rounds, measure=lambda run: run())
     title = f"{args.audio_path.name} with {args.model_name}"
     print_runs(title, runs)
@@ -52,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_runs(title: str, runs: Mapping[str, Sequence[ProcessRun]]) -> None:
     seconds, peaks = ({key: [getattr(run, name) for run in of_one] for key, of_one in runs.items()} for name in ("seconds", "peak"))
     rows = [(backend, f"{median(seconds[backend]):.2f}", f"{median(peaks[backend]) / common.MB:.0f}") for backend in runs]
-    times = [f"{median(ratios(values['torch'], values['onnx'])):.2f}" for values in (seconds, peaks)]
-    common.print_table(title, ("backend", "seconds", "peak MB"), [*rows, ("torch / onnx", *times)])
+    for other in [backend for backend in runs if backend != "onnx"]:
+        rows.append((f"{other} / onnx", *(f"{median(ratios(values[other], values['onnx'])):.2f}" for values in (seconds, peaks))))
+    common.print_table(title, ("backend", "seconds", "peak MB"), rows)
     same = all(a.printed == b.printed for a, b in zip(runs["torch"], runs["onnx"], strict=True))
     print(f"both print the same: {'yes' if same else 'no'}")
 

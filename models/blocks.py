@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import UserError
+from models.in_place import BatchNorm2d, Hardswish, add, scale
 
 AGGREGATIONS = {"max": torch.amax, "min": torch.amin, "avg": torch.mean, "add": torch.sum}  # of the layers of a `ConcurrentSE`
 AXES = {"c": 1, "f": 2, "t": 3}  # letter of an axis -> its position in (B, C, F, T)
@@ -30,7 +31,10 @@ def conv_out_size(size: int, kernel: int, stride: int, dilation: int = 1) -> int
 
 
 class ConvNormActivation(nn.Sequential):
-    """A convolution without bias, BatchNorm2d(eps=0.001, momentum=0.01) and, if given, an activation."""
+    """A convolution without bias, BatchNorm2d(eps=0.001, momentum=0.01) and, if given, an activation.
+
+    What the convolution and the norm return may be overwritten by the next layer.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class ConvNormActivation(nn.Sequential):
         padding = (kernel - 1) // 2 * dilation
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
-            nn.BatchNorm2d(out_channels, eps=0.001, momentum=0.01),
+            BatchNorm2d(out_channels, eps=0.001, momentum=0.01),
         ]
         if activation is not None:
             layers.append(activation(inplace=True))
@@ -82,7 +86,7 @@ class SqueezeExcitation(nn.Module):
         return torch.relu(self.fc1(mean))
 
     def excite(self, x: Tensor, bottleneck: Tensor) -> Tensor:
-        """Scale (B, C, F, T) by the gate of a bottleneck (B, S)."""
+        """Return (B, C, F, T) times the gate of a bottleneck (B, S)."""
         return x * self.gate(bottleneck)
 
     def gate(self, bottleneck: Tensor) -> Tensor:
@@ -92,7 +96,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class ConcurrentSE(nn.Module):
-    """Squeeze-and-excitation on several axes at once: all layers see the same input, their outputs are fused."""
+    """Squeeze-and-excitation on several axes at once: all layers see the same input, their outputs are fused.
+
+    A single layer may overwrite the input.
+    """
 
     def __init__(self, sizes: dict[str, int], axes: str, aggregation: str, reduction: int) -> None:
         super().__init__()
@@ -110,12 +117,12 @@ class ConcurrentSE(nn.Module):
 
     def excite(self, x: Tensor, bottlenecks: Sequence[Tensor]) -> Tensor:
         """Scale x by the gates of the bottlenecks and fuse what comes out."""
+        if len(bottlenecks) == 1:
+            return scale(x, self.conc_se_layers[0].gate(bottlenecks[0]))
         return self.fuse([layer.excite(x, bottleneck) for layer, bottleneck in zip(self.conc_se_layers, bottlenecks, strict=True)])
 
     def fuse(self, outputs: list[Tensor]) -> Tensor:
         """Make one tensor of what the layers return, each (B, C, F, T)."""
-        if len(outputs) == 1:
-            return outputs[0]
         return AGGREGATIONS[self.aggregation](torch.stack(outputs), 0)
 
 
@@ -145,6 +152,7 @@ class BlockConfig:
 class InvertedResidual(nn.Module):
     """Expand (1x1), depthwise convolution, squeeze-and-excitation, project (1x1); shortcut where shapes allow.
 
+    The input stays as it is; what the layers in between return may be overwritten by the next one.
     `sizes` are the lengths of f and t after the depthwise convolution, for squeeze-and-excitation on those axes.
     """
 
@@ -177,7 +185,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, F, T) -> (B, out, F', T')."""
-        return x + self.block(x) if self.use_shortcut else self.block(x)
+        y = self.block(x)
+        return add(y, x) if self.use_shortcut else y
 
     def forward_with_bottlenecks(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return what `forward` does, and the bottleneck (B, S) of each layer of squeeze-and-excitation."""
@@ -188,14 +197,14 @@ class InvertedResidual(nn.Module):
                 y = layer.excite(y, bottlenecks)
             else:
                 y = layer(y)
-        return x + y if self.use_shortcut else y, bottlenecks
+        return add(y, x) if self.use_shortcut else y, bottlenecks
 
 
 def large_block_configs(
     width_mult: float, strides: Sequence[int], reduced_tail: bool = False, dilated: bool = False
 ) -> list[BlockConfig]:
     """Return the 15 inverted residuals of MobileNetV3-Large (Howard et al., ICCV 2019, Table 1)."""
-    relu, hardswish = nn.ReLU, nn.Hardswish
+    relu, hardswish = nn.ReLU, Hardswish
     tail = 2 if reduced_tail else 1
     dilation = 2 if dilated else 1
     rows = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     disk, gets `path`. Any number of processes may write to the same path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         yield temporary
         publish(temporary, path)

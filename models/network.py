@@ -11,6 +11,7 @@ from models.blocks import ConvNormActivation, InvertedResidual, conv_out_size, l
 from models.config import Arch, MelConfig
 from models.errors import UserError
 from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head
+from models.in_place import Hardswish
 
 
 class MobileNetV3(nn.Module):
@@ -41,12 +42,12 @@ class MobileNetV3(nn.Module):
 
         blocks = large_block_configs(arch.width_mult, arch.strides, arch.reduced_tail, arch.dilated)
         sizes = {axis: conv_out_size(size, 3, 2) for axis, size in (("f", arch.input_dim_f), ("t", arch.input_dim_t))}
-        layers: list[nn.Module] = [ConvNormActivation(1, blocks[0].in_channels, kernel=3, stride=2, activation=nn.Hardswish)]
+        layers: list[nn.Module] = [ConvNormActivation(1, blocks[0].in_channels, kernel=3, stride=2, activation=Hardswish)]
         for config in blocks:
             sizes = {axis: config.out_size(size) for axis, size in sizes.items()}
             layers.append(InvertedResidual(config, sizes, arch.se_dims, arch.se_agg, arch.se_r))
         self.embedding_size = 6 * blocks[-1].out_channels
-        layers.append(ConvNormActivation(blocks[-1].out_channels, self.embedding_size, activation=nn.Hardswish))
+        layers.append(ConvNormActivation(blocks[-1].out_channels, self.embedding_size, activation=Hardswish))
         self.features = nn.Sequential(*layers)
 
         self.classifier = self._new_head()

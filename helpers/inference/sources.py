@@ -7,11 +7,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, groupby, islice
 from threading import Thread
 from typing import TYPE_CHECKING, TypeAlias
-
-from tqdm import tqdm
 
 from datasets.audio_folders import Problem, describe_skipped, list_recordings
 from helpers.tagger.results import Embedding, Failure, Tagging
@@ -19,6 +18,8 @@ from models.command import printable
 from models.errors import UserError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from helpers.tagger.events import RecordingEvents
 
     Result: TypeAlias = Tagging | RecordingEvents | Embedding | Failure
@@ -105,18 +106,17 @@ class Inputs:
 
         The failure of a recording that is the only one is raised.
         """
-        with tqdm(initial=self._done, unit="file", disable=True if self.is_one else None, leave=False) as bar:
-            if not bar.disable:
-                Thread(target=self._count_all, args=(bar,), daemon=True).start()
+        with self._bar() as bar:
             for source, group in groupby(results, lambda result: result.source):
                 yield source, self._reported(group, bar)
                 self._tell_problems(bar)
-                bar.update()
+                if bar:
+                    bar.update()
             self._tell_problems(bar)
             if skipped := self._found.skipped():
                 _tell(bar, skipped)
 
-    def _reported(self, results: Iterable[Result], bar: tqdm) -> Iterator[Result]:
+    def _reported(self, results: Iterable[Result], bar: tqdm | None) -> Iterator[Result]:
         for result in results:
             if isinstance(result, Failure):
                 if self.is_one:
@@ -128,16 +128,26 @@ class Inputs:
                     _tell(bar, f"warning: {text}")
             yield result
 
-    def _tell_problems(self, bar: tqdm) -> None:
+    def _tell_problems(self, bar: tqdm | None) -> None:
         for problem in self._found.problems[self._told :]:
             _tell(bar, f"{'warning' if problem.is_harmless else 'error'}: {problem}")
         self._told = len(self._found.problems)
+
+    def _bar(self) -> AbstractContextManager[tqdm | None]:
+        """Return a progress bar, or None where there is nothing to follow: tqdm takes 30 ms to import."""
+        if self.is_one or not sys.stderr.isatty():
+            return nullcontext()
+        from tqdm import tqdm
+
+        bar = tqdm(initial=self._done, unit="file", leave=False)
+        Thread(target=self._count_all, args=(bar,), daemon=True).start()
+        return bar
 
     def _count_all(self, bar: tqdm) -> None:
         """Give the bar its total, which a thread finds out while the first recordings are done."""
         bar.total = sum(1 for _ in Sources(self._paths))
 
 
-def _tell(bar: tqdm, text: str) -> None:
-    with bar.external_write_mode():
+def _tell(bar: tqdm | None, text: str) -> None:
+    with bar.external_write_mode() if bar else nullcontext():
         print(printable(text), file=sys.stderr)

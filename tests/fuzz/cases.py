@@ -17,7 +17,7 @@ import torch._dynamo  # noqa: F401
 import tqdm
 
 from helpers.probing import runs as probe_runs
-from models import assets
+from models import download
 from tests.fuzz import entries, sandbox, undamaged
 from tests.fuzz.entries import KINDS, Entry, Kind
 
@@ -52,7 +52,7 @@ class Lab:
         gc.freeze()
         tqdm.tqdm.monitor_interval = 0  # no thread for each progress bar
         for name in ("TIMEOUT_S", "ANSWER_S", "SLOWEST_S"):  # of downloads
-            setattr(assets, name, 3.0)
+            setattr(download, name, 3.0)
         probe_runs.ProcessPoolExecutor = lambda processes, _: ThreadPoolExecutor(processes)
         self.good = folder / "good"
         self.good.mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import assets, checkpoints
+from models import assets, checkpoints, download
 from models.assets import AssetError
 from models.checkpoints import CheckpointError
 from models.config import Arch
@@ -84,7 +84,7 @@ def test_a_transfer_resumes_after_its_connection_is_cut(faults, ranges, release,
 
 
 def test_a_transfer_resumes_after_its_connection_stalls(release, resources, left_in, monkeypatch):
-    monkeypatch.setattr(assets, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
     release.files["a.pt"] = bytes(range(256)) * 100
     release.faults = ["stall"]
     start = time.monotonic()
@@ -254,8 +254,8 @@ def test_full_disk_leaves_nothing(release, resources, left_in, monkeypatch):
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data)
 
-    monkeypatch.setattr(assets, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(assets, "open", Full, raising=False)
+    monkeypatch.setattr(download, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(download, "open", Full, raising=False)
     release.files["a.pt"] = bytes(5000)
     with pytest.raises(AssetError, match="No space left"):
         assets.fetch("a.pt", check=lambda path: None)
@@ -288,22 +288,22 @@ def test_a_body_that_does_not_end_is_cut_off(announced, release, resources, left
 
 def test_a_body_that_drips_ends_in_an_error(release, resources, left_in, monkeypatch):
     """Each byte comes before the connection counts as lost."""
-    monkeypatch.setattr(assets, "SLOWEST_S", 0.2)
+    monkeypatch.setattr(download, "SLOWEST_S", 0.2)
     release.files["a.pt"] = bytes(1000)
     release.always = "drip"
     start = time.monotonic()
     with pytest.raises(AssetError, match=r"a\.pt.*http"):
         assets.fetch("a.pt", check=lambda path: None)
     assert time.monotonic() - start < 10 and left_in(resources) == []
-    monkeypatch.setattr(assets, "SLOWEST_BYTES", 1)  # now it is fast enough
-    monkeypatch.setattr(assets, "DEADLINE_S", 0.5)
+    monkeypatch.setattr(download, "SLOWEST_BYTES", 1)  # now it is fast enough
+    monkeypatch.setattr(download, "DEADLINE_S", 0.5)
     with pytest.raises(AssetError, match=r"http.*a\.pt.*0\.5 s"):
         assets.fetch("a.pt", check=lambda path: None)
     assert left_in(resources) == []
 
 
 def test_headers_that_drip_end_in_an_error(release, resources, left_in, monkeypatch):
-    monkeypatch.setattr(assets, "ANSWER_S", 0.5)
+    monkeypatch.setattr(download, "ANSWER_S", 0.5)
     release.always = "drip headers"
     release.files["a.pt"] = b"weights"
     with pytest.raises(AssetError, match=r"a\.pt.*0\.5 s"):
@@ -383,7 +383,7 @@ def test_read_only_resources_folder_is_an_asset_error(release, resources, monkey
     """On a read-only file system even removing a file that is not there fails."""
     resources.mkdir(parents=True)
     release.files["a.pt"] = b"weights"
-    monkeypatch.setattr(assets, "open", fail, raising=False)
+    monkeypatch.setattr(download, "open", fail, raising=False)
     monkeypatch.setattr(Path, "unlink", fail)
     monkeypatch.setattr(os, "unlink", fail)
     monkeypatch.setattr(os, "remove", fail)

@@ -15,6 +15,7 @@ from models.blocks import (
     large_block_configs,
     make_divisible,
 )
+from models.in_place import Hardswish
 
 # Howard et al., ICCV 2019, Table 1 (Large): in, kernel, expanded, out, SE, stride
 TABLE = [
@@ -60,7 +61,7 @@ def test_block_table_at_width_1():
     configs = large_block_configs(1.0, (2, 2, 2, 2))
     rows = [(c.in_channels, c.kernel, c.expanded_channels, c.out_channels, c.use_se, c.stride) for c in configs]
     assert rows == TABLE
-    assert [c.activation for c in configs] == [nn.ReLU] * 6 + [nn.Hardswish] * 9
+    assert [c.activation for c in configs] == [nn.ReLU] * 6 + [Hardswish] * 9
     assert {c.dilation for c in configs} == {1}
 
 

@@ -1,7 +1,10 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.training.optimization import exp_warmup_linear_down, linear_warmup_cosine_down, moving_average
 
@@ -62,3 +65,27 @@ def test_the_moving_average_is_bitwise_that_of_single_tensors() -> None:
     for name, tensor in expected.module.state_dict().items():
         assert torch.equal(tensor, average.module.state_dict()[name]), name
     assert average.module[1].num_batches_tracked not in (0, 120)
+
+
+class CountedOperations(TorchDispatchMode):
+    """Counts operations by name, but for views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.counts[operation.overloadpacket.__name__] += operation.overloadpacket is not torch.ops.aten.detach
+        return operation(*args, **(kwargs or {}))
+
+
+def test_a_step_of_the_moving_average_has_as_many_operations_for_any_number_of_layers() -> None:
+    totals = []
+    for depth in (1, 20):
+        network = nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))))
+        average = moving_average(network, 0.9)
+        average.update_parameters(network)  # the first step copies each tensor
+        with CountedOperations() as counted:
+            average.update_parameters(network)
+        totals.append(counted.counts.total())
+    assert totals[0] == totals[1] <= 25
