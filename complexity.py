@@ -19,9 +19,9 @@ from helpers import cli, network_options
 from helpers.costs.macs import ComplexityReport, count_macs, describe, meta_network
 from helpers.costs.released import released_costs, sum_of_rounded
 from helpers.costs.tables import FORMATS, table
+from models.base import TaggingNetwork
 from models.config import Arch
 from models.ensemble import EnsembleModel
-from models.network import MobileNetV3
 from models.registry import ENSEMBLE
 from models.waveform import WaveformModel
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def described_network(args: argparse.Namespace, name: str | None) -> MobileNetV3:
+def described_network(args: argparse.Namespace, name: str | None) -> TaggingNetwork:
     """Build the network of `name`, or of the options, without weights."""
     return meta_network(*network_options.described_model(name, args))
 

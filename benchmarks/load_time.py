@@ -22,7 +22,6 @@ import torch
 from benchmarks import common
 from helpers import cli
 from models import checkpoints
-from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
 
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     entry = PRETRAINED[args.model_name]
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, EFFICIENTAT_RESOURCES=folder):
         path = Path(folder) / entry.asset
-        torch.save(MobileNetV3(entry.arch).state_dict(), path)
+        torch.save(entry.arch.build().state_dict(), path)
         size = path.stat().st_size
         seconds = [load_seconds(args.model_name) for _ in range(args.rounds + 1)][1:]
     print(f"{args.model_name}, {size / common.MB:.0f} MB: {median(seconds):.3f} s (from {min(seconds):.3f} to {max(seconds):.3f})")

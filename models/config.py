@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from models.errors import UserError
+
+if TYPE_CHECKING:
+    from models.base import TaggingNetwork
 
 HEAD_TYPES = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 SE_AGGREGATIONS = ("max", "avg", "add", "min")
@@ -33,14 +36,41 @@ MAX_FILTERBANK = 1 << 23  # bands times samples of a transform
 MAX_WIDTH = 10.0
 
 
+class Architecture:
+    """Architecture of a network: each family of networks has a subclass, a frozen dataclass that says all that shapes the weights.
+
+    A family is chosen by its subclass alone: `build` makes the network. `FAMILIES` lists them by name, for checkpoints and options.
+    """
+
+    family: ClassVar[str]
+    # Attributes of all families; where a family leaves no choice they are constants of the class.
+    num_classes: ClassVar[int]
+    width_mult: ClassVar[float]
+    strides: ClassVar[tuple[int, int, int, int]]
+    head_type: ClassVar[str]
+    se_dims: ClassVar[str]
+    reduced_tail: ClassVar[bool]
+    dilated: ClassVar[bool]
+    input_dim_f: ClassVar[int]
+
+    def build(self, *args: Any, **kwargs: Any) -> TaggingNetwork:
+        """Build the network with random weights; the arguments are those of `TaggingNetwork` behind the first."""
+        raise NotImplementedError
+
+    def sized_for(self, n_mels: int, frames: int | None = None) -> Architecture:
+        """Return the architecture for inputs of so many mel bands and frames, which few layers depend on."""
+        return self
+
+
 @dataclass(frozen=True)
-class Arch:
+class Arch(Architecture):
     """Architecture of a MobileNetV3 (Howard et al., ICCV 2019, Large; Schmid et al., ICASSP 2023).
 
     `input_dim_f` (mel bands) and `input_dim_t` (frames) size the squeeze-and-excitation layers that act on frequency or time;
     with `se_dims="c"` or `"none"` any input size works. With 0 classes the network has no head.
     """
 
+    family: ClassVar[str] = "mn"
     num_classes: int = 527
     width_mult: float = 1.0
     reduced_tail: bool = False
@@ -56,15 +86,8 @@ class Arch:
 
     def __post_init__(self) -> None:
         _check_whole_numbers(self, ARCH_LIMITS)
-        if not is_number(self.width_mult) or not 0 < self.width_mult <= MAX_WIDTH:
-            raise UserError(f"width_mult must be a number above 0, {MAX_WIDTH:g} at most, not {self.width_mult!r}")
-        for name in ("reduced_tail", "dilated"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        strides = tuple(self.strides) if isinstance(self.strides, (list, tuple)) else (self.strides,)
-        if len(strides) != 4 or not all(is_whole(stride) and stride in (1, 2) for stride in strides):
-            raise UserError(f"strides must be four numbers, each 1 or 2, not {self.strides!r}")
-        object.__setattr__(self, "strides", strides)
+        _check_width_and_strides(self)
+        _check_switches(self, ("reduced_tail", "dilated"))
         if self.head_type not in HEAD_TYPES:
             raise UserError(f"unknown head_type {self.head_type!r}; allowed: {', '.join(HEAD_TYPES)}")
         letters = set(self.se_dims) if isinstance(self.se_dims, str) else set()
@@ -72,6 +95,17 @@ class Arch:
             raise UserError(f"se_dims must be 'none' or a combination of the letters c, f and t, not {self.se_dims!r}")
         if self.se_agg not in SE_AGGREGATIONS:
             raise UserError(f"unknown se_agg {self.se_agg!r}; allowed: {', '.join(SE_AGGREGATIONS)}")
+
+    def build(self, *args: Any, **kwargs: Any) -> TaggingNetwork:
+        from models.network import MobileNetV3
+
+        return MobileNetV3(self, *args, **kwargs)
+
+    def sized_for(self, n_mels: int, frames: int | None = None) -> Arch:
+        return replace(self, input_dim_f=n_mels, input_dim_t=self.input_dim_t if frames is None else frames)
+
+
+FAMILIES: dict[str, type[Architecture]] = {arch.family: arch for arch in (Arch,)}
 
 
 @dataclass(frozen=True)
@@ -128,19 +162,34 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
-def _check_whole_numbers(config: Arch | MelConfig, limits: Mapping[str, tuple[int, int]]) -> None:
+def _check_width_and_strides(arch: Architecture) -> None:
+    if not is_number(arch.width_mult) or not 0 < arch.width_mult <= MAX_WIDTH:
+        raise UserError(f"width_mult must be a number above 0, {MAX_WIDTH:g} at most, not {arch.width_mult!r}")
+    strides = tuple(arch.strides) if isinstance(arch.strides, (list, tuple)) else (arch.strides,)
+    if len(strides) != 4 or not all(is_whole(stride) and stride in (1, 2) for stride in strides):
+        raise UserError(f"strides must be four numbers, each 1 or 2, not {arch.strides!r}")
+    object.__setattr__(arch, "strides", strides)
+
+
+def _check_switches(arch: Architecture, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not isinstance(getattr(arch, name), bool):
+            raise UserError(f"{name} must be True or False, not {getattr(arch, name)!r}")
+
+
+def _check_whole_numbers(config: Architecture | MelConfig, limits: Mapping[str, tuple[int, int]]) -> None:
     for name, (low, high) in limits.items():
         value = getattr(config, name)
         if not is_whole(value) or not low <= value <= high:
             raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
 
 
-def to_plain(config: Arch | MelConfig) -> dict[str, Any]:
+def to_plain(config: Architecture | MelConfig) -> dict[str, Any]:
     """Return the fields as a dict of numbers, strings and lists, fit for a checkpoint or JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
-def from_plain(cls: type[Arch] | type[MelConfig], values: dict[str, Any]) -> Arch | MelConfig:
+def from_plain(cls: type[Architecture] | type[MelConfig], values: dict[str, Any]) -> Architecture | MelConfig:
     """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `UserError`."""
     names = {field.name for field in fields(cls)}
     if not isinstance(values, Mapping) or set(values) != names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
-from models.config import Arch, MelConfig
+from models.config import Arch, Architecture, MelConfig
 
 RELEASE_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
 
@@ -18,7 +18,7 @@ class Pretrained:
     """One released weight file and all that is needed to use it."""
 
     asset: str  # file name below the release address
-    arch: Arch
+    arch: Architecture
     mel: MelConfig
     reported_map: float | None  # None: ImageNet weights only, the classifier is a random initialisation
     size: int | None = None  # bytes of the file, where they are known

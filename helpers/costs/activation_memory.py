@@ -45,11 +45,11 @@ import torch
 from torch import nn
 
 from helpers.costs.macs import LayerCall, meta_network, spectrogram_shape, trace
+from models.base import TaggingNetwork
 from models.blocks import ConcurrentSE, InvertedResidual
-from models.config import Arch
+from models.config import Architecture
 from models.errors import UserError
 from models.memory_efficient import CHANNEL_CHUNKS
-from models.network import MobileNetV3
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class MemoryReport:
 
 
 def peak_memory(
-    network: MobileNetV3 | Arch,
+    network: TaggingNetwork | Architecture,
     frames: int | None = None,
     *,
     bits_per_elem: int = 16,
@@ -111,7 +111,7 @@ def peak_memory(
     """
     if bits_per_elem < 1:
         raise UserError(f"bits_per_elem must be at least 1, not {bits_per_elem}")
-    if isinstance(network, Arch):
+    if isinstance(network, Architecture):
         network = meta_network(network)
     if calls is None:
         calls = trace(network, spectrogram_shape(network, frames), (nn.Conv2d,))
@@ -120,7 +120,7 @@ def peak_memory(
     return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
 
 
-def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
+def _plain_rows(network: TaggingNetwork, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
     shortcut_inputs = {}  # name of a convolution -> size of the shortcut held while it runs
     for name, block in _blocks(network):
         if block.use_shortcut:
@@ -131,7 +131,7 @@ def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[M
         yield MemoryRow(name, _block_of(name), {"input": _inputs(call), "output": _outputs(call)} | shortcut)
 
 
-def _chunked_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
+def _chunked_rows(network: TaggingNetwork, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
     """Yield a row for stem and first block, one or two for each other block, one for each convolution behind them."""
     remaining = dict(calls)
     stem = remaining.pop(next(iter(calls)))
@@ -157,7 +157,7 @@ def _chunked_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes:
         yield MemoryRow(call.name, _block_of(call.name), {"input": _inputs(call), "output": _outputs(call)})
 
 
-def _blocks(network: MobileNetV3) -> list[tuple[str, InvertedResidual]]:
+def _blocks(network: TaggingNetwork) -> list[tuple[str, InvertedResidual]]:
     return [(name, module) for name, module in network.named_modules() if isinstance(module, InvertedResidual)]
 
 

@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from models.config import Arch, MelConfig
+from models.base import TaggingNetwork
+from models.config import Architecture, MelConfig
 from models.ensemble import EnsembleModel
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
 CLIP_SECONDS = 10  # length of an AudioSet clip, for which all published figures hold
 COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-CONTAINERS = (nn.Sequential, nn.ModuleList, MobileNetV3, WaveformModel, EnsembleModel)  # no layers of their own
+CONTAINERS = (nn.Sequential, nn.ModuleList, TaggingNetwork, WaveformModel, EnsembleModel)  # no layers of their own
 
 
 @dataclass(frozen=True)
@@ -110,18 +110,18 @@ def trace(model: nn.Module, input_shape: Sequence[int], layer_types: tuple[type[
     return calls
 
 
-def meta_network(arch: Arch, mel: MelConfig | None = None) -> MobileNetV3:
+def meta_network(arch: Architecture, mel: MelConfig | None = None) -> TaggingNetwork:
     """Build a network on the meta device: all shapes, no memory, no weights: enough to count."""
     with torch.device("meta"):
-        return MobileNetV3(arch, mel)
+        return arch.build(mel)
 
 
-def spectrogram_shape(network: MobileNetV3, frames: int | None = None) -> tuple[int, int, int, int]:
+def spectrogram_shape(network: TaggingNetwork, frames: int | None = None) -> tuple[int, int, int, int]:
     """Return the shape of one spectrogram of so many frames (default: those of 10 seconds) for `network`."""
     return 1, 1, network.mel.n_mels, network.mel.frames(CLIP_SECONDS * network.mel.sample_rate) if frames is None else frames
 
 
-def describe(arch: Arch) -> str:
+def describe(arch: Architecture) -> str:
     """Return a name for a network that has none, such as "width 1.0, mlp head"."""
     parts = [f"width {arch.width_mult}", f"{arch.head_type.replace('_', ' ')} head"]
     parts += [f"se_dims {arch.se_dims}"] * (arch.se_dims != "c")
@@ -142,7 +142,7 @@ def _inputs(model: nn.Module, input_shape: Sequence[int] | None) -> Iterator[tup
         yield "network.", model.network, (batch, 1, mel.n_mels, mel.frames(samples))
     elif input_shape is not None:
         yield "", model, tuple(input_shape)
-    elif isinstance(model, MobileNetV3):
+    elif isinstance(model, TaggingNetwork):
         yield "", model, spectrogram_shape(model)
     else:
         raise UserError(f"a {type(model).__name__} has no front end that gives its input; pass input_shape")

@@ -25,8 +25,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from helpers.costs.activation_memory import MemoryReport, MemoryRow
 from helpers.costs.macs import spectrogram_shape
 from models import memory_efficient as chunked
+from models.base import TaggingNetwork
 from models.errors import UserError
-from models.network import MobileNetV3
 
 DTYPES = {32: torch.float32, 16: torch.float16}  # by bits per element
 
@@ -34,7 +34,7 @@ Key = TypeVar("Key")
 
 
 def measure_memory(
-    network: MobileNetV3,
+    network: TaggingNetwork,
     frames: int | None = None,
     *,
     bits_per_elem: int = 32,
@@ -67,7 +67,7 @@ def measure_memory(
     return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
 
 
-def compare_outputs(reference: MobileNetV3, other: MobileNetV3, x: Tensor) -> float:
+def compare_outputs(reference: TaggingNetwork, other: TaggingNetwork, x: Tensor) -> float:
     """Return the largest difference of two networks' outputs for `x`, in standard deviations of the reference's.
 
     Each network gets `x` in the type of its own weights.
@@ -77,7 +77,7 @@ def compare_outputs(reference: MobileNetV3, other: MobileNetV3, x: Tensor) -> fl
         return max(((one - two).abs().max() / one.std()).item() for one, two in zip(*outputs, strict=True))
 
 
-def inference_seconds(networks: Mapping[Key, MobileNetV3], x: Tensor, rounds: int) -> dict[Key, float]:
+def inference_seconds(networks: Mapping[Key, TaggingNetwork], x: Tensor, rounds: int) -> dict[Key, float]:
     """Return each network's median time in seconds for `x`; the runs are interleaved, after a round to warm up."""
     inputs = {key: x.to(next(network.parameters()).dtype) for key, network in networks.items()}
     seconds: dict[Key, list[float]] = {key: [] for key in networks}

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from helpers.costs.macs import meta_network
+from models.base import TaggingNetwork
 from models.blocks import SqueezeExcitation
-from models.config import Arch
-from models.network import MobileNetV3
+from models.config import Architecture
 
 SHARE = 0.95  # of the gradient's magnitude that an effective receptive field holds
 
@@ -75,9 +75,9 @@ class EffectiveField:
         return self.span[1] - self.span[0] + 1
 
 
-def receptive_field(network: MobileNetV3 | Arch) -> FieldReport:
+def receptive_field(network: TaggingNetwork | Architecture) -> FieldReport:
     """Return the analytic receptive field, a row for each convolution in front of the head."""
-    if isinstance(network, Arch):
+    if isinstance(network, Architecture):
         network = meta_network(network)
     rows = []
     size, step = [1, 1], [1, 1]
@@ -90,7 +90,7 @@ def receptive_field(network: MobileNetV3 | Arch) -> FieldReport:
     return FieldReport(tuple(rows))
 
 
-def effective_receptive_field(network: MobileNetV3, spectrograms: Tensor) -> EffectiveField:
+def effective_receptive_field(network: TaggingNetwork, spectrograms: Tensor) -> EffectiveField:
     """Return the effective receptive field of `network`, in evaluation mode, over spectrograms (B, 1, n_mels, frames).
 
     The gradient is that of the sum over channels in the middle of the last feature map. Clips should have more frames than the

@@ -12,7 +12,7 @@ from torch import nn
 from helpers.costs.activation_memory import peak_memory
 from helpers.costs.macs import COUNTED_LAYERS, meta_network, parameter_count, spectrogram_shape, trace
 from helpers.costs.receptive_field import receptive_field
-from models.config import Arch, MelConfig
+from models.config import Architecture, MelConfig
 from models.registry import ENSEMBLE, ENSEMBLE_MAP, PRETRAINED
 
 _PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published_models.tsv"
@@ -65,7 +65,7 @@ class PublishedModel:
     source: str
 
 
-def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
+def model_costs(name: str, arch: Architecture, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
     """Compute the costs of a model; no weights are needed."""
     network = meta_network(arch, mel)
     calls = trace(network, spectrogram_shape(network), COUNTED_LAYERS)
@@ -91,7 +91,7 @@ def ensemble_costs(name: str, members: Sequence[ModelCosts], published_map: floa
 
 def released_costs() -> tuple[list[ModelCosts], ModelCosts]:
     """Return the costs of every released model, and those of the published ensemble."""
-    counted: dict[tuple[Arch, MelConfig], ModelCosts] = {}
+    counted: dict[tuple[Architecture, MelConfig], ModelCosts] = {}
     rows = []
     for name, entry in PRETRAINED.items():
         configuration = (entry.arch, entry.mel)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ def build_training_model(
         mel = network_options.front_end(args, network.mel)
         if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
             raise UserError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
-        network.arch, network.mel = replace(network.arch, input_dim_f=mel.n_mels), mel
+        network.arch, network.mel = network.arch.sized_for(mel.n_mels), mel
     else:
         mel = network_options.front_end(args)
         frames = mel.frames(round(clip_seconds * mel.sample_rate))

@@ -20,11 +20,11 @@ from helpers.training.evaluation import PRECISIONS, clip_bar
 from helpers.training.run import Run
 from helpers.training.sampling import TrainingBatches
 from models import interrupts
+from models.base import TaggingNetwork
 from models.checkpoints import Checkpoint
 from models.errors import UserError
 from models.image import ImageModel
 from models.interrupts import Interruption
-from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
 MAX_SKIPPED_STEPS = 20  # in a row
@@ -121,7 +121,7 @@ class _Stepper:
             torch._foreach_copy_(*(buffers, good) if back else (good, buffers))
 
     @property
-    def result(self) -> MobileNetV3:
+    def result(self) -> TaggingNetwork:
         """What is evaluated and kept: the network or, where there is one, the average of its weights."""
         return self.model.network if self.average is None else self.average.module
 

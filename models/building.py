@@ -1,0 +1,48 @@
+"""What the `get_model` of every family does: a network with random weights, or with those of a checkpoint of any family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models import checkpoints
+from models.base import TaggingNetwork
+from models.config import Architecture, is_whole
+from models.errors import UserError
+from models.waveform import WaveformModel
+
+
+def build_model(
+    family: type[Architecture],
+    num_classes: int | None,
+    pretrained_name: str | None,
+    arguments: Mapping[str, Any],
+    waveform: bool = False,
+) -> TaggingNetwork | WaveformModel:
+    """Build a network of `family`, or of the checkpoint's family with its weights and its whole configuration.
+
+    `arguments` are fields of the architecture; None stands for the checkpoint's value, else for the default. One that contradicts
+    the checkpoint is a `UserError`.
+    """
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items() if value is not None}
+    if num_classes is not None and not is_whole(num_classes):
+        raise UserError(f"num_classes must be a whole number, not {num_classes!r:.100}")
+    if pretrained_name is None:
+        network = family(**given if num_classes is None else {"num_classes": num_classes, **given}).build()
+    else:
+        checkpoint = checkpoints.load(pretrained_name)
+        for name, value in given.items():
+            check_argument(checkpoint.arch, name, value, pretrained_name)
+        network = checkpoints.build(checkpoint, num_classes, copy=False)
+    return WaveformModel(network) if waveform else network
+
+
+def check_argument(arch: Architecture, name: str, value: object, source: str, shown: str | None = None) -> None:
+    """Raise `UserError` if a field's `value` contradicts `arch`, which comes from `source`; `shown` is how it was given."""
+    shown = shown or f"{name}={value!r}"
+    if not hasattr(arch, name):
+        raise UserError(f"{shown} means nothing to {source}, a network of the family {arch.family}; leave it out")
+    stored = getattr(arch, name)
+    sizes_no_weight = name == "input_dim_t" and "t" not in arch.se_dims
+    if value != stored and not sizes_no_weight:
+        raise UserError(f"{shown} contradicts {source}, which has {stored!r}; leave it out")
