@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEAD_TYPES = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 SE_AGGREGATIONS = ("max", "avg", "add", "min")
+DY_BLOCKS = ("all", "replace_se")
 POOLINGS = ("mean", "max", "both")  # of embeddings
 
 # From and to. Far beyond what is in use; more is a damaged file or a mistake that would fill the memory.
@@ -24,6 +25,14 @@ ARCH_LIMITS = {
     "input_dim_f": (1, 4096),
     "input_dim_t": (1, 100_000),
     "se_r": (1, 1024),
+}
+DYMN_LIMITS = {
+    "num_classes": (0, 100_000),
+    "context_ratio": (1, 1024),
+    "min_context_size": (1, 4096),
+    "max_context_size": (1, 4096),
+    "dyrelu_k": (1, 64),
+    "dyconv_k": (1, 64),
 }
 MEL_LIMITS = {
     "n_mels": (1, 4096),
@@ -52,6 +61,7 @@ class Architecture:
     reduced_tail: ClassVar[bool]
     dilated: ClassVar[bool]
     input_dim_f: ClassVar[int]
+    free_fields: ClassVar[tuple[str, ...]] = ()  # which no weights depend on
 
     def build(self, *args: Any, **kwargs: Any) -> TaggingNetwork:
         """Build the network with random weights; the arguments are those of `TaggingNetwork` behind the first."""
@@ -59,6 +69,10 @@ class Architecture:
 
     def sized_for(self, n_mels: int, frames: int | None = None) -> Architecture:
         """Return the architecture for inputs of so many mel bands and frames, which few layers depend on."""
+        return self
+
+    def as_start(self, **changes: float) -> Architecture:
+        """Return the architecture of a new training from these weights, with changes of fields in `free_fields`."""
         return self
 
 
@@ -105,7 +119,79 @@ class Arch(Architecture):
         return replace(self, input_dim_f=n_mels, input_dim_t=self.input_dim_t if frames is None else frames)
 
 
-FAMILIES: dict[str, type[Architecture]] = {arch.family: arch for arch in (Arch,)}
+@dataclass(frozen=True)
+class DyMNArch(Architecture):
+    """Architecture of a dynamic MobileNet (Schmid et al., TASLP 2024); any input size works.
+
+    A block's context has `expanded channels // context_ratio` values, within the limits times the width. `dyconv_k` kernels are
+    mixed in each dynamic convolution, `dyrelu_k` linear functions compete in each dynamic ReLU. `no_dyconv`, `no_dyrelu` and `no_ca`
+    leave out dynamic convolution, dynamic ReLU and coordinate attention. With `use_dy_blocks="replace_se"` only the blocks that have
+    squeeze-and-excitation in a MobileNetV3 are dynamic. With 0 classes the network has no head.
+
+    `temperature`, by default `T_max`, is the one at which the weights are to be used; a training lowers it, see `temperature_at`.
+    """
+
+    family: ClassVar[str] = "dymn"
+    head_type: ClassVar[str] = "mlp"
+    se_dims: ClassVar[str] = "none"
+    reduced_tail: ClassVar[bool] = False
+    dilated: ClassVar[bool] = False
+    input_dim_f: ClassVar[int] = 128
+    free_fields: ClassVar[tuple[str, ...]] = ("temperature", "T0_slope", "T1_slope", "T_min")
+    num_classes: int = 527
+    width_mult: float = 1.0
+    strides: tuple[int, int, int, int] = (2, 2, 2, 2)
+    context_ratio: int = 4
+    max_context_size: int = 128
+    min_context_size: int = 32
+    dyrelu_k: int = 2
+    no_dyrelu: bool = False
+    dyconv_k: int = 4
+    no_dyconv: bool = False
+    T_max: float = 30.0
+    T0_slope: float = 1.0
+    T1_slope: float = 0.02
+    T_min: float = 1.0
+    no_ca: bool = False
+    use_dy_blocks: str = "all"
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature is None:
+            object.__setattr__(self, "temperature", self.T_max)
+        _check_whole_numbers(self, DYMN_LIMITS)
+        _check_width_and_strides(self)
+        _check_switches(self, ("no_dyrelu", "no_dyconv", "no_ca"))
+        if self.min_context_size > self.max_context_size:
+            raise UserError(
+                f"min_context_size ({self.min_context_size}) must not exceed max_context_size ({self.max_context_size})"
+            )
+        for name in ("T_max", "T0_slope", "T_min", "temperature"):
+            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise UserError(f"{name} must be a number above 0, not {getattr(self, name)!r}")
+        if not is_number(self.T1_slope) or self.T1_slope < 0:
+            raise UserError(f"T1_slope must be a number of at least 0, not {self.T1_slope!r}")
+        if self.use_dy_blocks not in DY_BLOCKS:
+            raise UserError(f"unknown use_dy_blocks {self.use_dy_blocks!r}; allowed: {', '.join(DY_BLOCKS)}")
+
+    def build(self, *args: Any, **kwargs: Any) -> TaggingNetwork:
+        from models.DyMN import DyMN
+
+        return DyMN(self, *args, **kwargs)
+
+    def as_start(self, **changes: float) -> DyMNArch:
+        """Return the architecture of a new training, which lowers the temperature from where these weights have it."""
+        changes = {"temperature": self.temperature} | changes
+        return replace(self, T_max=changes["temperature"], **changes)
+
+    def temperature_at(self, epoch: int) -> float:
+        """Return the temperature in `epoch` (from 0) of a training: from T_max down to 1, then slowly on, never below T_min."""
+        steep = self.T_max - self.T0_slope * epoch
+        slow = 1 + self.T1_slope * ((self.T_max - 1) / self.T0_slope - epoch)
+        return max(steep, slow, self.T_min)
+
+
+FAMILIES: dict[str, type[Architecture]] = {arch.family: arch for arch in (Arch, DyMNArch)}
 
 
 @dataclass(frozen=True)
