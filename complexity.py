@@ -69,6 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"Model '{name}' has {report.params / 1e6:.2f} million parameters and inference of a single 10-seconds "
         f"audio clip requires {report.macs / 1e9:.2f} billion multiply-accumulate operations."
     )
+    if report.mixing_macs:
+        print(
+            f"Mixing the kernels of its dynamic convolutions takes {report.mixing_macs / 1e6:.2f} million more. With the running "
+            f"statistics of its norms, which published figures of dynamic networks count, it has "
+            f"{(report.params + report.norm_statistics) / 1e6:.2f} million parameters."
+        )
     return 0
 
 
@@ -88,6 +94,7 @@ def layer_rows(report: ComplexityReport) -> list[dict[str, object]]:
             "MACs": layer.macs,
             "share": f"{layer.macs / report.macs:.2%}",
         }
+        | ({"kernel mixing MACs": layer.mixing_macs} if report.mixing_macs else {})
         for layer in report.layers
     ]
 

@@ -26,7 +26,8 @@ from helpers.costs.measured_memory import DTYPES, compare_outputs, inference_sec
 from helpers.costs.tables import table
 from models.base import TaggingNetwork
 from models.config import Architecture, MelConfig
-from models.memory_efficient import memory_efficient
+from models.memory_efficient import check_family, memory_efficient
+from models.network import MobileNetV3
 
 PLAIN, EFFICIENT = "plain", "memory-efficient"  # variants of inference
 
@@ -60,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.model_name or describe(arch)
     variant = EFFICIENT if args.memory_efficient_inference or args.two_passes else PLAIN
     variants = {PLAIN: {}, EFFICIENT: {"memory_efficient": True, "two_passes": args.two_passes}}
+    if variant == EFFICIENT:
+        check_family(network)
+    elif not isinstance(network, MobileNetV3):
+        del variants[EFFICIENT]
 
     analytic = {variant: peak_memory(network, bits_per_elem=args.bits_per_elem, **options) for variant, options in variants.items()}
     measured = measure(random_network(arch, mel), variants, args.rounds) if args.measure else {}

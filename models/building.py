@@ -50,7 +50,7 @@ def new_architecture(family: type[Architecture], given: Mapping[str, Any]) -> Ar
     open_fields = {field.name for field in fields(family)}
     arch = family(**{name: value for name, value in given.items() if name in open_fields})
     for name in given.keys() - open_fields:
-        check_argument(arch, name, given[name], f"the family {family.family}")
+        check_argument(arch, name, given[name], f"{family.family} networks")
     return arch
 
 
@@ -58,7 +58,7 @@ def check_argument(arch: Architecture, name: str, value: object, source: str, sh
     """Raise `UserError` if a field's `value` contradicts `arch`, which comes from `source`; `shown` is how it was given."""
     shown = shown or f"{name}={value!r}"
     if not hasattr(arch, name):
-        raise UserError(f"{shown} means nothing to {source}, whose networks are of the family {arch.family}; leave it out")
+        raise UserError(f"{shown} means nothing to {source} (family {arch.family}); leave it out")
     stored = getattr(arch, name)
     sizes_no_weight = name == "input_dim_t" and "t" not in arch.se_dims
     if value != stored and not sizes_no_weight:

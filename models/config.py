@@ -124,9 +124,9 @@ class DyMNArch(Architecture):
     """Architecture of a dynamic MobileNet (Schmid et al., TASLP 2024); any input size works.
 
     A block's context has `expanded channels // context_ratio` values, within the limits times the width. `dyconv_k` kernels are
-    mixed in each dynamic convolution, `dyrelu_k` linear functions compete in each dynamic ReLU. `no_dyconv`, `no_dyrelu` and `no_ca`
-    leave out dynamic convolution, dynamic ReLU and coordinate attention. With `use_dy_blocks="replace_se"` only the blocks that have
-    squeeze-and-excitation in a MobileNetV3 are dynamic. With 0 classes the network has no head.
+    mixed in each dynamic convolution, `dyrelu_k` linear functions compete in each dynamic ReLU. `no_dyconv`, `no_dyrelu` and
+    `no_ca` leave out dynamic convolution, dynamic ReLU and coordinate attention. With `use_dy_blocks="replace_se"` only the blocks
+    that have squeeze-and-excitation in a MobileNetV3 are dynamic. With 0 classes the network has no head.
 
     `temperature`, by default `T_max`, is the one at which the weights are to be used; a training lowers it, see `temperature_at`.
     """

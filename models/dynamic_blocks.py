@@ -23,10 +23,8 @@ class DynamicConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, context_size: int, kernels: int, kernel: int = 1, stride: int = 1):
         super().__init__()
-        self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = kernel
-        self.stride = stride
+        self.kernel_size, self.stride, self.dilation = (kernel, kernel), (stride, stride), (1, 1)  # as nn.Conv2d has them
         self.temperature = 1.0
         values = out_channels * (in_channels if kernel == 1 else kernel * kernel)
         self.weight = nn.Parameter(torch.empty(1, 1, kernels, values))  # in the order (out, in / groups, frequency, time)
@@ -49,20 +47,15 @@ class DynamicConv(nn.Module):
     def _convolve(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve each example with its kernel: 1x1 as a product of matrices, depthwise with the batch among the channels."""
         batch, _, *size = x.shape
-        if self.kernel_size == 1:
+        if self.kernel_size == (1, 1):
             flat = x.flatten(2)
             y = torch.bmm(kernels, flat) if bias is None else torch.baddbmm(bias[:, None], kernels, flat)
             return y.unflatten(2, size)
-        kernels = kernels.reshape(-1, 1, self.kernel_size, self.kernel_size)
+        kernels = kernels.reshape(-1, 1, *self.kernel_size)
         bias = None if bias is None else bias.repeat(batch)
-        padding, groups = (self.kernel_size - 1) // 2, batch * self.out_channels
+        padding, groups = (self.kernel_size[0] - 1) // 2, batch * self.out_channels
         y = functional.conv2d(x.reshape(1, groups, *size), kernels, bias, self.stride, padding, groups=groups)
         return y.view(batch, self.out_channels, *y.shape[2:])
-
-    @property
-    def mixing_macs(self) -> int:
-        """Multiply-adds for the kernel of one example."""
-        return self.weight.numel()
 
 
 class StaticConv(nn.Module):

@@ -52,7 +52,7 @@ def measure_memory(
     dtype = DTYPES[bits_per_elem]
     network = chunked.memory_efficient(network, two_passes=two_passes) if memory_efficient else copy.deepcopy(network).eval()
     network.to(dtype)
-    stages = dict(zip(_names(memory_efficient, len(network.features)), network.features, strict=True))
+    stages = dict(zip(_names(network, memory_efficient), network.stages, strict=True))
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler warns of missing GPUs
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -91,11 +91,12 @@ def inference_seconds(networks: Mapping[Key, TaggingNetwork], x: Tensor, rounds:
     return {key: median(times) for key, times in seconds.items()}
 
 
-def _names(memory_efficient: bool, stages: int) -> list[str]:
-    """Return the names of `network.features` as in `peak_memory`'s reports: memory-efficient, the first two are one."""
-    if not memory_efficient:
-        return [f"features.{index}" for index in range(stages)]
-    return ["features.0 and features.1", *(f"features.{index + 1}" for index in range(1, stages))]
+def _names(network: TaggingNetwork, memory_efficient: bool) -> list[str]:
+    """Return the names of the network's stages as in `peak_memory`'s reports: memory-efficient, the first two are one."""
+    if memory_efficient:
+        return ["features.0 and features.1", *(f"features.{index + 1}" for index in range(1, len(network.features)))]
+    names = {module: name for name, module in network.named_modules()}
+    return [names[stage] for stage in network.stages]
 
 
 def _peaks(events, names: list[str]) -> list[tuple[str, int]]:

@@ -169,6 +169,7 @@ def fit(
     precision: str = "fp32",
     compile_network: bool = False,
     save_minutes: float = 10.0,
+    start_epoch: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Train up to epoch `n_epochs` and return the last epoch's metrics.
 
@@ -178,6 +179,8 @@ def fit(
     epoch's metrics, the same on all ranks, of which `selection` decides about best.pt. `average` follows the network's weights
     step by step; it is what the checkpoints hold, and what `evaluate` should measure. `patience` ends the training after so many
     epochs without a better score; None: never.
+
+    `start_epoch(epoch)` is called before each epoch is trained, and before what is left of one.
 
     Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
 
@@ -244,6 +247,8 @@ def fit(
         epoch = progress.epoch
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(epoch)
+        if start_epoch is not None:
+            start_epoch(epoch)
         try:
             train_steps(epoch)
             take_step.average_statistics()
