@@ -147,6 +147,9 @@ class DynamicBlock(nn.Module):
         self.proj_conv = convolution(expanded, outputs)
         self.proj_norm = norm(outputs)
         self.context_gen = ContextGenerator(inputs, expanded, context_size, config.stride)
+        if not self.use_attention:  # in the state dict all the same; a distributed training waits for all gradients
+            self.context_gen.conv_f.requires_grad_(False)
+            self.context_gen.conv_t.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, F, T) -> (B, out, F', T')."""
