@@ -85,9 +85,9 @@ class DynamicReLU(nn.Module):
         theta = 2 * torch.sigmoid(self.coef_net(context)) - 1
         coefficients = theta.unflatten(1, (x.shape[1], -1)) * self.lambdas + self.init_v  # (B, C, slopes and intercepts)
         slopes, intercepts = coefficients.to(x.dtype)[..., None, None].chunk(2, dim=2)  # (B, C, pieces, 1, 1) each
-        y = torch.addcmul(intercepts[:, :, 0], x, slopes[:, :, 0])
-        for piece in range(1, slopes.shape[2]):
-            y = torch.maximum(y, torch.addcmul(intercepts[:, :, piece], x, slopes[:, :, piece]))
+        y, *lines = ((x * slope).add_(intercept) for slope, intercept in zip(slopes.unbind(2), intercepts.unbind(2), strict=True))
+        for line in lines:
+            y = torch.maximum(y, line, out=None if torch.is_grad_enabled() else y)
         return y
 
 
@@ -160,7 +160,7 @@ class DynamicBlock(nn.Module):
             y = self.exp_act(self.exp_conv(y, context, self.exp_norm))
         y = self.depth_conv(y, context, self.depth_norm)
         y = self.depth_act(y, context) if isinstance(self.depth_act, DynamicReLU) else self.depth_act(y)
-        if self.use_attention:
-            y = y * frequency_gate * time_gate
+        if self.use_attention:  # in place, which halves the time, where no gradient needs what was there
+            y = y * frequency_gate * time_gate if torch.is_grad_enabled() else y.mul_(frequency_gate).mul_(time_gate)
         y = self.proj_conv(y, context, self.proj_norm)
-        return x + y if self.use_shortcut else y
+        return y.add_(x) if self.use_shortcut else y

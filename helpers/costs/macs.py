@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import TaggingNetwork
-from models.config import Architecture, MelConfig
+from models.config import Architecture, DyMNArch, MelConfig
 from models.dynamic_blocks import DynamicConv
 from models.ensemble import EnsembleModel
 from models.errors import UserError
@@ -147,8 +147,9 @@ def describe(arch: Architecture) -> str:
     parts = [arch.family] * (arch.family != "mn") + [f"width {arch.width_mult}", f"{arch.head_type.replace('_', ' ')} head"]
     parts += [f"se_dims {arch.se_dims}"] * (arch.se_dims != type(arch).se_dims)
     parts += [f"strides {' '.join(map(str, arch.strides))}"] * (arch.strides != (2, 2, 2, 2))
-    parts += [f"dynamic blocks {arch.use_dy_blocks}"] * (getattr(arch, "use_dy_blocks", "all") != "all")
-    parts += [switch for switch in ("no_dyconv", "no_dyrelu", "no_ca") if getattr(arch, switch, False)]
+    if isinstance(arch, DyMNArch):
+        parts += ["replace_se"] * (arch.use_dy_blocks == "replace_se")
+        parts += [switch for switch in ("no_dyconv", "no_dyrelu", "no_ca") if getattr(arch, switch)]
     parts += ["reduced tail"] * arch.reduced_tail + ["dilated"] * arch.dilated
     return ", ".join(parts)
 
