@@ -19,9 +19,9 @@ from helpers import cli, network_options
 from helpers.costs.macs import ComplexityReport, count_macs, describe, meta_network
 from helpers.costs.released import released_costs, sum_of_rounded
 from helpers.costs.tables import FORMATS, table
+from models.base import TaggingNetwork
 from models.config import Arch
 from models.ensemble import EnsembleModel
-from models.network import MobileNetV3
 from models.registry import ENSEMBLE
 from models.waveform import WaveformModel
 
@@ -69,10 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"Model '{name}' has {report.params / 1e6:.2f} million parameters and inference of a single 10-seconds "
         f"audio clip requires {report.macs / 1e9:.2f} billion multiply-accumulate operations."
     )
+    if report.mixing_macs:
+        print(
+            f"Mixing the kernels of its dynamic convolutions takes {report.mixing_macs / 1e6:.2f} million more. With the running "
+            f"statistics of its norms, which published figures of dynamic networks count, it has "
+            f"{(report.params + report.norm_statistics) / 1e6:.2f} million parameters."
+        )
     return 0
 
 
-def described_network(args: argparse.Namespace, name: str | None) -> MobileNetV3:
+def described_network(args: argparse.Namespace, name: str | None) -> TaggingNetwork:
     """Build the network of `name`, or of the options, without weights."""
     return meta_network(*network_options.described_model(name, args))
 
@@ -88,6 +94,7 @@ def layer_rows(report: ComplexityReport) -> list[dict[str, object]]:
             "MACs": layer.macs,
             "share": f"{layer.macs / report.macs:.2%}",
         }
+        | ({"kernel mixing MACs": layer.mixing_macs} if report.mixing_macs else {})
         for layer in report.layers
     ]
 

@@ -1,8 +1,9 @@
-"""Train and evaluate a MobileNetV3 on AudioSet, or on any folder in its file format.
+"""Train and evaluate a MobileNetV3 or a DyMN on AudioSet, or on any folder in its file format.
 
 python ex_audioset.py --train --pretrained_name mn10_im_pytorch --batch_size 60 --max_lr 0.0004 --cuda
 torchrun --nproc_per_node 2 ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --kd_lambda 1
 python ex_audioset.py --train --model_width 0.4 --dataset_dir data/opensounds --teacher mn04_as --kd_lambda 0 --views 2 10
+python ex_audioset.py --train --arch dymn --pretrained_name dymn10_im --max_lr 0.001 --cuda
 python ex_audioset.py --model_name mn10_as --cuda
 python ex_audioset.py --ensemble mn40_as_ext mn40_as mn40_as_no_im_pre --cuda
 """
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_run_options(parser, batch_size=120)
     options.add_training_options(parser, experiment_name="audioset")
     network_options.add_network_options(parser)
+    network_options.add_temperature_options(parser)
     network_options.add_front_end_options(parser)
     options.add_augmentation_options(parser, mixup_alpha=0.3)
     add_distillation_options(parser)
@@ -133,6 +135,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             model, loader, training_loss, lambda: tagging_scores(predict(model, test_loader, args.precision)),
             optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
             run=run, selection="mAP", precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
+            start_epoch=model.network.start_epoch,
         )  # fmt: skip
 
 

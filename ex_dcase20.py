@@ -21,7 +21,11 @@ from helpers.training import distributed, finetuning
 from helpers.training.evaluation import Predictions
 from helpers.training.objectives import CLASSIFICATION
 
-RECIPES = finetuning.published_recipes(later_tuned=(8e-4, 80, 64, 10, 10, 65), first_release=(2e-5, 50, 16, 6, 6, 20))
+RECIPES = finetuning.published_recipes(
+    later_tuned=(8e-4, 80, 64, 10, 10, 65),
+    first_release=(2e-5, 50, 16, 6, 6, 20),
+    dymn=(3e-4, 80, 32, 10, 10, 65),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -33,10 +33,10 @@ from helpers.probing.probe import HEAR
 from helpers.probing.runs import ProbeRequest, run_probes
 from helpers.probing.tasks import ProbeTask, open_task
 from models import checkpoints
+from models.base import TaggingNetwork
 from models.config import POOLINGS
 from models.embeddings import PUBLISHED_BEST, SCENE_WINDOW, EmbeddingConfig, EmbeddingModel, layer_sizes
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
 Kind = tuple[str, str, str]  # network, choice of layers, task
@@ -111,14 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def random_network(network: MobileNetV3, tasks: Iterable[ProbeTask]) -> MobileNetV3:
+def random_network(network: TaggingNetwork, tasks: Iterable[ProbeTask]) -> TaggingNetwork:
     """The same architecture and front end with random weights; batch norms have the statistics of clips of all tasks.
 
     With the statistics of a fresh network, 0 and 1, signals die out from layer to layer. So other tasks make another network.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        fresh = MobileNetV3(network.arch, network.mel)
+        fresh = network.arch.build(network.mel)
     front_end = AugmentMelSTFT.from_config(network.mel).eval()
     parts = [clips for task in tasks for clips in task.clips]
     seconds = round(SCENE_WINDOW * network.mel.sample_rate)

@@ -22,7 +22,11 @@ from helpers.training import distributed, finetuning, folds
 from helpers.training.folds import ALL
 from helpers.training.objectives import CLASSIFICATION
 
-RECIPES = finetuning.published_recipes(later_tuned=(6e-5, 80, 128, 10, 10, 65), first_release=(1e-5, 50, 64, 10, 20, 20))
+RECIPES = finetuning.published_recipes(
+    later_tuned=(6e-5, 80, 128, 10, 10, 65),
+    first_release=(1e-5, 50, 64, 10, 20, 20),
+    dymn=(4e-5, 80, 64, 10, 10, 65),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,11 @@ from helpers.distillation.options import add_teacher_options, check_teacher_opti
 from helpers.training import distributed, finetuning
 from helpers.training.objectives import TAGGING
 
-RECIPES = finetuning.published_recipes(later_tuned=(7e-5, 80, 64, 10, 10, 65), first_release=(5e-5, 20, 64, 0, 6, 9))
+RECIPES = finetuning.published_recipes(
+    later_tuned=(7e-5, 80, 64, 10, 10, 65),
+    first_release=(5e-5, 20, 64, 0, 6, 9),
+    dymn=(4e-5, 80, 32, 10, 10, 65),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,10 +30,10 @@ from helpers.training.objectives import CLASSIFICATION, cross_entropy_per_clip
 from helpers.training.optimization import linear_warmup_cosine_down, moving_average, set_batch_norm_momentum
 from helpers.training.run import Run, parse_arguments, parse_as_trained
 from models import checkpoints
+from models.base import TaggingNetwork
+from models.building import new_architecture
 from models.errors import UserError
 from models.image import ImageModel, standardise
-from models.MobileNetV3 import get_model
-from models.network import MobileNetV3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -121,16 +121,17 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         )  # fmt: skip
 
 
-def build_network(args: argparse.Namespace, run: Run, class_names: Sequence[str]) -> MobileNetV3:
+def build_network(args: argparse.Namespace, run: Run, class_names: Sequence[str]) -> TaggingNetwork:
     """The network, fresh or that of the resumed run."""
     if run.resumed:
         return checkpoints.build(run.resumed[0])
-    network = get_model(len(class_names), width_mult=args.model_width, head_type=args.head_type, se_dims=args.se_dims)
+    given = {"num_classes": len(class_names), **network_options.given_fields(args)}
+    network = new_architecture(network_options.chosen_family(args), given).build()
     network.labels, network.single_label = tuple(class_names), True
     return network
 
 
-def parameter_groups(network: MobileNetV3, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(network: TaggingNetwork, weight_decay: float) -> list[dict[str, object]]:
     """Weights of convolutions and linear layers decay; norms and biases, vectors all, do not."""
     parameters = list(network.parameters())
     matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]

@@ -29,14 +29,14 @@ def _entry(name: str) -> _Callable[..., _Any]:
     def entry(pretrained: bool = True, num_classes: int | None = None) -> _Any:
         from efficientat.models.checkpoints import architecture
         from efficientat.models.errors import UserError
-        from efficientat.models.MobileNetV3 import MobileNetV3, get_model
+        from efficientat.models.MobileNetV3 import get_model
 
         if not isinstance(pretrained, bool):
             raise UserError(f"pretrained must be True or False, not {pretrained!r:.100}")
         if pretrained:
             return get_model(num_classes, name).eval()
         arch, mel = architecture(name)
-        return MobileNetV3(arch if num_classes is None else _replace(arch, num_classes=num_classes), mel).eval()
+        return (arch if num_classes is None else _replace(arch, num_classes=num_classes)).build(mel).eval()
 
     entry.__name__ = entry.__qualname__ = name
     entry.__doc__ = f"""{name}: log-mel spectrograms (B, 1, n_mels, frames) -> logits (B, num_classes), embedding (B, C).

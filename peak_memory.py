@@ -24,8 +24,9 @@ from helpers.costs.activation_memory import MemoryReport, peak_memory
 from helpers.costs.macs import describe, meta_network, spectrogram_shape
 from helpers.costs.measured_memory import DTYPES, compare_outputs, inference_seconds, measure_memory
 from helpers.costs.tables import table
-from models.config import Arch, MelConfig
-from models.memory_efficient import memory_efficient
+from models.base import TaggingNetwork
+from models.config import Architecture, MelConfig
+from models.memory_efficient import check_family, memory_efficient
 from models.network import MobileNetV3
 
 PLAIN, EFFICIENT = "plain", "memory-efficient"  # variants of inference
@@ -60,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.model_name or describe(arch)
     variant = EFFICIENT if args.memory_efficient_inference or args.two_passes else PLAIN
     variants = {PLAIN: {}, EFFICIENT: {"memory_efficient": True, "two_passes": args.two_passes}}
+    if variant == EFFICIENT:
+        check_family(network)
+    elif not isinstance(network, MobileNetV3):
+        del variants[EFFICIENT]
 
     analytic = {variant: peak_memory(network, bits_per_elem=args.bits_per_elem, **options) for variant, options in variants.items()}
     measured = measure(random_network(arch, mel), variants, args.rounds) if args.measure else {}
@@ -89,20 +94,20 @@ def block_rows(analytic: MemoryReport, measured: MemoryReport | None) -> list[di
     return rows
 
 
-def random_network(arch: Arch, mel: MelConfig) -> MobileNetV3:
+def random_network(arch: Architecture, mel: MelConfig) -> TaggingNetwork:
     """Return a network with random weights whose norms keep activations at the scale of trained ones, in the range of float16."""
-    network = MobileNetV3(arch, mel)
+    network = arch.build(mel)
     update_bn([noises(network, 4)], network)
     return network.eval()
 
 
-def noises(network: MobileNetV3, count: int) -> torch.Tensor:
+def noises(network: TaggingNetwork, count: int) -> torch.Tensor:
     """Return spectrograms for `network` of stationary noises, each with a spectrum of its own, (count, 1, n_mels, frames)."""
     _, _, n_mels, frames = spectrogram_shape(network)
     return torch.randn(count, 1, n_mels, 1) + torch.randn(count, 1, n_mels, frames)
 
 
-def measure(network: MobileNetV3, variants: dict[str, dict[str, bool]], rounds: int) -> dict[tuple[str, int], MemoryReport]:
+def measure(network: TaggingNetwork, variants: dict[str, dict[str, bool]], rounds: int) -> dict[tuple[str, int], MemoryReport]:
     """Run `network` in each variant in float32 and float16, print a table, and return the measured memory by variant and bits."""
     executions, analytic, measured = {}, {}, {}
     for bits, dtype in DTYPES.items():

@@ -24,7 +24,6 @@ from helpers import cli
 from helpers.costs.macs import spectrogram_shape
 from helpers.costs.released import model_costs, published_models
 from helpers.costs.tables import table
-from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
 VARIANTS = {"PyTorch": speed.eager, "ONNX Runtime": speed.onnx}
@@ -74,7 +73,7 @@ def measure(names: Sequence[str], threads: int, rounds: int) -> dict[tuple[str, 
     variants: list[TimedVariant] = []
     with torch.inference_mode():
         for name in tqdm(names, desc="building", unit="model", disable=None):
-            network = MobileNetV3(PRETRAINED[name].arch, PRETRAINED[name].mel).eval()
+            network = PRETRAINED[name].arch.build(PRETRAINED[name].mel).eval()
             spectrogram = torch.randn(spectrogram_shape(network))
             runs = {variant: partial(build(network, threads), spectrogram) for variant, build in VARIANTS.items()}
             speed.check(runs)

@@ -31,7 +31,6 @@ from benchmarks.reading import BASELINE, THIS, spread
 from helpers import cli
 from models import checkpoints
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
 WAYS = ("checkpoint, first", "checkpoint, again", "ONNX file", "ONNX, by name")
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     entry = PRETRAINED[args.model_name]
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, EFFICIENTAT_RESOURCES=folder):
         path = Path(folder) / entry.asset
-        torch.save(MobileNetV3(entry.arch).state_dict(), path)
+        torch.save(entry.arch.build().state_dict(), path)
         if args.baseline:
             rows = baseline_rows(args.model_name, args.baseline, Path(folder), args.rounds)
             common.print_table(f"{args.model_name}, {args.rounds} rounds", HEADER, rows)

@@ -6,22 +6,56 @@ import argparse
 from dataclasses import replace
 
 from helpers import cli
-from models.config import HEAD_TYPES, Arch, MelConfig
+from models.building import check_argument, new_architecture
+from models.config import DY_BLOCKS, FAMILIES, HEAD_TYPES, Architecture, MelConfig
 from models.errors import UserError
 
-NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an Arch -> option, of a script that has it
-    field: field for field in ("head_type", "se_dims", "strides", "reduced_tail", "dilated", "num_classes")
+NUMBERS = ("context_ratio", "max_context_size", "min_context_size", "dyrelu_k", "dyconv_k")
+SWITCHES = {"no_dyrelu": "dynamic ReLU", "no_dyconv": "dynamic convolution", "no_ca": "coordinate attention"}
+TEMPERATURES = {
+    "T_max": "temperature of the first epoch (30)",
+    "T0_slope": "how much each epoch lowers it, down to 1 (1)",
+    "T1_slope": "how much each epoch lowers it further, below 1 (0.02)",
+    "T_min": "lowest temperature (1)",
 }
+NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an architecture -> option, of a script that has it
+    field: field
+    for field in (
+        "head_type", "se_dims", "strides", "reduced_tail", "dilated", "num_classes", "use_dy_blocks",
+        *NUMBERS, *SWITCHES, *TEMPERATURES,
+    )
+}  # fmt: skip
 FRONT_END_OPTIONS = ("sample_rate", "win_length", "hop_size", "n_fft", "n_mels", "fmin", "fmax")  # fields of a MelConfig
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Options that describe a network; unset ones are None."""
     group = parser.add_argument_group("network")
+    group.add_argument("--arch", choices=FAMILIES, help="family of networks (mn, MobileNetV3, unless a checkpoint says otherwise)")
     group.add_argument("--model_width", type=cli.positive_float, help="width multiplier (1.0 unless a checkpoint says otherwise)")
     group.add_argument("--head_type", choices=HEAD_TYPES, help="classification head (mlp unless a checkpoint says otherwise)")
     group.add_argument(
         "--se_dims", help="axes of squeeze-and-excitation: letters out of cft, or none (c unless a checkpoint says otherwise)"
+    )
+    _add_dynamic_options(parser)
+
+
+def _add_dynamic_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("dynamic network (--arch dymn; a checkpoint brings its own)")
+    group.add_argument("--use_dy_blocks", choices=DY_BLOCKS, help="all blocks, or those that have squeeze-and-excitation in an mn")
+    for name in NUMBERS:
+        group.add_argument(f"--{name}", type=cli.positive_int, help=f"{name.replace('_', ' ')} (default as in the paper)")
+    for name, part in SWITCHES.items():
+        group.add_argument(f"--{name}", action="store_const", const=True, help=f"without {part}")
+
+
+def add_temperature_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the temperature of dynamic convolutions, which a training lowers; unset ones are None."""
+    group = parser.add_argument_group("temperature of dynamic convolutions (--arch dymn)")
+    for name, meaning in TEMPERATURES.items():
+        group.add_argument(f"--{name}", type=cli.non_negative_float, help=meaning)
+    group.add_argument(
+        "--pretrain_final_temp", type=cli.positive_float, help="where to start with --pretrained_name (that of the checkpoint)"
     )
 
 
@@ -59,7 +93,23 @@ def front_end(args: argparse.Namespace, base: MelConfig | None = None) -> MelCon
     return replace(base, **given)
 
 
-def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, MelConfig]:
+def given_fields(args: argparse.Namespace) -> dict[str, object]:
+    """Return the fields of an architecture that options set."""
+    given = {field: getattr(args, option, None) for field, option in NETWORK_OPTIONS.items()}
+    return {field: tuple(value) if isinstance(value, list) else value for field, value in given.items() if value is not None}
+
+
+def chosen_family(args: argparse.Namespace) -> type[Architecture]:
+    return FAMILIES[args.arch or "mn"]
+
+
+def check_family(arch: Architecture, args: argparse.Namespace, name: str) -> None:
+    """Raise UserError if `--arch` contradicts a model."""
+    if args.arch not in (None, arch.family):
+        raise UserError(f"--arch {args.arch} contradicts {name}, which has {arch.family}; leave it out")
+
+
+def described_model(name: str | None, args: argparse.Namespace) -> tuple[Architecture, MelConfig]:
     """Return architecture and front end of a named model or, without a name, of the options; nothing is downloaded.
 
     A network given by options is sized for clips of 10 seconds where squeeze-and-excitation over time needs a size.
@@ -67,15 +117,15 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Arch, M
     """
     from models import checkpoints
 
-    given = {field: getattr(args, option, None) for field, option in NETWORK_OPTIONS.items()}
-    given = {field: tuple(value) if isinstance(value, list) else value for field, value in given.items() if value is not None}
+    given = given_fields(args)
     if name is None:
         mel = front_end(args)
-        return Arch(**given, input_dim_f=mel.n_mels, input_dim_t=mel.frames(10 * mel.sample_rate)), mel
+        arch = new_architecture(chosen_family(args), given)
+        return arch.sized_for(mel.n_mels, mel.frames(10 * mel.sample_rate)), mel
     arch, mel = checkpoints.architecture(name)
+    check_family(arch, args, name)
     for field, value in given.items():
-        if value != (stored := getattr(arch, field)):
-            raise UserError(f"--{NETWORK_OPTIONS[field]} {value} contradicts {name}, which has {stored}; leave it out")
+        check_argument(arch, field, value, name, f"--{NETWORK_OPTIONS[field]} {value}")
     if front_end(args, mel) != mel:
         raise UserError(f"the front-end options contradict {name}, which has {mel}; leave them out")
     return arch, mel

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models import checkpoints
-from models.config import Arch, is_whole
-from models.errors import UserError
+from models.base import TaggingNetwork
+from models.building import build_model
+from models.config import Arch
 from models.network import MobileNetV3
 from models.registry import list_models
 from models.waveform import WaveformModel
@@ -30,8 +30,8 @@ def get_model(
     se_r: int | None = None,
     *,
     waveform: bool = False,
-) -> MobileNetV3 | WaveformModel:
-    """Build a MobileNetV3, with the weights and the whole configuration of `pretrained_name` if that is given.
+) -> TaggingNetwork | WaveformModel:
+    """Build a MobileNetV3, or the network of `pretrained_name`, of whatever family, with its weights and whole configuration.
 
     `pretrained_name` is a released model ("mn10_as", see `list_models`), a bundled one, or the path of one of our checkpoints. None
     stands for the checkpoint's value, else for the default of `models.config.Arch`: 527 classes, width 1.0, head "mlp", 128
@@ -46,7 +46,7 @@ def get_model(
         "width_mult": width_mult,
         "reduced_tail": reduced_tail,
         "dilated": dilated,
-        "strides": tuple(strides) if isinstance(strides, list) else strides,
+        "strides": strides,
         "head_type": head_type,
         "multihead_attention_heads": multihead_attention_heads,
         "input_dim_f": input_dim_f,
@@ -55,17 +55,4 @@ def get_model(
         "se_agg": se_agg,
         "se_r": se_r,
     }
-    given = {name: value for name, value in arguments.items() if value is not None}
-    if num_classes is not None and not is_whole(num_classes):
-        raise UserError(f"num_classes must be a whole number, not {num_classes!r:.100}")
-    if pretrained_name is None:
-        network = MobileNetV3(Arch(**given) if num_classes is None else Arch(num_classes, **given))
-    else:
-        checkpoint = checkpoints.load(pretrained_name)
-        for name, value in given.items():
-            stored = getattr(checkpoint.arch, name)
-            sizes_no_weight = name == "input_dim_t" and "t" not in checkpoint.arch.se_dims
-            if value != stored and not sizes_no_weight:
-                raise UserError(f"{name}={value!r} contradicts {pretrained_name}, which has {stored!r}; leave it out")
-        network = checkpoints.build(checkpoint, num_classes, copy=False)
-    return WaveformModel(network) if waveform else network
+    return build_model(Arch, num_classes, pretrained_name, arguments, waveform)

@@ -1,7 +1,8 @@
 """Checkpoints: released state dicts and the project's own files, loaded strictly, with surgery on the head alone.
 
 A project checkpoint is a dict of plain data: {"model": state dict, "arch", "mel", "labels", "epoch", "metrics", "args"}, and
-"single_label" (True: classes exclude each other), "clip_seconds" (s) and, where a run can resume from it, "training".
+"family" (of the architecture; "mn" where it is missing), "single_label" (True: classes exclude each other), "clip_seconds" (s) and,
+where a run can resume from it, "training".
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch import Tensor
 
 from models import assets, files
 from models.assets import AssetError
-from models.config import Arch, MelConfig, from_plain, is_number, is_whole, to_plain
+from models.base import TaggingNetwork
+from models.config import FAMILIES, Architecture, MelConfig, from_plain, is_number, is_whole, to_plain
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.registry import PRETRAINED
 
 FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -41,7 +42,7 @@ class Checkpoint:
 
     name: str
     state: dict[str, Tensor]
-    arch: Arch
+    arch: Architecture
     mel: MelConfig
     labels: tuple[str, ...] | None = None
     epoch: int | None = None
@@ -77,7 +78,7 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(name, read(path), entry.arch, entry.mel)
 
 
-def architecture(name: str | os.PathLike[str]) -> tuple[Arch, MelConfig]:
+def architecture(name: str | os.PathLike[str]) -> tuple[Architecture, MelConfig]:
     """Return the network's architecture and front end; nothing is downloaded and no weights are read. Errors as `load`."""
     name = _name(name)
     if name in PRETRAINED:
@@ -93,7 +94,7 @@ def _name(name: object) -> str:
     return os.fspath(name)
 
 
-def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool = True) -> MobileNetV3:
+def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool = True) -> TaggingNetwork:
     """Build the network of a checkpoint with its weights; without `copy` it takes over the tensors of `checkpoint.state`.
 
     With another `num_classes` the last layer (mlp) or the head (other heads) is re-initialised, which is logged, and the labels are
@@ -101,7 +102,8 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
     """
     if num_classes and num_classes != checkpoint.arch.num_classes:
         # Drawn as a fresh network is, so that a seed stands for the same new layer whatever the checkpoint is.
-        model = MobileNetV3(replace(checkpoint.arch, num_classes=num_classes), checkpoint.mel, clip_seconds=checkpoint.clip_seconds)
+        arch = replace(checkpoint.arch, num_classes=num_classes)
+        model = arch.build(checkpoint.mel, clip_seconds=checkpoint.clip_seconds)
         kept = {key: tensor for key, tensor in checkpoint.state.items() if not key.startswith(model.last_layer)}
         state = model.state_dict()
         model.load_state_dict(state | kept)
@@ -111,7 +113,7 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
         )  # fmt: skip
         return model
     with torch.device("meta"):
-        model = MobileNetV3(checkpoint.arch, checkpoint.mel, checkpoint.labels, checkpoint.single_label, checkpoint.clip_seconds)
+        model = checkpoint.arch.build(checkpoint.mel, checkpoint.labels, checkpoint.single_label, checkpoint.clip_seconds)
     state = {key: _stored_as(expected, checkpoint.state[key].detach(), copy) for key, expected in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
     if num_classes == 0:
@@ -126,14 +128,14 @@ def _stored_as(expected: Tensor, tensor: Tensor, copy: bool) -> Tensor:
     return tensor
 
 
-def load_model(name: str | os.PathLike[str]) -> MobileNetV3:
+def load_model(name: str | os.PathLike[str]) -> TaggingNetwork:
     """Load a model with its own classes, in evaluation mode; errors as `load`."""
     return build(load(name), copy=False).eval()
 
 
 def save(
     path: Path,
-    model: MobileNetV3,
+    model: TaggingNetwork,
     *,
     epoch: int | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -146,6 +148,7 @@ def save(
     """
     content = {
         "model": {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()},
+        "family": model.arch.family,
         "arch": to_plain(model.arch),
         "mel": to_plain(model.mel),
         "labels": None if model.labels is None else list(model.labels),
@@ -217,7 +220,7 @@ def _check_archive(path: Path, checksums: bool) -> None:
             raise CheckpointError(f"wrong checksum of {damaged}")
 
 
-def _check_state(state: Any, arch: Arch, name: str) -> None:
+def _check_state(state: Any, arch: Architecture, name: str) -> None:
     """Raise `CheckpointError` unless `state` has exactly the names and shapes of the network, and numbers of the same kind."""
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{name}: the file holds no state dict")
@@ -243,10 +246,10 @@ def _check_state(state: Any, arch: Arch, name: str) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _expected_state(arch: Arch) -> dict[str, Tensor]:
+def _expected_state(arch: Architecture) -> dict[str, Tensor]:
     """Return the state dict of a network, on the meta device; for the last ones, as building it takes a quarter of a load."""
     with torch.device("meta"):
-        return MobileNetV3(arch).state_dict()
+        return arch.build().state_dict()
 
 
 def _check_finite(state: Mapping[str, Tensor], name: str) -> None:
@@ -270,7 +273,10 @@ def _parse(content: Any, name: str) -> Checkpoint:
             "get_model(...).load_state_dict"
         )
     try:
-        arch, mel = from_plain(Arch, content["arch"]), from_plain(MelConfig, content["mel"])
+        family = content.get("family", "mn")
+        if family not in FAMILIES:
+            raise UserError(f"unknown family of networks {family!r:.100}; known: {', '.join(FAMILIES)}")
+        arch, mel = from_plain(FAMILIES[family], content["arch"]), from_plain(MelConfig, content["mel"])
         _check_state(content["model"], arch, name)
         labels = content["labels"]
         if labels is not None:

@@ -7,7 +7,7 @@
 | block1 ... block15 | output of an inverted residual block, pooled over frequency and time | 16 ... 160 |
 | block16 | the last convolution | 960 |
 | se4, se5, se6, se11 ... se15 | bottleneck of the squeeze-and-excitation in that block, all axes of it side by side | 24 ... 240 |
-| embedding | that of `MobileNetV3.forward`: the mean of block16, which enters the classifier | 960 |
+| embedding | that of `TaggingNetwork.forward`: the mean of block16, which enters the classifier | 960 |
 | hidden | first layer of the mlp head, after its activation | 1280 |
 | logits | second layer of the mlp head, or all of another head | 527 |
 
@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.base import TaggingNetwork
 from models.blocks import InvertedResidual
 from models.config import POOLINGS, is_number
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
 
@@ -62,7 +62,7 @@ class EmbeddingConfig:
     def __str__(self) -> str:
         return "+".join(self.layers)
 
-    def columns(self, network: MobileNetV3) -> dict[str, slice]:
+    def columns(self, network: TaggingNetwork) -> dict[str, slice]:
         """Return which columns of the embedding belong to which layer; nothing is computed.
 
         Raises `UserError` for a name that the network does not have, and for one given twice.
@@ -80,7 +80,7 @@ class EmbeddingConfig:
         return {layer: slice(*ends) for layer, ends in zip(layers, pairwise(edges), strict=True)}
 
 
-def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
+def layer_sizes(network: TaggingNetwork, pooling: str = "mean") -> dict[str, int]:
     """Return the layers of a network by name, in the order in which they are computed, and how many values each one gives.
 
     The weights do not matter: a network on the meta device will do.
@@ -90,8 +90,7 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
     for number, layer in enumerate(network.features):
         if isinstance(layer, InvertedResidual) and (attention := layer.squeeze_excitation):
             sizes[f"se{number}"] = sum(one.fc1.out_features for one in attention.conc_se_layers)
-        last = layer.block[-1] if isinstance(layer, InvertedResidual) else layer
-        sizes[f"block{number}"] = times * last[0].out_channels
+        sizes[f"block{number}"] = times * network.stage_channels[number]
     sizes["embedding"] = network.embedding_size
     if network.arch.num_classes == 0:
         return sizes
@@ -100,7 +99,9 @@ def layer_sizes(network: MobileNetV3, pooling: str = "mean") -> dict[str, int]:
     return sizes | {"logits": network.arch.num_classes}
 
 
-def forward_layers(network: MobileNetV3, spectrogram: Tensor, layers: Collection[str], pooling: str = "mean") -> dict[str, Tensor]:
+def forward_layers(
+    network: TaggingNetwork, spectrogram: Tensor, layers: Collection[str], pooling: str = "mean"
+) -> dict[str, Tensor]:
     """(B, 1, n_mels, frames) -> the named layers, vectors (B, size) each, from one pass that ends after the last of them."""
     found = {}
     if "mel" in layers:
@@ -143,7 +144,7 @@ class EmbeddingModel(WaveformModel):
     """
 
     def __init__(
-        self, network: MobileNetV3, config: EmbeddingConfig | None = None, front_end: AugmentMelSTFT | None = None
+        self, network: TaggingNetwork, config: EmbeddingConfig | None = None, front_end: AugmentMelSTFT | None = None
     ) -> None:
         super().__init__(network, front_end)
         network.to(memory_format=torch.channels_last)  # batches of short windows are 3 times as fast on a CPU

@@ -59,7 +59,7 @@ class EnsembleModel(nn.Module):
         return self.members[0].device
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Logits (..., K) -> scores (..., K) in [0, 1], see `MobileNetV3.scores`."""
+        """Logits (..., K) -> scores (..., K) in [0, 1], see `TaggingNetwork.scores`."""
         return self.members[0].scores(logits)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

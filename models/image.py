@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.network import MobileNetV3
+from models.base import TaggingNetwork
 
 GREY_MEAN = 0.459  # of ImageNet, from the channels' means 0.485, 0.456, 0.406 in common use, weighted by luminance
 GREY_STD = 0.226  # the mean of the channels' 0.229, 0.224, 0.225
@@ -25,7 +25,7 @@ class ImageModel(nn.Module):
     Rows take the place of mel bands and columns that of frames.
     """
 
-    def __init__(self, network: MobileNetV3) -> None:
+    def __init__(self, network: TaggingNetwork) -> None:
         super().__init__()
         self.network = network
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.blocks import AXES, ConvNormActivation, InvertedResidual, conv_out_size
+from models.errors import UserError
 from models.network import MobileNetV3
 
 CHANNEL_CHUNKS = 8  # of a block's expanded channels
@@ -28,6 +29,7 @@ def memory_efficient(network: MobileNetV3, *, two_passes: bool = False) -> Mobil
     with `two_passes`, never: its chunks are computed once for the means and again to be gated. That costs time and lowers the peak
     of networks whose peak is in such a block: those that stride less than 2 2 2 2.
     """
+    check_family(network)
     network = copy.deepcopy(network).eval().requires_grad_(False)
     stem, first, *blocks, last = network.features
     network.features = nn.Sequential(
@@ -39,6 +41,12 @@ def memory_efficient(network: MobileNetV3, *, two_passes: bool = False) -> Mobil
         convolution, norm, *pooling = network.classifier
         network.classifier = nn.Sequential(FoldedPointwiseConv(convolution, norm), *pooling)
     return network
+
+
+def check_family(network: nn.Module) -> None:
+    """Raise `UserError` for a network that cannot be computed in chunks."""
+    if not isinstance(network, MobileNetV3):
+        raise UserError(f"memory-efficient inference is for networks of the family MobileNetV3, not for a {type(network).__name__}")
 
 
 class FoldedPointwiseConv(nn.Module):

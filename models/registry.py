@@ -1,6 +1,6 @@
 """The released checkpoints and the bundled ones: pure data.
 
-Figures are those of the release (Schmid et al., ICASSP 2023, and its release notes), not measured here.
+Figures are those of the releases (Schmid et al., ICASSP 2023 and TASLP 2024, and their notes), not measured here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
-from models.config import Arch, MelConfig
+from models.config import Arch, Architecture, DyMNArch, MelConfig
 
 RELEASE_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
 
@@ -18,9 +18,9 @@ class Pretrained:
     """One released weight file and all that is needed to use it."""
 
     asset: str  # file name below the release address
-    arch: Arch
+    arch: Architecture
     mel: MelConfig
-    reported_map: float | None  # None: ImageNet weights only, the classifier is a random initialisation
+    reported_map: float | None  # None: not published, or ImageNet weights only, whose classifier is a random initialisation
     size: int | None = None  # bytes of the file, where they are known
     sha256: str | None = None  # of the file, where it is known
 
@@ -36,6 +36,14 @@ def _entry(
 ) -> Pretrained:
     network = Arch(width_mult=width_mult, **arch)
     return Pretrained(asset, network, MelConfig(n_mels=network.input_dim_f, hop_size=hop_size), reported_map, size, sha256)
+
+
+def _dymn(
+    asset: str, reported_map: float | None, width_mult: float, temperature: float = 1.0, use_dy_blocks: str = "all"
+) -> Pretrained:
+    """A dynamic MobileNet, with the temperature at which its weights were trained; the files do not hold it."""
+    network = DyMNArch(width_mult=width_mult, T_max=temperature, use_dy_blocks=use_dy_blocks)
+    return Pretrained(asset, network, MelConfig(), reported_map)
 
 
 # fmt: off
@@ -82,6 +90,19 @@ PRETRAINED: dict[str, Pretrained] = {
     "mn10_as_fc": _entry("mn10_as_fc_mAP_465.pt", 0.465, 1.0, head_type="fully_convolutional"),
     "mn10_as_fc_s2221": _entry("mn10_as_fc_s2221_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 2, 1)),
     "mn10_as_fc_s2211": _entry("mn10_as_fc_s2211_mAP_466.pt", 0.466, 1.0, head_type="fully_convolutional", strides=(2, 2, 1, 1)),
+    # dynamic MobileNets, trained on ImageNet
+    "dymn04_im": _dymn("dymn04_im.pt", None, 0.4, temperature=30.0),
+    "dymn10_im": _dymn("dymn10_im.pt", None, 1.0, temperature=30.0),
+    "dymn20_im": _dymn("dymn20_im.pt", None, 2.0, temperature=30.0),
+    # dynamic MobileNets, trained on AudioSet
+    "dymn04_as": _dymn("dymn04_as.pt", 0.450, 0.4),
+    "dymn10_as": _dymn("dymn10_as.pt", 0.477, 1.0),
+    "dymn20_as": _dymn("dymn20_as_mAP_493.pt", 0.493, 2.0),
+    "dymn20_as(1)": _dymn("dymn20_as.pt", 0.491, 2.0),
+    "dymn20_as(2)": _dymn("dymn20_as_mAP_489.pt", 0.489, 2.0),
+    "dymn20_as(3)": _dymn("dymn20_as_mAP_490.pt", 0.490, 2.0),
+    "dymn04_replace_se_as": _dymn("dymn04_replace_se_as.pt", None, 0.4, use_dy_blocks="replace_se"),
+    "dymn10_replace_se_as": _dymn("dymn10_replace_se_as.pt", None, 1.0, use_dy_blocks="replace_se"),
 }
 # fmt: on
 

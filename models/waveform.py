@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.config import Arch, MelConfig
-from models.network import MobileNetV3
+from models.base import TaggingNetwork
+from models.config import Architecture, MelConfig
 from models.preprocess import AugmentMelSTFT
 
 
 class WaveformModel(nn.Module):
     """A network behind its front end: waveforms (B, samples) in [-1, 1] -> logits (B, K), embedding (B, C)."""
 
-    def __init__(self, network: MobileNetV3, front_end: AugmentMelSTFT | None = None) -> None:
+    def __init__(self, network: TaggingNetwork, front_end: AugmentMelSTFT | None = None) -> None:
         super().__init__()
         self.front_end = front_end or AugmentMelSTFT.from_config(network.mel)
         self.network = network
@@ -23,12 +23,12 @@ class WaveformModel(nn.Module):
         return f"{type(self).__name__}({self.sample_rate} Hz, {self.network!r})"
 
     @property
-    def arch(self) -> Arch:
+    def arch(self) -> Architecture:
         return self.network.arch
 
     @property
     def mel(self) -> MelConfig:
-        """The front end that the network expects, see `MobileNetV3`."""
+        """The front end that the network expects, see `TaggingNetwork`."""
         return self.network.mel
 
     @property
@@ -52,7 +52,7 @@ class WaveformModel(nn.Module):
         return self.network.embedding_size
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Logits (..., K) -> scores (..., K) in [0, 1], see `MobileNetV3.scores`."""
+        """Logits (..., K) -> scores (..., K) in [0, 1], see `TaggingNetwork.scores`."""
         return self.network.scores(logits)
 
     @property
@@ -70,11 +70,11 @@ class WaveformModel(nn.Module):
         return self.network.forward_features(spectrogram.to(self.network.features[0][0].weight.dtype))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """As `MobileNetV3.forward_head`."""
+        """As `TaggingNetwork.forward_head`."""
         return self.network.forward_head(features, pre_logits)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """As `MobileNetV3.reset_classifier`."""
+        """As `TaggingNetwork.reset_classifier`."""
         self.network.reset_classifier(num_classes)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,6 @@ from helpers.costs.macs import CLIP_SECONDS, describe, meta_network
 from helpers.costs.receptive_field import SHARE, effective_receptive_field, receptive_field
 from models import checkpoints
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
 STRIDES = ((2, 2, 2, 2), (2, 2, 2, 1), (2, 2, 1, 1))  # of the released models
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.manual_seed(args.seed)
     name = args.model_name or f"{describe(arch)}, random weights"
-    network = checkpoints.load_model(args.model_name) if args.model_name else MobileNetV3(arch, mel).eval()
+    network = checkpoints.load_model(args.model_name) if args.model_name else arch.build(mel).eval()
     paths = find_recordings(args.recordings)
     if not paths:
         raise UserError(f"no recordings in {', '.join(map(str, args.recordings))}")
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         fields = {name: (report, field)}
         for strides in STRIDES:
-            other = MobileNetV3(replace(arch, strides=strides), mel).eval()
+            other = replace(arch, strides=strides).build(mel).eval()
             title = f"strides {' '.join(map(str, strides))}, random weights"
             fields[title] = receptive_field(other), effective_receptive_field(other, spectrograms)
         receptive_field_figure(fields, args.figure)

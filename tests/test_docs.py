@@ -160,7 +160,7 @@ def test_readme_is_short() -> None:
 
 
 def test_tables_of_checkpoints_agree_with_the_registry() -> None:
-    pattern = r"^\| `(mn\S+)` \|(?: (\S+) \|.*)? (\S+)(?: M)? \| (\S+)(?: G)? \| (\S+) \|$"
+    pattern = r"^\| `((?:dy)?mn\S+)` \|(?: (\S+) \|.*)? (\S+)(?: M)? \| (\S+)(?: G)? \| (\S+) \|$"
     models, readme = (re.findall(pattern, TEXTS[page], re.MULTILINE) for page in ("docs/models.md", "README.md"))
     assert [name for name, *_ in models] == list(PRETRAINED)
     for name, width, _, _, reported in models:
@@ -168,7 +168,7 @@ def test_tables_of_checkpoints_agree_with_the_registry() -> None:
         assert float(width) == entry.arch.width_mult
         assert reported == ("-" if entry.reported_map is None else f"{entry.reported_map:.3f}")
     costs = {name: figures for name, _, *figures in models}
-    assert len(readme) == 10 and all(costs[name] == figures for name, _, *figures in readme)
+    assert len(readme) == 13 and all(costs[name] == figures for name, _, *figures in readme)
 
 
 def test_the_file_tree_is_true() -> None:

@@ -17,7 +17,9 @@ from datasets.hdf5_mp3 import Mp3Writer, read_entries
 from datasets.labels import audioset_labels
 from datasets.prepare import audioset_shards
 from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
+from helpers.tagger import AudioTagger
 from models import checkpoints
+from models.errors import UserError
 from models.MobileNetV3 import get_model
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
@@ -67,6 +69,31 @@ def test_a_network_that_the_options_describe_is_trained(tiny_audioset: Path) -> 
     last = checkpoints.load("runs/audioset/last.pt")
     assert (last.arch.width_mult, last.arch.head_type, last.arch.se_dims) == (0.1, "fully_convolutional", "f")
     assert (last.arch.input_dim_f, last.mel.n_mels) == (32, 32)
+
+
+def test_a_dynamic_network_is_trained_resumed_and_used_like_others(tiny_audioset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The temperature falls at each epoch's start, in a resumed run too, and is that of the evaluation."""
+    network = ("--arch", "dymn", "--model_width", 0.1, "--use_dy_blocks", "replace_se", "--T_max", 3, "--n_mels", 32)
+    data = ("--dataset_dir", tiny_audioset)
+    assert run("--train", *data, *SHORT, *network, "--kd_lambda", 1) == 0
+    assert checkpoints.load("runs/audioset/last.pt").arch.temperature == 3
+    assert run("--train", *data, "--resume", "runs/audioset", "--n_epochs", 3) == 0
+    last = checkpoints.load("runs/audioset/last.pt")
+    assert (last.arch.family, last.arch.use_dy_blocks, last.arch.T_max, last.arch.temperature) == ("dymn", "replace_se", 3, 1)
+    capsys.readouterr()
+    assert run(*data, "--clip_seconds", 0.5, "--num_workers", 0, "--model_name", "runs/audioset/last.pt") == 0
+    assert float(capsys.readouterr().out.splitlines()[1].split()[-1]) == pytest.approx(last.metrics["mAP"], abs=6e-4)
+    again = ("--arch", "dymn", "--pretrained_name", "runs/audioset/last.pt", "--pretrain_final_temp", 2)
+    assert run("--train", *data, *SHORT, *again, "--kd_lambda", 1, "--experiment_name", "again") == 0
+    assert checkpoints.load("runs/again/last.pt").arch.temperature == 2
+    with pytest.raises(UserError, match="--arch mn"):
+        run("--train", *data, *SHORT, *again, "--arch", "mn")
+    sound = 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32)
+    tags = [AudioTagger("runs/audioset/last.pt", backend=backend).tag(sound, 32000, top_k=527) for backend in ("torch", "onnx")]
+    scores = [{tag.label: tag.score for tag in found} for found in tags]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4) and len(scores[0]) == 527
+    embedding = AudioTagger("runs/audioset/last.pt", layers="block4+block16").embed(sound, 32000)
+    assert embedding.shape == (8 + 96,)
 
 
 def test_training_continues_from_a_checkpoint_with_another_front_end(

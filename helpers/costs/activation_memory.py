@@ -2,8 +2,8 @@
 
 The convention of the published figures (after Sandler et al., MobileNetV2, CVPR 2018, and Lin et al., MCUNetV2, NeurIPS
 2021): while a layer runs, its input and its output are in memory and its weights stream in; norms, activations and
-squeeze-and-excitation work in place; the network's figure is the largest of its layers, for batch 1. Linear layers are
-negligible and left out.
+squeeze-and-excitation work in place; the network's figure is the largest of its layers, for batch 1. Linear layers and
+what dynamic blocks compute their context with are negligible and left out.
 
 Plain: every convolution is a layer. While a block with a shortcut runs, the block's input is kept as well (once: the first
 convolution of the block reads that very tensor).
@@ -45,11 +45,14 @@ import torch
 from torch import nn
 
 from helpers.costs.macs import LayerCall, meta_network, spectrogram_shape, trace
+from models.base import TaggingNetwork
 from models.blocks import ConcurrentSE, InvertedResidual
-from models.config import Arch
+from models.config import Architecture
+from models.dynamic_blocks import DynamicBlock, DynamicConv
 from models.errors import UserError
-from models.memory_efficient import CHANNEL_CHUNKS
-from models.network import MobileNetV3
+from models.memory_efficient import CHANNEL_CHUNKS, check_family
+
+CONVOLUTIONS = (nn.Conv2d, DynamicConv)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class MemoryReport:
 
 
 def peak_memory(
-    network: MobileNetV3 | Arch,
+    network: TaggingNetwork | Architecture,
     frames: int | None = None,
     *,
     bits_per_elem: int = 16,
@@ -107,20 +110,23 @@ def peak_memory(
     """Return the activation memory of `network` for a spectrogram of `frames` frames (default: those of 10 seconds).
 
     All shapes come from running the network on the meta device; its front end gives the number of mel bands. `two_passes`
-    applies to memory-efficient inference. `calls` are the convolutions of an earlier `trace`, which then is not repeated.
+    applies to memory-efficient inference, which is for the family MobileNetV3 alone. `calls` are those of an earlier `trace`, the
+    convolutions among them, which then is not repeated.
     """
     if bits_per_elem < 1:
         raise UserError(f"bits_per_elem must be at least 1, not {bits_per_elem}")
-    if isinstance(network, Arch):
+    if isinstance(network, Architecture):
         network = meta_network(network)
+    if memory_efficient:
+        check_family(network)
     if calls is None:
-        calls = trace(network, spectrogram_shape(network, frames), (nn.Conv2d,))
-    by_name = {call.name: call for call in calls}
+        calls = trace(network, spectrogram_shape(network, frames), CONVOLUTIONS)
+    by_name = {call.name: call for call in calls if isinstance(call.layer, CONVOLUTIONS) and ".context_gen." not in call.name}
     rows = _chunked_rows(network, by_name, two_passes) if memory_efficient else _plain_rows(network, by_name)
     return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
 
 
-def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
+def _plain_rows(network: TaggingNetwork, calls: dict[str, LayerCall]) -> Iterator[MemoryRow]:
     shortcut_inputs = {}  # name of a convolution -> size of the shortcut held while it runs
     for name, block in _blocks(network):
         if block.use_shortcut:
@@ -131,7 +137,7 @@ def _plain_rows(network: MobileNetV3, calls: dict[str, LayerCall]) -> Iterator[M
         yield MemoryRow(name, _block_of(name), {"input": _inputs(call), "output": _outputs(call)} | shortcut)
 
 
-def _chunked_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
+def _chunked_rows(network: TaggingNetwork, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
     """Yield a row for stem and first block, one or two for each other block, one for each convolution behind them."""
     remaining = dict(calls)
     stem = remaining.pop(next(iter(calls)))
@@ -157,8 +163,8 @@ def _chunked_rows(network: MobileNetV3, calls: dict[str, LayerCall], two_passes:
         yield MemoryRow(call.name, _block_of(call.name), {"input": _inputs(call), "output": _outputs(call)})
 
 
-def _blocks(network: MobileNetV3) -> list[tuple[str, InvertedResidual]]:
-    return [(name, module) for name, module in network.named_modules() if isinstance(module, InvertedResidual)]
+def _blocks(network: TaggingNetwork) -> list[tuple[str, InvertedResidual | DynamicBlock]]:
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, (InvertedResidual, DynamicBlock))]
 
 
 def _within(block_name: str, calls: dict[str, LayerCall]) -> list[LayerCall]:
@@ -167,9 +173,9 @@ def _within(block_name: str, calls: dict[str, LayerCall]) -> list[LayerCall]:
 
 
 def _block_of(name: str) -> str:
-    """Return the part of the network that a layer belongs to: one of `features`, or the classifier."""
+    """Return the part of the network that a layer belongs to: a stage such as "features.3" or "layers.2", or the classifier."""
     first, _, rest = name.partition(".")
-    return f"{first}.{rest.partition('.')[0]}" if first == "features" else first
+    return f"{first}.{rest.partition('.')[0]}" if first in ("features", "layers") else first
 
 
 def _inputs(call: LayerCall) -> int:

@@ -15,7 +15,12 @@ from models.config import MelConfig
 from models.files import write_atomically
 from models.registry import PRETRAINED
 
-KINDS = {"widths 0.1 to 4": ("o", "-"), "hops and mel bands at width 1": ("s", ""), "convolutional head, strides": ("^", "")}
+KINDS = {
+    "widths 0.1 to 4": ("o", "-"),
+    "dynamic, widths 0.4 to 2": ("d", "-"),
+    "hops and mel bands at width 1": ("s", ""),
+    "convolutional head, strides": ("^", ""),
+}
 GREYS = ("0.8", "0.35")
 MARKERS = ("D", "o")
 
@@ -36,7 +41,8 @@ def memory_figure(analytic: Mapping[str, MemoryReport], measured: Mapping[str, M
             sizes = [measured[variant].kilobytes(measured[variant].blocks[name].elements) for name in report.blocks]
             label = f"{variant}, measured: {measured[variant].peak_kb:.0f} kB"
             axes.plot(places, sizes, MARKERS[number % 2], color="black", markersize=4, markerfacecolor="white", label=label)
-    names = {"features.0": "stem", "classifier": "head"}
+    names = {"features.0": "stem", "in_c": "stem", "out_c": "last", "classifier": "head"}
+    names |= {f"layers.{number}": f"{number + 1}" for number in range(len(blocks))}  # of a DyMN, counted without the stem
     axes.set_xticks(range(len(blocks)), [names.get(block, block.removeprefix("features.")) for block in blocks])
     axes.set_xlabel("block of the network (memory-efficient: stem and block 1 are one)")
     axes.set_ylabel("activations in memory, kB")
@@ -140,6 +146,8 @@ def _annotate(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
 
 def _kind(name: str) -> str:
     arch, mel = PRETRAINED[name].arch, PRETRAINED[name].mel
+    if arch.family == "dymn":
+        return "dynamic, widths 0.4 to 2"
     if arch.head_type != "mlp":
         return "convolutional head, strides"
     return "widths 0.1 to 4" if mel == MelConfig() else "hops and mel bands at width 1"

@@ -4,6 +4,10 @@ Convolutions and linear layers only (Schmid et al., ICASSP 2023, and the table o
 convolution costs kernel area * in_channels / groups, one more where there is a bias; a linear layer costs its weights
 and biases at every position it is applied at. Norms, activations, gates, means and the log-mel front end are not
 counted; a report lists what it left out.
+
+A dynamic convolution counts as an ordinary one of its size. Mixing its kernels is apart, `mixing_macs`: it does not depend on the
+clip's length, and the published figures round to the same with it and without. The published parameters of the dynamic networks
+are those here and the running means and variances of their norms, `norm_statistics`, which those of the others are without.
 """
 
 from __future__ import annotations
@@ -16,15 +20,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from models.config import Arch, MelConfig
+from models.base import TaggingNetwork
+from models.config import Architecture, DyMNArch, MelConfig
+from models.dynamic_blocks import DynamicConv
 from models.ensemble import EnsembleModel
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
 CLIP_SECONDS = 10  # length of an AudioSet clip, for which all published figures hold
-COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-CONTAINERS = (nn.Sequential, nn.ModuleList, MobileNetV3, WaveformModel, EnsembleModel)  # no layers of their own
+COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, DynamicConv)
+CONTAINERS = (nn.Sequential, nn.ModuleList, TaggingNetwork, WaveformModel, EnsembleModel)  # no layers of their own
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,22 @@ class LayerCall:
 
     @property
     def params(self) -> int:
-        return parameter_count(self.layer)
+        """Without those of layers within this one, which have calls of their own."""
+        return sum(parameter.numel() for parameter in self.layer.parameters(recurse=False))
 
     @property
     def macs(self) -> int:
         """Those of the whole output, all its positions and the batch included, for one of `COUNTED_LAYERS`."""
+        outputs = torch.Size(self.output_shape).numel()
+        if isinstance(self.layer, DynamicConv):
+            return outputs * (self.layer.weight.shape[-1] // self.layer.out_channels)
         weights = self.layer.weight[0].numel()  # of one output channel or feature: (in / groups, *kernel) or (in,)
-        return torch.Size(self.output_shape).numel() * (weights + (self.layer.bias is not None))
+        return outputs * (weights + (self.layer.bias is not None))
+
+    @property
+    def mixing_macs(self) -> int:
+        """Multiply-adds for the kernels of a dynamic convolution, one for each example; 0 for other layers."""
+        return self.output_shape[0] * self.layer.weight.numel() if isinstance(self.layer, DynamicConv) else 0
 
 
 @dataclass(frozen=True)
@@ -57,15 +71,21 @@ class ComplexityReport:
 
     `params` counts all parameters, norms included, so it exceeds the sum of the rows. `uncounted` maps each type of
     module that adds nothing to the MACs to the number of its modules, in the network's order, mere containers aside.
+    `norm_statistics` counts the running means and variances, which are no parameters.
     """
 
     layers: tuple[LayerCall, ...]
     params: int
+    norm_statistics: int
     uncounted: dict[str, int]
 
     @property
     def macs(self) -> int:
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def mixing_macs(self) -> int:
+        return sum(layer.mixing_macs for layer in self.layers)
 
 
 def count_macs(model: nn.Module, input_shape: Sequence[int] | None = None) -> ComplexityReport:
@@ -83,7 +103,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int] | None = None) -> Co
     counted = {call.name for call in calls}
     rest = (module for name, module in model.named_modules() if name not in counted and not isinstance(module, CONTAINERS))
     uncounted = Counter(type(module).__name__ for module in rest)
-    return ComplexityReport(tuple(calls), parameter_count(model), dict(uncounted))
+    statistics = sum(2 * module.num_features for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    return ComplexityReport(tuple(calls), parameter_count(model), statistics, dict(uncounted))
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -110,22 +131,25 @@ def trace(model: nn.Module, input_shape: Sequence[int], layer_types: tuple[type[
     return calls
 
 
-def meta_network(arch: Arch, mel: MelConfig | None = None) -> MobileNetV3:
+def meta_network(arch: Architecture, mel: MelConfig | None = None) -> TaggingNetwork:
     """Build a network on the meta device: all shapes, no memory, no weights: enough to count."""
     with torch.device("meta"):
-        return MobileNetV3(arch, mel)
+        return arch.build(mel)
 
 
-def spectrogram_shape(network: MobileNetV3, frames: int | None = None) -> tuple[int, int, int, int]:
+def spectrogram_shape(network: TaggingNetwork, frames: int | None = None) -> tuple[int, int, int, int]:
     """Return the shape of one spectrogram of so many frames (default: those of 10 seconds) for `network`."""
     return 1, 1, network.mel.n_mels, network.mel.frames(CLIP_SECONDS * network.mel.sample_rate) if frames is None else frames
 
 
-def describe(arch: Arch) -> str:
+def describe(arch: Architecture) -> str:
     """Return a name for a network that has none, such as "width 1.0, mlp head"."""
-    parts = [f"width {arch.width_mult}", f"{arch.head_type.replace('_', ' ')} head"]
-    parts += [f"se_dims {arch.se_dims}"] * (arch.se_dims != "c")
+    parts = [arch.family] * (arch.family != "mn") + [f"width {arch.width_mult}", f"{arch.head_type.replace('_', ' ')} head"]
+    parts += [f"se_dims {arch.se_dims}"] * (arch.se_dims != type(arch).se_dims)
     parts += [f"strides {' '.join(map(str, arch.strides))}"] * (arch.strides != (2, 2, 2, 2))
+    if isinstance(arch, DyMNArch):
+        parts += ["replace_se"] * (arch.use_dy_blocks == "replace_se")
+        parts += [switch for switch in ("no_dyconv", "no_dyrelu", "no_ca") if getattr(arch, switch)]
     parts += ["reduced tail"] * arch.reduced_tail + ["dilated"] * arch.dilated
     return ", ".join(parts)
 
@@ -142,7 +166,7 @@ def _inputs(model: nn.Module, input_shape: Sequence[int] | None) -> Iterator[tup
         yield "network.", model.network, (batch, 1, mel.n_mels, mel.frames(samples))
     elif input_shape is not None:
         yield "", model, tuple(input_shape)
-    elif isinstance(model, MobileNetV3):
+    elif isinstance(model, TaggingNetwork):
         yield "", model, spectrogram_shape(model)
     else:
         raise UserError(f"a {type(model).__name__} has no front end that gives its input; pass input_shape")

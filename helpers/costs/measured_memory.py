@@ -25,8 +25,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from helpers.costs.activation_memory import MemoryReport, MemoryRow
 from helpers.costs.macs import spectrogram_shape
 from models import memory_efficient as chunked
+from models.base import TaggingNetwork
 from models.errors import UserError
-from models.network import MobileNetV3
 
 DTYPES = {32: torch.float32, 16: torch.float16}  # by bits per element
 
@@ -34,7 +34,7 @@ Key = TypeVar("Key")
 
 
 def measure_memory(
-    network: MobileNetV3,
+    network: TaggingNetwork,
     frames: int | None = None,
     *,
     bits_per_elem: int = 32,
@@ -52,7 +52,7 @@ def measure_memory(
     dtype = DTYPES[bits_per_elem]
     network = chunked.memory_efficient(network, two_passes=two_passes) if memory_efficient else copy.deepcopy(network).eval()
     network.to(dtype)
-    stages = dict(zip(_names(memory_efficient, len(network.features)), network.features, strict=True))
+    stages = dict(zip(_names(network, memory_efficient), network.stages, strict=True))
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # else the profiler warns of missing GPUs
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -67,7 +67,7 @@ def measure_memory(
     return MemoryReport(tuple(rows), bits_per_elem, memory_efficient)
 
 
-def compare_outputs(reference: MobileNetV3, other: MobileNetV3, x: Tensor) -> float:
+def compare_outputs(reference: TaggingNetwork, other: TaggingNetwork, x: Tensor) -> float:
     """Return the largest difference of two networks' outputs for `x`, in standard deviations of the reference's.
 
     Each network gets `x` in the type of its own weights.
@@ -77,7 +77,7 @@ def compare_outputs(reference: MobileNetV3, other: MobileNetV3, x: Tensor) -> fl
         return max(((one - two).abs().max() / one.std()).item() for one, two in zip(*outputs, strict=True))
 
 
-def inference_seconds(networks: Mapping[Key, MobileNetV3], x: Tensor, rounds: int) -> dict[Key, float]:
+def inference_seconds(networks: Mapping[Key, TaggingNetwork], x: Tensor, rounds: int) -> dict[Key, float]:
     """Return each network's median time in seconds for `x`; the runs are interleaved, after a round to warm up."""
     inputs = {key: x.to(next(network.parameters()).dtype) for key, network in networks.items()}
     seconds: dict[Key, list[float]] = {key: [] for key in networks}
@@ -91,11 +91,12 @@ def inference_seconds(networks: Mapping[Key, MobileNetV3], x: Tensor, rounds: in
     return {key: median(times) for key, times in seconds.items()}
 
 
-def _names(memory_efficient: bool, stages: int) -> list[str]:
-    """Return the names of `network.features` as in `peak_memory`'s reports: memory-efficient, the first two are one."""
-    if not memory_efficient:
-        return [f"features.{index}" for index in range(stages)]
-    return ["features.0 and features.1", *(f"features.{index + 1}" for index in range(1, stages))]
+def _names(network: TaggingNetwork, memory_efficient: bool) -> list[str]:
+    """Return the names of the network's stages as in `peak_memory`'s reports: memory-efficient, the first two are one."""
+    if memory_efficient:
+        return ["features.0 and features.1", *(f"features.{index + 1}" for index in range(1, len(network.features)))]
+    names = {module: name for name, module in network.named_modules()}
+    return [names[stage] for stage in network.stages]
 
 
 def _peaks(events, names: list[str]) -> list[tuple[str, int]]:

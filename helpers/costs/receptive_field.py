@@ -3,10 +3,11 @@
 Analytic: a convolution of kernel k and dilation d sees (k - 1) * d + 1 positions of its input, which lie as far apart as the
 strides before it multiply to (Araujo et al., Distill, 2019). Shortcuts see less, and squeeze-and-excitation, whose means see
 everything, is left out, as in the published figures: 595 frames for strides 2 2 2 2, 467 for 2 2 2 1, 291 for 2 2 1 1, and as many
-mel bands.
+mel bands. So is the context of dynamic blocks.
 
 Effective (Luo et al., NeurIPS 2016): how much each position of the spectrogram matters, by the gradient of the middle of the last
-feature map with respect to the spectrogram, with the gates of squeeze-and-excitation held at their values; the mean of its
+feature map with respect to the spectrogram, with the gates of squeeze-and-excitation, and the contexts of dynamic
+blocks, held at their values; the mean of its
 magnitude over recordings.
 """
 
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from helpers.costs.macs import meta_network
+from models.base import TaggingNetwork
 from models.blocks import SqueezeExcitation
-from models.config import Arch
-from models.network import MobileNetV3
+from models.config import Architecture
+from models.dynamic_blocks import ContextGenerator, DynamicConv
 
 SHARE = 0.95  # of the gradient's magnitude that an effective receptive field holds
 
@@ -75,14 +77,14 @@ class EffectiveField:
         return self.span[1] - self.span[0] + 1
 
 
-def receptive_field(network: MobileNetV3 | Arch) -> FieldReport:
+def receptive_field(network: TaggingNetwork | Architecture) -> FieldReport:
     """Return the analytic receptive field, a row for each convolution in front of the head."""
-    if isinstance(network, Arch):
+    if isinstance(network, Architecture):
         network = meta_network(network)
     rows = []
     size, step = [1, 1], [1, 1]
-    for name, layer in network.features.named_modules(prefix="features"):  # a chain, but for shortcuts and gates
-        if isinstance(layer, nn.Conv2d):
+    for name, layer in network.features.named_modules(prefix="features"):  # a chain, but for shortcuts, gates and contexts
+        if isinstance(layer, (nn.Conv2d, DynamicConv)) and ".context_gen." not in name:
             for axis in range(2):
                 size[axis] += (layer.kernel_size[axis] - 1) * layer.dilation[axis] * step[axis]
                 step[axis] *= layer.stride[axis]
@@ -90,7 +92,7 @@ def receptive_field(network: MobileNetV3 | Arch) -> FieldReport:
     return FieldReport(tuple(rows))
 
 
-def effective_receptive_field(network: MobileNetV3, spectrograms: Tensor) -> EffectiveField:
+def effective_receptive_field(network: TaggingNetwork, spectrograms: Tensor) -> EffectiveField:
     """Return the effective receptive field of `network`, in evaluation mode, over spectrograms (B, 1, n_mels, frames).
 
     The gradient is that of the sum over channels in the middle of the last feature map. Clips should have more frames than the
@@ -100,8 +102,9 @@ def effective_receptive_field(network: MobileNetV3, spectrograms: Tensor) -> Eff
     total = torch.zeros(spectrograms.shape[2:], dtype=spectrograms.dtype)
     with ExitStack() as hooks, torch.enable_grad():
         for layer in network.modules():
-            if isinstance(layer, SqueezeExcitation):  # lets no gradient through its means
-                hooks.enter_context(layer.fc1.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),)))
+            gate = {SqueezeExcitation: "fc1", ContextGenerator: "joint_conv"}.get(type(layer))  # lets no gradient through its means
+            if gate:
+                hooks.enter_context(getattr(layer, gate).register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),)))
         for spectrogram in spectrograms.split(1):
             x = spectrogram.clone().requires_grad_()
             features = network.features(x)  # (1, C, F, T)

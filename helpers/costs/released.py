@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
 from helpers.costs.activation_memory import peak_memory
 from helpers.costs.macs import COUNTED_LAYERS, meta_network, parameter_count, spectrogram_shape, trace
 from helpers.costs.receptive_field import receptive_field
-from models.config import Arch, MelConfig
+from models.config import Architecture, MelConfig
+from models.network import MobileNetV3
 from models.registry import ENSEMBLE, ENSEMBLE_MAP, PRETRAINED
 
 _PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "published_models.tsv"
@@ -31,7 +30,7 @@ class ModelCosts:
     embedding_size: int
     receptive_field: int  # frames
     peak_kb: float
-    efficient_peak_kb: float  # of memory-efficient inference
+    efficient_peak_kb: float | None  # of memory-efficient inference, where the family has it
     published_map: float | None
 
     def exact(self) -> dict[str, object]:
@@ -47,7 +46,7 @@ class ModelCosts:
             "embedding": self.embedding_size,
             "receptive field (frames)": self.receptive_field,
             "peak memory (kB)": f"{self.peak_kb:.0f}",
-            "memory-efficient (kB)": f"{self.efficient_peak_kb:.0f}",
+            "memory-efficient (kB)": None if self.efficient_peak_kb is None else f"{self.efficient_peak_kb:.0f}",
             "published mAP": None if self.published_map is None else f"{self.published_map:.3f}",
         }
 
@@ -65,19 +64,18 @@ class PublishedModel:
     source: str
 
 
-def model_costs(name: str, arch: Arch, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
+def model_costs(name: str, arch: Architecture, mel: MelConfig, published_map: float | None = None) -> ModelCosts:
     """Compute the costs of a model; no weights are needed."""
     network = meta_network(arch, mel)
     calls = trace(network, spectrogram_shape(network), COUNTED_LAYERS)
-    convolutions = [call for call in calls if isinstance(call.layer, nn.Conv2d)]
     return ModelCosts(
         name,
         parameter_count(network),
         sum(call.macs for call in calls),
         network.embedding_size,
         receptive_field(network).frames,
-        peak_memory(network, calls=convolutions).peak_kb,
-        peak_memory(network, memory_efficient=True, calls=convolutions).peak_kb,
+        peak_memory(network, calls=calls).peak_kb,
+        peak_memory(network, memory_efficient=True, calls=calls).peak_kb if isinstance(network, MobileNetV3) else None,
         published_map,
     )
 
@@ -91,7 +89,7 @@ def ensemble_costs(name: str, members: Sequence[ModelCosts], published_map: floa
 
 def released_costs() -> tuple[list[ModelCosts], ModelCosts]:
     """Return the costs of every released model, and those of the published ensemble."""
-    counted: dict[tuple[Arch, MelConfig], ModelCosts] = {}
+    counted: dict[tuple[Architecture, MelConfig], ModelCosts] = {}
     rows = []
     for name, entry in PRETRAINED.items():
         configuration = (entry.arch, entry.mel)

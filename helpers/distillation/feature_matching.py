@@ -10,29 +10,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.base import TaggingNetwork
 from models.errors import UserError
-from models.network import MobileNetV3
 
 VARIANCE_FLOOR = 0.05  # share of the mean variance that is added to a channel's, as hardly any channel is constant for a reason
 RIDGE = 1e-3  # share of the mean energy of a student's channel, in the least squares of an adapter
 
 
-def check_blocks(student: MobileNetV3, teacher: MobileNetV3, blockwise: bool) -> None:
+def check_blocks(student: TaggingNetwork, teacher: TaggingNetwork, blockwise: bool) -> None:
     """UserError where the student's blocks cannot learn the teacher's: other numbers, sizes, or, block-wise, channels."""
     if student.arch.strides != teacher.arch.strides or student.arch.dilated != teacher.arch.dilated or student.mel != teacher.mel:
         raise UserError("--feature_kd needs feature maps of equal size: strides, dilation and front end like the teacher's")
-    if blockwise and _channels(student) != _channels(teacher):
+    if blockwise and student.stage_channels != teacher.stage_channels:
         raise UserError("--blockwise_epochs gives blocks the teacher's features and needs the teacher's width; use 0 for others")
 
 
-def _channels(network: MobileNetV3) -> list[int]:
-    return [[m for m in block.modules() if isinstance(m, nn.Conv2d)][-1].out_channels for block in network.features]
-
-
 @contextmanager
-def block_outputs(network: MobileNetV3, inputs: Sequence[Tensor] | None = None) -> Iterator[list[Tensor]]:
+def block_outputs(network: TaggingNetwork, inputs: Sequence[Tensor] | None = None) -> Iterator[list[Tensor]]:
     """Collect the outputs of the blocks of `network.features` in each forward pass within the context.
 
     With `inputs`, the outputs of a teacher's blocks, each block but the first and the head get these in place of the one

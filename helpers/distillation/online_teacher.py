@@ -23,9 +23,9 @@ from helpers.training.folds import folder_name
 from helpers.training.mixing import Mix, Style
 from helpers.training.objectives import bce_per_clip, cross_entropy_per_clip
 from helpers.training.run import Run
+from models.base import TaggingNetwork
 from models.ensemble import get_ensemble_model
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class OnlineTeacher:
             member.network.to(memory_format=torch.channels_last)
 
     @property
-    def network(self) -> MobileNetV3:
+    def network(self) -> TaggingNetwork:
         """The first teacher's, whose features are learnt."""
         return self.models.members[0].network
 

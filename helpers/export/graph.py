@@ -13,9 +13,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from helpers.export.dynamic_blocks import add_dynamic_block
 from helpers.export.front_end import add_front_end
 from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, make_model, set_metadata, spectrogram_shape
 from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, SqueezeExcitation
+from models.dynamic_blocks import DynamicBlock
 from models.errors import UserError
 from models.heads import MultiHeadAttentionPooling
 from models.network import MobileNetV3
@@ -72,6 +74,8 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
         case InvertedResidual():
             y = _add_layer(graph, layer.block, x)
             return graph.add("Add", x, y) if layer.use_shortcut else y
+        case DynamicBlock():
+            return add_dynamic_block(graph, layer, x)
         case ConcurrentSE():
             gated = [_add_layer(graph, one, x) for one in layer.conc_se_layers]
             aggregate = {"max": "Max", "min": "Min", "avg": "Mean", "add": "Sum"}[layer.aggregation]
@@ -110,7 +114,8 @@ def fold(network: MobileNetV3) -> nn.Sequential:
     weights and biases, which activations and gates leave at zero.
     """
     features = copy.deepcopy(network.features).eval()
-    group = CHANNEL_GROUP if network.arch.se_dims in ("c", "none") else 1  # means over other axes would see the zeros
+    # Means over other axes would see the zeros; dynamic blocks gain nothing from them.
+    group = CHANNEL_GROUP if network.arch.family == "mn" and network.arch.se_dims in ("c", "none") else 1
     for layer in features.modules():
         if isinstance(layer, ConvNormActivation):
             conv = layer[0] = fuse_conv_bn_eval(layer[0], layer[1])

@@ -26,25 +26,28 @@ WAVEFORM_SHAPE = {"waveform": ["batch", "samples"]}
 class Graph:
     """Nodes and constants of a graph under construction; every method that adds a node returns the name of its output."""
 
-    def __init__(self, weights: str = "float32") -> None:
-        """`weights`: one of `cache.WEIGHTS`, how weights are kept."""
-        self.weights = weights
+    def __init__(self, weights: str = "float32", prefix: str = "") -> None:
+        """`weights`: one of `cache.WEIGHTS`, how weights are kept.
+
+        `prefix` of all names: those within the body of an operation must differ from those around it.
+        """
+        self.weights, self.prefix = weights, prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, op: str, *inputs: str, output: str | None = None, label: str | None = None, **attributes: Any) -> str:
-        name = f"{label or op}_{len(self.nodes)}"
+        name = f"{self.prefix}{label or op}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
         return output or name
 
     def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
-        name = f"Split_{len(self.nodes)}"
+        name = f"{self.prefix}Split_{len(self.nodes)}"
         outputs = [f"{name}_{i}" for i in range(len(sizes))]
         self.nodes.append(helper.make_node("Split", [x, self.integers(*sizes)], outputs, name=name, axis=axis))
         return outputs
 
     def constant(self, value: Tensor | np.ndarray | float | Sequence[int], kind: type = np.float32) -> str:
-        name = f"constant_{len(self.constants)}"
+        name = f"{self.prefix}constant_{len(self.constants)}"
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         self.constants.append(numpy_helper.from_array(np.asarray(array, kind, order="C"), name))
         return name

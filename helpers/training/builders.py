@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from helpers.training import distributed
 from helpers.training.run import Run
 from helpers.training.sampling import SeededClips, TrainingBatches
 from models import checkpoints, interrupts
+from models.building import build_model, new_architecture
 from models.errors import UserError
-from models.MobileNetV3 import get_model
 from models.preprocess import AugmentMelSTFT
 from models.waveform import WaveformModel
 
@@ -32,22 +31,26 @@ def build_training_model(
     Front-end options may differ from the pre-trained checkpoint's (that is how the other resolutions are trained from ImageNet
     weights); network options may not.
     """
-    given = {"width_mult": args.model_width, "head_type": args.head_type, "se_dims": args.se_dims}
+    given = network_options.given_fields(args)
     if run.resumed:
         network = checkpoints.build(run.resumed[0])
         mel = network.mel
     elif args.pretrained_name:
         with distributed.local_main_first():
-            network = get_model(num_classes, args.pretrained_name, **given)
+            network = build_model(
+                network_options.chosen_family(args), num_classes, args.pretrained_name, given,
+                pretrain_final_temp=getattr(args, "pretrain_final_temp", None),
+            )  # fmt: skip
+        network_options.check_family(network.arch, args, args.pretrained_name)
         mel = network_options.front_end(args, network.mel)
         if mel.n_mels != network.mel.n_mels and "f" in network.arch.se_dims:
             raise UserError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
-        network.arch, network.mel = replace(network.arch, input_dim_f=mel.n_mels), mel
+        network.arch, network.mel = network.arch.sized_for(mel.n_mels), mel
     else:
         mel = network_options.front_end(args)
         frames = mel.frames(round(clip_seconds * mel.sample_rate))
-        network = get_model(num_classes, input_dim_f=mel.n_mels, input_dim_t=frames, **given)
-        network.mel = mel
+        arch = new_architecture(network_options.chosen_family(args), {"num_classes": num_classes, **given})
+        network = arch.sized_for(mel.n_mels, frames).build(mel)
     network.labels = None if labels is None else tuple(labels)
     network.clip_seconds = clip_seconds
     front_end = AugmentMelSTFT.from_config(mel, args.freqm, args.timem, args.fmin_aug_range, args.fmax_aug_range)

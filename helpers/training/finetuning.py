@@ -126,15 +126,17 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache_path", metavar="DIR", help="keep decoded, resampled recordings in this folder (128 kB per second)")
 
 
-def published_recipes(*, later_tuned: Sequence[float], first_release: Sequence[float]) -> dict[str, Recipe]:
-    """Both recipes of a data set, each as its peak rate, epochs, batch size, and warm-up, start and length of the ramp down.
+def published_recipes(*, later_tuned: Sequence[float], first_release: Sequence[float], dymn: Sequence[float]) -> dict[str, Recipe]:
+    """The recipes of a data set, each as its peak rate, epochs, batch size, and warm-up, start and length of the ramp down.
 
-    The later one augments as published; what the first one did is not on record, here it is mixup alone.
+    The later one, and that of dynamic networks, augment as published; what the first one did is not on record, here it is mixup
+    alone.
     """
     names = ("max_lr", "n_epochs", "batch_size", "warm_up_len", "ramp_down_start", "ramp_down_len")
     return {
         "later_tuned": dict(zip(names, later_tuned, strict=True)) | TUNED_AUGMENTATION,
         "first_release": dict(zip(names, first_release, strict=True)),
+        "dymn": dict(zip(names, dymn, strict=True)) | TUNED_AUGMENTATION,
     }
 
 

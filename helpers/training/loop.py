@@ -20,12 +20,12 @@ from helpers.training.evaluation import PRECISIONS, clip_bar
 from helpers.training.run import Run
 from helpers.training.sampling import TrainingBatches
 from models import interrupts
+from models.base import TaggingNetwork
 from models.checkpoints import Checkpoint, CheckpointError
 from models.config import is_number, is_whole
 from models.errors import UserError
 from models.image import ImageModel
 from models.interrupts import Interruption
-from models.network import MobileNetV3
 from models.waveform import WaveformModel
 
 MAX_SKIPPED_STEPS = 20  # in a row
@@ -129,7 +129,7 @@ class _Stepper:
             torch._foreach_copy_(*(buffers, good) if back else (good, buffers))
 
     @property
-    def result(self) -> MobileNetV3:
+    def result(self) -> TaggingNetwork:
         """What is evaluated and kept: the network or, where there is one, the average of its weights."""
         return self.model.network if self.average is None else self.average.module
 
@@ -195,6 +195,7 @@ def fit(
     precision: str = "fp32",
     compile_network: bool = False,
     save_minutes: float = 10.0,
+    start_epoch: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Train up to epoch `n_epochs` and return the last epoch's metrics.
 
@@ -204,6 +205,8 @@ def fit(
     epoch's metrics, the same on all ranks, of which `selection` decides about best.pt. `average` follows the network's weights
     step by step; it is what the checkpoints hold, and what `evaluate` should measure. `patience` ends the training after so many
     epochs without a better score; None: never.
+
+    `start_epoch(epoch)` is called before each epoch is trained, and before what is left of one.
 
     Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
 
@@ -270,6 +273,8 @@ def fit(
         epoch = progress.epoch
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(epoch)
+        if start_epoch is not None:
+            start_epoch(epoch)
         try:
             train_steps(epoch)
             take_step.average_statistics()

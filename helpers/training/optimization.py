@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from models.base import TaggingNetwork
 from models.errors import UserError
-from models.network import MobileNetV3
 
 
 def exp_warmup_linear_down(
@@ -48,7 +48,7 @@ def schedule_from_options(args: argparse.Namespace) -> Callable[[int], float]:
     )
 
 
-def parameter_groups(network: MobileNetV3, args: argparse.Namespace) -> list[dict[str, Any]]:
+def parameter_groups(network: TaggingNetwork, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The network's parameters by part, each with its learning rate; parts whose rate is 0 are frozen and left out."""
     rates = {"features": args.features_lr, "classifier": args.classifier_lr, "last_layer": args.last_layer_lr}
     rates = {part: args.max_lr if rate is None else rate for part, rate in rates.items()}
@@ -56,7 +56,9 @@ def parameter_groups(network: MobileNetV3, args: argparse.Namespace) -> list[dic
         rates |= {"features": 0.0, "classifier": 0.0}
     groups: dict[str, list[nn.Parameter]] = {part: [] for part in rates}
     for name, parameter in network.named_parameters():
-        part = "last_layer" if name.startswith(network.last_layer) else name.partition(".")[0]
+        part = "last_layer" if name.startswith(network.last_layer) else "features"
+        if part == "features" and name.startswith("classifier."):
+            part = "classifier"
         parameter.requires_grad_(rates[part] > 0)
         groups[part].append(parameter)
     trained = [{"params": groups[part], "lr": rate} for part, rate in rates.items() if rate > 0 and groups[part]]
@@ -65,7 +67,7 @@ def parameter_groups(network: MobileNetV3, args: argparse.Namespace) -> list[dic
     return trained
 
 
-def moving_average(network: MobileNetV3, decay: float) -> AveragedModel:
+def moving_average(network: TaggingNetwork, decay: float) -> AveragedModel:
     """An average of weights and batch-norm statistics that keeps `decay` of itself at each step.
 
     In step t it keeps no more than (1 + t) / (10 + t), so that the average of a short training does not hold its first weights
@@ -79,7 +81,7 @@ def moving_average(network: MobileNetV3, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
-def set_batch_norm_momentum(network: MobileNetV3, momentum: float) -> None:
+def set_batch_norm_momentum(network: TaggingNetwork, momentum: float) -> None:
     """Set the share of a step's statistics in the running ones of every batch norm."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -24,10 +24,10 @@ import torch
 
 from helpers.training import distributed, stored_options, tracking
 from models import assets, checkpoints, files, interrupts
+from models.base import TaggingNetwork
 from models.command import LineFormatter
 from models.config import is_whole
 from models.errors import UserError
-from models.network import MobileNetV3
 
 RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; clips and teacher must stay the same (`Run.require_same`), also in files that were moved.
@@ -168,13 +168,13 @@ class Run:
             writer.writerow({"epoch": epoch, **metrics})
         self._tracker.log(epoch, metrics)
 
-    def save(self, model: MobileNetV3, epoch: int | None, metrics: dict[str, float], training: dict[str, Any]) -> None:
+    def save(self, model: TaggingNetwork, epoch: int | None, metrics: dict[str, float], training: dict[str, Any]) -> None:
         """Write last.pt: the model, and in `training` what the run needs to resume from here."""
         if distributed.is_main():
             training = training | {"best": self.best, "fingerprints": self._fingerprints}
             checkpoints.save(self.folder / "last.pt", model, epoch=epoch, metrics=metrics, args=self.args, training=training)
 
-    def save_if_best(self, model: MobileNetV3, epoch: int, metrics: dict[str, float], selection: str) -> bool:
+    def save_if_best(self, model: TaggingNetwork, epoch: int, metrics: dict[str, float], selection: str) -> bool:
         """Write best.pt when the metric `selection` is higher than ever before in this run, and W&B's copy of the weights.
 
         While the metric is undefined (NaN), the first epoch is the best. Returns whether the metric is higher; only the main rank

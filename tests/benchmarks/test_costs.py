@@ -21,4 +21,4 @@ def test_table_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_of_models_that_cost_the_same_the_best_is_measured() -> None:
     names = costs.build_parser().get_default("model_name")
     assert "mn40_as_ext" in names and "mn40_as" not in names and "mn10_im" not in names
-    assert len(names) == 18 and names[:2] == ["mn01_as", "mn02_as"]
+    assert len(names) == 21 and names[:2] == ["mn01_as", "mn02_as"]

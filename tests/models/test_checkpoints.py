@@ -212,7 +212,7 @@ def test_own_checkpoint_round_trip(own):
 
 def test_own_checkpoint_holds_plain_data_only(own):
     content = torch.load(own, weights_only=True)
-    assert set(content) == {"model", "arch", "mel", "labels", "single_label", "clip_seconds", "epoch", "metrics", "args"}
+    assert set(content) == {"model", "family", "arch", "mel", "labels", "single_label", "clip_seconds", "epoch", "metrics", "args"}
     assert content["labels"] == ["bark", "meow", "moo"] and content["arch"]["strides"] == [2, 2, 2, 1]
 
 

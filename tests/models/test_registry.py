@@ -1,4 +1,4 @@
-"""The registry agrees with the published list of released checkpoints (tests/golden/pretrained.tsv)."""
+"""The registry agrees with the published lists of released checkpoints (tests/golden/*pretrained.tsv)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import pytest
 import torch
 
 from models import checkpoints
-from models.config import Arch, MelConfig
+from models.config import Arch, DyMNArch, MelConfig
 from models.MobileNetV3 import list_models
-from models.network import MobileNetV3
 from models.registry import BUNDLED, PRETRAINED
 
-with open(Path(__file__).resolve().parent.parent / "golden" / "pretrained.tsv", newline="") as _file:
-    RELEASED = {row["name"]: row for row in csv.DictReader(_file, delimiter="\t")}
+GOLDEN_DIR = Path(__file__).resolve().parent.parent / "golden"
+
+
+def released(file: str) -> dict[str, dict[str, str]]:
+    with open(GOLDEN_DIR / file, newline="") as rows:
+        return {row["name"]: row for row in csv.DictReader(rows, delimiter="\t")}
+
+
+RELEASED, RELEASED_DYMN = released("pretrained.tsv"), released("dymn_pretrained.tsv")
 
 
 def test_names_are_those_of_the_release():
-    assert len(PRETRAINED) == 35
-    assert list(PRETRAINED) == list(RELEASED)
+    assert (len(RELEASED), len(RELEASED_DYMN)) == (35, 11)
+    assert list(PRETRAINED) == [*RELEASED, *RELEASED_DYMN]
     assert not set(BUNDLED) & set(PRETRAINED)
 
 
@@ -41,6 +47,22 @@ def test_entry_agrees_with_the_release(name):
     assert (entry.reported_map is None) == row["trained_on"].startswith("ImageNet")
 
 
+@pytest.mark.parametrize("name", RELEASED_DYMN)
+def test_entry_of_a_dynamic_network_agrees_with_the_release(name):
+    row, entry = RELEASED_DYMN[name], PRETRAINED[name]
+    assert entry.asset == row["asset"]
+    assert entry.arch == DyMNArch(
+        num_classes=527,
+        width_mult=float(row["width_mult"]),
+        strides=tuple(int(stride) for stride in row["strides"].split(",")),
+        use_dy_blocks=row["use_dy_blocks"],
+        T_max=float(row["temperature"]),
+        temperature=float(row["temperature"]),
+    )
+    assert entry.mel == MelConfig(n_mels=int(row["n_mels"]), hop_size=int(row["hop_size_samples"]))
+    assert entry.reported_map == (None if row["reported_mAP"] == "-" else float(row["reported_mAP"]))
+
+
 def test_list_models():
     assert list_models() == [*PRETRAINED, *BUNDLED]
     assert list_models("mn10_as_hop_*") == [f"mn10_as_hop_{hop}" for hop in (5, 15, 20, 25)]
@@ -52,7 +74,7 @@ def test_every_architecture_computes_shapes_without_its_weights(name):
     """One name for each: those of the same architecture differ in weights and hop alone."""
     arch, mel = checkpoints.architecture(name)
     with torch.device("meta"):
-        model = MobileNetV3(arch, mel).eval()
+        model = arch.build(mel).eval()
         x = torch.empty(2, 1, mel.n_mels, 100)
     with torch.no_grad():
         features = model.forward_features(x)
