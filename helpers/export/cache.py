@@ -20,7 +20,8 @@ from models.registry import BUNDLED, PRETRAINED
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # of exported files; files of another version in the cache are exported again
+FORMAT_VERSION = 2  # of exported files; files of another version in the cache are exported again
+WEIGHTS = ("float32", "float16", "int8")  # how a file keeps the network's weights; it always computes in float32
 METADATA_KEY = "efficientat"
 EXPORT_REQUIREMENTS = ("torch", "onnx")
 _SCRIPT = Path(__file__).resolve().parents[2] / "export.py"
@@ -87,7 +88,7 @@ def _export(name: str, path: Path) -> None:
     assets.sweep(path.parent)
     logger.info("exporting %s for ONNX Runtime to %s; this is done once", name, path)
     exporter = [str(_SCRIPT)] if assets.IS_CHECKOUT else ["-m", "efficientat.export"]
-    command = [sys.executable, *exporter, "--model_name", name, "--output", str(path)]
+    command = [sys.executable, *exporter, "--model_name", name, "--output", str(path), "--compare"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"export.py ended with code {result.returncode}"]

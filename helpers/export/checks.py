@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from helpers.export.cache import FORMAT_VERSION
+from helpers.export.cache import FORMAT_VERSION, WEIGHTS
 from models.config import ARCH_LIMITS, MEL_LIMITS, is_number, is_whole
 from models.errors import UserError
 
@@ -43,6 +43,7 @@ def checked_metadata(text: str) -> dict[str, Any]:
         require(name, is_whole(metadata.get(name)) and low <= metadata[name] <= high)
     require("model_name", isinstance(metadata.get("model_name"), str))
     require("single_label", isinstance(metadata.get("single_label"), bool))
+    require("weights", metadata.get("weights") in WEIGHTS)
     seconds = metadata.get("clip_seconds", "missing")
     require("clip_seconds", seconds is None or (is_number(seconds) and seconds > 0))
     labels = metadata.get("labels")

@@ -1,111 +1,150 @@
-"""The log-mel front end as ONNX operations."""
+"""The log-mel front end as ONNX operations.
+
+The Fourier transform is split in two (Cooley and Tukey, 1965): with n_fft = length * factor, n = factor * n1 + n2 and
+k = k1 + length * k2, it is a transform over n1 for each n2, a turn by 2 pi n2 k1 / n_fft (the twiddle factor), and a transform over
+n2. A grouped convolution computes window, first transform and turn; matrix products compute the second transform and the mel bands.
+k1 ends at length / 2, as bin n_fft - k mirrors bin k. At the defaults, 64 times 16, each frame takes a third of the multiplications
+of a discrete Fourier transform that uses the symmetries of cosine and sine.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, make_model, spectrogram_shape
 from models.config import MelConfig
-from models.errors import UserError
-from models.preprocess import LOG_OFFSET, PRE_EMPHASIS, mel_filterbank
+from models.preprocess import BANDS_AT_ONCE, LOG_OFFSET, PRE_EMPHASIS, mel_filterbank
 
-TO_THE_END = 2**62  # as the end of a slice
+GAIN = math.exp(4.5)  # (log(energy) + 4.5) / 5 is log(GAIN * energy) / 5
 
 
 def front_end_to_onnx(mel: MelConfig) -> onnx.ModelProto:
     """Return waveform (B, samples) -> spectrogram (B, 1, n_mels, frames), without metadata."""
     graph = Graph()
-    graph.add("Identity", add_front_end(graph, mel, "waveform"), output="spectrogram")
+    add_front_end(graph, mel, "waveform")
     return make_model(graph, WAVEFORM_SHAPE, spectrogram_shape(mel))
 
 
 def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
-    """`AugmentMelSTFT` in evaluation mode: waveform (B, samples) -> log-mel spectrogram (B, 1, n_mels, frames)."""
-    samples = graph.add("Shape", waveform, start=1)
-    missing = graph.add("Max", graph.add("Sub", graph.integers(mel.min_samples), samples), graph.integers(0))
-    x = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, 0, 0), missing, axis=0))
-    late = graph.add("Slice", x, graph.integers(1), graph.integers(TO_THE_END), graph.integers(1))
-    early = graph.add("Slice", x, graph.integers(0), graph.integers(-1), graph.integers(1))
-    x = graph.add("Sub", late, graph.add("Mul", early, graph.constant(PRE_EMPHASIS)))
-    if mel.n_fft % 4 or mel.win_length % 2:
-        raise UserError(f"n_fft {mel.n_fft} must be a multiple of 4 and win_length {mel.win_length} even to be exported")
+    """`AugmentMelSTFT` in evaluation mode: waveform (B, samples) -> value "spectrogram" (B, 1, n_mels, frames), log-mel."""
+    factor = split_factor(mel)
+    k2, bank = _split_filterbank(mel, factor)
+    x = _add_first_transform(graph, mel, factor, _add_emphasis(graph, mel, waveform))
+    x = graph.add("Reshape", x, graph.integers(0, 2 * factor, -1))  # (B, n2 and part, k1 and frame)
+    real, imaginary = (graph.add("MatMul", graph.constant(matrix), x) for matrix in _second_transform(factor, k2))
+    power = graph.add("Add", graph.add("Mul", real, real), graph.add("Mul", imaginary, imaginary))  # (B, k2, k1 and frame)
+    power = graph.add("Reshape", power, graph.integers(0, 1, bank[0].numel(), -1))
 
-    # Of the n_fft samples of a frame, the window keeps the win_length in the middle: the others are not gathered.
-    length = graph.add("Shape", x, start=1)
-    x = graph.add("Pad", x, graph.integers(0, mel.win_length // 2, 0, mel.win_length // 2), mode="reflect")
-    count = graph.add("Add", graph.add("Div", length, graph.integers(mel.hop_size)), graph.integers(1))
-    bank = mel_filterbank(mel.n_mels, mel.n_fft, mel.sample_rate, mel.fmin, mel.fmax).T  # (bins, n_mels)
-    bins = bank.any(1).nonzero()[:, 0]  # those without weight in any band are not computed
-    energies = [graph.add("MatMul", power, graph.constant(bank[part])) for power, part in _power(graph, mel, x, count, bins)]
-    energy = graph.add("Add", *energies)  # (B, frames, n_mels)
-    log_mel = graph.add("Log", graph.add("Add", energy, graph.constant(LOG_OFFSET)))
-    log_mel = graph.add("Div", graph.add("Add", log_mel, graph.constant(4.5)), graph.constant(5.0))
-    return graph.add("Unsqueeze", graph.add("Transpose", log_mel, perm=[0, 2, 1]), graph.integers(1))
+    energies = []
+    for bands in bank.split(BANDS_AT_ONCE):
+        begin, end = _used(bands)
+        size = bands.shape[2]
+        part = graph.add("Slice", power, graph.integers(begin * size), graph.integers(end * size), graph.integers(2))
+        energies.append(graph.add("MatMul", _add_sparse(graph, GAIN * bands[:, begin:end].flatten(1)), part))
+    energy = graph.add("Concat", *energies, axis=2)
+    log = graph.add("Log", graph.add("Add", energy, graph.constant(GAIN * LOG_OFFSET)))
+    return graph.add("Mul", log, graph.constant(1 / 5), output="spectrogram")
 
 
-def _add_frames(graph: Graph, mel: MelConfig, x: str, count: str, backwards: bool = False) -> str:
-    """Cut (B, samples) into `count` frames, (B, frames, win_length), each reversed where `backwards`.
+def split_factor(mel: MelConfig) -> int:
+    """Return how many values n2 has: a divisor of hop and transform, the one with the fewest multiplications.
 
-    Frames are concatenated from blocks whose length divides hop and window: 160 samples for 320 and 800.
+    It is 1 where they have no other, and the convolution is then the whole transform.
     """
-    size = math.gcd(mel.hop_size, mel.win_length)
-    hops = graph.add("Sub", count, graph.integers(1))
-    end = graph.add("Add", graph.add("Mul", hops, graph.integers(mel.hop_size)), graph.integers(mel.win_length))
-    x = graph.add("Slice", x, graph.integers(0), end, graph.integers(1))
-    blocks = graph.add("Reshape", x, graph.integers(0, -1, size))
-    positions = list(range(mel.win_length // size))
-    if backwards:
-        blocks = graph.add("Slice", blocks, *(graph.integers(value) for value in (-1, -TO_THE_END, 2, -1)))
-        positions.reverse()
-    step = graph.integers(mel.hop_size // size)
-    reach = graph.add("Mul", hops, step)
-    parts = [
-        graph.add("Slice", blocks, graph.integers(j), graph.add("Add", reach, graph.integers(j + 1)), graph.integers(1), step)
-        for j in positions
-    ]
-    return graph.add("Concat", *parts, axis=2) if len(parts) > 1 else parts[0]
+
+    def multiplications(factor: int) -> int:
+        return 2 * (mel.n_fft // factor // 2 + 1) * (_frame_length(mel, factor) + 2 * factor * factor)
+
+    common = math.gcd(mel.hop_size, mel.n_fft)
+    return min((factor for factor in range(1, mel.n_fft // 2 + 1) if common % factor == 0), key=multiplications)
 
 
-def _power(graph: Graph, mel: MelConfig, x: str, count: str, bins: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """|DFT|^2, (B, frames, len(part)), of each of two parts of the bins: with a third of the multiplications of the plain product.
+def _frame_length(mel: MelConfig, factor: int) -> int:
+    """Return the samples of a frame that are computed with: the window's, and zeros up to a multiple of `factor`."""
+    return factor * max(2, -(-mel.win_length // factor))
 
-    Only the power counts, so phases may be relative to the middle of the frame, n = (n_fft - 1) / 2. About it, cosines are even
-    and sines odd; and from n to n + n_fft / 2, those of even bins keep their sign while those of odd bins change it. So the
-    samples n, n_fft / 2 - 1 - n, n_fft / 2 + n and n_fft - 1 - n have the same weights up to the sign, and are added or
-    subtracted first. Four matrices over a quarter of the frame remain, for half of the bins each.
+
+def _add_emphasis(graph: Graph, mel: MelConfig, waveform: str) -> str:
+    """Zeros at the end of short clips, and the pre-emphasis: (B, samples) -> (B, max(samples, min_samples) - 1)."""
+    missing = graph.add("Sub", graph.integers(mel.min_samples), graph.add("Shape", waveform, start=1))
+    missing = graph.add("Max", missing, graph.integers(0))
+    late = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, -1, 0), missing, axis=0))
+    missing = graph.add("Sub", missing, graph.integers(1))
+    early = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, 0, 0), missing, axis=0))
+    return graph.add("Sub", late, graph.add("Mul", early, graph.constant(PRE_EMPHASIS)))
+
+
+def _add_first_transform(graph: Graph, mel: MelConfig, factor: int, x: str) -> str:
+    """Reflection at both ends, window, transform over n1, twiddle factors: (B, samples) -> (B, n2 and part and k1, frames).
+
+    Parts are the real and the imaginary one. A sample's n1 is its place among those of the same n2, counted from the frame's start.
     """
-    quarter, middle = mel.n_fft // 4, mel.win_length // 2
-    frames, mirrored = _add_frames(graph, mel, x, count), _add_frames(graph, mel, x, count, backwards=True)
+    frame = _frame_length(mel, factor)
+    rest = graph.add("Mod", graph.add("Shape", x, start=1), graph.integers(factor))  # at the end, and in no frame
+    after = graph.add("Sub", graph.integers(frame // 2), rest)
+    x = graph.add("Pad", x, graph.add("Concat", graph.integers(0, frame - frame // 2, 0), after, axis=0), mode="reflect")
+    x = graph.add("Transpose", graph.add("Reshape", x, graph.integers(0, -1, factor)), perm=[0, 2, 1])  # (B, n2, time)
+
+    kernels = _add_kernels(graph, mel, factor)
+    return graph.add("Conv", x, kernels, kernel_shape=[frame // factor], strides=[mel.hop_size // factor], group=factor)
+
+
+def _add_kernels(graph: Graph, mel: MelConfig, factor: int) -> str:
+    """Window times transform over n1 times twiddle factors, (n2 and part and k1, 1, n1): a fifth of a megabyte from short tables.
+
+    ONNX Runtime computes it once, when it loads the file.
+    """
+    frame = _frame_length(mel, factor)
+    left = (mel.n_fft - mel.win_length) // 2 - (mel.n_fft - frame) // 2  # torch.stft has the window in the middle of n_fft
     window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
+    window = functional.pad(window, (left, frame - mel.win_length - left)).view(-1, factor).T[:, None, None]  # (n2, 1, 1, n1)
+    n = torch.arange(frame).view(-1, factor).T[:, None, None]
+    k1 = torch.arange(mel.n_fft // factor // 2 + 1)[:, None]
+    angle = 2 * torch.pi / mel.n_fft * torch.arange(mel.n_fft).double()
+    table = graph.constant(torch.cat([angle.cos(), -angle.sin()]), np.float64)
+    turns = graph.add("Mul", graph.constant(n, np.int32), graph.constant(k1, np.int32))
+    turns = graph.add("Mod", turns, graph.constant(mel.n_fft, np.int32))
+    turns = graph.add("Add", turns, graph.constant(np.array([0, mel.n_fft]).reshape(2, 1, 1), np.int32))  # (n2, part, k1, n1)
+    kernels = graph.add("Mul", graph.add("Gather", table, turns), graph.constant(window, np.float64))
+    kernels = graph.add("Cast", kernels, to=onnx.TensorProto.FLOAT)
+    return graph.add("Reshape", kernels, graph.integers(-1, 1, frame // factor))
 
-    def sums(begin: int, end: int) -> tuple[str, str]:
-        """Return the inputs of cosines and of sines: sums and differences of samples `begin` to `end` and their mirror images."""
-        part = [graph.integers(begin), graph.integers(end), graph.integers(2)]
-        one, other = graph.add("Slice", frames, *part), graph.add("Slice", mirrored, *part)
-        weight = graph.constant(window[begin:end])
-        return graph.add("Mul", graph.add("Add", one, other), weight), graph.add("Mul", graph.add("Sub", one, other), weight)
 
-    inner = torch.arange(min(quarter, middle))  # from the middle of the frame on
-    cosine, sine = sums(middle, middle + len(inner))
-    by_parity = {0: (cosine, sine), 1: (cosine, sine)}
-    if middle > quarter:  # the window's outer samples, half a frame away from inner ones
-        missing = graph.integers(0, 0, 2 * quarter - middle, 0, 0, 0)
-        outer_cosine, outer_sine = (graph.add("Pad", one, missing) for one in sums(0, middle - quarter))
-        by_parity[0] = graph.add("Add", cosine, outer_cosine), graph.add("Add", sine, outer_sine)
-        by_parity[1] = graph.add("Sub", cosine, outer_cosine), graph.add("Sub", sine, outer_sine)
-    for parity, (cosine_sum, sine_sum) in by_parity.items():
-        part = bins[bins % 2 == parity]
-        angle = 2 * torch.pi / mel.n_fft * torch.outer(inner + 0.5, part.double())
-        cosines = graph.constant(angle.cos())
-        real = graph.add("MatMul", cosine_sum, cosines)
-        if parity == 1 and len(inner) == quarter:  # the sines, up to the sign, are the cosines backwards: stored once
-            backwards = graph.add("Slice", sine_sum, *(graph.integers(value) for value in (-1, -TO_THE_END, 2, -1)))
-            imaginary = graph.add("MatMul", backwards, cosines)
-        else:
-            imaginary = graph.add("MatMul", sine_sum, graph.constant(angle.sin()))
-        yield graph.add("Add", graph.add("Mul", real, real), graph.add("Mul", imaginary, imaginary)), part
+def _second_transform(factor: int, k2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return matrices (k2, n2 and part) that give real and imaginary parts of bins."""
+    angle = 2 * torch.pi / factor * torch.outer(k2, torch.arange(factor)).double()
+    real, imaginary = torch.stack([angle.cos(), angle.sin()], 2), torch.stack([-angle.sin(), angle.cos()], 2)
+    return real.flatten(1), imaginary.flatten(1)
+
+
+def _split_filterbank(mel: MelConfig, factor: int) -> tuple[Tensor, Tensor]:
+    """Return the k2 that the mel bands need, by rising frequency (0, factor - 1, 1, ...), and weights (n_mels, k2, k1)."""
+    length = mel.n_fft // factor
+    k2 = torch.tensor(sorted(range(factor), key=lambda one: min(one, factor - 1 - one)))
+    bins = torch.arange(length // 2 + 1) + length * k2[:, None]
+    bins = torch.minimum(bins, mel.n_fft - bins)
+    times = torch.bincount(bins.flatten())  # those of the first and last k1 appear twice
+    bank = mel_filterbank(mel.n_mels, mel.n_fft, mel.sample_rate, mel.fmin, mel.fmax).double()
+    weights = (bank / times)[:, bins]
+    begin, end = _used(weights)
+    return k2[begin:end], weights[:, begin:end]
+
+
+def _used(weights: Tensor) -> tuple[int, int]:
+    """Return the first k2 with a weight (bands, k2, k1) that is not zero, and the one after the last."""
+    used = weights.any(2).any(0).nonzero().flatten().tolist() or [0]
+    return used[0], used[-1] + 1
+
+
+def _add_sparse(graph: Graph, matrix: Tensor) -> str:
+    """A constant, mostly zeros, of which the file has the other values."""
+    places = matrix.flatten().nonzero().flatten()
+    zeros = graph.add("ConstantOfShape", graph.integers(matrix.numel()))
+    filled = graph.add("ScatterElements", zeros, graph.constant(places, np.int32), graph.constant(matrix.flatten()[places]))
+    return graph.add("Reshape", filled, graph.integers(*matrix.shape))

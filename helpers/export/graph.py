@@ -23,10 +23,11 @@ from models.network import MobileNetV3
 CHANNEL_GROUP = 16
 
 
-def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False) -> onnx.ModelProto:
+def to_onnx(network: MobileNetV3, name: str, *, weights: str = "float32", network_only: bool = False) -> onnx.ModelProto:
     """Return waveform (B, samples) -> scores (B, K), embedding (B, C); `network_only`: from spectrogram (B, 1, n_mels, frames).
 
-    B, samples and frames are free. Raises `ValueError` for a network that takes one length only, and for weights not finite.
+    `weights`: one of `cache.WEIGHTS`, how they are kept. B, samples and frames are free. Raises `ValueError` for a network that
+    takes one length only, and for weights not finite.
     """
     if "t" in network.arch.se_dims:
         raise UserError(
@@ -37,12 +38,12 @@ def to_onnx(network: MobileNetV3, name: str, *, network_only: bool = False) -> o
         raise UserError(f"{name} has no classes; only networks that give scores can be exported")
     if broken := [key for key, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
         raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
-    graph = Graph()
+    graph = Graph(weights)
     inputs = spectrogram_shape(network.mel) if network_only else WAVEFORM_SHAPE
     add_network(graph, network, "spectrogram" if network_only else add_front_end(graph, network.mel, "waveform"))
     outputs = {"scores": ["batch", network.arch.num_classes], "embedding": ["batch", network.embedding_size]}
     model = make_model(graph, inputs, outputs)
-    set_metadata(model, network, name, network_only)
+    set_metadata(model, network, name, network_only, weights)
     return model
 
 
@@ -80,14 +81,14 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
         case MultiHeadAttentionPooling():
             return _add_attention_pooling(graph, layer, x)
         case nn.Conv2d():
-            weights = [graph.constant(tensor) for tensor in (layer.weight, layer.bias) if tensor is not None]
+            weights = [graph.weight(tensor) for tensor in (layer.weight, layer.bias) if tensor is not None]
             sizes = {"kernel_shape": layer.kernel_size, "strides": layer.stride, "dilations": layer.dilation, "group": layer.groups}
             return graph.add("Conv", x, *weights, pads=[*layer.padding, *layer.padding], **sizes)
         case nn.BatchNorm2d():  # of a head
             statistics = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
-            return graph.add("BatchNormalization", x, *(graph.constant(tensor) for tensor in statistics), epsilon=layer.eps)
+            return graph.add("BatchNormalization", x, *(graph.weight(tensor) for tensor in statistics), epsilon=layer.eps)
         case nn.Linear():
-            return graph.add("Gemm", x, graph.constant(layer.weight), graph.constant(layer.bias), transB=1)
+            return graph.add("Gemm", x, graph.weight(layer.weight), graph.weight(layer.bias), transB=1)
         case nn.ReLU():
             return graph.add("Relu", x)
         case nn.Hardswish():
@@ -142,19 +143,19 @@ def _add_squeeze_excitation(graph: Graph, layer: SqueezeExcitation, x: str) -> s
         others = [axis for axis in AXES.values() if axis != AXES[layer.axis]]
         gate = graph.add("Transpose", graph.add("ReduceMean", x, graph.integers(*others)), perm=swapped)
     for linear, activation in ((layer.fc1, "Relu"), (layer.fc2, "Sigmoid")):
-        weight = graph.constant(linear.weight[:, :, None, None])
-        gate = graph.add(activation, graph.add("Conv", gate, weight, graph.constant(linear.bias), label="Gate"))
+        weight = graph.weight(linear.weight[:, :, None, None])
+        gate = graph.add(activation, graph.add("Conv", gate, weight, graph.weight(linear.bias), label="Gate"))
     return graph.add("Mul", x, gate if layer.axis == "c" else graph.add("Transpose", gate, perm=swapped))
 
 
 def _add_attention_pooling(graph: Graph, head: MultiHeadAttentionPooling, x: str) -> str:
     size = head.num_heads * head.num_classes
     frames = graph.add("Transpose", graph.add("ReduceMean", x, graph.integers(2), keepdims=0), perm=[0, 2, 1])  # (B, T, C)
-    paths = graph.add("MatMul", frames, graph.constant(head.subspace_proj.weight.T))
-    paths = graph.add("Add", paths, graph.constant(head.subspace_proj.bias))
+    paths = graph.add("MatMul", frames, graph.add("Transpose", graph.weight(head.subspace_proj.weight)))
+    paths = graph.add("Add", paths, graph.weight(head.subspace_proj.bias))
     attention, value = graph.split(paths, [size, size], axis=2)  # (B, T, H * K)
     attention = graph.add("Clip", graph.add("Sigmoid", attention), graph.constant(1e-7), graph.constant(1 - 1e-7))
     attention = graph.add("Div", attention, graph.add("ReduceSum", attention, graph.integers(1)))
     pooled = graph.add("ReduceSum", graph.add("Mul", attention, value), graph.integers(1), keepdims=0)
     pooled = graph.add("Reshape", pooled, graph.integers(0, head.num_heads, head.num_classes))
-    return graph.add("ReduceSum", graph.add("Mul", pooled, graph.constant(head.head_weight)), graph.integers(1), keepdims=0)
+    return graph.add("ReduceSum", graph.add("Mul", pooled, graph.weight(head.head_weight)), graph.integers(1), keepdims=0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datasets.labels import default_labels
 from helpers.export.cache import FORMAT_VERSION, METADATA_KEY
+from helpers.export.weights import MIN_VALUES, to_int8
 from models.config import MelConfig
 from models.files import write_bytes
 from models.network import MobileNetV3
@@ -25,7 +26,9 @@ WAVEFORM_SHAPE = {"waveform": ["batch", "samples"]}
 class Graph:
     """Nodes and constants of a graph under construction; every method that adds a node returns the name of its output."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: str = "float32") -> None:
+        """`weights`: one of `cache.WEIGHTS`, how weights are kept."""
+        self.weights = weights
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -45,6 +48,20 @@ class Graph:
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         self.constants.append(numpy_helper.from_array(np.asarray(array, kind, order="C"), name))
         return name
+
+    def weight(self, tensor: Tensor) -> str:
+        """Add weights of the network, axis 0 being that of output channels, in the smallest form that `weights` allows.
+
+        Vectors, which are biases mostly, stay in float32: they take little, and most of the error of float16 would come from them.
+        So does what exceeds float16.
+        """
+        array = tensor.detach().cpu().numpy()
+        if self.weights == "float32" or array.ndim < 2 or np.abs(array).max() > np.finfo(np.float16).max:
+            return self.constant(array)
+        if self.weights == "int8" and array.size >= MIN_VALUES:
+            values, scale = to_int8(array)
+            return self.add("Mul", self.add("Cast", self.constant(values, np.int8), to=TensorProto.FLOAT), self.constant(scale))
+        return self.add("Cast", self.constant(array, np.float16), to=TensorProto.FLOAT)
 
     def integers(self, *values: int) -> str:
         """Add a list of int64, as shapes, axes and indices are given."""
@@ -69,7 +86,7 @@ def make_model(graph: Graph, inputs: dict[str, list[str | int]], outputs: dict[s
     return model
 
 
-def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, network_only: bool, *, int8: bool = False) -> None:
+def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, network_only: bool, weights: str) -> None:
     """Store, as one JSON text, all that is needed to feed an exported file and to read its scores."""
     mel, classes = network.mel, network.arch.num_classes
     metadata = {
@@ -85,7 +102,7 @@ def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, networ
         "single_label": network.single_label,
         "clip_seconds": network.clip_seconds,
         "labels": list(network.labels or default_labels(classes)),
-        "int8": int8,
+        "weights": weights,
     }
     helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
 

@@ -19,7 +19,6 @@ import torch
 import export as script
 from datasets import audio
 from datasets.labels import audioset_labels
-from helpers.export.front_end import front_end_to_onnx
 from helpers.export.graph import to_onnx
 from helpers.export.onnx_writer import write
 from helpers.export.runtime import METADATA_KEY, BackendError, OnnxBackend, new_session
@@ -85,28 +84,6 @@ def test_heads(head_type: str, single_label: bool, tmp_path: Path) -> None:
     assert backend.single_label == single_label
     for batch, seconds in ((1, 2.0), (7, 0.3)):
         assert_equal(backend, made, noise(batch, seconds))
-
-
-@pytest.mark.parametrize(
-    "mel",
-    [
-        MelConfig(),
-        *(MelConfig(hop_size=hop_size) for hop_size in (160, 480, 640, 800)),
-        *(MelConfig(n_mels=n_mels) for n_mels in (40, 64, 256)),
-        MelConfig(sample_rate=16000, win_length=400, hop_size=160, n_fft=512),
-        MelConfig(win_length=1024),  # as long as the frame
-        MelConfig(win_length=400),  # shorter than half of it
-        MelConfig(win_length=800, hop_size=441, n_fft=1000),  # blocks of one sample
-        MelConfig(fmin=50.0, fmax=8000.0),
-    ],
-    ids=str,
-)
-def test_front_ends(mel: MelConfig) -> None:
-    session = onnxruntime.InferenceSession(front_end_to_onnx(mel).SerializeToString())
-    front_end = AugmentMelSTFT.from_config(mel).eval()
-    for waveforms in (noise(1, 1.7), noise(7, 0.3)):
-        [found] = session.run(None, {"waveform": waveforms})
-        np.testing.assert_allclose(found[:, 0], front_end(torch.from_numpy(waveforms)), atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +222,6 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path, f
     checkpoints.save(tmp_path / "diverged.pt", made)
     message = failing_message(script.main, "--model_name", tmp_path / "diverged.pt", "--output", tmp_path / "x.onnx")
     assert "diverged" in message and "features.3.block.1.1.running_var" in message and not (tmp_path / "x.onnx").exists()
-
-
-def test_windows_that_cannot_be_folded_are_refused() -> None:
-    with pytest.raises(ValueError, match="win_length 401"):
-        to_onnx(network(mel=MelConfig(win_length=401)), "odd")
 
 
 def test_squeeze_and_excitation_over_time_is_refused(tmp_path: Path, failing_message: Callable[..., str]) -> None:

@@ -1,0 +1,68 @@
+"""What an exported file loses: its scores of recordings beside those of the network that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from datasets import audio
+from datasets.audio_folders import find_recordings
+from helpers.export.runtime import ParallelGraph
+from models import assets
+from models.errors import UserError
+from models.network import MobileNetV3
+from models.preprocess import AugmentMelSTFT
+
+RECORDINGS = assets.BUNDLED_DIR / "recordings"
+SECONDS = 10.0  # of each recording, at most
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far scores of clips, all in [0, 1], are from others."""
+
+    clips: int
+    largest: float
+    mean: float
+    same_first: float  # the share of clips whose highest score is that of the same class
+
+    @classmethod
+    def between(cls, scores: np.ndarray, others: np.ndarray) -> Difference:
+        """Compare (clips, classes) with (clips, classes)."""
+        apart = np.abs(scores - others)
+        same = scores.argmax(1) == others.argmax(1)
+        return cls(len(scores), float(apart.max()), float(apart.mean()), float(same.mean()))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.clips} recordings: scores differ by at most {self.largest:.2g} and by {self.mean:.2g} on average, "
+            f"{self.same_first:.0%} of the first tags are equal"
+        )
+
+
+def compare(model: onnx.ModelProto, network: MobileNetV3, paths: Iterable[Path], *, network_only: bool = False) -> Difference:
+    """Compute the first seconds of recordings and folders of them with both.
+
+    `network` is in evaluation mode, `model` what `to_onnx` made of it. Raises `UserError` where there are no recordings, and as
+    `audio.load`.
+    """
+    paths = list(paths)
+    files = find_recordings(paths)
+    if not files:
+        raise UserError(f"no recordings to compare with in {', '.join(map(str, paths))}")
+    graph = ParallelGraph(model.SerializeToString())
+    front_end = AugmentMelSTFT.from_config(network.mel).eval()
+    found, exact = [], []
+    for file in files:
+        waveform = torch.from_numpy(audio.load(file, network.mel.sample_rate, seconds=SECONDS))[None]
+        with torch.inference_mode():
+            spectrogram = front_end(waveform).unsqueeze(1)
+            logits, _ = network(spectrogram)
+        exact.append(network.scores(logits)[0].numpy())
+        found.append(graph([(spectrogram if network_only else waveform)[0].numpy()])[0][0])
+    return Difference.between(np.stack(found), np.stack(exact))
