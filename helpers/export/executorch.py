@@ -1,0 +1,74 @@
+"""ExecuTorch files for its XNNPACK backend: waveforms of one length in, scores and embedding out.
+
+The file's method `about` returns labels and sample rate as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from helpers.export.static_model import StaticModel, about, clip_samples
+from models.network import MobileNetV3
+
+WEIGHTS = ("float32", "int8")
+
+
+def to_executorch(network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = 10.0, xnnpack: bool = True) -> bytes:
+    """Return a file: method forward, waveform (1, samples) -> scores (1, K), embedding (1, C), for clips of `seconds`.
+
+    `weights` int8: linear layers compute in 8 bits, each input with a scale of its own; convolutions stay float32. Without
+    `xnnpack`, operators are ExecuTorch's portable ones, whose memory is planned as a whole. Raises `UserError` for a network that
+    cannot be exported.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    samples = clip_samples(network, name, seconds)
+    model = StaticModel(network, samples)
+    if weights == "int8":
+        model.network.round_weights()
+        model.network = with_int8_linear_layers(model.network, model.front_end(model.example()))
+    program = to_edge_transform_and_lower(
+        torch.export.export(model, (model.example(),)),
+        partitioner=[XnnpackPartitioner()] if xnnpack else [],
+        constant_methods={"about": about(network, name, samples, weights)},
+    )
+    return program.to_executorch().buffer
+
+
+def with_int8_linear_layers(network: nn.Module, spectrogram: torch.Tensor) -> nn.Module:
+    """Quantize linear layers: weights by output channel, inputs when they are there."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, config)
+    prepared = prepare_pt2e(torch.export.export(network, (spectrogram,)).module(), quantizer)
+    prepared(spectrogram)
+    return convert_pt2e(prepared)
+
+
+def load(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function from waveforms (samples,) float32 to scores (K,) and embedding (C,), computed by ExecuTorch."""
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(path)
+    method = program.load_method("forward")
+
+    def compute(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, embedding = method.execute([torch.from_numpy(waveform)[None]])
+        return scores[0].numpy().copy(), embedding[0].numpy().copy()  # the next call writes over them
+
+    return compute
+
+
+def metadata(path: Path) -> str:
+    """Return what the file says about the model, as JSON."""
+    from executorch.runtime import Runtime
+
+    return Runtime.get().load_program(path).load_method("about").execute([])[0]
