@@ -44,7 +44,7 @@ class Difference:
 
 
 def compare(
-    scores: Callable[[np.ndarray], np.ndarray],
+    compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     network: MobileNetV3,
     paths: Iterable[Path],
     *,
@@ -53,8 +53,8 @@ def compare(
 ) -> Difference:
     """Compute the first seconds of recordings and folders of them with an exported file and with the network it was made of.
 
-    `scores` computes the file's scores (classes,) of a waveform (samples,), or of a spectrogram (1, n_mels, frames) where
-    `network_only`; `network` is in evaluation mode. With `samples`, clips are cut to that length or padded with zeros. Raises
+    `compute` returns the file's scores (classes,) and embedding of a waveform (samples,), or of a spectrogram (1, n_mels, frames)
+    where `network_only`; `network` is in evaluation mode. With `samples`, clips are cut to that length or padded with zeros. Raises
     `UserError` where there are no recordings, and as `audio.load`.
     """
     paths = list(paths)
@@ -71,7 +71,7 @@ def compare(
             spectrogram = front_end(torch.from_numpy(clip)[None]).unsqueeze(1)
             logits, _ = network(spectrogram)
         exact.append(network.scores(logits)[0].numpy())
-        found.append(scores(spectrogram[0].numpy() if network_only else clip))
+        found.append(compute(spectrogram[0].numpy() if network_only else clip)[0])
     return Difference.between(np.stack(found), np.stack(exact))
 
 

@@ -6,25 +6,30 @@ The file's method `about` returns labels and sample rate as JSON.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from helpers.export.static_model import StaticModel, about, clip_samples
+from helpers.export.static_model import CLIP_SECONDS, StaticModel, about, clip_samples, require
+from models.errors import UserError
 from models.network import MobileNetV3
 
 WEIGHTS = ("float32", "int8")
 
 
-def to_executorch(network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = 10.0, xnnpack: bool = True) -> bytes:
+def to_executorch(
+    network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = CLIP_SECONDS, xnnpack: bool = True
+) -> bytes:
     """Return a file: method forward, waveform (1, samples) -> scores (1, K), embedding (1, C), for clips of `seconds`.
 
     `weights` int8: linear layers compute in 8 bits, each input with a scale of its own; convolutions stay float32. Without
     `xnnpack`, operators are ExecuTorch's portable ones, whose memory is planned as a whole. Raises `UserError` for a network that
     cannot be exported.
     """
+    if weights not in WEIGHTS:
+        raise UserError(f"ExecuTorch files keep weights in {' or '.join(WEIGHTS)}, not in {weights}")
+    require("executorch", "executorch")
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
@@ -53,22 +58,14 @@ def with_int8_linear_layers(network: nn.Module, spectrogram: torch.Tensor) -> nn
     return convert_pt2e(prepared)
 
 
-def load(path: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def load_executorch(content: bytes) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return a function from waveforms (samples,) float32 to scores (K,) and embedding (C,), computed by ExecuTorch."""
     from executorch.runtime import Runtime
 
-    program = Runtime.get().load_program(path)
-    method = program.load_method("forward")
+    program = Runtime.get().load_program(content)  # which holds the content, and the method once it is loaded
 
     def compute(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores, embedding = method.execute([torch.from_numpy(waveform)[None]])
-        return scores[0].numpy().copy(), embedding[0].numpy().copy()  # the next call writes over them
+        scores, embedding = program.load_method("forward").execute([torch.from_numpy(waveform)[None]])
+        return scores[0].numpy(), embedding[0].numpy()
 
     return compute
-
-
-def metadata(path: Path) -> str:
-    """Return what the file says about the model, as JSON."""
-    from executorch.runtime import Runtime
-
-    return Runtime.get().load_program(path).load_method("about").execute([])[0]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
-from helpers.export.static_model import StaticModel, about, clip_samples
+from helpers.export.static_model import CLIP_SECONDS, StaticModel, about, clip_samples, require
 from helpers.export.weights import MIN_VALUES
 from models.network import MobileNetV3
 
@@ -34,12 +34,14 @@ class NamedOutputs(nn.Module):
         return {"scores": scores, "embedding": embedding}
 
 
-def to_litert(network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = 10.0) -> bytes:
+def to_litert(network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = CLIP_SECONDS) -> bytes:
     """Return a file: waveform (1, samples) -> scores (1, K), embedding (1, C), for clips of `seconds`.
 
     `weights`: float32, float16 or int8 (tensors of `MIN_VALUES` values or more, by output channel); LiteRT computes in float32 and
     turns them into float32 when it loads the file. Raises `UserError` for a network that cannot be exported.
     """
+    require("litert_torch", "litert")
+    os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
     import litert_torch
 
     samples = clip_samples(network, name, seconds)
@@ -68,7 +70,7 @@ def with_small_weights(content: bytes, weights: str) -> bytes:
     algorithm = quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT if weights == "int8" else quantizer.AlgorithmName.FLOAT_CASTING
     job = quantizer.Quantizer(bytearray(content))
     job.update_quantization_recipe(NETWORK, qtyping.TFLOperationName.ALL_SUPPORTED, config, algorithm)
-    return bytes(job.quantize().quantized_model)
+    return bytes(job.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
 def with_files(content: bytes, metadata: str) -> bytes:
@@ -80,11 +82,11 @@ def with_files(content: bytes, metadata: str) -> bytes:
     return buffer.getvalue()
 
 
-def load(path: Path, threads: int = 1) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def load_litert(content: bytes, threads: int = 1) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return a function from waveforms (samples,) float32 to scores (K,) and embedding (C,), computed by LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(str(path), num_threads=threads).get_signature_runner()
+    run = Interpreter(model_content=content, num_threads=threads).get_signature_runner()
 
     def compute(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         results = run(waveform=waveform[None])

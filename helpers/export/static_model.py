@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from typing import Any
 
@@ -15,8 +16,10 @@ from helpers.export.onnx_writer import describe
 from helpers.export.static_front_end import StaticFrontEnd
 from helpers.export.weights import MIN_VALUES, to_int8
 from models.blocks import ConcurrentSE, ConvNormActivation, SqueezeExcitation
-from models.errors import UserError
+from models.errors import UserError, install_command
 from models.network import MobileNetV3
+
+CLIP_SECONDS = 10.0  # of the clips that a file takes, unless another length is asked for
 
 
 class StaticModel(nn.Module):
@@ -113,3 +116,9 @@ def about(network: MobileNetV3, name: str, samples: int, weights: str) -> str:
     """Return what is said in the file about the model, as JSON: that of ONNX files, and the number of samples of a clip."""
     facts: dict[str, Any] = describe(network, name, network_only=False, weights=weights)
     return json.dumps(facts | {"samples": samples}, ensure_ascii=False)
+
+
+def require(package: str, extra: str) -> None:
+    """Raise `UserError` unless a package of requirements-`extra`.txt is installed."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{package} is missing, which --format {extra} needs: {install_command(extra)}")
