@@ -5,7 +5,9 @@ The file's method `about` returns labels and sample rate as JSON.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +20,11 @@ from models.network import MobileNetV3
 WEIGHTS = ("float32", "int8")
 
 
-def to_executorch(
-    network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = CLIP_SECONDS, xnnpack: bool = True
-) -> bytes:
+def to_executorch(network: MobileNetV3, name: str, *, weights: str = "float32", seconds: float = CLIP_SECONDS) -> bytes:
     """Return a file: method forward, waveform (1, samples) -> scores (1, K), embedding (1, C), for clips of `seconds`.
 
-    `weights` int8: linear layers compute in 8 bits, each input with a scale of its own; convolutions stay float32. Without
-    `xnnpack`, operators are ExecuTorch's portable ones, whose memory is planned as a whole. Raises `UserError` for a network that
-    cannot be exported.
+    `weights` int8: linear layers compute in 8 bits, with a scale for each input; convolutions stay float32. Raises `UserError` for
+    a network that cannot be exported.
     """
     if weights not in WEIGHTS:
         raise UserError(f"ExecuTorch files keep weights in {' or '.join(WEIGHTS)}, not in {weights}")
@@ -40,7 +39,7 @@ def to_executorch(
         model.network = with_int8_linear_layers(model.network, model.front_end(model.example()))
     program = to_edge_transform_and_lower(
         torch.export.export(model, (model.example(),)),
-        partitioner=[XnnpackPartitioner()] if xnnpack else [],
+        partitioner=[XnnpackPartitioner()],
         constant_methods={"about": about(network, name, samples, weights)},
     )
     return program.to_executorch().buffer
@@ -58,6 +57,14 @@ def with_int8_linear_layers(network: nn.Module, spectrogram: torch.Tensor) -> nn
     return convert_pt2e(prepared)
 
 
+def planned_bytes(model: nn.Module, example: torch.Tensor) -> int:
+    """Return the memory that ExecuTorch plans for inputs, outputs and all between of a model with portable operators alone."""
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = to_edge_transform_and_lower(torch.export.export(model, (example,))).to_executorch()
+    return sum(program.executorch_program.execution_plan[0].non_const_buffer_sizes)
+
+
 def load_executorch(content: bytes) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return a function from waveforms (samples,) float32 to scores (K,) and embedding (C,), computed by ExecuTorch."""
     from executorch.runtime import Runtime
@@ -69,3 +76,11 @@ def load_executorch(content: bytes) -> Callable[[np.ndarray], tuple[np.ndarray, 
         return scores[0].numpy(), embedding[0].numpy()
 
     return compute
+
+
+def executorch_metadata(content: bytes) -> dict[str, Any]:
+    """Return what a file says about its model."""
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(content)
+    return json.loads(program.load_method("about").execute([])[0])

@@ -10,6 +10,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -93,3 +94,9 @@ def load_litert(content: bytes, threads: int = 1) -> Callable[[np.ndarray], tupl
         return results["scores"][0], results["embedding"][0]
 
     return compute
+
+
+def litert_metadata(content: bytes) -> dict[str, Any]:
+    """Return what a file says about its model."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return json.loads(archive.read(METADATA))
