@@ -6,16 +6,19 @@
 # make audit   look for known vulnerabilities in the releases of locks/
 # make sbom   list what the light install holds, in CycloneDX's format, in build/sbom-light.json
 # make test-openvino   tests of the OpenVINO backend, which is installed for it
+# make test-mobile   files for LiteRT and ExecuTorch in their runtimes, in .venv-litert and .venv-executorch
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIGHT := .venv-light
 HEAR := .venv-hear
+LITERT := .venv-litert
+EXECUTORCH := .venv-executorch
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo test test-slow test-network test-openvino test-hear lint lock audit sbom clean
+.PHONY: demo test test-slow test-network test-openvino test-mobile test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
@@ -35,6 +38,10 @@ test-openvino: $(VENV)/.installed-dev
 
 test-hear: $(HEAR)/.installed
 	$(BIN)/python -m pytest -m hear
+
+test-mobile: $(LITERT)/.installed $(EXECUTORCH)/.installed
+	$(LITERT)/bin/python -m pytest -m mobile -k litert tests/helpers/export
+	$(EXECUTORCH)/bin/python -m pytest -m mobile -k executorch tests/helpers/export
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -85,5 +92,11 @@ $(HEAR)/.installed: requirements-hear.txt $(VENV)/.installed-dev
 	$(HEAR)/bin/python -m pip install -r requirements-hear.txt
 	touch $@
 
+# Both exporters ask for torch, so each gets one of its own; the tests need pytest and h5py.
+$(LITERT)/.installed $(EXECUTORCH)/.installed: .venv-%/.installed: requirements-%.txt constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -r $< -c constraints.txt pytest h5py
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LIGHT) $(HEAR) $(TOOLS) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(LIGHT) $(HEAR) $(LITERT) $(EXECUTORCH) $(TOOLS) .pytest_cache .ruff_cache build dist *.egg-info

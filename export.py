@@ -1,10 +1,13 @@
-"""Export a model to an ONNX file that runs without this project and PyTorch: waveform in, scores and embedding out.
+"""Export a model to a file that runs without this project and PyTorch: waveform in, scores and embedding out.
 
     python export.py --model_name mn10_as --output mn10_as.onnx
     python export.py --model_name mn04_distilled --output small.onnx --weights int8
+    python export.py --model_name mn04_distilled --output small.tflite --format litert --weights int8
+    python export.py --model_name mn04_distilled --output small.pte --format executorch --clip_seconds 2
 
-The file has the front end (unless --network_only), the labels and the sample rate. It takes any number of clips of any length;
-clips shorter than 16 ms are padded. Weights in 8 or 16 bits make the file smaller, not faster. Use it as follows:
+A file has the front end (unless --network_only), the labels and the sample rate. Weights in 8 or 16 bits make it smaller, not
+faster. Files for phones (LiteRT, ExecuTorch) take one clip of --clip_seconds; docs/mobile.md shows how they are used. An ONNX file
+takes any number of clips of any length; clips shorter than 16 ms are padded. Use it as follows:
 
     import json, numpy as np, onnxruntime, soundfile, soxr
 
@@ -24,18 +27,33 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from helpers import cli
 from helpers.export import cache, comparison
+from helpers.export.executorch import load_executorch, to_executorch
 from helpers.export.graph import to_onnx
-from helpers.export.onnx_writer import write
+from helpers.export.litert import load_litert, to_litert
+from helpers.export.runtime import ParallelGraph
+from helpers.export.static_model import CLIP_SECONDS, clip_samples
 from models import checkpoints
 from models.errors import UserError
+from models.files import write_bytes
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "executorch": ".pte"}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", required=True, help="a released or bundled name, or the path of a checkpoint")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the file to write: .onnx, .tflite (litert), .pte (executorch)"
+    )
+    parser.add_argument("--format", choices=SUFFIXES, default="onnx", help="for ONNX Runtime, or for phones: LiteRT, ExecuTorch")
+    parser.add_argument(
+        "--clip_seconds", type=cli.positive_float, metavar="SECONDS",
+        help=f"length of the clips that a LiteRT or ExecuTorch file takes (default: {CLIP_SECONDS:g})",
+    )  # fmt: skip
     parser.add_argument("--network_only", action="store_true", help="take log-mel spectrograms (B, 1, bands, frames) instead")
     parser.add_argument("--weights", choices=cache.WEIGHTS, default="float32", help="how the file keeps the network's weights")
     parser.add_argument(
@@ -47,17 +65,37 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    if args.output.suffix != ".onnx":
-        raise UserError(f"--output must end in .onnx, not {args.output.name!r}")
+    suffix = SUFFIXES[args.format]
+    if args.output.suffix != suffix:
+        raise UserError(f"--output must end in {suffix} with --format {args.format}, not {args.output.name!r}")
     if args.output.is_dir():
         raise UserError(f"--output {args.output} is a folder")
+    if args.format == "onnx" and args.clip_seconds:
+        raise UserError("--clip_seconds goes with --format litert or executorch: ONNX files take any length")
+    if args.format != "onnx" and args.network_only:
+        raise UserError(f"--network_only goes with --format onnx: files for {args.format} have the front end")
     checkpoint = checkpoints.load(args.model_name)
     network = checkpoints.build(checkpoint).eval()
     name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem
-    model = to_onnx(network, name, weights=args.weights, network_only=args.network_only)
+    samples = None
+    if args.format == "onnx":
+        content = to_onnx(network, name, weights=args.weights, network_only=args.network_only).SerializeToString()
+        graph = ParallelGraph(content)
+
+        def compute(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return graph([clip])[0]
+
+    else:
+        seconds = args.clip_seconds or CLIP_SECONDS
+        samples = clip_samples(network, name, seconds)
+        convert, load = (to_litert, load_litert) if args.format == "litert" else (to_executorch, load_executorch)
+        content = convert(network, name, weights=args.weights, seconds=seconds)
+        compute = load(content)
     recordings = [comparison.RECORDINGS] if args.compare is None else args.compare
-    difference = comparison.compare(model, network, recordings, network_only=args.network_only) if recordings else None
-    write(args.output, model)
+    difference = None
+    if recordings:
+        difference = comparison.compare(compute, network, recordings, network_only=args.network_only, samples=samples)
+    write_bytes(args.output, content)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.2f} MB")
     if difference:
         print(difference)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from models.blocks import BlockConfig, make_divisible
 from models.config import DyMNArch
+from models.in_place import add, scale
 
 
 class DynamicConv(nn.Module):
@@ -41,8 +42,8 @@ class DynamicConv(nn.Module):
         kernels = (share @ self.weight[0, 0]).unflatten(1, (self.out_channels, -1))  # (B, out, values)
         if norm.training:
             return norm(self._convolve(x, kernels, None))
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return self._convolve(x, kernels * scale[:, None], norm.bias - norm.running_mean * scale)
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return self._convolve(x, kernels * factor[:, None], norm.bias - norm.running_mean * factor)
 
     def _convolve(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve each example with its kernel: 1x1 as a product of matrices, depthwise with the batch among the channels."""
@@ -160,7 +161,7 @@ class DynamicBlock(nn.Module):
             y = self.exp_act(self.exp_conv(y, context, self.exp_norm))
         y = self.depth_conv(y, context, self.depth_norm)
         y = self.depth_act(y, context) if isinstance(self.depth_act, DynamicReLU) else self.depth_act(y)
-        if self.use_attention:  # in place, which halves the time, where no gradient needs what was there
-            y = y * frequency_gate * time_gate if torch.is_grad_enabled() else y.mul_(frequency_gate).mul_(time_gate)
+        if self.use_attention:
+            y = scale(scale(y, frequency_gate), time_gate)
         y = self.proj_conv(y, context, self.proj_norm)
-        return y.add_(x) if self.use_shortcut else y
+        return add(y, x) if self.use_shortcut else y

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 
 from datasets import audio
 from datasets.audio_folders import find_recordings
-from helpers.export.runtime import ParallelGraph
 from models import assets
 from models.errors import UserError
 from models.network import MobileNetV3
@@ -45,24 +43,38 @@ class Difference:
         )
 
 
-def compare(model: onnx.ModelProto, network: MobileNetV3, paths: Iterable[Path], *, network_only: bool = False) -> Difference:
-    """Compute the first seconds of recordings and folders of them with both.
+def compare(
+    compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    network: MobileNetV3,
+    paths: Iterable[Path],
+    *,
+    network_only: bool = False,
+    samples: int | None = None,
+) -> Difference:
+    """Compute the first seconds of recordings and folders of them with an exported file and with the network it was made of.
 
-    `network` is in evaluation mode, `model` what `to_onnx` made of it. Raises `UserError` where there are no recordings, and as
-    `audio.load`.
+    `compute` returns the file's scores (classes,) and embedding of a waveform (samples,), or of a spectrogram (1, n_mels, frames)
+    where `network_only`; `network` is in evaluation mode. With `samples`, clips are cut to that length or padded with zeros. Raises
+    `UserError` where there are no recordings, and as `audio.load`.
     """
     paths = list(paths)
     files = find_recordings(paths)
     if not files:
         raise UserError(f"no recordings to compare with in {', '.join(map(str, paths))}")
-    graph = ParallelGraph(model.SerializeToString())
     front_end = AugmentMelSTFT.from_config(network.mel).eval()
     found, exact = [], []
     for file in files:
-        waveform = torch.from_numpy(audio.load(file, network.mel.sample_rate, seconds=SECONDS))[None]
+        clip = audio.load(file, network.mel.sample_rate, seconds=SECONDS)
+        if samples is not None:
+            clip = fit(clip, samples)
         with torch.inference_mode():
-            spectrogram = front_end(waveform).unsqueeze(1)
+            spectrogram = front_end(torch.from_numpy(clip)[None]).unsqueeze(1)
             logits, _ = network(spectrogram)
         exact.append(network.scores(logits)[0].numpy())
-        found.append(graph([(spectrogram if network_only else waveform)[0].numpy()])[0][0])
+        found.append(compute(spectrogram[0].numpy() if network_only else clip)[0])
     return Difference.between(np.stack(found), np.stack(exact))
+
+
+def fit(clip: np.ndarray, samples: int) -> np.ndarray:
+    """Cut a waveform (n,) to (samples,), or pad it with zeros at its end."""
+    return np.pad(clip[:samples], (0, max(0, samples - len(clip))))

@@ -34,10 +34,10 @@ def front_end_to_onnx(mel: MelConfig) -> onnx.ModelProto:
 def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
     """`AugmentMelSTFT` in evaluation mode: waveform (B, samples) -> value "spectrogram" (B, 1, n_mels, frames), log-mel."""
     factor = split_factor(mel)
-    k2, bank = _split_filterbank(mel, factor)
+    k2, bank = split_filterbank(mel, factor)
     x = _add_first_transform(graph, mel, factor, _add_emphasis(graph, mel, waveform))
     x = graph.add("Reshape", x, graph.integers(0, 2 * factor, -1))  # (B, n2 and part, k1 and frame)
-    real, imaginary = (graph.add("MatMul", graph.constant(matrix), x) for matrix in _second_transform(factor, k2))
+    real, imaginary = (graph.add("MatMul", graph.constant(matrix), x) for matrix in second_transform(factor, k2))
     power = graph.add("Add", graph.add("Mul", real, real), graph.add("Mul", imaginary, imaginary))  # (B, k2, k1 and frame)
     power = graph.add("Reshape", power, graph.integers(0, 1, bank[0].numel(), -1))
 
@@ -59,13 +59,13 @@ def split_factor(mel: MelConfig) -> int:
     """
 
     def multiplications(factor: int) -> int:
-        return 2 * (mel.n_fft // factor // 2 + 1) * (_frame_length(mel, factor) + 2 * factor * factor)
+        return 2 * (mel.n_fft // factor // 2 + 1) * (frame_length(mel, factor) + 2 * factor * factor)
 
     common = math.gcd(mel.hop_size, mel.n_fft)
     return min((factor for factor in range(1, mel.n_fft // 2 + 1) if common % factor == 0), key=multiplications)
 
 
-def _frame_length(mel: MelConfig, factor: int) -> int:
+def frame_length(mel: MelConfig, factor: int) -> int:
     """Return the samples of a frame that are computed with: the window's, and zeros up to a multiple of `factor`."""
     return factor * max(2, -(-mel.win_length // factor))
 
@@ -85,7 +85,7 @@ def _add_first_transform(graph: Graph, mel: MelConfig, factor: int, x: str) -> s
 
     Parts are the real and the imaginary one. A sample's n1 is its place among those of the same n2, counted from the frame's start.
     """
-    frame = _frame_length(mel, factor)
+    frame = frame_length(mel, factor)
     rest = graph.add("Mod", graph.add("Shape", x, start=1), graph.integers(factor))  # at the end, and in no frame
     after = graph.add("Sub", graph.integers(frame // 2), rest)
     x = graph.add("Pad", x, graph.add("Concat", graph.integers(0, frame - frame // 2, 0), after, axis=0), mode="reflect")
@@ -100,7 +100,7 @@ def _add_kernels(graph: Graph, mel: MelConfig, factor: int) -> str:
 
     ONNX Runtime computes it once, when it loads the file.
     """
-    frame = _frame_length(mel, factor)
+    frame = frame_length(mel, factor)
     left = (mel.n_fft - mel.win_length) // 2 - (mel.n_fft - frame) // 2  # torch.stft has the window in the middle of n_fft
     window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
     window = functional.pad(window, (left, frame - mel.win_length - left)).view(-1, factor).T[:, None, None]  # (n2, 1, 1, n1)
@@ -116,14 +116,14 @@ def _add_kernels(graph: Graph, mel: MelConfig, factor: int) -> str:
     return graph.add("Reshape", kernels, graph.integers(-1, 1, frame // factor))
 
 
-def _second_transform(factor: int, k2: Tensor) -> tuple[Tensor, Tensor]:
+def second_transform(factor: int, k2: Tensor) -> tuple[Tensor, Tensor]:
     """Return matrices (k2, n2 and part) that give real and imaginary parts of bins."""
     angle = 2 * torch.pi / factor * torch.outer(k2, torch.arange(factor)).double()
     real, imaginary = torch.stack([angle.cos(), angle.sin()], 2), torch.stack([-angle.sin(), angle.cos()], 2)
     return real.flatten(1), imaginary.flatten(1)
 
 
-def _split_filterbank(mel: MelConfig, factor: int) -> tuple[Tensor, Tensor]:
+def split_filterbank(mel: MelConfig, factor: int) -> tuple[Tensor, Tensor]:
     """Return the k2 that the mel bands need, by rising frequency (0, factor - 1, 1, ...), and weights (n_mels, k2, k1)."""
     length = mel.n_fft // factor
     k2 = torch.tensor(sorted(range(factor), key=lambda one: min(one, factor - 1 - one)))

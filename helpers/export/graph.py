@@ -36,10 +36,7 @@ def to_onnx(network: MobileNetV3, name: str, *, weights: str = "float32", networ
             f"{name} has squeeze-and-excitation over time (se_dims={network.arch.se_dims!r}), so it takes clips of one length, "
             f"{network.arch.input_dim_t} frames; only networks that take any length can be exported"
         )
-    if not network.arch.num_classes:
-        raise UserError(f"{name} has no classes; only networks that give scores can be exported")
-    if broken := [key for key, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
-        raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
+    check_network(network, name)
     graph = Graph(weights)
     inputs = spectrogram_shape(network.mel) if network_only else WAVEFORM_SHAPE
     add_network(graph, network, "spectrogram" if network_only else add_front_end(graph, network.mel, "waveform"))
@@ -47,6 +44,14 @@ def to_onnx(network: MobileNetV3, name: str, *, weights: str = "float32", networ
     model = make_model(graph, inputs, outputs)
     set_metadata(model, network, name, network_only, weights)
     return model
+
+
+def check_network(network: MobileNetV3, name: str) -> None:
+    """Raise `UserError` for a network that no format can hold: without classes, or with weights that are not finite."""
+    if not network.arch.num_classes:
+        raise UserError(f"{name} has no classes; only networks that give scores can be exported")
+    if broken := [key for key, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
+        raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
 
 
 def add_network(graph: Graph, network: MobileNetV3, spectrogram: str) -> None:

@@ -90,9 +90,15 @@ def make_model(graph: Graph, inputs: dict[str, list[str | int]], outputs: dict[s
 
 
 def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, network_only: bool, weights: str) -> None:
-    """Store, as one JSON text, all that is needed to feed an exported file and to read its scores."""
+    """Store `describe` as one JSON text."""
+    metadata = describe(network, name, network_only, weights)
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
+
+
+def describe(network: MobileNetV3, name: str, network_only: bool, weights: str) -> dict[str, Any]:
+    """Return all that is needed to feed an exported file and to read its scores, as JSON has it."""
     mel, classes = network.mel, network.arch.num_classes
-    metadata = {
+    return {
         "format_version": FORMAT_VERSION,
         "model_name": name,
         "input": "spectrogram" if network_only else "waveform",
@@ -107,7 +113,6 @@ def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, networ
         "labels": list(network.labels or default_labels(classes)),
         "weights": weights,
     }
-    helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
 
 
 def write(path: Path, model: onnx.ModelProto) -> None:
