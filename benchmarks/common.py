@@ -14,8 +14,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, TypeVar
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.costs.tables import table
 from helpers.devices import available_cores
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "resources" / "recordings"
 LAUNCHER = Path(__file__).resolve().parent / "launch.py"
 MB = 1e6  # bytes
+THIS, BASELINE = "this", "baseline"  # checkouts
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)
@@ -114,6 +115,38 @@ def run_process(arguments: Sequence[object], *, interval: float = 0.0, cwd: Path
             what = " ".join(str(part) for part in arguments if "\n" not in str(part))
             raise UserError(f"python {what} failed: {reason.removeprefix('error: ')}")
         return ProcessRun(**json.loads(report.read_text()), printed=result.stdout)
+
+
+class CheckoutProcess:
+    """A Python process that imports a checkout's modules and answers tasks.
+
+    `code` reads a task as JSON from each line of its input and prints the answer as JSON.
+    """
+
+    def __init__(self, checkout: Path, code: str) -> None:
+        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, task: Mapping[str, object]) -> list[Any]:
+        """Return the answer; raises `UserError` where the process ended instead."""
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise UserError("one of the checkouts could not do its task; see the error above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def spread(values: Sequence[float]) -> tuple[str, str]:
+    """Return the median of values, and their quartiles."""
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return f"{median(values):.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def draw_bars(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:

@@ -11,21 +11,17 @@ median over the rounds and their quartiles, of processor time and of elapsed tim
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import numpy as np
 import soundfile
 
-from benchmarks.common import ROOT, interleaved, machine, print_table, ratios
+from benchmarks.common import BASELINE, ROOT, THIS, CheckoutProcess, interleaved, machine, print_table, ratios, spread
 from benchmarks.input_speed import bundled_waveforms
 from datasets import audio
 from helpers import cli
@@ -34,7 +30,6 @@ from models.errors import UserError
 RATE = 32000  # Hz
 DECODINGS = 10  # of a single recording in a round: they are short
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS"}
-THIS, BASELINE = "this", "baseline"
 
 WORKER = """
 import json, sys, time
@@ -64,24 +59,13 @@ class Reader:
     """A process that decodes with the code of a checkout."""
 
     def __init__(self, checkout: Path) -> None:
-        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER], cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._process = CheckoutProcess(checkout, WORKER)
+        self.close = self._process.close
 
     def __call__(self, task: Task) -> tuple[float, float, list[int]]:
         """Return elapsed seconds, processor seconds and the samples of each recording."""
         order = {"paths": [str(path) for path in task.paths], "as_bytes": task.as_bytes, "repeats": task.repeats}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise UserError(f"{task.name} cannot be decoded by one of the checkouts; see the error above")
-        return tuple(json.loads(answer))
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+        return tuple(self._process(order))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -161,12 +145,6 @@ def compare(task: Task, readers: dict[str, Reader], rounds: int) -> tuple[str, .
     times = [f"{1000 * median(cpus[key]) / files:.2f}" for key in (THIS, BASELINE)]
     spreads = [part for values in (cpus, walls) for part in spread(ratios(values[THIS], values[BASELINE]))]
     return (task.name, *times, *spreads)
-
-
-def spread(values: Sequence[float]) -> tuple[str, str]:
-    """Return the median of values, and their quartiles."""
-    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-    return f"{median(values):.3f}", f"{low:.3f} to {high:.3f}"
 
 
 if __name__ == "__main__":

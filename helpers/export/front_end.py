@@ -74,10 +74,10 @@ def _add_emphasis(graph: Graph, mel: MelConfig, waveform: str) -> str:
     """Zeros at the end of short clips, and the pre-emphasis: (B, samples) -> (B, max(samples, min_samples) - 1)."""
     missing = graph.add("Sub", graph.integers(mel.min_samples), graph.add("Shape", waveform, start=1))
     missing = graph.add("Max", missing, graph.integers(0))
-    late = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, -1, 0), missing, axis=0))
-    missing = graph.add("Sub", missing, graph.integers(1))
-    early = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, 0, 0), missing, axis=0))
-    return graph.add("Sub", late, graph.add("Mul", early, graph.constant(PRE_EMPHASIS)))
+    x = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, 0, 0), missing, axis=0))
+    kernel = graph.constant(np.array([[[-PRE_EMPHASIS, 1.0]]]))
+    x = graph.add("Conv", graph.add("Reshape", x, graph.integers(0, 1, -1)), kernel, kernel_shape=[2])
+    return graph.add("Reshape", x, graph.integers(0, -1))
 
 
 def _add_first_transform(graph: Graph, mel: MelConfig, factor: int, x: str) -> str:
@@ -131,6 +131,7 @@ def split_filterbank(mel: MelConfig, factor: int) -> tuple[Tensor, Tensor]:
     bins = torch.minimum(bins, mel.n_fft - bins)
     times = torch.bincount(bins.flatten())  # those of the first and last k1 appear twice
     bank = mel_filterbank(mel.n_mels, mel.n_fft, mel.sample_rate, mel.fmin, mel.fmax).double()
+    bank = functional.threshold(bank, 1e-9, 0.0)  # at fmax, rounding leaves a weight of 1e-14
     weights = (bank / times)[:, bins]
     begin, end = _used(weights)
     return k2[begin:end], weights[:, begin:end]

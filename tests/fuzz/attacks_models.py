@@ -304,6 +304,7 @@ def onnx_attacks() -> Iterator[Attack]:
         "embedding_size": (1, "96", 2**40, -3),
         "single_label": ("yes", 3),
         "clip_seconds": ("10", -1, [], True),
+        "weights": ("float64", 8, [], None),
         "labels": ("x", [], ["a"], [1] * 527, [None] * 527, {}, 3),
     }
     for key, values in keys.items():

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot  # noqa: F401  what commands import late is imported before they are forked
-import onnxruntime.quantization  # noqa: F401
 import torch._dynamo  # noqa: F401
 import tqdm
 

@@ -193,7 +193,7 @@ RECORDING = Kind(
         Entry("inference.py, onnx", inference.main, f"{ONNX} --audio_path {{file}} {INFERENCE}"),
         Entry("inference.py, events", inference.main, f"{ONNX} --audio_path {{file}} --time_limit 0 --events events.csv"),
         Entry("inference.py, stream", inference.main, f"{ONNX} --stream --window 1 --hop 0.5 --show_top 2", is_streamed=True),
-        Entry("export.py --int8", export.main, f"{MODEL} --output int8.onnx --int8 --calibration {{file}}", is_quick=False),
+        Entry("export.py --compare", export.main, f"{MODEL} --output int8.onnx --weights int8 --compare {{file}}", is_quick=False),
         Entry(
             "ex_folder.py",
             ex_folder.main,

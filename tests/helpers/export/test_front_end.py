@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -10,8 +12,11 @@ import torch
 from benchmarks.common import RECORDINGS
 from datasets import audio
 from helpers.export.front_end import front_end_to_onnx, split_factor
+from helpers.export.graph import to_onnx
+from models import checkpoints
 from models.config import MelConfig
 from models.preprocess import AugmentMelSTFT
+from models.waveform import WaveformModel
 from tests.log_mel import reference
 
 RATE = 32000  # Hz
@@ -79,6 +84,21 @@ def test_a_full_scale_sine() -> None:
     sine = np.sin(2 * np.pi * 12000 * np.arange(2 * RATE) / RATE).astype(np.float32)
     [found] = spectrograms(exported(MelConfig()), sine[None])
     np.testing.assert_allclose(found, reference(sine, MelConfig()), atol=2.5e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("hop_size", [160, 320, 480, 640, 800])
+def test_scores(hop_size: int) -> None:
+    network = checkpoints.load_model("mn04_distilled")
+    network.mel = replace(network.mel, hop_size=hop_size)
+    session = onnxruntime.InferenceSession(to_onnx(network, "x").SerializeToString(), providers=["CPUExecutionProvider"])
+    model = WaveformModel(network).eval()
+    speech = audio.load(RECORDINGS / "speech.ogg", RATE)
+    for waveforms in (noise(2, 1), speech[None, 8000:8900], np.resize(speech, (1, (60 if hop_size == 800 else 3) * RATE))):
+        scores, _ = session.run(["scores", "embedding"], {"waveform": waveforms})
+        expected = model.scores(model(torch.from_numpy(waveforms))[0])
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+        assert np.ptp(scores) > 0.1
 
 
 def test_silence_is_exact() -> None:

@@ -42,7 +42,7 @@ def counted_exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(name: str, path: Path) -> None:
         model_cache._require_exporter(name)
-        script.main(["--model_name", name, "--output", str(path)])
+        script.main(["--model_name", name, "--output", str(path), "--compare"])
         names.append(name)
 
     monkeypatch.setattr(model_cache, "_export", run)
@@ -85,7 +85,7 @@ def test_without_torch_and_without_an_export_the_error_names_a_remedy(
 def test_a_cached_release_needs_neither_torch_nor_checkpoint(empty_resources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_cache, "EXPORT_REQUIREMENTS", ("no_such_package",))
     (empty_resources / "onnx").mkdir(parents=True)
-    cached = empty_resources / "onnx" / f"mn10_as-{'0' * 16}-v1.onnx"
+    cached = empty_resources / "onnx" / f"mn10_as-{'0' * 16}-v{model_cache.FORMAT_VERSION}.onnx"
     cached.write_bytes(BUNDLED_FILE.read_bytes())
     assert model_cache.exported("mn10_as") == cached
 
@@ -110,7 +110,7 @@ def test_damaged_files(content: bytes | str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("metadata", ["5", "{}", '{"format_version": 1}', '{"format_version": 1, "input": "waveform"}', "no JSON"])
+@pytest.mark.parametrize("metadata", ["5", "{}", '{"format_version": 1}', '{"format_version": 2, "input": "waveform"}', "no JSON"])
 def test_other_metadata_is_one_clear_error(metadata: str, tmp_path: Path) -> None:
     model = onnx.load(BUNDLED_FILE)
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
@@ -128,6 +128,7 @@ WRONG = {
     "embedding_size": [1, "x", -1],
     "single_label": ["no", 0],
     "clip_seconds": ["10", 0, -1, True],
+    "weights": ["float64", 8, None],
     "labels": [["one"], "labels", 5, [5] * 527, {}],
 }
 
@@ -147,19 +148,27 @@ def test_metadata_of_other_types_and_counts_are_one_clear_error(tmp_path: Path) 
         assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
+def a_kernel(model: onnx.ModelProto) -> onnx.TensorProto:
+    """The first kernel of the network, in float32 in place of float16."""
+    [tensor, *_] = [one for one in model.graph.initializer if len(one.dims) == 4 and one.data_type == onnx.TensorProto.FLOAT16]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    return tensor
+
+
 def with_weights(change: Callable[[np.ndarray], np.ndarray]) -> bytes:
-    """The bundled model with one of its float tensors changed."""
+    """The bundled model with one of its kernels changed."""
     model = onnx.load(BUNDLED_FILE)
-    [tensor, *_] = [one for one in model.graph.initializer if len(one.dims) == 4]
+    tensor = a_kernel(model)
     tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor).copy()), tensor.name))
     return model.SerializeToString()
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, kind: type, tmp_path: Path) -> None:
     def change(weights: np.ndarray) -> np.ndarray:
         weights.flat[-1] = value
-        return weights
+        return weights.astype(kind)
 
     path = tmp_path / "x.onnx"
     path.write_bytes(with_weights(change))
@@ -170,7 +179,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
 
 def test_weights_in_numbers_instead_of_bytes_are_looked_at_too(tmp_path: Path) -> None:
     model = onnx.load(BUNDLED_FILE)
-    [tensor, *_] = [one for one in model.graph.initializer if len(one.dims) == 4]
+    tensor = a_kernel(model)
     values = onnx.numpy_helper.to_array(tensor).flatten()
     tensor.ClearField("raw_data")
     tensor.float_data.extend(values)
@@ -181,8 +190,11 @@ def test_weights_in_numbers_instead_of_bytes_are_looked_at_too(tmp_path: Path) -
 
 
 def test_weights_of_another_type_are_one_error(tmp_path: Path) -> None:
+    model = onnx.load(BUNDLED_FILE)
+    [*_, bias] = [one for one in model.graph.initializer if len(one.dims) == 1 and one.data_type == onnx.TensorProto.FLOAT]
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias).astype(np.int8), bias.name))
     with pytest.raises(BackendError, match="x.onnx"):
-        OnnxBackend(tmp_path / "x.onnx", 1, with_weights(lambda weights: weights.astype(np.int8)))
+        OnnxBackend(tmp_path / "x.onnx", 1, model.SerializeToString())
 
 
 def test_large_weights_are_finite_though_their_sum_is_not() -> None:
