@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "resources" / "recordings"
 LAUNCHER = Path(__file__).resolve().parent / "launch.py"
 MB = 1e6  # bytes
+THIS, BASELINE = "this", "baseline"  # checkouts
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound=Hashable)

@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.common import MB, ROOT, CheckoutProcess, interleaved, machine, print_table, ratios, spread
+from benchmarks.common import BASELINE, MB, ROOT, THIS, CheckoutProcess, interleaved, machine, print_table, ratios, spread
 from benchmarks.input_speed import bundled_waveforms
 from helpers import cli
 from helpers.devices import available_cores
@@ -30,7 +30,6 @@ from models.errors import UserError
 from models.network import MobileNetV3
 
 FRONT_END = "front end"
-THIS, BASELINE = "this", "baseline"
 REPEATS = 3  # clips of one timed run
 HEADER = (
     "part", "threads", "MB", "baseline MB", "ms", "baseline ms", "ratio, processor", "quartiles", "ratio, elapsed", "quartiles ",

@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 import soundfile
 
-from benchmarks.common import ROOT, CheckoutProcess, interleaved, machine, print_table, ratios, spread
+from benchmarks.common import BASELINE, ROOT, THIS, CheckoutProcess, interleaved, machine, print_table, ratios, spread
 from benchmarks.input_speed import bundled_waveforms
 from datasets import audio
 from helpers import cli
@@ -30,7 +30,6 @@ from models.errors import UserError
 RATE = 32000  # Hz
 DECODINGS = 10  # of a single recording in a round: they are short
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS"}
-THIS, BASELINE = "this", "baseline"
 
 WORKER = """
 import json, sys, time

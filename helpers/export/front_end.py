@@ -74,10 +74,10 @@ def _add_emphasis(graph: Graph, mel: MelConfig, waveform: str) -> str:
     """Zeros at the end of short clips, and the pre-emphasis: (B, samples) -> (B, max(samples, min_samples) - 1)."""
     missing = graph.add("Sub", graph.integers(mel.min_samples), graph.add("Shape", waveform, start=1))
     missing = graph.add("Max", missing, graph.integers(0))
-    late = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, -1, 0), missing, axis=0))
-    missing = graph.add("Sub", missing, graph.integers(1))
-    early = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, 0, 0), missing, axis=0))
-    return graph.add("Sub", late, graph.add("Mul", early, graph.constant(PRE_EMPHASIS)))
+    x = graph.add("Pad", waveform, graph.add("Concat", graph.integers(0, 0, 0), missing, axis=0))
+    kernel = graph.constant(np.array([[[-PRE_EMPHASIS, 1.0]]]))
+    x = graph.add("Conv", graph.add("Reshape", x, graph.integers(0, 1, -1)), kernel, kernel_shape=[2])
+    return graph.add("Reshape", x, graph.integers(0, -1))
 
 
 def _add_first_transform(graph: Graph, mel: MelConfig, factor: int, x: str) -> str:
