@@ -34,7 +34,7 @@ test-network: $(VENV)/.installed-dev
 
 test-openvino: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -r requirements-openvino.txt
-	$(BIN)/python -m pytest tests/helpers/export/test_openvino_runtime.py
+	$(BIN)/python -m pytest tests/helpers/export/test_openvino_runtime.py tests/studies/test_openvino.py
 
 test-hear: $(HEAR)/.installed
 	$(BIN)/python -m pytest -m hear

@@ -20,7 +20,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.common import ROOT, CheckoutProcess, interleaved, machine, print_table, ratios, spread
+from benchmarks.common import BASELINE, ROOT, THIS, CheckoutProcess, interleaved, machine, print_table, ratios, spread
 from benchmarks.input_speed import bundled_waveforms
 from helpers import cli
 from models.errors import UserError
@@ -28,7 +28,6 @@ from models.errors import UserError
 WINDOWS = ((3.0, 0.5), (10.0, 2.5))  # window and hop in seconds
 BACKENDS = ("torch", "onnx")
 KINDS = ("stream", "timeline")
-THIS, BASELINE = "this", "baseline"
 Task = tuple[str, tuple[float, float], str]  # backend, window and hop, kind
 HEADER = ("backend", "window, hop", "of a", "ms", "baseline ms", "ratio", "quartiles", "largest difference")
 

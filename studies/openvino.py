@@ -16,27 +16,19 @@ from pathlib import Path
 from benchmarks import common
 from datasets import audioset
 from helpers import cli
-from helpers.costs.tables import FORMATS, table
+from helpers.costs.tables import table
 from helpers.export.cache import exported
 from helpers.export.comparison import Difference
 from helpers.export.openvino_runtime import PRECISIONS, OpenVinoBackend
 from helpers.export.runtime import OnnxBackend
 from helpers.metrics import accuracy, tagging_metrics
-from studies import esc10
-from studies.weights import compute, relative_times
+from studies import esc10, weights
 
 REFERENCE = "ONNX Runtime, float32"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--model_name", default="mn04_distilled", help="a released or bundled name, or the path of a checkpoint")
-    parser.add_argument("--audio_dir", type=Path, required=True, help="folder of ESC-10 or ESC-50")
-    parser.add_argument("--dataset_dir", type=Path, required=True, help="folder of the corpus's HDF5 files")
-    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that the corpus's clips are cut to")
-    parser.add_argument("--rounds", type=cli.positive_int, default=20, help="timed runs of each variant")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="of the table")
-    return parser
+    return weights.build_parser(__doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = esc10.open_clips(args.audio_dir, Path(folder))
     clips = data.clips(range(len(data.paths)), sample_rate=reference.sample_rate, clip_seconds=None)
-    of_esc10 = compute(variants, clips, "ESC-10")
+    of_esc10 = weights.compute(variants, clips, "ESC-10")
     evaluation = audioset.evaluation_set(args.dataset_dir, sample_rate=reference.sample_rate, clip_seconds=args.clip_seconds)
-    of_corpus, targets = compute(variants, evaluation, "open corpus"), evaluation.targets()
-    ratios = relative_times(variants, reference.sample_rate, args.rounds, REFERENCE)
+    of_corpus, targets = weights.compute(variants, evaluation, "open corpus"), evaluation.targets()
+    ratios = weights.relative_times(variants, reference.sample_rate, args.rounds, REFERENCE)
     rows = [
         {
             "variant": name,

@@ -42,8 +42,8 @@ CALIBRATION_CLIPS = 100
 Graph = Callable[[Sequence[np.ndarray]], Sequence[tuple[np.ndarray, ...]]]  # clips (samples,) -> scores (K,) and embedding of each
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+def build_parser(description: str | None = __doc__) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", default="mn04_distilled", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--audio_dir", type=Path, required=True, help="folder of ESC-10 or ESC-50")
     parser.add_argument("--dataset_dir", type=Path, required=True, help="folder of the corpus's HDF5 files")

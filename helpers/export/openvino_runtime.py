@@ -1,4 +1,4 @@
-"""An exported model whose network OpenVINO computes. Nothing here imports torch."""
+"""An exported model whose network OpenVINO computes. Nothing here imports torch; openvino only where it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +16,10 @@ from helpers.export.parts import front_end_part, network_part
 from helpers.export.runtime import OnnxBackend, ParallelGraph
 from models.errors import UserError, install_command
 
-try:
+if TYPE_CHECKING:
     import openvino
-    from openvino.properties import hint, inference_num_threads, num_streams
-except ImportError as error:
-    raise UserError(f"the openvino backend needs the package openvino ({error}): {install_command('openvino')}") from error
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # and OpenVINO's names of them
 
 
 def fastest_precision() -> str:
@@ -49,6 +47,7 @@ class OpenVinoBackend(OnnxBackend):
         precision: str | None = None,
     ) -> None:
         """`precision` of the network: one of `PRECISIONS`, None is `fastest_precision`. The rest is as in `OnnxBackend`."""
+        _import()
         super().__init__(path, threads, content)
         self.precision = precision or fastest_precision()
         if self.precision not in PRECISIONS:
@@ -75,8 +74,7 @@ class OpenVinoGraph:
     """
 
     def __init__(self, model: bytes, threads: int, precision: str) -> None:
-        self._model, self._threads, self._process = model, threads, os.getpid()
-        self._precision = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}[precision]
+        self._model, self._threads, self._precision, self._process = model, threads, precision, os.getpid()
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         if os.getpid() != self._process:  # its threads are gone, and waiting for them would never end
@@ -103,9 +101,22 @@ class OpenVinoGraph:
 
     def _compile(self, streams: int) -> openvino.AsyncInferQueue:
         """Compile the network for so many clips at once, which share the threads evenly."""
+        openvino = _import()
         core = openvino.Core()
-        options = {inference_num_threads(): self._threads, num_streams(): streams, hint.inference_precision(): self._precision}
+        options = {
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": streams,
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self._precision],
+        }
         return openvino.AsyncInferQueue(core.compile_model(core.read_model(self._model), "CPU", options), streams)
+
+
+def _import() -> ModuleType:
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError(f"the openvino backend needs the package openvino ({error}): {install_command('openvino')}") from error
+    return openvino
 
 
 def load_backend(name: str | os.PathLike[str]) -> OpenVinoBackend:
