@@ -78,7 +78,7 @@ def soak(folder: Path, seconds: float) -> tuple[list[Sample], Counter[tuple[str,
     """Work for so long; return a sample after each piece of work, and how often each kind of work ended how."""
     good = folder / "good"
     good.mkdir()
-    undamaged.write(good)
+    undamaged.write(good, quick=True)
     taggers = {"torch": AudioTagger(good / "model.pt", "cpu"), "onnx": AudioTagger(good / "model.onnx", backend="onnx")}
     secret = folder / "elsewhere" / "secret"
     samples, outcomes = [], Counter()

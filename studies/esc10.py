@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -91,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(scores)  # of the linear probes
     jobs = [Job(*kind, *rest) for rest in product(CLIPS_OF_A_CLASS, folder.fold_names(data)) for kind in start_of]
     starts = [start_of[job.method, job.model] for job in jobs]
-    with ProcessPoolExecutor(args.jobs, get_context("spawn"), initializer=few_clips.start_worker) as pool:
+    with few_clips.training_processes(args.jobs) as pool:
         same = ([one] * len(jobs) for one in (args, data))
         scores |= zip(jobs, pool.map(train, *same, jobs, starts), strict=True)
     write_csv(args.output_dir / "results.csv", scores)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +85,21 @@ def train(
     task = _make_task(args, budget.epoch_clips, data, drawn, test)
     scores, _ = finetune(args, torch.device("cpu"), task, budget.output_dir / "runs" / name)
     return scores
+
+
+@contextmanager
+def training_processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that train. Ctrl-C and SIGTERM end the trainings too, behind a checkpoint, and none begins after them."""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=start_worker) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while workers := active_children():  # one may have begun with what was next
+                for worker in workers:
+                    worker.terminate()
+                wait([worker.sentinel for worker in workers], timeout=5)
+            raise
 
 
 def start_worker() -> None:

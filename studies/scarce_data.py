@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data, training, test = open_data(args)
     print(data.report())
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), initializer=few_clips.start_worker) as pool:
+    with few_clips.training_processes(args.jobs) as pool:
         scores = dict(zip(jobs, pool.map(train, [args] * len(jobs), jobs), strict=True))
     write_csv(args.output_dir / "results.csv", scores)
     counts = {clips: np.minimum(data.targets[training].sum(0), clips or len(training)) for clips in CLIPS_OF_A_CLASS}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import torch
 import ex_audioset
 from helpers.training import loop
 from helpers.training.run import Run
+from models import command
 from models.interrupts import Terminated, sigterm_raises
 from tests.finetuning import assert_same_run
 
@@ -115,17 +115,25 @@ def test_a_signal_loses_nothing(
 
 def test_a_signal_to_the_whole_process_group_spares_the_workers(whole: Path, tiny_audioset: Path, tmp_path: Path) -> None:
     """As batch systems send it: the command saves, ends with 143, and leaves no process."""
-    command = [sys.executable, ex_audioset.__file__, *TRAIN, "--n_epochs", "99", "--num_workers", "2", "--save_minutes", "60"]
-    process = subprocess.Popen(
-        [*command, "--dataset_dir", str(tiny_audioset)], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    options = ["--n_epochs", "99", "--num_workers", "2", "--save_minutes", "60", "--dataset_dir", str(tiny_audioset)]
+
+    def train() -> None:
+        os.setsid()
+        os.chdir(tmp_path)
+        os.dup2(os.open("errors", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv, sys.stderr = ["ex_audioset.py", *TRAIN, *options], open(2, "w", closefd=False)
+        command.run(ex_audioset.main)
+
+    process = multiprocessing.get_context("fork").Process(target=train)
+    process.start()
     log = tmp_path / "runs/audioset/metrics.csv"
     started = time.monotonic()
     while not log.exists() and time.monotonic() - started < 120:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 143
-    assert "Traceback" not in process.stderr.read()
+    process.join(60)
+    assert process.exitcode == 143
+    assert "Traceback" not in (tmp_path / "errors").read_text()
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
     assert "SIGTERM" in (tmp_path / "runs/audioset/log.txt").read_text()

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tried: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(Path(folder))
+        lab = Lab(Path(folder), args.quick)
         for case in chain(undamaged, by_hand, with_random_damage(args.count, args.seed, args.quick)):
             if args.only not in f"{case.kind.name} {case.entry.name}":
                 continue

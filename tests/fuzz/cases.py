@@ -47,7 +47,7 @@ class Case:
 class Lab:
     """Folders in which cases are run, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quick: bool = False) -> None:
         torch.set_num_threads(1)
         gc.freeze()
         tqdm.tqdm.monitor_interval = 0  # no thread for each progress bar
@@ -60,7 +60,7 @@ class Lab:
             code = 1
             try:
                 with contextlib.redirect_stdout(io.StringIO()):
-                    undamaged.write(self.good)
+                    undamaged.write(self.good, quick)
                 code = 0
             finally:
                 os._exit(code)
