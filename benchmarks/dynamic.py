@@ -1,0 +1,126 @@
+"""Time of dynamic networks on the CPU: plain PyTorch, ours, and ONNX Runtime, next to the MobileNetV3 of the same width.
+
+    python -m benchmarks.dynamic --threads 1 --batch_sizes 1 8
+
+Plain: every kernel is mixed for each example, the batch goes into the groups of an ordinary convolution, norms are operations of
+their own. All variants of a width are interleaved; times are medians. Weights are random, norms fit the input. Differences between
+the variants' scores are printed: dynamic networks of random weights multiply rounding errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import update_bn
+
+from benchmarks import common, speed
+from helpers import cli
+from models.base import TaggingNetwork
+from models.config import Arch, Architecture, DyMNArch
+from models.dynamic_blocks import DynamicConv, DynamicReLU
+
+
+class PlainDynamicConv(DynamicConv):
+    """Every kernel in the groups of one convolution, the norm behind it."""
+
+    def forward(self, x: Tensor, context: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        share = (self.residuals(context) / self.temperature).softmax(-1)
+        batch, channels, *size = x.shape
+        groups = batch * (1 if self.kernel_size == (1, 1) else channels)
+        kernels = (share @ self.weight[0, 0]).view(batch * self.out_channels, -1, *self.kernel_size)
+        x = x.reshape(1, batch * channels, *size)
+        y = functional.conv2d(x, kernels, None, self.stride, (self.kernel_size[0] - 1) // 2, groups=groups)
+        return norm(y.view(batch, self.out_channels, *y.shape[2:]))
+
+
+class PlainDynamicReLU(DynamicReLU):
+    """All linear functions side by side, then their maximum."""
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        theta = 2 * torch.sigmoid(self.coef_net(context)) - 1
+        coefficients = theta.unflatten(1, (x.shape[1], -1)) * self.lambdas + self.init_v
+        slopes, intercepts = coefficients[..., None, None].chunk(2, dim=2)
+        return (x.unsqueeze(2) * slopes + intercepts).amax(2)
+
+
+def plain(network: TaggingNetwork) -> TaggingNetwork:
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, DynamicConv):
+            module.__class__ = PlainDynamicConv
+        elif isinstance(module, DynamicReLU):
+            module.__class__ = PlainDynamicReLU
+    return network
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--widths", type=cli.positive_float, nargs="+", default=[0.4, 1.0, 2.0], help="width multipliers")
+    parser.add_argument("--batch_sizes", type=cli.positive_int, nargs="+", default=[1, 8], help="clips in a batch")
+    parser.add_argument("--threads", type=cli.positive_int, nargs="+", default=[1, 2], help="threads")
+    parser.add_argument("--frames", type=cli.positive_int, default=1000, help="frames of a spectrogram; 1000 are 10 s")
+    parser.add_argument("--rounds", type=cli.positive_int, default=10, help="timed runs of each variant")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of weights and input")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    print(common.machine("torch", "onnxruntime"))
+    torch.manual_seed(args.seed)
+    for threads, batch in product(args.threads, args.batch_sizes):
+        torch.set_num_threads(threads)
+        rows = [row for width in args.widths for row in measure(width, threads, noises(batch, args.frames), args.rounds)]
+        columns = ("network", "variant", "ms", "times as fast as plain", "times the mn's time", "difference")
+        common.print_table(f"{threads} threads, batch {batch}", columns, rows)
+    return 0
+
+
+def noises(batch: int, frames: int) -> Tensor:
+    """Spectrograms (B, 1, 128, frames) of stationary noises, each with a spectrum of its own."""
+    return torch.randn(batch, 1, 128, 1) + torch.randn(batch, 1, 128, frames)
+
+
+def random_network(arch: Architecture, x: Tensor) -> TaggingNetwork:
+    """Random weights, and norms that fit `x`."""
+    network = arch.build()
+    update_bn([torch.cat([x, noises(3, x.shape[3])])], network)
+    return network.eval()
+
+
+def measure(width: float, threads: int, x: Tensor, rounds: int) -> list[tuple[object, ...]]:
+    """Return a row of the table for each network and variant of a width."""
+    dymn = random_network(DyMNArch(width_mult=width, T_max=1.0), x)
+    mn = random_network(Arch(width_mult=width), x)
+    runs = {
+        ("dymn", "plain"): speed.eager(plain(dymn), threads),
+        ("dymn", "PyTorch"): speed.eager(dymn, threads),
+        ("dymn", "ONNX Runtime"): speed.onnx(dymn, threads),
+        ("mn", "PyTorch"): speed.folded(mn, threads),
+        ("mn", "ONNX Runtime"): speed.onnx(mn, threads),
+    }
+    with torch.inference_mode():
+        expected = runs["dymn", "plain"](x)[0]
+        times = common.measure_interleaved({key: partial(run, x) for key, run in runs.items()}, rounds)
+        rows = []
+        for (family, variant), seconds in times.items():
+            cells = ("", "", "")
+            if family == "dymn":
+                faster = median(common.ratios(times["dymn", "plain"], seconds))
+                more = median(common.ratios(seconds, times["mn", "PyTorch" if variant == "plain" else variant]))
+                difference = (runs[family, variant](x)[0] - expected).abs().max()
+                cells = (f"{faster:.2f}", f"{more:.2f}", f"{difference:.0e}")
+            rows.append((f"{family}{round(10 * width):02d}", variant, f"{1e3 * median(seconds):.1f}", *cells))
+    return rows
+
+
+if __name__ == "__main__":
+    cli.run(main)
