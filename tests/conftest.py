@@ -61,6 +61,12 @@ def in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture
+def figures_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What drawing costs, trainings in tests save; the figures have tests of their own."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **options: file.write(b"not drawn"))
+
+
+@pytest.fixture
 def empty_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of downloads, not made yet; the release is out of reach."""
     monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path / "resources"))

@@ -33,7 +33,7 @@ from tests.finetuning import (
     write_table,
 )
 
-pytestmark = pytest.mark.usefixtures("in_temporary_folder")
+pytestmark = pytest.mark.usefixtures("in_temporary_folder", "figures_not_drawn")
 OWN = ("--from_scratch", *TINY)
 
 

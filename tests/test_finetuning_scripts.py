@@ -42,7 +42,7 @@ from tests.finetuning import (
     write_table,
 )
 
-pytestmark = pytest.mark.usefixtures("in_temporary_folder")
+pytestmark = pytest.mark.usefixtures("in_temporary_folder", "figures_not_drawn")
 PRETRAINED = ("--pretrained_name", "mn04_distilled", *FRONT_END)
 SHORT_HOP = ("--hop_size", 400, "--win_length", 400, "--n_fft", 512)
 
