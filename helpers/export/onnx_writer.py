@@ -58,10 +58,14 @@ class Graph:
         array = tensor.detach().cpu().numpy()
         if self.weights == "float32" or array.ndim < 2 or np.abs(array).max() > np.finfo(np.float16).max:
             return self.constant(array)
-        if self.weights == "int8" and array.size >= MIN_VALUES:
-            values, scale = to_int8(array)
-            return self.add("Mul", self.add("Cast", self.constant(values, np.int8), to=TensorProto.FLOAT), self.constant(scale))
-        return self.add("Cast", self.constant(array, np.float16), to=TensorProto.FLOAT)
+        if self.weights == "float16" or array.size < MIN_VALUES:
+            return self._float32(array, np.float16)
+        values, scale, columns = to_int8(array)
+        scaled = self.add("Mul", self._float32(values, np.int8), self._float32(scale, np.float16))
+        return self.add("Mul", scaled, self._float32(columns, np.float16))
+
+    def _float32(self, array: np.ndarray, kind: type) -> str:
+        return self.add("Cast", self.constant(array, kind), to=TensorProto.FLOAT)
 
     def integers(self, *values: int) -> str:
         """Add a list of int64, as shapes, axes and indices are given."""
