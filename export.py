@@ -27,14 +27,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from helpers import cli
 from helpers.export import cache, comparison
 from helpers.export.executorch import load_executorch, to_executorch
 from helpers.export.graph import to_onnx
 from helpers.export.litert import load_litert, to_litert
-from helpers.export.runtime import ParallelGraph
+from helpers.export.runtime import load_onnx
 from helpers.export.static_model import CLIP_SECONDS, clip_samples
 from models import checkpoints
 from models.errors import UserError
@@ -80,11 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     samples = None
     if args.format == "onnx":
         content = to_onnx(network, name, weights=args.weights, network_only=args.network_only).SerializeToString()
-        graph = ParallelGraph(content)
-
-        def compute(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return graph([clip])[0]
-
+        compute = load_onnx(content)
     else:
         seconds = args.clip_seconds or CLIP_SECONDS
         samples = clip_samples(network, name, seconds)

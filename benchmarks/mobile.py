@@ -26,7 +26,7 @@ from helpers.costs.activation_memory import peak_memory
 from helpers.export import comparison
 from helpers.export.executorch import executorch_metadata, load_executorch, planned_bytes
 from helpers.export.litert import litert_metadata, load_litert
-from helpers.export.runtime import ParallelGraph
+from helpers.export.runtime import load_onnx
 from helpers.export.static_model import CLIP_SECONDS, StaticModel, clip_samples
 from models import checkpoints
 from models.errors import UserError
@@ -78,8 +78,7 @@ def load(path: Path, threads: int = 1) -> tuple[Compute, int | None]:
     if path.suffix == ".pte":
         return load_executorch(content), executorch_metadata(content)["samples"]
     if path.suffix == ".onnx":
-        graph = ParallelGraph(content, threads)
-        return lambda clip: graph([clip])[0], None
+        return load_onnx(content, threads), None
     raise UserError(f"{path} is no .onnx, .tflite or .pte file")
 
 

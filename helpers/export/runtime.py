@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -198,6 +198,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def load_onnx(content: bytes, threads: int | None = None) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return a function from a clip, as the graph takes it, to its scores (K,) and embedding (C,); `threads` as `ParallelGraph`."""
+    graph = ParallelGraph(content, threads)
+    return lambda clip: graph([clip])[0]
 
 
 def load_backend(name: str | os.PathLike[str]) -> OnnxBackend:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -74,8 +75,8 @@ class StaticNetwork(nn.Module):
         """
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.weight.numel() >= MIN_VALUES:
-                values, scale = to_int8(layer.weight.detach().numpy())
-                layer.weight.copy_(torch.from_numpy(values * scale))
+                values, scale, _ = to_int8(layer.weight.detach().flatten(1).numpy())  # as a matrix: no factors of columns
+                layer.weight.copy_(torch.from_numpy(values * scale.astype(np.float32)).view_as(layer.weight))
 
 
 class ChannelGate(nn.Module):

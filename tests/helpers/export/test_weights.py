@@ -17,16 +17,11 @@ from helpers.export.cache import METADATA_KEY, WEIGHTS
 from helpers.export.comparison import RECORDINGS, Difference, compare
 from helpers.export.graph import to_onnx
 from helpers.export.onnx_writer import Graph
-from helpers.export.runtime import ParallelGraph
+from helpers.export.runtime import load_onnx
 from helpers.export.weights import to_int8
 from models import checkpoints
 from models.config import HEAD_TYPES, Arch
 from models.network import MobileNetV3
-
-
-def scorer(content: bytes) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    graph = ParallelGraph(content)
-    return lambda clip: graph([clip])[0]
 
 
 def test_values_are_rounded_to_multiples_of_a_scale_for_each_output_channel() -> None:
@@ -53,7 +48,9 @@ def test_small_columns_of_convolutions_are_rounded_less_coarsely() -> None:
     assert errors[1] == 0 and errors[2:].max() < 0.02  # one scale for the whole row would give 0.5
 
 
-@pytest.mark.parametrize("weight", [np.zeros((64, 64, 1, 1)), np.full((64, 64, 1, 1), 1e-12), np.full((64, 64), 60000.0)], ids=["zero", "tiny", "large"])
+@pytest.mark.parametrize(
+    "weight", [np.zeros((64, 64, 1, 1)), np.full((64, 64, 1, 1), 1e-12), np.full((64, 64), 60000.0)], ids=["zero", "tiny", "large"]
+)
 def test_extreme_weights_stay_finite(weight: np.ndarray) -> None:
     values, scale, columns = to_int8(weight.astype(np.float32))
     restored = values * scale.astype(np.float32) * columns.astype(np.float32)
@@ -113,7 +110,7 @@ def test_the_bundled_model_stays_near(weights: str, megabytes: float, apart: flo
     network = checkpoints.load_model("mn04_distilled")
     model = to_onnx(network, "small", weights=weights)
     assert model.ByteSize() < 1e6 * megabytes
-    found = compare(scorer(model.SerializeToString()), network, [RECORDINGS])
+    found = compare(load_onnx(model.SerializeToString()), network, [RECORDINGS])
     assert found.clips == 4 and found.same_first == 1
     assert 1e-5 < found.largest < apart and found.mean < apart / 100
 
@@ -140,10 +137,9 @@ def test_own_recordings_are_compared(
     assert '"weights": "float32"' in metadata[METADATA_KEY]
     assert "2 recordings" in capsys.readouterr().out
     network = checkpoints.load_model(tiny_checkpoint)
-    compute = scorer((tmp_path / "x.onnx").read_bytes())
-    exact = compare(compute, network, [folder], network_only=network_only)
+    exact = compare(load_onnx((tmp_path / "x.onnx").read_bytes()), network, [folder], network_only=network_only)
     network.classifier[-1].bias.data += 1
-    other = compare(compute, network, [folder], network_only=network_only)
+    other = compare(load_onnx((tmp_path / "x.onnx").read_bytes()), network, [folder], network_only=network_only)
     assert exact.largest < 1e-5 < 0.01 < other.mean
 
 
