@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.export.cache import exported
-from helpers.export.parts import front_end_part, network_part
-from helpers.export.runtime import OnnxBackend, ParallelGraph
+from helpers.export.runtime import OnnxBackend
 from models.errors import UserError, install_command
 
 if TYPE_CHECKING:
@@ -56,15 +55,8 @@ class OpenVinoBackend(OnnxBackend):
     def __reduce__(self) -> tuple[type, tuple[Path, int, bytes, str]]:
         return type(self), (self.path, self._graph.threads, self._graph.content(), self.precision)
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return self.from_spectrograms(self.spectrograms(waveforms))
-
-    @cached_property
-    def _parts(self) -> tuple[ParallelGraph, OpenVinoGraph]:
-        content, n_mels, threads = memoryview(self._graph.content()), self.metadata["n_mels"], self._graph.threads
-        front_end = ParallelGraph(front_end_part(content, n_mels), threads, ("spectrogram",))
-        network = network_part(content, n_mels, self.num_classes, self.embedding_size)
-        return front_end, OpenVinoGraph(network, threads, self.precision)
+    def _load_network(self, model: bytes) -> OpenVinoGraph:
+        return OpenVinoGraph(model, self._graph.threads, self.precision)
 
 
 class OpenVinoGraph:

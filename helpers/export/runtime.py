@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,8 @@ class OnnxBackend:
         A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`. Raises `UserError` for others, and where a result is
         not finite.
         """
+        if self.has_parts:
+            return self.from_spectrograms(self.spectrograms(waveforms))
         check_waveforms(waveforms)
         results = self._graph(waveforms)
         check_results(results, self.name)
@@ -84,7 +86,7 @@ class OnnxBackend:
 
     @property
     def has_parts(self) -> bool:
-        """Whether front end and network are loaded apart, as the first call of the methods below does."""
+        """Whether front end and network are loaded apart, in place of the whole, as the first call of the methods below does."""
         return "_parts" in self.__dict__
 
     def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -99,11 +101,15 @@ class OnnxBackend:
         return results
 
     @cached_property
-    def _parts(self) -> tuple[ParallelGraph, ParallelGraph]:
+    def _parts(self) -> tuple[ParallelGraph, Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]]:
         content, n_mels = memoryview(self._graph.content()), self.metadata["n_mels"]
-        front_end = front_end_part(content, n_mels)
-        network = network_part(content, n_mels, self.num_classes, self.embedding_size)
-        return ParallelGraph(front_end, self._graph.threads, ("spectrogram",)), ParallelGraph(network, self._graph.threads)
+        self._graph.unload()
+        front_end = ParallelGraph(front_end_part(content, n_mels), self._graph.threads, ("spectrogram",))
+        network = self._load_network(network_part(content, n_mels, self.num_classes, self.embedding_size))
+        return front_end, network
+
+    def _load_network(self, model: bytes) -> Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]:
+        return ParallelGraph(model, self._graph.threads)
 
 
 class ParallelGraph:
@@ -175,6 +181,13 @@ class ParallelGraph:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads)
+
+    def unload(self) -> None:
+        """Give back the memory of the sessions; the next call loads them again."""
+        for name in ("_shared", "_single"):
+            self.__dict__.pop(name, None)
+        if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's, which would keep most of it
+            libc.malloc_trim(0)
 
     def _drop_threads(self) -> None:
         """Forget sessions and pool in a forked process: without their threads, running or freeing them would hang."""
