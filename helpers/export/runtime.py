@@ -45,11 +45,12 @@ class OnnxBackend:
         self.path = path
         try:
             self._graph = ParallelGraph(path if content is None else content, threads)
+            stored = self._graph.metadata
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             reason = " ".join(str(error).split())
             raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
         try:
-            metadata = checked_metadata(self._graph.metadata.get(METADATA_KEY, "null"))
+            metadata = checked_metadata(stored.get(METADATA_KEY, "null"))
             self._graph.check_ports(metadata["num_classes"], metadata["embedding_size"])
             self._graph.check_weights()
         except (ValueError, LookupError, TypeError) as error:
@@ -123,15 +124,17 @@ class ParallelGraph:
     def __init__(self, model: Path | bytes, threads: int | None = None, outputs: Sequence[str] = ("scores", "embedding")) -> None:
         """`model`: a file or its content; `threads` None: one for each core this process may use; `outputs`: what a call returns.
 
-        Errors are ONNX Runtime's own.
+        It is loaded when it is first used. Errors are ONNX Runtime's own.
         """
         self._model, self.threads, self._outputs = model, threads or available_cores(), tuple(outputs)
-        self.metadata: dict[str, str] = self._shared.get_modelmeta().custom_metadata_map
-        self._input = self._shared.get_inputs()[0].name
         _GRAPHS.add(self)
 
     def __reduce__(self) -> tuple[type, tuple[Path | bytes, int, tuple[str, ...]]]:
         return type(self), (self._model, self.threads, self._outputs)
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        return self._shared.get_modelmeta().custom_metadata_map
 
     def check_ports(self, num_classes: int, embedding_size: int) -> None:
         """Raise `UserError` unless the graph takes waveforms and gives scores and embeddings of these sizes, all float32."""
@@ -166,7 +169,7 @@ class ParallelGraph:
         return list(self._pool.map(lambda clip: self._run(single, clip), clips))
 
     def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(values[0] for values in session.run(self._outputs, {self._input: clip[None]}))
+        return tuple(values[0] for values in session.run(self._outputs, {session.get_inputs()[0].name: clip[None]}))
 
     @cached_property
     def _shared(self) -> onnxruntime.InferenceSession:
