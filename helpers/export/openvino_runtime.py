@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # and OpenVINO's names of them
 
 
-def fastest_precision() -> str:
-    """Return bfloat16 where the processor multiplies matrices of it (AMX), else float32, which is faster there."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        return "float32"
-    return "bfloat16" if "amx_bf16" in flags else "float32"
-
-
 class OpenVinoBackend(OnnxBackend):
     """A file that export.py wrote; attributes and calls are those of `OnnxBackend`.
 
@@ -43,12 +34,12 @@ class OpenVinoBackend(OnnxBackend):
         path: str | os.PathLike[str],
         threads: int | None = None,
         content: bytes | None = None,
-        precision: str | None = None,
+        precision: str = "float32",
     ) -> None:
-        """`precision` of the network: one of `PRECISIONS`, None is `fastest_precision`. The rest is as in `OnnxBackend`."""
+        """`precision` of the network: one of `PRECISIONS`; bfloat16 loses accuracy. The rest is as in `OnnxBackend`."""
         _import()
         super().__init__(path, threads, content)
-        self.precision = precision or fastest_precision()
+        self.precision = precision
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
