@@ -12,23 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.export.cache import exported
-from helpers.export.parts import front_end_part, network_part
-from helpers.export.runtime import OnnxBackend, ParallelGraph
+from helpers.export.runtime import OnnxBackend
 from models.errors import UserError, install_command
 
 if TYPE_CHECKING:
     import openvino
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # and OpenVINO's names of them
-
-
-def fastest_precision() -> str:
-    """Return bfloat16 where the processor multiplies matrices of it (AMX), else float32, which is faster there."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        return "float32"
-    return "bfloat16" if "amx_bf16" in flags else "float32"
 
 
 class OpenVinoBackend(OnnxBackend):
@@ -44,27 +34,20 @@ class OpenVinoBackend(OnnxBackend):
         path: str | os.PathLike[str],
         threads: int | None = None,
         content: bytes | None = None,
-        precision: str | None = None,
+        precision: str = "float32",
     ) -> None:
-        """`precision` of the network: one of `PRECISIONS`, None is `fastest_precision`. The rest is as in `OnnxBackend`."""
+        """`precision` of the network: one of `PRECISIONS`; bfloat16 loses accuracy. The rest is as in `OnnxBackend`."""
         _import()
         super().__init__(path, threads, content)
-        self.precision = precision or fastest_precision()
+        self.precision = precision
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
     def __reduce__(self) -> tuple[type, tuple[Path, int, bytes, str]]:
         return type(self), (self.path, self._graph.threads, self._graph.content(), self.precision)
 
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return self.from_spectrograms(self.spectrograms(waveforms))
-
-    @cached_property
-    def _parts(self) -> tuple[ParallelGraph, OpenVinoGraph]:
-        content, n_mels, threads = memoryview(self._graph.content()), self.metadata["n_mels"], self._graph.threads
-        front_end = ParallelGraph(front_end_part(content, n_mels), threads, ("spectrogram",))
-        network = network_part(content, n_mels, self.num_classes, self.embedding_size)
-        return front_end, OpenVinoGraph(network, threads, self.precision)
+    def _load_network(self, model: bytes) -> OpenVinoGraph:
+        return OpenVinoGraph(model, self._graph.threads, self.precision)
 
 
 class OpenVinoGraph:

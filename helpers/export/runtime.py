@@ -46,11 +46,12 @@ class OnnxBackend:
         self.path = path
         try:
             self._graph = ParallelGraph(path if content is None else content, threads)
+            stored = self._graph.metadata
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             reason = " ".join(str(error).split())
             raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
         try:
-            metadata = checked_metadata(self._graph.metadata.get(METADATA_KEY, "null"))
+            metadata = checked_metadata(stored.get(METADATA_KEY, "null"))
             self._graph.check_ports(metadata["num_classes"], metadata["embedding_size"])
             self._graph.check_weights()
         except (ValueError, LookupError, TypeError) as error:
@@ -78,6 +79,8 @@ class OnnxBackend:
         A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`. Raises `UserError` for others, and where a result is
         not finite.
         """
+        if self.has_parts:
+            return self.from_spectrograms(self.spectrograms(waveforms))
         check_waveforms(waveforms)
         results = self._graph(waveforms)
         check_results(results, self.name)
@@ -85,7 +88,7 @@ class OnnxBackend:
 
     @property
     def has_parts(self) -> bool:
-        """Whether front end and network are loaded apart, as the first call of the methods below does."""
+        """Whether front end and network are loaded apart, in place of the whole, as the first call of the methods below does."""
         return "_parts" in self.__dict__
 
     def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -100,11 +103,15 @@ class OnnxBackend:
         return results
 
     @cached_property
-    def _parts(self) -> tuple[ParallelGraph, ParallelGraph]:
+    def _parts(self) -> tuple[ParallelGraph, Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]]:
         content, n_mels = memoryview(self._graph.content()), self.metadata["n_mels"]
-        front_end = front_end_part(content, n_mels)
-        network = network_part(content, n_mels, self.num_classes, self.embedding_size)
-        return ParallelGraph(front_end, self._graph.threads, ("spectrogram",)), ParallelGraph(network, self._graph.threads)
+        self._graph.unload()
+        front_end = ParallelGraph(front_end_part(content, n_mels), self._graph.threads, ("spectrogram",))
+        network = self._load_network(network_part(content, n_mels, self.num_classes, self.embedding_size))
+        return front_end, network
+
+    def _load_network(self, model: bytes) -> Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]:
+        return ParallelGraph(model, self._graph.threads)
 
 
 class ParallelGraph:
@@ -118,15 +125,17 @@ class ParallelGraph:
     def __init__(self, model: Path | bytes, threads: int | None = None, outputs: Sequence[str] = ("scores", "embedding")) -> None:
         """`model`: a file or its content; `threads` None: one for each core this process may use; `outputs`: what a call returns.
 
-        Errors are ONNX Runtime's own.
+        It is loaded when it is first used. Errors are ONNX Runtime's own.
         """
         self._model, self.threads, self._outputs = model, threads or available_cores(), tuple(outputs)
-        self.metadata: dict[str, str] = self._shared.get_modelmeta().custom_metadata_map
-        self._input = self._shared.get_inputs()[0].name
         _GRAPHS.add(self)
 
     def __reduce__(self) -> tuple[type, tuple[Path | bytes, int, tuple[str, ...]]]:
         return type(self), (self._model, self.threads, self._outputs)
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        return self._shared.get_modelmeta().custom_metadata_map
 
     def check_ports(self, num_classes: int, embedding_size: int) -> None:
         """Raise `UserError` unless the graph takes waveforms and gives scores and embeddings of these sizes, all float32."""
@@ -161,7 +170,7 @@ class ParallelGraph:
         return list(self._pool.map(lambda clip: self._run(single, clip), clips))
 
     def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(values[0] for values in session.run(self._outputs, {self._input: clip[None]}))
+        return tuple(values[0] for values in session.run(self._outputs, {session.get_inputs()[0].name: clip[None]}))
 
     @cached_property
     def _shared(self) -> onnxruntime.InferenceSession:
@@ -176,6 +185,13 @@ class ParallelGraph:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads)
+
+    def unload(self) -> None:
+        """Give back the memory of the sessions; the next call loads them again."""
+        for name in ("_shared", "_single"):
+            self.__dict__.pop(name, None)
+        if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's, which would keep most of it
+            libc.malloc_trim(0)
 
     def _drop_threads(self) -> None:
         """Forget sessions and pool in a forked process: without their threads, running or freeing them would hang."""

@@ -68,15 +68,6 @@ def test_an_unknown_precision_is_refused(path: Path) -> None:
         OpenVinoBackend(path, precision="float16")
 
 
-def test_the_precision_is_that_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
-    from helpers.export.openvino_runtime import fastest_precision
-
-    for flags, precision in (("avx512_bf16 avx_vnni", "float32"), ("avx512f amx_bf16", "bfloat16")):
-        monkeypatch.setattr(Path, "read_text", lambda _, flags=flags: f"flags\t\t: fpu {flags}\n")
-        assert fastest_precision() == precision
-
-
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
 def test_a_forked_process_is_told_that_it_cannot(path: Path) -> None:
     from helpers.export.openvino_runtime import OpenVinoBackend
