@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import UserError
-from models.in_place import BatchNorm2d, Hardswish, add, scale
+from models.in_place import BatchNorm2d, DepthwiseConv2d, Hardswish, add, scale
 
 AGGREGATIONS = {"max": torch.amax, "min": torch.amin, "avg": torch.mean, "add": torch.sum}  # of the layers of a `ConcurrentSE`
 AXES = {"c": 1, "f": 2, "t": 3}  # letter of an axis -> its position in (B, C, F, T)
@@ -47,8 +47,9 @@ class ConvNormActivation(nn.Sequential):
         activation: type[nn.Module] | None = None,
     ) -> None:
         padding = (kernel - 1) // 2 * dilation
+        convolution = DepthwiseConv2d if groups > 1 else nn.Conv2d
         layers: list[nn.Module] = [
-            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
+            convolution(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
             BatchNorm2d(out_channels, eps=0.001, momentum=0.01),
         ]
         if activation is not None:

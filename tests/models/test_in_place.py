@@ -44,7 +44,9 @@ def spectrograms() -> torch.Tensor:
 
 @pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.se_dims)
 @pytest.mark.parametrize("mode", ["inference", "autocast", "channels_last", "gradients", "training"])
-def test_same_bits(arch, mode, never_in_place):
+def test_same_bits(arch, mode, never_in_place, monkeypatch):
+    monkeypatch.setattr(in_place, "COPIED_BYTES", 1000)  # less than a clip
+
     def run(off: bool) -> list[torch.Tensor]:
         never_in_place(off)
         network = make_network(arch).train(mode == "training")
@@ -138,3 +140,16 @@ def test_networks_that_are_transformed_or_compiled_are_not_in_place(monkeypatch:
             patch.setattr(tracing, lambda: True)
             assert not in_place.may_overwrite(x)
     assert in_place.may_overwrite(x)
+
+
+@torch.no_grad()
+def test_depthwise_convolutions_take_a_few_clips_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    layer, x = in_place.DepthwiseConv2d(3, 3, 3, stride=2, padding=1, groups=3, bias=False), torch.randn(5, 3, 8, 6)
+    expected, calls = layer(x), []
+    compute = nn.Conv2d._conv_forward
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda *args: calls.append(len(args[1])) or compute(*args))
+    monkeypatch.setattr(in_place, "COPIED_BYTES", 2 * x[0].nbytes)
+    assert torch.equal(layer(x), expected) and calls == [2, 2, 1]
+    calls.clear()
+    with torch.enable_grad():
+        assert torch.equal(layer(x), expected) and calls == [5]

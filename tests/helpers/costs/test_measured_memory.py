@@ -98,7 +98,7 @@ def test_the_report_has_at_least_the_tensors_of_the_analysis(bits: int) -> None:
 
 
 def test_the_plain_forward_pass_takes_more_than_its_figure() -> None:
-    """Norms are no layers of their own in the convention, and work in place; they do not here."""
+    """Convolutions copy their input into another layout, which the convention leaves out."""
     network = constant_network(TINY)
     analytic, measured = peak_memory(network, bits_per_elem=32), measure_memory(network)
     assert list(measured.blocks) == [*analytic.blocks, "classifier"]
