@@ -12,9 +12,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from helpers.export.onnx_writer import Graph
 from models.dynamic_blocks import ContextGenerator, DynamicBlock, DynamicConv, DynamicReLU, StaticConv
-from models.in_place import Hardswish
-
-ACTIVATIONS = {nn.ReLU: "Relu", Hardswish: "HardSwish"}
 
 
 def add_dynamic_block(graph: Graph, block: DynamicBlock, x: str) -> str:
@@ -33,12 +30,12 @@ def _add_one_example(graph: Graph, block: DynamicBlock, x: str) -> str:
     y = x
     if block.expands:
         y = _add_convolution(graph, block.exp_conv, block.exp_norm, y, context)
-        y = graph.add(ACTIVATIONS[type(block.exp_act)], y)
+        y = graph.add(_activation(block.exp_act), y)
     y = _add_convolution(graph, block.depth_conv, block.depth_norm, y, context)
     if isinstance(block.depth_act, DynamicReLU):
         y = _add_dynamic_relu(graph, block.depth_act, y, context)
     else:
-        y = graph.add(ACTIVATIONS[type(block.depth_act)], y)
+        y = graph.add(_activation(block.depth_act), y)
     for gate in gates:
         y = graph.add("Mul", y, gate)
     y = _add_convolution(graph, block.proj_conv, block.proj_norm, y, context)
@@ -101,6 +98,10 @@ def _add_dynamic_relu(graph: Graph, layer: DynamicReLU, x: str, context: str) ->
     pieces = len(parts) // 2
     lines = [graph.add("Add", graph.add("Mul", x, parts[m]), parts[pieces + m]) for m in range(pieces)]
     return graph.add("Max", *lines) if pieces > 1 else lines[0]
+
+
+def _activation(layer: nn.Module) -> str:
+    return "Relu" if isinstance(layer, nn.ReLU) else "HardSwish"
 
 
 def _add_linear(graph: Graph, x: str, weight: Tensor, bias: Tensor) -> str:

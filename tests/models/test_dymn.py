@@ -197,3 +197,13 @@ def test_head_surgery():
     assert torch.equal(logits, embedding) and network.arch.num_classes == 0
     network.reset_classifier(4)
     assert network(x)[0].shape == (2, 4)
+
+
+@pytest.mark.parametrize("family", ["resnet", "mn", ["dymn"]])
+def test_a_checkpoint_of_another_family_is_refused(tmp_path, family):
+    path = tmp_path / "a.pt"
+    checkpoints.save(path, DyMN(SMALL))
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"family": family}, path)
+    with pytest.raises(checkpoints.CheckpointError):
+        checkpoints.load(path)
