@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from models.blocks import BlockConfig, make_divisible
 from models.config import DyMNArch
-from models.in_place import add, scale
+from models.in_place import add, may_overwrite, scale
 
 
 class DynamicConv(nn.Module):
@@ -88,7 +88,7 @@ class DynamicReLU(nn.Module):
         slopes, intercepts = coefficients.to(x.dtype)[..., None, None].chunk(2, dim=2)  # (B, C, pieces, 1, 1) each
         y, *lines = ((x * slope).add_(intercept) for slope, intercept in zip(slopes.unbind(2), intercepts.unbind(2), strict=True))
         for line in lines:
-            y = torch.maximum(y, line, out=None if torch.is_grad_enabled() else y)
+            y = torch.maximum(y, line, out=y if may_overwrite(y, line) else None)
         return y
 
 

@@ -31,7 +31,7 @@ def _parsed(parser: argparse.ArgumentParser, action: argparse.Action, value: Any
             raise ValueError
         return None
     if action.nargs == 0 or isinstance(value, bool):  # a flag
-        if not isinstance(value, bool) or not isinstance(action.default, bool):
+        if action.nargs != 0 or not isinstance(value, bool):
             raise ValueError
         return value
     if isinstance(action.nargs, int) or action.nargs == "+":

@@ -16,6 +16,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="x")
     parser.add_argument("--kind", choices=("a", "b"), default="a")
     parser.add_argument("--flag", action="store_true")
+    parser.add_argument("--switch", action="store_const", const=True)
+    parser.add_argument("--choice", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--pair", nargs=2, type=float)
     return parser
 
@@ -23,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
 @pytest.mark.parametrize(
     "stored",
     [
-        {"count": 5, "rate": None, "name": "y", "kind": "b", "flag": True, "pair": [1.0, 2.5]},
-        {"count": 5, "rate": 0.1, "name": None, "kind": "b", "flag": False, "pair": None},
+        {"count": 5, "rate": None, "name": "y", "kind": "b", "flag": True, "pair": [1.0, 2.5], "switch": True, "choice": False},
+        {"count": 5, "rate": 0.1, "name": None, "kind": "b", "flag": False, "pair": None, "switch": None, "choice": True},
     ],
 )
 def test_stored_options_are_as_those_of_the_command_line(stored: dict) -> None:
@@ -42,6 +44,7 @@ def test_stored_options_are_as_those_of_the_command_line(stored: dict) -> None:
         *(("name", value) for value in ([], {}, False)),
         *(("kind", value) for value in ("c", None, 3)),
         *(("flag", value) for value in ("yes", 1, None)),
+        *(("switch", value) for value in ("yes", 1)),
         *(("pair", value) for value in ([1.0], [1.0, 2.0, 3.0], "12", 1.0, [1.0, "x"], [1.0, None])),
     ],
 )
