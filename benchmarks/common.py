@@ -129,7 +129,7 @@ class CheckoutProcess:
             [sys.executable, "-c", code], cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __call__(self, task: Mapping[str, object]) -> list[Any]:
+    def __call__(self, task: Mapping[str, object]) -> Any:
         """Return the answer; raises `UserError` where the process ended instead."""
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()

@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import median
 
-from benchmarks.common import MB, ROOT, CheckoutProcess, interleaved, machine, print_table, ratios, spread
+from benchmarks.common import BASELINE, MB, ROOT, THIS, CheckoutProcess, interleaved, machine, print_table, ratios, spread
 from helpers import cli
 from helpers.devices import available_cores
 from models.errors import UserError
 
-THIS, BASELINE = "this", "baseline"
 MODES = ("evaluation", "training")
 HEADER = (
     "network", "mode", "threads", "batch", "ms", "baseline ms", "ratio, processor", "quartiles", "ratio, elapsed", "quartiles ",

@@ -27,7 +27,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks import common
-from benchmarks.reading import BASELINE, THIS, spread
+from benchmarks.common import BASELINE, THIS, spread
 from helpers import cli
 from models import checkpoints
 from models.errors import UserError
@@ -37,7 +37,7 @@ WAYS = ("checkpoint, first", "checkpoint, again", "ONNX file", "ONNX, by name")
 HEADER = ("what", "ms", "baseline ms", "ratio, processor", "quartiles")
 
 WORKER = """
-import os, sys, time
+import json, os, sys, time
 import torch
 from helpers.export.runtime import OnnxBackend, load_backend
 from models import checkpoints
@@ -45,7 +45,7 @@ from models import checkpoints
 torch.set_num_threads(1)
 
 def checkpoint():
-    for parameter in checkpoints.load_model(name).parameters():
+    for parameter in checkpoints.load_model(task["name"]).parameters():
         parameter.sum()
 
 def seconds(load):
@@ -53,16 +53,17 @@ def seconds(load):
     load()
     return time.process_time() - start
 
-name, path = sys.argv[1:]
 for line in sys.stdin:
+    task = json.loads(line)
     if os.fork() == 0:
-        loads = {"ONNX file": lambda: OnnxBackend(path, 1), "ONNX, by name": lambda: load_backend(name)}
-        load = loads.get(line.strip(), checkpoint)
-        if line.strip().endswith("again"):
+        loads = {"ONNX file": lambda: OnnxBackend(task["path"], 1), "ONNX, by name": lambda: load_backend(task["name"])}
+        load = loads.get(task["way"], checkpoint)
+        if task["way"].endswith("again"):
             load()
         print(seconds(load), flush=True)
         os._exit(0)
-    os.wait()
+    if os.wait()[1]:
+        sys.exit(1)
 """
 
 
@@ -72,23 +73,17 @@ class Loader:
     def __init__(self, checkout: Path, name: str, exported: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
         export = ["export.py", "--model_name", name, "--output", str(exported)]
-        subprocess.run([sys.executable, *export], cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, name, str(exported)],
-            cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        if subprocess.run([sys.executable, *export], cwd=checkout, env=environment, stdout=subprocess.DEVNULL).returncode:
+            raise UserError(f"{checkout} cannot export {name}; see the error above")
+        self._model = {"name": name, "path": str(exported)}
+        self._process = common.CheckoutProcess(checkout, WORKER)
 
     def __call__(self, way: str) -> float:
         """Return the processor seconds of one load."""
-        self._process.stdin.write(f"{way}\n")
-        self._process.stdin.flush()
-        if not (answer := self._process.stdout.readline()):
-            raise UserError(f"{way}: one of the checkouts cannot load it; see the error above")
-        return float(answer)
+        return self._process({**self._model, "way": way})
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.close()
 
 
 def build_parser() -> argparse.ArgumentParser:

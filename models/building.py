@@ -39,7 +39,8 @@ def build_model(
         checkpoint = checkpoints.load(pretrained_name)
         free = {name: given.pop(name) for name in checkpoint.arch.free_fields if name in given}
         for name, value in given.items():
-            check_argument(checkpoint.arch, name, value, pretrained_name)
+            shown = f"pretrain_final_temp={value!r}" if name == "temperature" else None
+            check_argument(checkpoint.arch, name, value, pretrained_name, shown)
         checkpoint = replace(checkpoint, arch=checkpoint.arch.as_start(**free))
         network = checkpoints.build(checkpoint, num_classes, copy=False)
     return WaveformModel(network) if waveform else network

@@ -88,6 +88,8 @@ def test_a_dynamic_network_is_trained_resumed_and_used_like_others(tiny_audioset
     assert checkpoints.load("runs/again/last.pt").arch.temperature == 2
     with pytest.raises(UserError, match="--arch mn"):
         run("--train", *data, *SHORT, *again, "--arch", "mn")
+    with pytest.raises(SystemExit):  # the temperature of no checkpoint
+        run("--train", *data, *SHORT, *network, "--pretrain_final_temp", 2)
     sound = 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32)
     tags = [AudioTagger("runs/audioset/last.pt", backend=backend).tag(sound, 32000, top_k=527) for backend in ("torch", "onnx")]
     scores = [{tag.label: tag.score for tag in found} for found in tags]

@@ -179,6 +179,9 @@ def test_arguments_that_contradict_a_checkpoint(tmp_path):
         get_mobilenet(pretrained_name=path, dilated=True)
     with pytest.raises(UserError, match="pretrain_final_temp"):
         get_model(pretrain_final_temp=1.0)
+    checkpoints.save(tmp_path / "mn.pt", get_mobilenet(3, width_mult=0.1))
+    with pytest.raises(UserError, match="pretrain_final_temp"):
+        get_model(pretrained_name=str(tmp_path / "mn.pt"), pretrain_final_temp=1.0)
     assert get_model(pretrained_name=path, width_mult=0.1, T_min=0.5).arch.T_min == 0.5
 
 
