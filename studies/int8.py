@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", default="mn04_distilled", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--dataset_dir", type=Path, help="folder of the HDF5 files")
-    parser.add_argument("--clip_seconds", type=cli.clip_seconds, default=10.0, help="length that clips are cropped or padded to")
+    parser.add_argument("--clip_seconds", type=cli.positive_float, default=10.0, help="length that clips are cropped or padded to")
     parser.add_argument("--calibration_clips", type=cli.positive_int, default=200, help="training clips to calibrate with")
     parser.add_argument("--rounds", type=cli.positive_int, default=20, help="timed runs of each export")
     return parser
