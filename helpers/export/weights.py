@@ -13,12 +13,14 @@ SHRUNK = np.linspace(0.8, 1, 21)  # scales that are tried, as parts of the one t
 def to_int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return int8 values of the same shape, scales (n, 1, ...) and factors (1, ...), both float16, whose product is near `weight`.
 
-    Each output channel weight[i] has a scale, each place in it a factor. Factors make the columns equally large: small columns
-    are those of large inputs, as a rule, and must not be rounded as coarsely as the largest one. Of several scales the one with the
-    smallest sum of squared errors is taken. Larger values than 127 times that are cut.
+    Each output channel weight[i] has a scale, the one of several with the smallest sum of squared errors; larger values than 127
+    times that are cut. Factors make the columns of convolutions equally large: small columns are those of large inputs, as a rule,
+    and must not be rounded as coarsely as the largest one. This makes classifiers worse: in (n, inputs) all factors are 1.
     """
     rows = weight.reshape(len(weight), -1).astype(np.float64)
-    columns = (rows / _without_zeros(rows.std(1, keepdims=True))).std(0, keepdims=True)
+    columns = np.ones((1, rows.shape[1]))
+    if weight.ndim > 2:
+        columns = (rows / _without_zeros(rows.std(1, keepdims=True))).std(0, keepdims=True)
     columns = np.clip(columns / (columns.max() or 1), SMALLEST_COLUMN, 1).astype(np.float16)
     rows = rows / columns
     scales = _without_zeros((np.abs(rows).max(1, keepdims=True) / LARGEST * SHRUNK).astype(np.float16))  # (n, tried)

@@ -24,22 +24,35 @@ from models.network import MobileNetV3
 
 
 def test_values_are_rounded_to_multiples_of_a_scale_for_each_output_channel() -> None:
-    weight = np.random.default_rng(0).normal(0, [[[[1]]], [[[100]]], [[[0]]]], (3, 400, 3, 3)).astype(np.float32)
-    values, scale = to_int8(weight)
-    assert values.shape == weight.shape and values.dtype == np.int8 and scale.shape == (3, 1, 1, 1) and scale.dtype == np.float32
+    weight = np.random.default_rng(0).normal(0, [[1], [100], [0]], (3, 4000)).astype(np.float32)
+    values, scale, columns = to_int8(weight)
+    assert values.shape == weight.shape and values.dtype == np.int8
+    assert scale.shape == (3, 1) and scale.dtype == columns.dtype == np.float16 and (columns == 1).all()
     assert scale[1] > 50 * scale[0] and not values[2].any()
-    restored = values * scale
+    scale = scale.astype(np.float32)
     inside = np.abs(values) < 127
-    assert inside.mean() > 0.99 and (np.abs(restored - weight) <= 0.501 * scale)[inside].all()
-    plain = np.abs(weight).max((1, 2, 3), keepdims=True) / 127
-    plain_error = (np.rint(weight[:2] / plain[:2]) * plain[:2] - weight[:2]) ** 2
-    assert ((restored[:2] - weight[:2]) ** 2).sum() < plain_error.sum()  # the scale is chosen
+    assert inside.mean() > 0.99 and (np.abs(values * scale - weight) <= 0.501 * scale)[inside].all()
+    plain = np.abs(weight[:2]).max(1, keepdims=True) / 127
+    plain_error = (np.rint(weight[:2] / plain) * plain - weight[:2]) ** 2
+    assert ((values * scale - weight)[:2] ** 2).sum() < plain_error.sum()  # the scale is chosen
 
 
-def test_what_are_multiples_already_stays() -> None:
-    exact = np.arange(-127, 128, dtype=np.float32)[None] / 64
-    values, scale = to_int8(exact)
-    np.testing.assert_array_equal(values * scale, exact)
+def test_small_columns_of_convolutions_are_rounded_less_coarsely() -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (64, 64, 1, 1)).astype(np.float32)
+    weight[:, 0] *= 100
+    weight[:, 1] = 0
+    values, scale, columns = to_int8(weight)
+    assert columns.shape == (1, 64, 1, 1) and columns.max() == 1
+    errors = np.abs(values * scale.astype(np.float32) * columns.astype(np.float32) - weight).mean((0, 2, 3))
+    assert errors[1] == 0 and errors[2:].max() < 0.02  # one scale for the whole row would give 0.5
+
+
+@pytest.mark.parametrize("value", [0, 1e-12, 60000])
+def test_extreme_weights_stay_finite(value: float) -> None:
+    weight = np.full((64, 64, 1, 1), value, np.float32)
+    values, scale, columns = to_int8(weight)
+    restored = values * scale.astype(np.float32) * columns.astype(np.float32)
+    np.testing.assert_allclose(restored, weight, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
