@@ -6,7 +6,7 @@ import numpy as np
 
 MIN_VALUES = 4096  # of a tensor in 8 bits: smaller ones would save little
 LARGEST = 127
-SMALLEST_COLUMN = 1e-3  # of factors of columns, the largest of which is 1
+SMALLEST_COLUMN = 1e-2  # of factors of columns, the largest of which is 1; scales of weights up to 65504 stay below that
 SHRUNK = np.linspace(0.8, 1, 21)  # scales that are tried, as parts of the one that fits the largest value
 
 
