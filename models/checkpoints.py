@@ -112,8 +112,9 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
             checkpoint.name, num_classes, checkpoint.arch.num_classes, ", ".join(sorted(state.keys() - kept.keys())),
         )  # fmt: skip
         return model
-    with torch.device("meta"):
-        model = checkpoint.arch.build(checkpoint.mel, checkpoint.labels, checkpoint.single_label, checkpoint.clip_seconds)
+    model = _spare.pop(checkpoint.arch, None) or _without_values(checkpoint.arch)
+    model.mel, model.labels = checkpoint.mel, checkpoint.labels
+    model.single_label, model.clip_seconds = checkpoint.single_label, checkpoint.clip_seconds
     state = {key: _stored_as(expected, checkpoint.state[key].detach(), copy) for key, expected in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
     if num_classes == 0:
@@ -247,9 +248,19 @@ def _check_state(state: Any, arch: Architecture, name: str) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _expected_state(arch: Architecture) -> dict[str, Tensor]:
-    """Return the state dict of a network, on the meta device; for the last ones, as building it takes a quarter of a load."""
+    """Return the state dict of a network without values; the network is left for `build`, as making one is a third of a load."""
+    network = _without_values(arch)
+    _spare.clear()
+    _spare[arch] = network
+    return network.state_dict()
+
+
+_spare: dict[Architecture, TaggingNetwork] = {}
+
+
+def _without_values(arch: Architecture) -> TaggingNetwork:
     with torch.device("meta"):
-        return arch.build().state_dict()
+        return arch.build()
 
 
 def _check_finite(state: Mapping[str, Tensor], name: str) -> None:

@@ -6,17 +6,16 @@ import numpy as np
 
 MIN_VALUES = 4096  # of a tensor in 8 bits: smaller ones would save little
 LARGEST = 127
-SMALLEST_COLUMN = 1e-3  # of factors of columns, the largest of which is 1
+SMALLEST_COLUMN = 1e-2  # of factors of columns, the largest of which is 1; scales of weights up to 65504 stay below that
 SHRUNK = np.linspace(0.8, 1, 21)  # scales that are tried, as parts of the one that fits the largest value
 
 
 def to_int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return int8 values of the same shape, scales (n, 1, ...) and factors (1, ...), both float16, whose product is near `weight`.
 
-    Each output channel weight[i] has a scale, the one of several with the smallest sum of squared errors; values larger than 127
-    times that are cut. Each place in a channel has a factor, which makes the columns of convolutions equally large: small columns are
-    those of large inputs, as a rule, and must not be rounded as coarsely as the largest one. This makes classifiers worse, so their
-    factors, those of (n, inputs), are 1.
+    Each output channel weight[i] has a scale, the one of several with the smallest sum of squared errors; larger values than 127
+    times that are cut. Factors make the columns of convolutions equally large: small columns are those of large inputs, as a rule,
+    and must not be rounded as coarsely as the largest one. This makes classifiers worse: in (n, inputs) all factors are 1.
     """
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     columns = np.ones((1, rows.shape[1]))

@@ -95,7 +95,7 @@ def test_the_study_prints_each_method_and_resumes(
         map = staticmethod(map)
 
     monkeypatch.setattr(few_clips, "train", train)
-    monkeypatch.setattr(esc10, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(few_clips, "ProcessPoolExecutor", Here)
     second = tmp_path / "second.pt"
     second.write_bytes(tiny_checkpoint.read_bytes())
     models = [str(tiny_checkpoint), str(second)]
