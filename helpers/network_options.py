@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from helpers import cli
+from models import checkpoints
 from models.building import check_argument, new_architecture
 from models.config import DY_BLOCKS, FAMILIES, HEAD_TYPES, Architecture, MelConfig
 from models.errors import UserError
@@ -115,8 +116,6 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Archite
     A network given by options is sized for clips of 10 seconds where squeeze-and-excitation over time needs a size.
     An option that contradicts the named model is a UserError.
     """
-    from models import checkpoints
-
     given = given_fields(args)
     if name is None:
         mel = front_end(args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.base import TaggingNetwork, initialise
 from models.blocks import ConvNormActivation, InvertedResidual, large_block_configs, make_divisible
@@ -59,6 +59,11 @@ class DyMN(TaggingNetwork):
     def features(self) -> nn.Sequential:
         """Stem, blocks and last convolution as one chain; the modules themselves, not copies."""
         return nn.Sequential(*self.stages)
+
+    def _forward_stages(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = stage(x)
+        return x
 
     def set_temperature(self, temperature: float) -> None:
         """Set the temperature of all dynamic convolutions; `arch` has it, and so have the checkpoints."""

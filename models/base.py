@@ -100,9 +100,10 @@ class TaggingNetwork(nn.Module):
             raise UserError(f"expected floating-point spectrograms of shape (B, 1, n_mels, frames), got {given}")
         if x.ndim != 4 or x.shape[1] != 1:
             raise UserError(f"expected spectrograms of shape (B, 1, n_mels, frames), got {tuple(x.shape)}")
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return self._forward_stages(x)
+
+    def _forward_stages(self, x: Tensor) -> Tensor:
+        return self.features(x)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, F, T) -> logits (B, K) or, with `pre_logits`, the embedding (B, C): the average over frequency and time."""

@@ -59,9 +59,11 @@ def parameter_groups(network: TaggingNetwork, args: argparse.Namespace) -> list[
         part = "last_layer" if name.startswith(network.last_layer) else "features"
         if part == "features" and name.startswith("classifier."):
             part = "classifier"
-        parameter.requires_grad_(rates[part] > 0)
-        groups[part].append(parameter)
-    trained = [{"params": groups[part], "lr": rate} for part, rate in rates.items() if rate > 0 and groups[part]]
+        if rates[part] == 0:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:  # what a network does not use is frozen as well
+            groups[part].append(parameter)
+    trained = [{"params": groups[part], "lr": rate} for part, rate in rates.items() if groups[part]]
     if not trained:
         raise UserError("all learning rates are 0, so there is nothing to train; give --last_layer_lr or another one")
     return trained

@@ -54,6 +54,15 @@ def test_features_and_head_compose_to_forward(head_type):
         assert torch.equal(result, expected)
 
 
+def test_a_hook_on_the_features_sees_the_last_map():
+    model = get_model(3, width_mult=0.1).eval()
+    seen = []
+    model.features.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        _, embedding = model(torch.randn(1, 1, 32, 40))
+    assert len(seen) == 1 and torch.equal(seen[0].mean((2, 3)), embedding)
+
+
 @pytest.mark.parametrize("head_type", HEAD_TYPES)
 def test_without_classes_the_embedding_takes_the_place_of_the_logits(head_type):
     model = get_model(0, width_mult=0.1, head_type=head_type).eval()

@@ -25,6 +25,7 @@ from helpers.training.objectives import CLASSIFICATION, TAGGING, Objective, cros
 from helpers.training.optimization import parameter_groups
 from helpers.training.run import Run
 from models import checkpoints
+from models.config import DyMNArch
 from models.MobileNetV3 import get_model
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
@@ -160,7 +161,6 @@ def part_of(name: str, head: str) -> str:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_each_parameter_is_in_one_group_with_the_rate_of_its_part(head: str) -> None:
-    network = get_model(3, width_mult=0.1, head_type=head)
     for argv, rates in (
         ((), {"features": 1e-3, "classifier": 1e-3, "last_layer": 1e-3}),
         (("--features_lr", 1e-5, "--classifier_lr", 1e-4), {"features": 1e-5, "classifier": 1e-4, "last_layer": 1e-3}),
@@ -170,6 +170,7 @@ def test_each_parameter_is_in_one_group_with_the_rate_of_its_part(head: str) -> 
         (("--linear_probe",), {"features": 0, "classifier": 0, "last_layer": 1e-3}),
         (("--linear_probe", "--last_layer_lr", 0.5, "--features_lr", 0), {"features": 0, "classifier": 0, "last_layer": 0.5}),
     ):
+        network = get_model(3, width_mult=0.1, head_type=head)
         groups = parameter_groups(network, options(*argv))
         rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
         assert len(rate_of) == sum(len(group["params"]) for group in groups)
@@ -177,6 +178,15 @@ def test_each_parameter_is_in_one_group_with_the_rate_of_its_part(head: str) -> 
             rate = rates[part_of(name, head)]
             assert rate_of.pop(id(parameter), 0) == rate and parameter.requires_grad == (rate > 0), name
         assert not rate_of and all(group["params"] for group in groups)
+
+
+def test_what_a_network_does_not_use_stays_frozen() -> None:
+    """Several ranks would wait for its gradients."""
+    network = DyMNArch(3, 0.1, no_ca=True).build()
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    groups = parameter_groups(network, options())
+    assert frozen and frozen == {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters())) - len(frozen)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,0 +1,28 @@
+"""The benchmark on a tiny network; what the figures are is not tested."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import dynamic
+from models.config import DyMNArch
+
+
+@torch.no_grad()
+def test_the_plain_form_computes_the_same() -> None:
+    torch.manual_seed(0)
+    x = dynamic.noises(3, 40)
+    network = dynamic.random_network(DyMNArch(3, 0.1, T_max=1.0), x).double()
+    plain = dynamic.plain(network)
+    assert any(isinstance(module, dynamic.PlainDynamicConv) for module in plain.modules())
+    expected = network(x.double())[0]
+    assert expected.std() > 1e-6
+    torch.testing.assert_close(plain(x.double())[0], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_prints_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--widths", "0.1", "--batch_sizes", "1", "--threads", "1", "--frames", "40", "--rounds", "1"]
+    assert dynamic.main(small) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("dymn01", "mn01"))]
+    assert len(rows) == 5 and all(float(row[3 if "Runtime" in row else 2]) > 0 for row in rows)
