@@ -8,7 +8,7 @@ from dataclasses import replace
 from helpers import cli
 from models import checkpoints
 from models.building import check_argument, new_architecture
-from models.config import DY_BLOCKS, FAMILIES, HEAD_TYPES, Architecture, MelConfig
+from models.config import DY_BLOCKS, FAMILIES, HEAD_TYPES, Architecture, DyMNArch, MelConfig
 from models.errors import UserError
 
 NUMBERS = ("context_ratio", "max_context_size", "min_context_size", "dyrelu_k", "dyconv_k")
@@ -98,6 +98,16 @@ def given_fields(args: argparse.Namespace) -> dict[str, object]:
     """Return the fields of an architecture that options set."""
     given = {field: getattr(args, option, None) for field, option in NETWORK_OPTIONS.items()}
     return {field: tuple(value) if isinstance(value, list) else value for field, value in given.items() if value is not None}
+
+
+def options_of(arch: Architecture) -> list[object]:
+    """Return the options of `add_network_options` that describe a network's architecture."""
+    options: list[object] = ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims]
+    if isinstance(arch, DyMNArch):
+        options += ["--arch", arch.family, "--use_dy_blocks", arch.use_dy_blocks]
+        options += [part for name in NUMBERS for part in (f"--{name}", getattr(arch, name))]
+        options += [f"--{name}" for name in SWITCHES if getattr(arch, name)]
+    return options
 
 
 def chosen_family(args: argparse.Namespace) -> type[Architecture]:

@@ -31,6 +31,7 @@ from datasets.audio_folders import find_recordings
 from datasets.csv_table import read_table, write_table
 from datasets.folders import folder
 from helpers import cli
+from helpers.costs.macs import describe
 from helpers.metrics import accuracy
 from helpers.tagger.audio_tagger import AudioTagger
 from models import checkpoints
@@ -177,6 +178,8 @@ def probe_accuracy(embeddings: np.ndarray, classes: np.ndarray, chosen: np.ndarr
 def architecture(name: str) -> str:
     """What a training from scratch takes of a model: those of equal architecture share it."""
     arch, _ = checkpoints.architecture(name)
+    if arch.family != "mn":
+        return describe(arch)
     return f"width {arch.width_mult:g}, {arch.head_type} head, SE {arch.se_dims}"
 
 

@@ -17,7 +17,7 @@ import torch
 
 from datasets.folders import folder
 from datasets.recordings import Recordings
-from helpers import cli
+from helpers import cli, network_options
 from helpers.training.finetuning import TUNED_AUGMENTATION, Task, add_cache_option, add_options, finetune, parse
 from helpers.training.objectives import CLASSIFICATION
 from models import checkpoints
@@ -56,7 +56,7 @@ def start_options(pretrained_name: str, *, scratch: bool) -> list[object]:
     if not scratch:
         return ["--pretrained_name", pretrained_name]
     arch, _ = checkpoints.architecture(pretrained_name)
-    return ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims]
+    return network_options.options_of(arch)
 
 
 def train(

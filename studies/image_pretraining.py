@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.csv_table import read_table, write_table
-from helpers import cli
+from helpers import cli, network_options
 from models import checkpoints
 from studies import common
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared = ["--kd_lambda", 1, *common.training_options(args), *common.AUGMENTATION]
     shared += common.schedule(args.n_epochs, args.max_lr, warm_up_len=1, ramp_down_start=1)
     starts = {
-        "scratch": ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims],
+        "scratch": network_options.options_of(arch),
         "images": ["--pretrained_name", args.pretrained_name],
     }
     common.train_all({(arm, seed): shared + starts[arm] for seed in range(args.seeds) for arm in ARMS}, args.output_dir, args.jobs)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import TaggingNetwork
-from models.config import Architecture, DyMNArch, MelConfig
+from models.config import DYMN_LIMITS, Architecture, DyMNArch, MelConfig
 from models.dynamic_blocks import DynamicConv
 from models.ensemble import EnsembleModel
 from models.errors import UserError
@@ -149,6 +149,8 @@ def describe(arch: Architecture) -> str:
     parts += [f"strides {' '.join(map(str, arch.strides))}"] * (arch.strides != (2, 2, 2, 2))
     if isinstance(arch, DyMNArch):
         parts += ["replace_se"] * (arch.use_dy_blocks == "replace_se")
+        changed = (name for name in DYMN_LIMITS if name != "num_classes" and getattr(arch, name) != getattr(DyMNArch, name))
+        parts += [f"{name} {getattr(arch, name)}" for name in changed]
         parts += [switch for switch in ("no_dyconv", "no_dyrelu", "no_ca") if getattr(arch, switch)]
     parts += ["reduced tail"] * arch.reduced_tail + ["dilated"] * arch.dilated
     return ", ".join(parts)
