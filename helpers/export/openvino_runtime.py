@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,11 +38,11 @@ class OpenVinoBackend(OnnxBackend):
         precision: str = "float32",
     ) -> None:
         """`precision` of the network: one of `PRECISIONS`; bfloat16 loses accuracy. The rest is as in `OnnxBackend`."""
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}; allowed: {', '.join(PRECISIONS)}")
         _import()
         super().__init__(path, threads, content)
         self.precision = precision
-        if self.precision not in PRECISIONS:
-            raise UserError(f"unknown precision {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
     def __reduce__(self) -> tuple[type, tuple[Path, int, bytes, str]]:
         return type(self), (self.path, self._graph.threads, self._graph.content(), self.precision)
@@ -58,11 +59,16 @@ class OpenVinoGraph:
 
     def __init__(self, model: bytes, threads: int, precision: str) -> None:
         self._model, self._threads, self._precision, self._process = model, threads, precision, os.getpid()
+        self._lock = threading.Lock()
 
     def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         if os.getpid() != self._process:  # its threads are gone, and waiting for them would never end
             raise UserError("the openvino backend cannot be used in a forked process; load the model there, or start it by spawn")
-        queue = self._shared if len(clips) == 1 else self._single
+        with self._lock:  # a queue serves one caller at a time
+            return self._computed(self._shared if len(clips) == 1 else self._single, clips)
+
+    @staticmethod
+    def _computed(queue: openvino.AsyncInferQueue, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         results: list[Any] = [None] * len(clips)
 
         def keep(request: openvino.InferRequest, place: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,19 @@ def test_float32_gives_the_results_of_onnx_runtime(path: Path, threads: int) -> 
         for values, others in zip(computed, expected, strict=True):
             np.testing.assert_allclose(values[0], others[0], rtol=0, atol=1e-4)
             np.testing.assert_allclose(values[1], others[1], rtol=0, atol=1e-3)
+
+
+def test_several_threads_may_use_one_backend(path: Path) -> None:
+    from helpers.export.openvino_runtime import OpenVinoBackend
+
+    backend = OpenVinoBackend(path, 2)
+    clips = [np.float32(k + 1) * NOISE[:5000] for k in range(4)]
+    expected = [backend([clip])[0][0] for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: backend([clips[k % 4]] * (1 + k // 4 % 2)), range(80)))
+    for k, results in enumerate(found):
+        for scores, _ in results:
+            np.testing.assert_allclose(scores, expected[k % 4], rtol=0, atol=1e-4)
 
 
 def test_bfloat16_differs_by_little(path: Path) -> None:
