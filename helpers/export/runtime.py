@@ -45,7 +45,7 @@ class OnnxBackend:
             raise FileNotFoundError(f"exported model {path} not found; make it with export.py")
         self.path = path
         try:
-            self._graph = ParallelGraph(path if content is None else content, threads)
+            self._graph = ParallelGraph(path.absolute() if content is None else content, threads)
             stored = self._graph.metadata
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             reason = " ".join(str(error).split())
@@ -190,8 +190,7 @@ class ParallelGraph:
         """Give back the memory of the sessions; the next call loads them again."""
         for name in ("_shared", "_single"):
             self.__dict__.pop(name, None)
-        if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's, which would keep most of it
-            libc.malloc_trim(0)
+        _trim()
 
     def _drop_threads(self) -> None:
         """Forget sessions and pool in a forked process: without their threads, running or freeing them would hang."""
@@ -238,6 +237,11 @@ def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSessi
     # Threads wait actively for the next layer, but not, as by default, for some 40 ms after the last: others need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # else glibc keeps the memory in which the graph was parsed
+    _trim()  # of the memory in which the graph was parsed
     return session
+
+
+def _trim() -> None:
+    """Give freed memory back to the system; glibc would keep most of it."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
