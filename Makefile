@@ -5,7 +5,6 @@
 # make lock   write the exact releases and hashes of all dependencies into locks/ again
 # make audit   look for known vulnerabilities in the releases of locks/
 # make sbom   list what the light install holds, in CycloneDX's format, in build/sbom-light.json
-# make test-openvino   tests of the OpenVINO backend, which is installed for it
 # make test-mobile   files for LiteRT and ExecuTorch in their runtimes, in .venv-litert and .venv-executorch
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
@@ -18,7 +17,7 @@ EXECUTORCH := .venv-executorch
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo test test-slow test-network test-openvino test-mobile test-hear lint lock audit sbom clean
+.PHONY: demo test test-slow test-network test-mobile test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
@@ -31,10 +30,6 @@ test-slow: $(VENV)/.installed-dev
 
 test-network: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m network
-
-test-openvino: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install -r requirements-openvino.txt
-	$(BIN)/python -m pytest tests/helpers/export/test_openvino_runtime.py tests/studies/test_openvino.py
 
 test-hear: $(HEAR)/.installed
 	$(BIN)/python -m pytest -m hear

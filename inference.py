@@ -57,7 +57,7 @@ NOT_WITH = {  # option: what contradicts it
     "channel": ("per_channel",),
     "plot": ("per_channel",),
     "whole": ("window",),
-    "backend": ("cuda", "ensemble"),  # onnx, openvino: one model, on the CPU
+    "backend": ("cuda", "ensemble"),  # onnx: one model, on the CPU
 }
 
 
@@ -96,9 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=TIME_LIMIT,
         help="give a file of several up if decoding it makes no progress for so many seconds; 0: decode without processes",
     )
-    parser.add_argument(
-        "--backend", choices=BACKENDS, default="torch", help="what computes; onnx and openvino (CPU) start without PyTorch"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="inference backend; onnx (CPU) starts without PyTorch")
 
     group = parser.add_argument_group("output")
     group.add_argument("--top_k", type=cli.positive_int, help=f"tags of a recording ({TOP_K}) or of a window ({TOP_K_WINDOW})")

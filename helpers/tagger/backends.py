@@ -1,4 +1,4 @@
-"""What computes: PyTorch, ONNX Runtime or OpenVINO, behind one interface. Each is imported only when it is asked for."""
+"""What computes: PyTorch or ONNX Runtime, behind one interface. Each is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-BACKENDS = ("torch", "onnx", "openvino")
+BACKENDS = ("torch", "onnx")
 LAYERS = "embedding"  # the network's own
 
 
@@ -56,7 +56,7 @@ def load_backend(
     if backend == "torch":
         names = [model] if isinstance(model, (str, os.PathLike)) else model
         if exported := [name for name in names if os.fspath(name).endswith(".onnx")]:
-            raise UserError(f"{exported[0]} is an exported model; use the onnx backend or openvino")
+            raise UserError(f"{exported[0]} is an exported model; use the onnx backend")
         from helpers.tagger.torch_backend import TorchBackend
 
         return TorchBackend(model, device, layers, pooling)
@@ -68,10 +68,6 @@ def load_backend(
         raise UserError(f"the {backend} backend computes on the CPU, not on {device}; leave the device out or use torch")
     if (layers, pooling) != (LAYERS, POOLINGS[0]):
         raise UserError(f"the {backend} backend has the network's own embedding only, not {layers} ({pooling}); use torch")
-    if backend == "openvino":
-        from helpers.export.openvino_runtime import load_backend as load_openvino_backend
-
-        return load_openvino_backend(model)
     from helpers.export.runtime import load_backend as load_onnx_backend
 
     return load_onnx_backend(model)
