@@ -103,15 +103,12 @@ class OnnxBackend:
         return results
 
     @cached_property
-    def _parts(self) -> tuple[ParallelGraph, Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]]:
+    def _parts(self) -> tuple[ParallelGraph, ParallelGraph]:
         content, n_mels = memoryview(self._graph.content()), self.metadata["n_mels"]
         self._graph.unload()
         front_end = ParallelGraph(front_end_part(content, n_mels), self._graph.threads, ("spectrogram",))
-        network = self._load_network(network_part(content, n_mels, self.num_classes, self.embedding_size))
+        network = ParallelGraph(network_part(content, n_mels, self.num_classes, self.embedding_size), self._graph.threads)
         return front_end, network
-
-    def _load_network(self, model: bytes) -> Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]:
-        return ParallelGraph(model, self._graph.threads)
 
 
 class ParallelGraph:
