@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--clip_seconds goes with --format litert or executorch: ONNX files take any length")
     if args.format != "onnx" and args.network_only:
         raise UserError(f"--network_only goes with --format onnx: files for {args.format} have the front end")
+    recordings = comparison.find([comparison.RECORDINGS] if args.compare is None else args.compare)
     checkpoint = checkpoints.load(args.model_name)
     network = checkpoints.build(checkpoint).eval()
     name = args.model_name if os.sep not in args.model_name else Path(args.model_name).stem
@@ -85,7 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         convert, load = (to_litert, load_litert) if args.format == "litert" else (to_executorch, load_executorch)
         content = convert(network, name, weights=args.weights, seconds=seconds)
         compute = load(content)
-    recordings = [comparison.RECORDINGS] if args.compare is None else args.compare
     difference = None
     if recordings:
         difference = comparison.compare(compute, network, recordings, network_only=args.network_only, samples=samples)

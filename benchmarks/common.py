@@ -79,6 +79,13 @@ def wall_seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Return the processor time of one call, of all threads."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 def measure_interleaved(
     works: Mapping[Key, Callable[[], object]],
     rounds: int,

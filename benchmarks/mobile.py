@@ -13,7 +13,6 @@ is made, and prints it next to the analytic peak of `peak_memory.py`; it is not 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clip = np.random.default_rng(0).uniform(-0.1, 0.1, round(CLIP_SECONDS * network.mel.sample_rate)).astype(np.float32)
     loaded = {path: load(path) for path in args.files}
     works = {path: lambda path=path: loaded[path][0](comparison.fit(clip, loaded[path][1] or len(clip))) for path in loaded}
-    seconds = common.measure_interleaved(works, args.rounds, measure=cpu_seconds)
+    seconds = common.measure_interleaved(works, args.rounds, measure=common.processor_seconds)
     rows = []
     for path, (compute, samples) in loaded.items():
         difference = comparison.compare(compute, network, args.recordings, samples=samples)
@@ -80,13 +79,6 @@ def load(path: Path, threads: int = 1) -> tuple[Compute, int | None]:
     if path.suffix == ".onnx":
         return load_onnx(content, threads), None
     raise UserError(f"{path} is no .onnx, .tflite or .pte file")
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Return the CPU time of one call, of all threads."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def growth_in_new_process(path: Path) -> int:

@@ -79,7 +79,7 @@ def write_model(path: Path, output_dir: Path) -> None:
     args = {name: _without_folders(value) for name, value in checkpoint.args.items()}
     weights, export = (output_dir / f"{NAME}.{suffix}" for suffix in ("pt", "onnx"))
     checkpoints.save(weights, network, epoch=checkpoint.epoch, metrics=checkpoint.metrics, args=args)
-    write(export, to_onnx(network, NAME))
+    write(export, to_onnx(network, NAME, weights="float16"))
     for file in (weights, export):
         print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,8 +41,8 @@ CALIBRATION_CLIPS = 100
 Graph = Callable[[Sequence[np.ndarray]], Sequence[tuple[np.ndarray, ...]]]  # clips (samples,) -> scores (K,) and embedding of each
 
 
-def build_parser(description: str | None = __doc__) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=cli.HelpFormatter)
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", default="mn04_distilled", help="a released or bundled name, or the path of a checkpoint")
     parser.add_argument("--audio_dir", type=Path, required=True, help="folder of ESC-10 or ESC-50")
     parser.add_argument("--dataset_dir", type=Path, required=True, help="folder of the corpus's HDF5 files")
@@ -124,18 +123,12 @@ def compute(graphs: Mapping[str, Graph], clips: ClipDataset, title: str) -> dict
     return {name: np.stack(rows) for name, rows in scores.items()}
 
 
-def relative_times(graphs: Mapping[str, Graph], sample_rate: int, rounds: int, reference: str = "float32") -> dict[str, float]:
-    """Return processor times for noise of 10 s, divided by those of the reference round by round: medians."""
+def relative_times(graphs: Mapping[str, Graph], sample_rate: int, rounds: int) -> dict[str, float]:
+    """Return processor times for noise of 10 s, divided by those of float32 round by round: medians."""
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * sample_rate).astype(np.float32)
     works = {name: partial(graph, [noise]) for name, graph in graphs.items()}
-    times = common.measure_interleaved(works, rounds, processor_seconds)
-    return {name: median(common.ratios(values, times[reference])) for name, values in times.items()}
-
-
-def processor_seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    times = common.measure_interleaved(works, rounds, common.processor_seconds)
+    return {name: median(common.ratios(values, times["float32"])) for name, values in times.items()}
 
 
 if __name__ == "__main__":

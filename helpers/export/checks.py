@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,13 @@ from helpers.export.protobuf import fields, repeated
 from models.config import ARCH_LIMITS, MEL_LIMITS, is_number, is_whole
 from models.errors import UserError
 
-FLOATS = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}  # of TensorProto.DataType
+HALF = np.dtype("<f2")
+FLOATS = {1: np.dtype("<f4"), 10: HALF, 11: np.dtype("<f8")}  # of TensorProto.DataType
 EXTERNAL = 1  # of TensorProto.DataLocation
-_GRAPH, _INITIALIZER = 7, 5  # numbers of fields in onnx.proto, of ModelProto and of GraphProto
+LARGE = 400  # bytes of a node; names and numbers of one that holds no tensors take less
+_GRAPH = 7  # numbers of fields in onnx.proto, of ModelProto
+_NODE, _INITIALIZER = 1, 5  # of GraphProto
+_ATTRIBUTE, _TENSOR, _BODY = 5, 5, 6  # of NodeProto, and of AttributeProto
 _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _LOCATION = 2, 4, 8, 9, 14  # of TensorProto
 
 
@@ -59,9 +63,8 @@ def checked_metadata(text: str) -> dict[str, Any]:
 
 def check_weights(content: memoryview) -> None:
     """Raise `UserError` for weights in a serialised model that are not finite, or that are kept in other files."""
-    graphs = repeated(content, _GRAPH)
     with np.errstate(over="ignore", invalid="ignore"):
-        for tensor in (fields(tensor) for graph in graphs for tensor in repeated(graph, _INITIALIZER)):
+        for tensor in (fields(tensor) for graph in repeated(content, _GRAPH) for tensor in _tensors(graph)):
             about = dict(tensor)
             if about.get(_LOCATION) == EXTERNAL:
                 raise UserError("it keeps weights in other files")
@@ -72,8 +75,23 @@ def check_weights(content: memoryview) -> None:
                     raise UserError(f"it has weights that are not finite (first in {name!r:.100})")
 
 
+def _tensors(graph: memoryview) -> Iterator[memoryview]:
+    """Yield the tensors of a graph, of its large nodes, and of the graphs that these hold, as those of dynamic blocks do."""
+    for number, value in fields(graph):
+        if number == _INITIALIZER:
+            yield value
+        elif number == _NODE and len(value) > LARGE:
+            for kind, held in (pair for attribute in repeated(value, _ATTRIBUTE) for pair in fields(attribute)):
+                if kind == _TENSOR:
+                    yield held
+                elif kind == _BODY:
+                    yield from _tensors(held)
+
+
 def _is_finite(values: np.ndarray) -> bool:
     """Whether all values are. The sum of finite ones is hardly ever not, so few are looked at twice."""
+    if values.dtype == HALF:  # whose sums are slow; what is not finite has the largest exponent
+        return bool((values.view("<u2") & 0x7FFF).max(initial=0) < 0x7C00)
     return math.isfinite(np.add.reduce(values)) or bool(np.isfinite(values).all())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,20 @@ class Difference:
         )
 
 
+def find(paths: Sequence[Path]) -> list[Path]:
+    """Return files and the recordings in folders; `UserError` where there are none, though paths are given."""
+    files = find_recordings(paths)
+    if gone := [path for path in files if not path.exists()]:
+        raise UserError(f"{gone[0]} to compare with not found; give a recording or a folder of them")
+    if paths and not files:
+        raise UserError(f"no recordings to compare with in {', '.join(map(str, paths))}")
+    return files
+
+
 def compare(
     compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     network: MobileNetV3,
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     *,
     network_only: bool = False,
     samples: int | None = None,
@@ -55,15 +65,11 @@ def compare(
 
     `compute` returns the file's scores (classes,) and embedding of a waveform (samples,), or of a spectrogram (1, n_mels, frames)
     where `network_only`; `network` is in evaluation mode. With `samples`, clips are cut to that length or padded with zeros. Raises
-    `UserError` where there are no recordings, and as `audio.load`.
+    `UserError` as `find` and `audio.load`.
     """
-    paths = list(paths)
-    files = find_recordings(paths)
-    if not files:
-        raise UserError(f"no recordings to compare with in {', '.join(map(str, paths))}")
     front_end = AugmentMelSTFT.from_config(network.mel).eval()
     found, exact = [], []
-    for file in files:
+    for file in find(paths):
         clip = audio.load(file, network.mel.sample_rate, seconds=SECONDS)
         if samples is not None:
             clip = fit(clip, samples)

@@ -67,6 +67,7 @@ def planned_bytes(model: nn.Module, example: torch.Tensor) -> int:
 
 def load_executorch(content: bytes) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return a function from waveforms (samples,) float32 to scores (K,) and embedding (C,), computed by ExecuTorch."""
+    require("executorch", "executorch")
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(content)  # which holds the content, and the method once it is loaded

@@ -34,7 +34,7 @@ def to_onnx(network: MobileNetV3, name: str, *, weights: str = "float32", networ
     if "t" in network.arch.se_dims:
         raise UserError(
             f"{name} has squeeze-and-excitation over time (se_dims={network.arch.se_dims!r}), so it takes clips of one length, "
-            f"{network.arch.input_dim_t} frames; only networks that take any length can be exported"
+            f"{network.arch.input_dim_t} frames; only networks that take any length can be exported to ONNX"
         )
     check_network(network, name)
     graph = Graph(weights)

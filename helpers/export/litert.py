@@ -85,6 +85,7 @@ def with_files(content: bytes, metadata: str) -> bytes:
 
 def load_litert(content: bytes, threads: int = 1) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return a function from waveforms (samples,) float32 to scores (K,) and embedding (C,), computed by LiteRT."""
+    require("ai_edge_litert", "litert")
     from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_content=content, num_threads=threads).get_signature_runner()

@@ -45,7 +45,7 @@ class OnnxBackend:
             raise FileNotFoundError(f"exported model {path} not found; make it with export.py")
         self.path = path
         try:
-            self._graph = ParallelGraph(path if content is None else content, threads)
+            self._graph = ParallelGraph(path.absolute() if content is None else content, threads)
             stored = self._graph.metadata
         except Exception as error:  # ONNX Runtime's own classes, a dozen of them, have no other base
             reason = " ".join(str(error).split())
@@ -103,15 +103,12 @@ class OnnxBackend:
         return results
 
     @cached_property
-    def _parts(self) -> tuple[ParallelGraph, Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]]:
+    def _parts(self) -> tuple[ParallelGraph, ParallelGraph]:
         content, n_mels = memoryview(self._graph.content()), self.metadata["n_mels"]
         self._graph.unload()
         front_end = ParallelGraph(front_end_part(content, n_mels), self._graph.threads, ("spectrogram",))
-        network = self._load_network(network_part(content, n_mels, self.num_classes, self.embedding_size))
+        network = ParallelGraph(network_part(content, n_mels, self.num_classes, self.embedding_size), self._graph.threads)
         return front_end, network
-
-    def _load_network(self, model: bytes) -> Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, ...]]]:
-        return ParallelGraph(model, self._graph.threads)
 
 
 class ParallelGraph:
@@ -190,8 +187,7 @@ class ParallelGraph:
         """Give back the memory of the sessions; the next call loads them again."""
         for name in ("_shared", "_single"):
             self.__dict__.pop(name, None)
-        if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's, which would keep most of it
-            libc.malloc_trim(0)
+        _trim()
 
     def _drop_threads(self) -> None:
         """Forget sessions and pool in a forked process: without their threads, running or freeing them would hang."""
@@ -238,6 +234,11 @@ def new_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSessi
     # Threads wait actively for the next layer, but not, as by default, for some 40 ms after the last: others need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # else glibc keeps the memory in which the graph was parsed
+    _trim()  # of the memory in which the graph was parsed
     return session
+
+
+def _trim() -> None:
+    """Give freed memory back to the system; glibc would keep most of it."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -67,8 +67,8 @@ class AudioTagger:
     ) -> None:
         """`model`: a released or bundled name, a checkpoint, or several of them for an ensemble (torch only).
 
-        `device` None is a GPU when there is one, else the CPU (onnx: always the CPU). `batch_size` windows or recordings are
-        computed at once (of short windows, as many as hold 10 s of sound); it does not change results. `min_seconds` is the
+        `device` None is a GPU when there is one, else the CPU (onnx: always the CPU). `batch_size` windows or recordings
+        are computed at once (of short windows, as many as hold 10 s of sound); it does not change results. `min_seconds` is the
         length that shorter recordings are padded to (None: the model's own). `whole` computes long recordings in one piece.
         `layers` and `pooling` choose the embedding, see `models.embeddings` (torch only). Errors are those of
         `models.checkpoints.load`.

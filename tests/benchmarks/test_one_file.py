@@ -37,3 +37,10 @@ def test_runs_are_compared_round_by_round(capsys: pytest.CaptureFixture[str]) ->
     one_file.print_runs("title", runs)
     *_, torch, onnx, ratio, same = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert (torch[1:], onnx[1:], ratio[-2:], same[-1]) == (["8.00", "300"], ["1.00", "100"], ["3.00", "2.00"], "no")
+
+
+def test_another_checkout_is_compared_with_the_onnx_backend_too(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = {"torch": 3.0, "onnx": 1.0, "baseline": 2.0}
+    one_file.print_runs("title", {name: [ProcessRun(value, 100_000_000, [], "Wind")] for name, value in seconds.items()})
+    ratios = [line.split()[-2:] for line in capsys.readouterr().out.splitlines() if "/ onnx" in line]
+    assert ratios == [["3.00", "1.00"], ["2.00", "1.00"]]

@@ -63,3 +63,4 @@ def test_the_files_hold_the_trained_network_and_no_folder_of_the_machine(tmp_pat
         tagger = AudioTagger(tmp_path / f"mn04_distilled.{suffix}", "cpu", backend=backend)
         assert tagger.min_seconds == bundled_model.CLIP_SECONDS  # views are shorter than the 10 s that they are cut from
         np.testing.assert_allclose(tagger.scores(noise, 32000), expected, atol=1e-4)
+    assert tagger.backend.metadata["weights"] == "float16"

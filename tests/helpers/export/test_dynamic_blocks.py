@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from helpers.export.graph import to_onnx
+from helpers.export.runtime import BackendError, OnnxBackend
 from models.config import DyMNArch
 from models.DyMN import DyMN
 
@@ -73,3 +75,15 @@ def test_the_temperature_is_exported():
     made.set_temperature(0.1)
     after, _ = exported(made).run(None, {"spectrogram": x})
     assert np.abs(after - before).max() > 1e-4
+
+
+def test_weights_of_blocks_that_are_not_finite_are_refused():
+    model = to_onnx(network(), "small")
+    body = next(node for node in model.graph.node if node.op_type == "Scan").attribute[0].g
+    tensor = max(body.initializer, key=lambda one: len(one.raw_data))
+    OnnxBackend("small.onnx", 1, model.SerializeToString())
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[-1] = np.nan
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(BackendError, match="not finite.*block_"):
+        OnnxBackend("small.onnx", 1, model.SerializeToString())

@@ -290,3 +290,11 @@ def test_models_are_exported_to_the_users_cache_where_the_downloads_are_read_onl
     paths = [model_cache.exported(tiny_checkpoint) for _ in range(2)]
     assert paths == 2 * exports and paths[0].parent == tmp_path / "home" / "efficientat" / "onnx"
     assert not list((tmp_path / "shared").iterdir())
+
+
+def test_a_relative_path_stays_valid_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").write_bytes(BUNDLED_FILE.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    backend = OnnxBackend("model.onnx", threads=2)
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(backend(CLIPS[:2])) == 2  # which loads the file again, for clips side by side
