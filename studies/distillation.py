@@ -52,7 +52,7 @@ RECORDING_PER_VIEW = 1.5  # length of recordings by that of the views cut from t
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     common.add_options(parser, clip_seconds=3.0, n_epochs=6)
-    parser.add_argument("--epoch_len", type=cli.positive_int, default=2500, help="clips in an epoch, in each way of learning")
+    parser.add_argument("--epoch_len", type=cli.positive_int, default=2000, help="clips in an epoch, in each way of learning")
     parser.add_argument("--teacher", default="mn04_as", metavar="NAME", help="released or bundled name, or path of a checkpoint")
     parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every student")
     parser.add_argument(

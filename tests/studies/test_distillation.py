@@ -50,7 +50,7 @@ def test_every_way_of_learning_has_the_same_budget(corpus: Path, tiny_checkpoint
         for seed in range(2):
             parts = [stage[name, seed] for stage in (first, second) for name in (arm, f"{arm}_blocks") if (name, seed) in stage]
             assert sum(part.n_epochs for part in parts) == n_epochs
-            assert {(part.epoch_len, part.batch_size, part.model_width) for part in parts} == {(2500, 16, 0.1)}
+            assert {(part.epoch_len, part.batch_size, part.model_width) for part in parts} == {(2000, 16, 0.1)}
             assert {part.views[0] if part.views else part.clip_seconds for part in parts} == {3.0}
             blocks, *student = parts
             assert blocks.blockwise_epochs == (blocks.n_epochs if student else 0)
