@@ -59,8 +59,13 @@ def print_runs(title: str, runs: Mapping[str, Sequence[ProcessRun]]) -> None:
     for other in [backend for backend in runs if backend != "onnx"]:
         rows.append((f"{other} / onnx", *(f"{median(ratios(values[other], values['onnx'])):.2f}" for values in (seconds, peaks))))
     common.print_table(title, ("backend", "seconds", "peak MB"), rows)
-    same = all(a.printed == b.printed for a, b in zip(runs["torch"], runs["onnx"], strict=True))
-    print(f"both print the same: {'yes' if same else 'no'}")
+    same = all(_labels(a.printed) == _labels(b.printed) for a, b in zip(runs["torch"], runs["onnx"], strict=True))
+    print(f"both print the same labels: {'yes' if same else 'no'}")
+
+
+def _labels(printed: str) -> list[str]:
+    """Return the lines without scores, which differ in the last digit where a file has weights in float16."""
+    return [line.partition(":")[0] for line in printed.splitlines()]
 
 
 if __name__ == "__main__":

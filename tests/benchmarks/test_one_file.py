@@ -12,7 +12,7 @@ from benchmarks.common import ProcessRun
 RECORDING = common.RECORDINGS / "speech.ogg"
 
 
-def test_both_backends_print_the_same_events(
+def test_both_backends_print_the_same_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(common, "interleaved", lambda items, rounds: [(rounds, item) for item in items])  # no round to warm up
