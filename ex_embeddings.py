@@ -34,6 +34,7 @@ from helpers.probing.runs import ProbeRequest, run_probes
 from helpers.probing.tasks import ProbeTask, open_task
 from models import checkpoints
 from models.base import TaggingNetwork
+from models.command import printable
 from models.config import POOLINGS
 from models.embeddings import PUBLISHED_BEST, SCENE_WINDOW, EmbeddingConfig, EmbeddingModel, layer_sizes
 from models.errors import UserError
@@ -137,7 +138,7 @@ def write_csv(path: Path, results: Mapping[Job, Mapping[str, Any]]) -> None:
 
 def print_table(scores: Mapping[Kind, Sequence[float]], tasks: Mapping[str, ProbeTask], chances: Mapping[str, float]) -> None:
     """Print a Markdown table: mean over the seeds, and standard deviation if there are several."""
-    print(f"| network | layers | {' | '.join(f'{name} ({task.metric})' for name, task in tasks.items())} | mean |")
+    print(f"| network | layers | {' | '.join(f'{printable(name)} ({task.metric})' for name, task in tasks.items())} | mean |")
     print(f"|---|---|{'---|' * (len(tasks) + 1)}")
     for network, choice in dict.fromkeys(kind[:2] for kind in scores):
         values = [scores[network, choice, task] for task in tasks]

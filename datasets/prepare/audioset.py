@@ -29,7 +29,7 @@ from datasets.prepare.conversion import Recording, Source, write_recordings, wri
 from datasets.prepare.segments import Segment, match, read_segments
 from datasets.shards.clips import ShardClip, clip_name
 from datasets.shards.files import find_shards, read_shard
-from models.command import run
+from models.command import printable, run
 from models.errors import UserError
 
 _PRINTED = 5  # problems
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
     except UserError as error:
         raise UserError("; ".join([str(error), *notes[:3]])) from error
-    print(*notes, sep="\n", end="\n" if notes else "")
+    print(*map(printable, notes), sep="\n", end="\n" if notes else "")
     report = replace(report, problems=tuple((str(problem.path), problem.reason) for problem in found))
     write_report(report, args.output)
     return 0 if all(problem.is_harmless for problem in problems) else 1

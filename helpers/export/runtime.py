@@ -10,8 +10,9 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from weakref import WeakSet
@@ -77,12 +78,13 @@ class OnnxBackend:
         """Compute scores (num_classes,) and embedding (embedding_size,) of each waveform, of any number and lengths.
 
         A waveform is (samples,) float32, mono, [-1, 1], at `sample_rate`. Raises `UserError` for others, and where a result is
-        not finite.
+        not finite; `BackendError` where ONNX Runtime cannot compute.
         """
         if self.has_parts:
             return self.from_spectrograms(self.spectrograms(waveforms))
         check_waveforms(waveforms)
-        results = self._graph(waveforms)
+        with self._explained():
+            results = self._graph(waveforms)
         check_results(results, self.name)
         return results
 
@@ -94,13 +96,26 @@ class OnnxBackend:
     def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute the spectrogram (1, n_mels, frames) of each waveform; what is taken and raised is as in a call."""
         check_waveforms(waveforms)
-        return [spectrogram for (spectrogram,) in self._parts[0](waveforms)]
+        with self._explained():
+            return [spectrogram for (spectrogram,) in self._parts[0](waveforms)]
 
     def from_spectrograms(self, spectrograms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute what a call does, from spectrograms (1, n_mels, frames) float32."""
-        results = self._parts[1](spectrograms)
+        with self._explained():
+            results = self._parts[1](spectrograms)
         check_results(results, self.name)
         return results
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Make a `BackendError` of an error of ONNX Runtime: a damaged graph may be noticed only when it is computed."""
+        try:
+            yield
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            reason = " ".join(str(error).split())
+            raise BackendError(f"{self.path} cannot be computed by ONNX Runtime; export the model again ({reason})") from error
 
     @cached_property
     def _parts(self) -> tuple[ParallelGraph, ParallelGraph]:

@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from statistics import mean
 
+from models.command import printable
 from models.files import write_atomically
 
 KINDS = {"block": ("output of a block", "o-"), "se": ("bottleneck of squeeze-and-excitation", "s--"), "": ("head", "D:")}
@@ -58,7 +59,7 @@ def draw_layers(
                         value(network, choice), linestyle=line, color="0.6" if is_random else "black", linewidth=1, label=text
                     )
         axes.axhline(mean(chances[task] for task in names), color="0.8", linewidth=3, zorder=0, label="chance")
-        axes.set_title(title, loc="left")
+        axes.set_title(printable(title), loc="left", parse_math=False)
         axes.set_xticks(range(len(singles)), singles, rotation=90, fontsize=8)
         axes.set_ylabel("score")
         axes.grid(alpha=0.3)

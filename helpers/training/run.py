@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 
+from datasets.csv_table import safe_cell
 from helpers.training import distributed, stored_options, tracking
 from models import assets, checkpoints, files, interrupts
 from models.base import TaggingNetwork
-from models.command import LineFormatter
+from models.command import LineFormatter, printable
 from models.config import is_whole
 from models.errors import UserError
 
@@ -199,7 +200,12 @@ class Run:
         try:
             header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
             kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) < epoch]
-        except ValueError as error:
+            names, *values = csv.reader([header, *kept])
+            for cell in chain.from_iterable(values):
+                float(cell or "nan")
+            if any(safe_cell(name) != name for name in names):
+                raise ValueError(f"names {printable(header):.100}")
+        except (ValueError, csv.Error) as error:
             raise UserError(f"{path} is not what a run writes ({error}); remove it") from error
         if kept:
             files.write_bytes(path, (header + "".join(kept)).encode())

@@ -57,7 +57,8 @@ def made_by_hand(count: int | None, random: Random, quick: bool = False) -> list
         attacks = [attack for attack in attacks if any(entry.is_quick for entry in attack.kind.entries)]
 
     def case(attack: Attack, entry: cases.Entry) -> Case:
-        must_fail = attack.must_fail and entry.reads_weights and not entry.is_streamed  # a stream may be raw PCM, of any length
+        may_work = entry.leaves_out or entry.is_streamed or not entry.reads_weights  # a stream may be raw PCM, of any length
+        must_fail = attack.must_fail and not may_work
         return Case(attack.kind, entry, attack.name, attack.make, must_fail, serve=attack.serve)
 
     if count is None:

@@ -46,6 +46,7 @@ class Entry:
     may_report: bool = False  # ends with 1 after a list of what it could not use
     resumes: bool = False  # keeps a .part, from which the next run resumes
     reads_weights: bool = True  # else what is wrong with them alone may be accepted
+    leaves_out: bool = False  # warns of a recording that it cannot use, and works with the others
     is_streamed: bool = False  # reads the file from standard input
 
 
@@ -219,6 +220,7 @@ RECORDING = Kind(
             ex_folder.main,
             f"{{input}} --csv {{input}}/table.csv --train --pretrained_name {{good}}/model.pt {FOLDER}",
             is_quick=False,
+            leaves_out=True,
         ),
         Entry("AudioTagger", tag_content, "{good}/model.onnx onnx {file}"),
     ),

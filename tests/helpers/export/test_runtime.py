@@ -201,6 +201,26 @@ def test_large_weights_are_finite_though_their_sum_is_not() -> None:
     checks.check_weights(memoryview(with_weights(lambda weights: np.full_like(weights, 1e38))))
 
 
+def test_a_graph_that_cannot_be_computed_is_one_error(tmp_path: Path) -> None:
+    model = onnx.load(BUNDLED_FILE)
+    [target] = [node for node in model.graph.node if "spectrogram" in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
+    make, given = onnx.helper.make_node, target.input[0]
+    nodes = [
+        make("Shape", [given], ["shape"]),
+        make("Add", ["shape", "one"], ["more"]),
+        make("Reshape", [given, "more"], ["wrong"]),
+    ]
+    place = list(model.graph.node).index(target)
+    target.input[0] = "wrong"
+    for node in reversed(nodes):
+        model.graph.node.insert(place, node)
+    onnx.save(model, tmp_path / "x.onnx")
+    backend = OnnxBackend(tmp_path / "x.onnx", threads=1)
+    with pytest.raises(BackendError, match="x.onnx"):
+        backend([np.zeros(32000, np.float32)])
+
+
 def test_results_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     backend = OnnxBackend(tmp_path / "x.onnx", 1, with_weights(lambda weights: np.full_like(weights, 3e38)))
     with pytest.raises(UserError, match="finite"):

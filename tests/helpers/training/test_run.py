@@ -193,7 +193,10 @@ def test_nothing_is_appended_to_other_files_through_links(name: str) -> None:
     assert Path("elsewhere").read_text() == "mine"
 
 
-@pytest.mark.parametrize("content", [b"epoch,x\na,b\n", b"\xff\xfe\n\xff\n", b"epoch\n" + b"9" * 5000 + b"\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"epoch,x\na,b\n", b"\xff\xfe\n\xff\n", b"epoch\n" + b"9" * 5000 + b"\n", b"epoch,=1+1\n", b"epoch,x\n-1,=1+1\n"],
+)
 def test_a_table_that_no_run_wrote_is_named(content: bytes) -> None:
     with start() as run:
         run.open()
