@@ -1,4 +1,4 @@
-"""What an exported file loses: its scores of recordings beside those of the network that it was made of."""
+"""What an exported file loses: its scores of recordings next to those of the network that it was made of."""
 
 from __future__ import annotations
 

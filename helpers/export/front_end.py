@@ -70,6 +70,14 @@ def frame_length(mel: MelConfig, factor: int) -> int:
     return factor * max(2, -(-mel.win_length // factor))
 
 
+def analysis_window(mel: MelConfig, factor: int) -> Tensor:
+    """Return the window (frame,) float64 with the zeros of its frame: torch.stft has it in the middle of n_fft."""
+    frame = frame_length(mel, factor)
+    left = (mel.n_fft - mel.win_length) // 2 - (mel.n_fft - frame) // 2
+    window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
+    return functional.pad(window, (left, frame - mel.win_length - left))
+
+
 def _add_emphasis(graph: Graph, mel: MelConfig, waveform: str) -> str:
     """Zeros at the end of short clips, and the pre-emphasis: (B, samples) -> (B, max(samples, min_samples) - 1)."""
     missing = graph.add("Sub", graph.integers(mel.min_samples), graph.add("Shape", waveform, start=1))
@@ -101,9 +109,7 @@ def _add_kernels(graph: Graph, mel: MelConfig, factor: int) -> str:
     ONNX Runtime computes it once, when it loads the file.
     """
     frame = frame_length(mel, factor)
-    left = (mel.n_fft - mel.win_length) // 2 - (mel.n_fft - frame) // 2  # torch.stft has the window in the middle of n_fft
-    window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
-    window = functional.pad(window, (left, frame - mel.win_length - left)).view(-1, factor).T[:, None, None]  # (n2, 1, 1, n1)
+    window = analysis_window(mel, factor).view(-1, factor).T[:, None, None]  # (n2, 1, 1, n1)
     n = torch.arange(frame).view(-1, factor).T[:, None, None]
     k1 = torch.arange(mel.n_fft // factor // 2 + 1)[:, None]
     angle = 2 * torch.pi / mel.n_fft * torch.arange(mel.n_fft).double()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers.export.front_end import GAIN, frame_length, second_transform, split_factor, split_filterbank
+from helpers.export.front_end import GAIN, analysis_window, frame_length, second_transform, split_factor, split_filterbank
 from models.config import MelConfig
 from models.preprocess import LOG_OFFSET, PRE_EMPHASIS
 
@@ -47,10 +47,7 @@ class StaticFrontEnd(nn.Module):
 
 def first_transform(mel: MelConfig, factor: int) -> Tensor:
     """Return window times transform over n1 times turn, (n2 part k1, n1); parts are the real and the imaginary one."""
-    frame = frame_length(mel, factor)
-    left = (mel.n_fft - mel.win_length) // 2 - (mel.n_fft - frame) // 2  # torch.stft has the window in the middle of n_fft
-    window = torch.hann_window(mel.win_length, periodic=False, dtype=torch.float64)
-    window = functional.pad(window, (left, frame - mel.win_length - left))
-    angle = 2 * torch.pi / mel.n_fft * torch.outer(torch.arange(mel.n_fft // factor // 2 + 1), torch.arange(frame)).double()
-    kernels = torch.stack([angle.cos(), -angle.sin()]) * window  # (part, k1, n)
+    k1, n = torch.arange(mel.n_fft // factor // 2 + 1), torch.arange(frame_length(mel, factor))
+    angle = 2 * torch.pi / mel.n_fft * torch.outer(k1, n).double()
+    kernels = torch.stack([angle.cos(), -angle.sin()]) * analysis_window(mel, factor)  # (part, k1, n)
     return kernels.unflatten(2, (-1, factor)).permute(3, 0, 1, 2).flatten(0, 2)

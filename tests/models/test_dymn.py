@@ -134,7 +134,7 @@ def test_a_checkpoint_keeps_family_and_temperature(tmp_path):
     loaded = checkpoints.load_model(tmp_path / "a.pt")
     assert loaded.arch == network.arch and (loaded.arch.T_max, loaded.arch.temperature) == (10.0, 6.0)
     assert loaded.layers[0].depth_conv.temperature == 6.0 and loaded.labels == ("a", "b", "c")
-    loaded.start_epoch(5)  # a resumed run goes on
+    loaded.start_epoch(5)  # as in a resumed run
     assert loaded.arch.temperature == 5.0
     for get in (get_model, get_mobilenet):  # a new training starts where the weights are
         started = get(5, str(tmp_path / "a.pt"))

@@ -3,7 +3,7 @@
 It belongs next to the labelled corpus, whose evaluation packages and near copies of whose evaluation recordings it leaves out.
 Its files are `unlabelled_segments_mp3.hdf`, with targets of zeros, labelled training clips among them;
 `validation_segments_mp3.hdf`, the labelled training recordings of fold 5, which are left out as well; `unlabelled.csv`, the
-origin of each clip; and `unlabelled_rejected.tsv`. An interrupted build goes on with the packages that are left; where the file
+origin of each clip; and `unlabelled_rejected.tsv`. An interrupted build resumes with the packages that are left; where the file
 is finished, the command prints what is in it.
 """
 
@@ -275,7 +275,7 @@ def build(output_dir: Path, cache_dir: Path, max_hours: float, num_workers: int)
                 rejected += [(result.package, *line) for line in result.rejected]
                 if seconds >= max_hours * 3600:
                     break
-        finally:  # after an interruption the next run goes on from these
+        finally:  # after an interruption the next run resumes from these
             write_table(table, [("name", *COLUMNS), *((name, *origin) for name, origin in origins.items())])
             write_results(output_dir / REJECTED, [REJECTED_COLUMNS, *rejected], delimiter="\t")
     print(hours_by_kind(read_table(table, COLUMNS)))
