@@ -56,9 +56,9 @@ def test_analysis_next_to_measurement_and_a_figure(capsys: pytest.CaptureFixture
     assert [(row[0], row[1]) for row in rows] == [
         ("plain", "32"), ("memory-efficient", "32"), ("plain", "16"), ("memory-efficient", "16"),
     ]  # fmt: skip
-    analytic, measured = (float(cell) for cell in rows[1][2:4])
-    assert analytic <= measured  # by how much is up to the processor's kernels
-    assert float(rows[0][3]) > 1.3 * float(rows[0][2])  # plain: convolutions copy
+    for row in rows[:2]:
+        analytic, measured = (float(cell) for cell in row[2:4])
+        assert analytic <= measured  # by how much is up to the processor's kernels
     assert float(rows[1][-1]) < 5e-5 and 1e-4 < float(rows[3][-1]) < 1
     blocks = [line.split() for line in lines if line.startswith("features.")]
     assert all(float(row[4 if "and" in row else 2]) > 0 for row in blocks) and len(blocks) == 16

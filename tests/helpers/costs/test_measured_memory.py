@@ -97,12 +97,12 @@ def test_the_report_has_at_least_the_tensors_of_the_analysis(bits: int) -> None:
         assert row.elements <= measured.blocks[name].elements
 
 
-def test_the_plain_forward_pass_takes_more_than_its_figure() -> None:
-    """Convolutions copy their input into another layout, which the convention leaves out."""
+def test_the_plain_forward_pass_takes_no_less_than_its_figure() -> None:
+    """How much more is up to the processor, whose convolutions may copy their input into another layout."""
     network = constant_network(TINY)
     analytic, measured = peak_memory(network, bits_per_elem=32), measure_memory(network)
     assert list(measured.blocks) == [*analytic.blocks, "classifier"]
-    assert measured.peak_kb > 1.3 * analytic.peak_kb
+    assert measured.peak_kb >= analytic.peak_kb
     assert measured.blocks["features.0"].elements >= 128 * 1000 + 2 * 8 * 64 * 500
 
 
