@@ -2,7 +2,7 @@
 
 All functions take the same five inputs:
 
-- `scores`: (T, K) of each clip, by its name; in any unit, as only their order counts but for thresholds. Frame t is from t * step to
+- `scores`: (T, K) of each clip, by its name. Only their order counts, but for thresholds. Frame t lasts from t * step to
   (t + 1) * step; what is beyond the clip's end is left out. Median filters belong before this.
 - `step`: of a frame, in seconds
 - `truth`: the events of each clip. A clip that is missing has none. Events of one class that overlap or touch count as one.
@@ -18,25 +18,18 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from models.errors import UserError
+from datasets.strong_labels import LabelledEvent, merged
+from models.errors import UserError, install_command
 
 ONSET_COLLAR = OFFSET_COLLAR = 0.2  # seconds, of event-based F1 in DCASE
 OFFSET_RATE = 0.2  # of the event's length, where that is more
 SEGMENT_SECONDS = 1.0
 MAX_FALSE_ALARMS = 100.0  # an hour, the end of the curve that PSDS is the area of
 AUROC_RATE = 0.1  # the end of the curve that the partial AUROC is the area of
-
-
-class Event(Protocol):
-    """A sound event: seconds, and the index of its class."""
-
-    onset: float
-    offset: float
-    class_index: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ class FScores:
 
 
 Scores = Mapping[str, np.ndarray]
-Truth = Mapping[str, Sequence[Event]]
+Truth = Mapping[str, Sequence[LabelledEvent]]
 Durations = Mapping[str, float] | float
 Threshold = float | Sequence[float] | np.ndarray  # active is what is above; one, or one for each of the K classes
 
@@ -94,14 +87,15 @@ def psds(
     Raises UserError for unusable inputs and where the library is missing, as all functions here do.
     """
     library, inputs = _library(), _Inputs(scores, step, truth, durations, labels)
+    crosses = parameters.alpha_ct > 0 and len(inputs.classes) > 1
     value, by_class, *_ = library.intersection_based.psds(
         inputs.scores,
         inputs.truth,
         inputs.durations,
         dtc_threshold=parameters.dtc,
         gtc_threshold=parameters.gtc,
-        cttc_threshold=parameters.cttc,
-        alpha_ct=parameters.alpha_ct,
+        cttc_threshold=parameters.cttc if crosses else None,
+        alpha_ct=parameters.alpha_ct if crosses else 0.0,
         alpha_st=parameters.alpha_st,
         max_efpr=MAX_FALSE_ALARMS,
     )
@@ -198,7 +192,7 @@ def _library() -> ModuleType:
             warnings.filterwarnings("ignore", "pkg_resources is deprecated")
             import sed_scores_eval
     except ImportError as error:
-        raise UserError(f"metrics of events need sed_scores_eval ({error}): pip install -r requirements-events.txt") from error
+        raise UserError(f"metrics of events need sed_scores_eval ({error}): {install_command('events')}") from error
     return sed_scores_eval
 
 
@@ -209,7 +203,9 @@ class _Inputs:
         from sed_scores_eval.base_modules.scores import create_score_dataframe
 
         if not scores or not step > 0 or len({*labels}) != len(labels):
-            raise UserError(f"{len(scores)} clips, a step of {step} s and {len(labels)} labels given; all must be there, labels differ")
+            raise UserError(
+                f"{len(scores)} clips, a step of {step} s and {len(labels)} labels given; there must be some, labels must differ"
+            )
         if unknown := truth.keys() - scores.keys():
             raise UserError(f"clip {min(unknown)} has events and no scores; give scores of all clips")
         self.labels = labels
@@ -218,7 +214,10 @@ class _Inputs:
         if not present or not 0 <= present[0] <= present[-1] < len(labels):
             raise UserError(f"the truth has events of classes {present}; there must be some, of 0 to {len(labels) - 1}")
         self.classes = [str(k) for k in present]
-        self.truth = {clip: _merged(truth.get(clip, ())) for clip in scores}
+        self.truth = {}
+        for clip in scores:
+            events = merged(truth.get(clip, ()))
+            self.truth[clip] = [(event.onset, event.offset, str(event.class_index)) for event in events]
         self.scores = {}
         for clip, values in scores.items():
             if np.ndim(values) != 2 or values.shape[1] != len(labels) or not np.isfinite(values).all():
@@ -245,16 +244,3 @@ def _duration(clip: str, durations: Durations) -> float:
     if not duration > 0:
         raise UserError(f"clip {clip} has no duration above 0 s; durations must have one for each clip")
     return float(duration)
-
-
-def _merged(events: Sequence[Event]) -> list[tuple[float, float, str]]:
-    """Onset, offset and class; those of one class that overlap or touch are one."""
-    merged: list[tuple[float, float, str]] = []
-    for event in sorted(events, key=lambda event: (event.class_index, event.onset)):
-        key = str(event.class_index)
-        if merged and merged[-1][2] == key and event.onset <= merged[-1][1]:
-            onset, offset, _ = merged.pop()
-            merged.append((onset, max(offset, event.offset), key))
-        else:
-            merged.append((event.onset, event.offset, key))
-    return merged
