@@ -14,8 +14,11 @@ from datasets.labels import default_labels
 from helpers.devices import available_cores
 from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.backends import LAYERS, load_backend
+from helpers.tagger.events import THRESHOLD, RecordingEvents
+from helpers.tagger.frames import FRAME_HOP, FRAME_WINDOW, FrameResults, Frames, FrameWindows, SeamlessFrames
 from helpers.tagger.overlapping import OverlappingWindows
 from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
+from helpers.tagger.recording_events import EventFinder
 from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
 from helpers.tagger.selection import Selection, find_classes
 from helpers.tagger.windows import cut_windows, to_samples
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from datasets.sound import AudioSource
     from helpers.tagger.reading import Source
+    from helpers.tagger.thresholds import Thresholds
 
 WINDOW_SECONDS, HOP_SECONDS = 10.0, 2.5
 MAX_PADDING = 60.0  # seconds that short recordings may be padded to
@@ -95,6 +99,11 @@ class AudioTagger:
     def sample_rate(self) -> int:
         """Sample rate of the network in Hz; recordings are resampled to it."""
         return self.backend.sample_rate
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds from one frame to the next of a frame-wise model; None of a model that tags clips."""
+        return getattr(self.backend, "step_seconds", None)
 
     def tag(
         self,
@@ -216,6 +225,87 @@ class AudioTagger:
 
         return windows()
 
+    def frames(
+        self,
+        audio: AudioSource,
+        sample_rate: float | None = None,
+        *,
+        window: float = FRAME_WINDOW,
+        hop: float = FRAME_HOP,
+        name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+    ) -> Frames:
+        """Return the scores and embeddings of all frames of a recording, by a frame-wise model.
+
+        They are computed in windows of `window` seconds, one every `hop` seconds, see `frames.FrameWindows`. Scores take 160 MB for
+        an hour of 447 classes; `iter_frames` keeps none.
+        """
+        recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
+        parts = list(self.iter_frames(recording, window=window, hop=hop, warnings=[]))
+        whole = (np.concatenate([getattr(part, field) for part in parts]) for field in ("times", "scores", "embeddings"))
+        times = self.step_seconds, recording.end
+        return Frames(recording.name, self.labels, *whole, *times, tuple(recording.warnings), recording.channel)
+
+    def iter_frames(
+        self,
+        audio: AudioSource | Recording,
+        sample_rate: float | None = None,
+        *,
+        window: float = FRAME_WINDOW,
+        hop: float = FRAME_HOP,
+        name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+        warnings: list[str] | None = None,
+    ) -> Iterator[Frames]:
+        """Yield what `frames` returns in parts of some seconds, in constant memory; `warnings` are those of `iter_windows`."""
+        seamless = self.seamless_frames(window, hop)
+        recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
+
+        def parts() -> Iterator[Frames]:
+            done = 0
+            for scores, embeddings in seamless.all(recording.blocks, self.batch_size):
+                times = recording.start + self.step_seconds * np.arange(done, done + len(scores))
+                done += len(scores)
+                until = float(times[-1]) + self.step_seconds
+                yield Frames(
+                    recording.name, self.labels, times, scores, embeddings, self.step_seconds, until, channel=recording.channel
+                )
+            report(recording.warnings, warnings)
+
+        return parts()
+
+    def events(
+        self,
+        audio: AudioSource | Recording,
+        sample_rate: float | None = None,
+        *,
+        threshold: Thresholds = THRESHOLD,
+        off_threshold: float | None = None,
+        median_frames: int | None = None,
+        labels: Sequence[str] | None = None,
+        window: float | None = None,
+        hop: float | None = None,
+        name: str | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+    ) -> RecordingEvents:
+        """Return the events of a recording, in constant memory, by their beginning.
+
+        A frame-wise model gives them to a frame: `threshold` is one for all classes, a dict by label, or the path of a table with
+        the columns label and threshold; `median_frames` (9; odd) smooth the scores. Other models give what `Timeline.events` does
+        of windows of 4 s, one every second; they have one `threshold`, and an `off_threshold`.
+        """
+        find = EventFinder(self, threshold, off_threshold, median_frames, self.classes(labels), window, hop)
+        return find(self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict)))
+
     def tag_files(
         self,
         sources: Iterable[Source] | Source,
@@ -329,6 +419,16 @@ class AudioTagger:
         """Return what computes the windows of one sound; window and hop in samples."""
         return OverlappingWindows(self.backend, window, hop, round(self.min_seconds * self.sample_rate))
 
+    def seamless_frames(self, window: float, hop: float) -> SeamlessFrames:
+        """Return what computes the frames of one sound; window and hop in seconds. `UserError` unless the model is frame-wise."""
+        if self.step_seconds is None:
+            raise UserError(f"{self._name} tags clips and has no frames; use a frame-wise model, or windows of this one")
+
+        def compute(waveforms: Sequence[np.ndarray]) -> FrameResults:
+            return self.backend.frames(self._padded(waveforms))
+
+        return SeamlessFrames(FrameWindows.of_seconds(self.sample_rate, self.step_seconds, window, hop), compute)
+
     def _require_classes(self) -> None:
         if not self.labels:
             raise UserError(f"{self._name} has no classes, so it gives embeddings alone; use another model to tag")
@@ -370,6 +470,8 @@ class AudioTagger:
 
     def _batched(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Scores (K,) and embedding (C,) of each waveform, padded where it is too short."""
+        return self.backend(self._padded(waveforms)) if waveforms else []
+
+    def _padded(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         shortest = round(self.min_seconds * self.sample_rate)
-        padded = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
-        return self.backend(padded) if padded else []
+        return [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
