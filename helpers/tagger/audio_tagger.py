@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,10 +13,11 @@ import numpy as np
 from datasets.audio import crop_or_pad
 from datasets.labels import default_labels
 from helpers.devices import available_cores
+from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, FrameResults, FrameWindows, SeamlessFrames
 from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.backends import LAYERS, load_backend
 from helpers.tagger.events import THRESHOLD, RecordingEvents
-from helpers.tagger.frames import FRAME_HOP, FRAME_WINDOW, FrameResults, Frames, FrameWindows, SeamlessFrames
+from helpers.tagger.frames import Frames
 from helpers.tagger.overlapping import OverlappingWindows
 from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
 from helpers.tagger.recording_events import EventFinder
@@ -240,14 +242,13 @@ class AudioTagger:
     ) -> Frames:
         """Return the scores and embeddings of all frames of a recording, by a frame-wise model.
 
-        They are computed in windows of `window` seconds, one every `hop` seconds, see `frames.FrameWindows`. Scores take 160 MB for
-        an hour of 447 classes; `iter_frames` keeps none.
+        They are computed in windows of `window` seconds, one every `hop` seconds, see `helpers.frame_windows`. Scores of 447 classes
+        take 160 MB for an hour; `iter_frames` keeps none.
         """
         recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
         parts = list(self.iter_frames(recording, window=window, hop=hop, warnings=[]))
-        whole = (np.concatenate([getattr(part, field) for part in parts]) for field in ("times", "scores", "embeddings"))
-        times = self.step_seconds, recording.end
-        return Frames(recording.name, self.labels, *whole, *times, tuple(recording.warnings), recording.channel)
+        whole = {field: np.concatenate([getattr(part, field) for part in parts]) for field in ("times", "scores", "embeddings")}
+        return replace(parts[0], **whole, end=recording.end, warnings=tuple(recording.warnings))
 
     def iter_frames(
         self,
@@ -268,14 +269,13 @@ class AudioTagger:
         recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
 
         def parts() -> Iterator[Frames]:
-            done = 0
-            for scores, embeddings in seamless.all(recording.blocks, self.batch_size):
-                times = recording.start + self.step_seconds * np.arange(done, done + len(scores))
+            done, step, cut = 0, self.step_seconds, seamless.windows
+            windows = cut_windows(recording.blocks, cut.window, cut.hop, cut.step)
+            for scores, embeddings in seamless.all(windows, self.batch_size):
+                times = recording.start + step * np.arange(done, done + len(scores))
                 done += len(scores)
-                until = float(times[-1]) + self.step_seconds
-                yield Frames(
-                    recording.name, self.labels, times, scores, embeddings, self.step_seconds, until, channel=recording.channel
-                )
+                about = recording.name, self.labels, times, scores, embeddings, step, float(times[-1]) + step, recording.own_rate
+                yield Frames(*about, channel=recording.channel)
             report(recording.warnings, warnings)
 
         return parts()
@@ -368,6 +368,30 @@ class AudioTagger:
         def embeddings(recording: Recording) -> Iterator[Embedding]:
             for start, end, _, embedding in self._windows(recording, window, hop):
                 yield Embedding(recording.name, start, end, embedding, channel=recording.channel)
+
+        return each_recording(recordings, embeddings)
+
+    def embed_frames(
+        self,
+        sources: Iterable[Source] | Source,
+        sample_rate: float | None = None,
+        *,
+        workers: int | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        channel: int | None = None,
+        strict: bool = False,
+        time_limit: float | None = None,
+    ) -> Iterator[Embedding | Failure]:
+        """Do what `embed_files` does with a window: one `Embedding` for each frame of a frame-wise model."""
+        self.seamless_frames(FRAME_WINDOW, FRAME_HOP)  # a model without frames is one error
+        options = ReadOptions(start, end, channel, strict)
+        recordings = self.open_files(sources, sample_rate, options, workers=workers, time_limit=time_limit)
+
+        def embeddings(recording: Recording) -> Iterator[Embedding]:
+            for frames in self.iter_frames(recording, warnings=[]):
+                for time, embedding in zip(frames.times.tolist(), frames.embeddings, strict=True):
+                    yield Embedding(recording.name, time, time + frames.step_seconds, embedding, channel=recording.channel)
 
         return each_recording(recordings, embeddings)
 

@@ -1,23 +1,17 @@
-"""Frames of frame-wise models: what a result holds, and how windows of a long sound become frames without seams."""
+"""The frames of a recording, by a frame-wise model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
-from helpers.tagger.event_decoding import MEDIAN_FRAMES, decode
-from helpers.tagger.events import THRESHOLD, Event
-from helpers.tagger.windows import cut_windows
-from models.config import is_number
-from models.errors import UserError
-
-FRAME_WINDOW, FRAME_HOP, STREAM_HOP = 10.0, 6.0, 1.0  # seconds; a stream's hop is shorter, and so is its latency
-MARGIN = 2.0  # seconds of a window, on each side, whose frames another window has
-
-FrameResults = list[tuple[np.ndarray, np.ndarray]]  # scores (T, K) in [0, 1] and embeddings (T, D) of each waveform, float32
+from helpers.median_filter import MEDIAN_FRAMES
+from helpers.tagger.event_decoding import decode
+from helpers.tagger.events import THRESHOLD, RecordingEvents
+from helpers.tagger.selection import find_classes
+from helpers.tagger.thresholds import Thresholds, class_thresholds
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,6 +25,7 @@ class Frames:
     embeddings: np.ndarray  # (T, D) float32
     step_seconds: float  # from one frame to the next
     end: float  # seconds, of what was read
+    sample_rate: int  # of the recording, Hz
     warnings: tuple[str, ...] = ()  # what was wrong with the recording
     channel: int | None = None  # that was taken alone, from 1
 
@@ -41,78 +36,12 @@ class Frames:
         times = f"{self.times[0]:.2f} to {self.end:.2f} s"
         return f"Frames({self.source!r}, {times}, {len(self)} frames of {self.step_seconds:g} s, {len(self.labels)} classes)"
 
-    def events(self, thresholds: float | np.ndarray = THRESHOLD, median_frames: int = MEDIAN_FRAMES) -> list[Event]:
-        """Return the events of all classes, by their beginning; arguments are those of `event_decoding.decode`."""
-        start = float(self.times[0])
-        options = {"start": start, "labels": self.labels, "source": self.source}
-        return decode(self.scores, self.step_seconds, thresholds, median_frames, self.end - start, **options)
-
-
-@dataclass(frozen=True)
-class FrameWindows:
-    """Overlapping windows, in samples, whose frames fit together: all lengths are whole steps.
-
-    Of each window, the frames within `margin` of its ends are dropped, but for the ends of the sound:
-
-        sound    |----------------------------|
-        windows  |++++++++++++--|  .          .
-                 .      |--+++++++++++--|     .
-                 .           .  |--+++++++++++|   moved back
-    """
-
-    step: int
-    window: int
-    hop: int
-    margin: int
-
-    @classmethod
-    def of_seconds(cls, rate: int, step_seconds: float, window: float, hop: float, margin: float = MARGIN) -> FrameWindows:
-        """Round seconds to steps; `UserError` for windows whose margins leave gaps."""
-        for name, value in (("window", window), ("hop", hop)):
-            if not is_number(value) or value <= 0:
-                raise UserError(f"{name} is {value!r:.50} s; it must be a number of seconds above 0")
-        step = round(step_seconds * rate)
-        steps = [round(value / step_seconds) for value in (window, hop, margin)]
-        if not 1 <= steps[1] <= steps[0] - 2 * steps[2]:
-            raise UserError(
-                f"windows of {window:g} s every {hop:g} s leave gaps: of a window, {margin:g} s on each side are dropped; "
-                f"the hop must be {step_seconds:g} s to {max(0.0, window - 2 * margin):g} s"
-            )
-        return cls(step, *(step * count for count in steps))
-
-
-class SeamlessFrames:
-    """Successive windows of one sound -> its frames, each once.
-
-    A frame depends on all of its window, by the means of squeeze-and-excitation, and most on the 0.8 s on either side of it.
-    """
-
-    def __init__(self, windows: FrameWindows, compute: Callable[[Sequence[np.ndarray]], FrameResults]) -> None:
-        """`compute` turns waveforms (samples,) into scores and embeddings of their frames."""
-        self.windows, self._compute = windows, compute
-        self.done = 0  # frames
-        self._rest: FrameResults = []  # of the last window, its frames that only the end of the sound confirms
-
-    def push(self, windows: Sequence[tuple[int, np.ndarray]]) -> FrameResults:
-        """(First sample, window) of the next windows -> scores (n, K) and embeddings (n, D) of frames behind those before."""
-        step = self.windows.step
-        pieces = []
-        for (start, waveform), values in zip(windows, self._compute([waveform for _, waveform in windows]), strict=True):
-            count = -(-len(waveform) // step)  # frames of what was padded are not the sound's
-            first = self.done - start // step
-            last = max(first, count - self.windows.margin // step)
-            self._rest = [tuple(value[last:count] for value in values)]
-            pieces.append(tuple(value[first:last] for value in values))
-            self.done += last - first
-        return [piece for piece in pieces if len(piece[0])]
-
-    def finish(self) -> FrameResults:
-        """Return the last frames of the sound."""
-        return [piece for piece in self._rest if len(piece[0])]
-
-    def all(self, blocks: Iterable[np.ndarray], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield scores and embeddings of all frames of a sound in blocks, of which `batch_size` windows are computed at once."""
-        windows = cut_windows(blocks, self.windows.window, self.windows.hop, self.windows.step)
-        while batch := list(islice(windows, batch_size)):
-            yield from self.push(batch)
-        yield from self.finish()
+    def events(
+        self, threshold: Thresholds = THRESHOLD, median_frames: int = MEDIAN_FRAMES, labels: Sequence[str] | None = None
+    ) -> RecordingEvents:
+        """Return what `AudioTagger.events` does, without computing the frames again."""
+        start, classes = float(self.times[0]), find_classes(labels, self.labels)
+        thresholds = class_thresholds(threshold, self.labels)
+        options = {"start": start, "labels": self.labels, "classes": classes, "source": self.source}
+        events = decode(self.scores, self.step_seconds, thresholds, median_frames, self.end - start, **options)
+        return RecordingEvents(self.source, start, self.end, tuple(events), self.sample_rate, self.warnings, self.channel)

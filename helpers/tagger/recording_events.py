@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from helpers.tagger.event_decoding import MEDIAN_FRAMES, EventDecoder
+from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW
+from helpers.median_filter import MEDIAN_FRAMES
+from helpers.tagger.event_decoding import EventDecoder
 from helpers.tagger.events import THRESHOLD, Event, EventTracker, RecordingEvents, sorted_events
-from helpers.tagger.frames import FRAME_HOP, FRAME_WINDOW
 from helpers.tagger.thresholds import class_thresholds
 from helpers.tagger.windows import to_samples
 from models.config import is_number
@@ -80,7 +81,8 @@ class EventFinder:
 
     def __call__(self, recording: Recording) -> RecordingEvents:
         """Read a recording to its end."""
-        events = sorted_events(self._by_frames(recording) if self.tagger.step_seconds else self._by_windows(recording))
+        by_frames = self.tagger.step_seconds is not None
+        events = sorted_events(self._by_frames(recording) if by_frames else self._by_windows(recording))
         start, end, rate = recording.start, recording.end, recording.own_rate
         return RecordingEvents(recording.name, start, end, tuple(events), rate, tuple(recording.warnings), recording.channel)
 

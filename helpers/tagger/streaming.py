@@ -12,10 +12,10 @@ from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, check
 from datasets.sound import MAX_RATE, Resampler
 from datasets.streams.marks import HEAD_BYTES, container
 from datasets.streams.pcm import Pcm, check_type, to_float
+from helpers.frame_windows import FRAME_WINDOW, MARGIN, STREAM_HOP, FrameResults
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.event_decoding import EventDecoder
 from helpers.tagger.events import THRESHOLD, Event
-from helpers.tagger.frames import FRAME_WINDOW, MARGIN, STREAM_HOP, FrameResults
 from helpers.tagger.recording_events import event_tracker
 from helpers.tagger.thresholds import Thresholds
 from helpers.tagger.windows import Windows, to_samples

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from helpers.frame_windows import FrameWindows, SeamlessFrames
 from helpers.tagger import AudioTagger, StreamTagger
 from helpers.tagger import audio_tagger as module
-from helpers.tagger.frames import FrameWindows, SeamlessFrames
 from helpers.tagger.windows import cut_windows
 from models.errors import UserError
 from tests.frame_loudness import FrameLoudness
@@ -41,8 +41,10 @@ def test_frames_of_windows_are_those_of_the_whole(length: int, window: float, ho
     sound = np.random.default_rng(length).uniform(-1, 1, length).astype(np.float32)
     sound[np.arange(length) // 4000 % 5 > 0] *= 0.1
     expected = FrameLoudness().frames([sound])[0]
-    seamless = SeamlessFrames(FrameWindows.of_seconds(RATE, 0.04, window, hop), FrameLoudness().frames)
-    found = [np.concatenate(values) for values in zip(*seamless.all([sound[:7777], sound[7777:]], 3), strict=True)]
+    cut = FrameWindows.of_seconds(RATE, 0.04, window, hop)
+    windows = cut_windows([sound[:7777], sound[7777:]], cut.window, cut.hop, cut.step)
+    frames = SeamlessFrames(cut, FrameLoudness().frames).all(windows, 3)
+    found = [np.concatenate(values) for values in zip(*frames, strict=True)]
     for values, others in zip(found, expected, strict=True):
         np.testing.assert_array_equal(values, others)
 
