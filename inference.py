@@ -34,7 +34,7 @@ from helpers.tagger.backends import BACKENDS, LAYERS
 from helpers.tagger.embedding_files import embeddings_path
 from helpers.tagger.rows import results_path
 from helpers.tagger.run_files import RunFile
-from helpers.tagger.streaming import THRESHOLD
+from helpers.tagger.events import THRESHOLD
 from models.config import POOLINGS
 from models.errors import UserError
 

@@ -18,7 +18,7 @@ from helpers.tagger.results import Failure, Tagging
 from helpers.tagger.rows import COLUMNS, csv_lines, result_lines
 from helpers.tagger.run_files import RunFile
 from helpers.tagger.selection import Selection
-from helpers.tagger.streaming import THRESHOLD
+from helpers.tagger.events import THRESHOLD
 from helpers.tagger.windows import to_samples
 from models.command import printable
 

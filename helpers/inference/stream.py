@@ -17,7 +17,8 @@ from helpers import cli
 from helpers.inference.microphone import Microphone, record
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
 from helpers.tagger.results import top_tags
-from helpers.tagger.streaming import THRESHOLD, StreamTagger
+from helpers.tagger.events import THRESHOLD
+from helpers.tagger.streaming import StreamTagger
 from models.command import printable
 from models.errors import UserError
 

@@ -13,11 +13,10 @@ from datasets.sound import MAX_RATE, Resampler
 from datasets.streams.marks import HEAD_BYTES, container
 from datasets.streams.pcm import Pcm, check_type, to_float
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
-from helpers.tagger.events import Event, EventTracker
+from helpers.tagger.events import THRESHOLD, Event, EventTracker
 from helpers.tagger.windows import Windows, to_samples
 from models.errors import UserError
 
-THRESHOLD = 0.3
 MAX_CHANNELS = 64
 
 
