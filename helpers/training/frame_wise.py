@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Weight
 
 from datasets.augment import Augmented
 from datasets.clip import FrameClip
+from datasets.csv_table import write_results
 from datasets.strong_clips import StrongClips
-from helpers import cli, network_options
-from helpers.event_metrics import EventScores, event_scores
+from helpers import cli, event_metrics, network_options
+from helpers.median_filter import median_filter
 from helpers.seeding import seed_everything
 from helpers.training import distributed, options
 from helpers.training.builders import build_training_model, make_loader, make_training_loader
@@ -34,6 +35,9 @@ from models import checkpoints
 from models.base import FrameOutput, TaggingNetwork
 from models.errors import UserError
 from models.waveform import WaveformModel
+
+# What an evaluation measures, see `event_metrics.summary`; the first one chooses the best epoch.
+SCORES = ("psds1", "psds1_penalised", "psds2", "psds2_penalised", "event_f1", "segment_f1", "intersection_f1")
 
 logger = logging.getLogger(__name__)
 
@@ -194,27 +198,48 @@ def train(
         def validation_scores() -> dict[str, float]:
             epoch = loader.batch_sampler.epoch
             if (epoch + 1) % args.evaluate_every and epoch + 1 < args.n_epochs:
-                return dict.fromkeys(EventScores.names(), math.nan)
-            return evaluate(model, validation_loader, form, args.precision).overall()
+                return dict.fromkeys(SCORES, math.nan)
+            return evaluate(model, validation_loader, form, args.precision)
 
         groups = parameter_groups(model.network, args.max_lr, args.layer_decay, args.sequence_lr or args.max_lr)
         metrics = fit(
             model, loader, training_loss, validation_scores,
             optimizer=torch.optim.Adam(groups, weight_decay=args.weight_decay),
             schedule=lambda epoch: linear_warmup_cosine_down(epoch, args.n_epochs, min(args.warm_up_len, args.n_epochs - 1)),
-            n_epochs=args.n_epochs, run=run, selection="psds1", patience=args.patience, precision=args.precision,
+            n_epochs=args.n_epochs, run=run, selection=SCORES[0], patience=args.patience, precision=args.precision,
             compile_network=args.compile, save_minutes=args.save_minutes, forward=FrameLogits,
         )  # fmt: skip
         return metrics, run.folder
 
 
-def evaluate(model: WaveformModel, loader: DataLoader, form: Form, precision: str) -> EventScores:
-    """Score the events that a model finds in clips, in evaluation mode."""
+def evaluate(
+    model: WaveformModel, loader: DataLoader, form: Form, precision: str, per_class: Path | None = None
+) -> dict[str, float]:
+    """Score the events that a model finds in clips, see `event_metrics.summary`; `per_class` is a CSV to write, if any."""
     clips: StrongClips = loader.dataset
-    scores = predict_frames(model, loader, precision)
-    truth = {name: list(events or ()) for name, events in zip(clips.names, clips.events, strict=True)}
-    durations = dict.fromkeys(truth, form.frames * form.step)
-    return event_scores(scores, form.step, truth, durations, model.labels)
+    scores = {clip: median_filter(of_clip) for clip, of_clip in predict_frames(model, loader, precision).items()}
+    truth = {name: events or () for name, events in zip(clips.names, clips.events, strict=True)}
+    inputs = scores, form.step, truth, form.frames * form.step, model.labels
+    if per_class and distributed.is_main():
+        write_class_scores(per_class, *inputs)
+    return event_metrics.summary(*inputs)
+
+
+def write_class_scores(path: Path, *inputs: Any) -> None:
+    """Write a CSV of the metrics of each class, from what the functions of `event_metrics` take."""
+    psds1, psds2 = (event_metrics.psds(*inputs, parameters) for parameters in (event_metrics.PSDS1, event_metrics.PSDS2))
+    event_f1, segment_f1 = event_metrics.event_f1(*inputs), event_metrics.segment_f1(*inputs)
+    columns = [metric.by_class for metric in (psds1, psds2, event_f1, segment_f1)]
+    rows = [[label, *(f"{column[label]:.4f}" for column in columns)] for label in columns[0]]
+    write_results(path, [["class", "psds1", "psds2", "event_f1", "segment_f1"], *rows])
+
+
+def print_scores(title: str, scores: Mapping[str, float]) -> None:
+    """Print the scores of an evaluation, each on a line, on the main rank alone."""
+    if distributed.is_main():
+        print(title)
+        for name, value in scores.items():
+            print(f"  {name.replace('_', ' ').replace('psds', 'PSDS')}: {value:.3f}")
 
 
 def load_frame_wise(name: str, labels: Sequence[str], device: torch.device) -> WaveformModel:
