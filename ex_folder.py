@@ -26,8 +26,12 @@ from datasets.strong_clips import StrongClips
 from helpers import cli
 from helpers.distillation.frame_teachers import load_frame_teacher
 from helpers.distillation.online_teacher import load_online_teacher
-from helpers.distillation.options import add_frame_teacher_options, add_teacher_options
-from helpers.distillation.options import check_frame_teacher_options, check_teacher_options
+from helpers.distillation.options import (
+    add_frame_teacher_options,
+    add_teacher_options,
+    check_frame_teacher_options,
+    check_teacher_options,
+)
 from helpers.training import balance, distributed, finetuning, folds, frame_wise
 from helpers.training.builders import make_loader
 from helpers.training.class_figures import write_class_figures

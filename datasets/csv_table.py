@@ -49,8 +49,10 @@ def parse_own_table(
     """Take apart a user's table, whatever program wrote it: the line of each row, and its cells by column.
 
     Columns are separated by commas, semicolons or tabs, in capital or small letters (here: small), with spaces around or not.
-    `columns` must be there, `optional` ones may, None allows all; `aliases` are other names of these. Rows without content and columns without a name do not count.
-    `text` is that of `read_text(path)`. Raises UserError, with the line, for a table or a row of another form.
+    `columns` must be there, `optional` ones may, None allows all; `aliases` are other names of these. Rows without content and
+    columns without a name do not count. `text` is that of `read_text(path)`.
+
+    Raises UserError, with the line, for a table or a row of another form.
     """
     delimiter, text = _find_delimiter(text, {*columns, *aliases})
     text = re.sub(rf'(?<![^\n {delimiter}])("(?:[^"]|"")*") +(?=[\n{delimiter}]|$)', r"\1", text)  # spaces behind a quoted cell
