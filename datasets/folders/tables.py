@@ -10,17 +10,11 @@ from pathlib import Path, PurePosixPath
 from datasets.csv_table import number, parse_own_table, read_text
 from datasets.folders.candidates import SPLIT_OF_WORD, Candidate, Found, list_below, normal, why_unusable
 from datasets.folders.label_files import Label, parse_labels, recording_stem
-from datasets.strong_labels import COLUMN_NAMES
 from models.errors import UserError
 
 COLUMNS = ("path", "labels")
 OPTIONAL_COLUMNS = ("start", "end", "split", "fold", "group")
-# Other names of columns, as tables of events have them (DESED's: filename, onset, offset, event_label).
-ALIASES = {
-    alias: name
-    for column, name in (("clip", "path"), ("onset", "start"), ("offset", "end"), ("label", "labels"))
-    for alias in COLUMN_NAMES[column]
-}
+ALIASES = {"filename": "path", "onset": "start", "offset": "end", "event_label": "labels"}  # DESED's names of columns
 _DIGITS = 6  # of times in seconds; a millionth is less than a sample
 
 _Recording = tuple[str, Path, str]  # name, path, path without links
