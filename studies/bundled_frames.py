@@ -43,10 +43,10 @@ GENERAL = (
     "Animal", "Drum", "Guitar", "Keyboard (musical)", "Music", "Percussion", "Speech", "Wind instrument, woodwind instrument",
 )  # fmt: skip
 MIXTURE_SHARE = 0.15  # of the events: music of whole bands
-COUNTS = {"train": 1440, "validation": 144, "eval": 252}  # scenes of 10 s
+COUNTS = {"train": 1080, "validation": 120, "eval": 200}  # scenes of 10 s
 SEED = 20  # other scenes than those of datasets.prepare.soundscapes
 TRAINING = (
-    "--train", "--pretrained_name", "mn04_distilled", "--arch", "fmn", "--experiment_name", "frames", "--n_epochs", 10,
+    "--train", "--pretrained_name", "mn04_distilled", "--arch", "fmn", "--experiment_name", "frames", "--n_epochs", 8,
     "--epoch_len", COUNTS["train"], "--batch_size", 8, "--max_lr", 1e-3, "--sequence_lr", 2e-3, "--layer_decay", 0.95,
     "--warm_up_len", 1, "--batch_norm_momentum", 0.02, "--gain_augment", 10, "--filter_augment", 6, "--fmin_aug_range", 1,
     "--fmax_aug_range", 1, "--evaluate_every", 2, "--save_minutes", 3, "--wandb", "disabled", "--num_workers", 0,
