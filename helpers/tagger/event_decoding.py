@@ -11,23 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from datasets.labels import default_labels
+from helpers.median_filter import MEDIAN_FRAMES, check_median
 from helpers.tagger.events import THRESHOLD, Event, sorted_events
-from models.config import is_whole
 from models.errors import UserError
-
-MEDIAN_FRAMES = 9  # 360 ms at steps of 40 ms
-
-
-def median_filter(scores: np.ndarray, median_frames: int = MEDIAN_FRAMES) -> np.ndarray:
-    """(T, K) -> (T, K): the median over `median_frames` (odd) frames around each; at the ends the scores are mirrored.
-
-    The first and the last frame are part of their mirror image: c b a | a b c ... x y z | z y x.
-    """
-    half = check_median(median_frames) // 2
-    if half == 0 or len(scores) == 0:
-        return np.array(scores)
-    padded = np.pad(scores, ((half, half), (0, 0)), "symmetric")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, median_frames, axis=0), axis=-1).astype(scores.dtype)
 
 
 def decode(
@@ -158,10 +144,3 @@ class _Run:
         self.highest = max(self.highest, float(scores.max()))
         self.total += float(scores.sum(dtype=float))
         self.frames += len(scores)
-
-
-def check_median(median_frames: int) -> int:
-    """Return the length of a median filter; `UserError` unless it is odd."""
-    if not is_whole(median_frames) or median_frames < 1 or median_frames % 2 == 0:
-        raise UserError(f"the median filter has {median_frames!r:.50} frames; it must be an odd number, 1 to leave it out")
-    return median_frames
