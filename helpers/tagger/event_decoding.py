@@ -23,19 +23,22 @@ def decode(
     median_frames: int = MEDIAN_FRAMES,
     duration: float | None = None,
     *,
+    start: float = 0.0,
     labels: Sequence[str] | None = None,
+    classes: Sequence[int] | None = None,
     source: str | None = None,
 ) -> list[Event]:
     """Return the events in scores (T, K) of the frames of a whole recording, by their beginning.
 
     A class is active where the median of its scores is above the threshold, one for all classes or (K,). Events are runs of active
-    frames, cut at `duration` in seconds (None: the end of the last frame). `labels` None are `datasets.labels.default_labels`.
+    frames, cut at `duration` in seconds (None: the end of the last frame); the first frame is at `start` seconds. `labels` None are
+    `datasets.labels.default_labels`.
     """
     labels = default_labels(scores.shape[1]) if labels is None else labels
-    decoder = EventDecoder(labels, step_seconds, thresholds, median_frames, source=source)
-    duration = len(scores) * step_seconds if duration is None else duration
+    decoder = EventDecoder(labels, step_seconds, thresholds, median_frames, classes=classes, start=start, source=source)
+    end = start + (len(scores) * step_seconds if duration is None else duration)
     ended = [event for event in decoder.push(scores) + decoder.finish() if event.end is not None]
-    return sorted_events(replace(event, end=min(event.end, duration)) for event in ended if event.start < duration)
+    return sorted_events(replace(event, end=min(event.end, end)) for event in ended if event.start < end)
 
 
 class EventDecoder:
@@ -63,7 +66,8 @@ class EventDecoder:
         self.labels, self.step_seconds, self.start, self.source = labels, step_seconds, start, source
         self._classes = np.arange(len(labels)) if classes is None else np.asarray(classes, int)
         self._thresholds = np.broadcast_to(thresholds, (len(labels),))[self._classes]
-        self._half = check_median(median_frames) // 2
+        self.median_frames = check_median(median_frames)
+        self._half = median_frames // 2
         self._held = np.zeros((0, len(self._classes)), np.float32)  # scores that the filter still needs
         self._mirrored = self._half == 0  # whether these begin with the mirror image of the first frames
         self._done = 0  # frames
