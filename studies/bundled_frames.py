@@ -5,8 +5,8 @@ python -m datasets.prepare.soundscapes --dataset_dir data/opensounds --output_di
 python -m studies.bundled_frames --corpus_dir data/opensounds --dataset_dir data/soundscapes --output_dir runs/bundled_frames
 
 The classes are those of the scenes and `GENERAL` ones that several of them are. Clips of whole bands from the corpus are music from
-beginning to end. A frame-wise MobileNet learns all that from the convolutions and with the front end of mn04_distilled. The epoch that
-is best on validation scenes becomes fmn04_soundscapes.pt and its ONNX export. The same command resumes after an interruption.
+beginning to end. A frame-wise MobileNet learns all that from the convolutions and with the front end of mn04_distilled. The epoch
+that is best on validation scenes becomes fmn04_soundscapes.pt and its ONNX export. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from datasets import audio
 from datasets.audioset import NUM_CLASSES
-from datasets.audioset_strong import CLASSES, TABLES, read_classes
+from datasets.audioset_strong import CLASSES, TABLES, Classes, read_classes
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
@@ -28,7 +28,7 @@ from datasets.prepare.opensounds.build import hdf5_path
 from datasets.prepare.opensounds.tables import with_ancestors
 from datasets.prepare.soundscapes.build import HDF5_NAMES, segment_id
 from datasets.prepare.soundscapes.material import MIXTURES, part_of
-from datasets.strong_labels import LabelledEvent, read_strong_labels, write_strong_labels
+from datasets.strong_labels import LabelledEvent, merged, read_strong_labels, write_strong_labels
 from helpers import cli
 from helpers.export.graph import to_onnx
 from helpers.export.onnx_writer import write
@@ -49,42 +49,44 @@ TRAINING = (
 
 
 def build_data(corpus_dir: Path, scenes_dir: Path, folder: Path) -> None:
-    """Write the tables of events with the general classes, the clips of bands, and links to the scenes."""
+    """Write the clips of bands, the tables of events with the general classes, and links to the scenes; the classes last."""
+    if (folder / CLASSES).is_file():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     mids = dict(zip(audioset_labels(), audioset_mids(), strict=True))
     scenes = read_classes(scenes_dir)
     labels = tuple(sorted({*scenes.labels, *GENERAL}))
+
+    def implied(onset: float, offset: float, names: Iterable[str]) -> list[LabelledEvent]:
+        return [LabelledEvent(onset, offset, labels.index(name)) for name in names if name in labels]
+
+    bands = {}
+    corpus = Corpus(corpus_dir)
+    path = hdf5_path(folder, "unbalanced_train")
+    path.unlink(missing_ok=True)
+    with Mp3Writer(path, NUM_CLASSES) as writer:
+        for clip in corpus.clips:
+            if part_of(clip) == "train" and not MIXTURES.isdisjoint(clip.labels):
+                mp3 = corpus.mp3(clip)
+                samples, rate = audio.measure(mp3, warnings=[])
+                bands[segment_id(clip.name)] = implied(0.0, min(samples / rate, 10.0), clip.all_labels)
+                if clip.name not in writer.names:
+                    writer.add(clip.name, mp3, np.isin(audioset_labels(), clip.all_labels))
+    for part, table in TABLES.items():
+        events = {
+            scene: merged(same for event in found for same in implied(event.onset, event.offset, all_names(scenes, event)))
+            for scene, found in read_strong_labels(scenes_dir / table, *scenes).items()
+        }
+        write_strong_labels(folder / table, events | (bands if part == "train" else {}), [mids[label] for label in labels])
+        link = hdf5_path(folder, HDF5_NAMES[part])
+        link.unlink(missing_ok=True)
+        link.symlink_to(hdf5_path(scenes_dir, HDF5_NAMES[part]))
     write_table(folder / CLASSES, [("mid", "display_name"), *((mids[label], label) for label in labels)], delimiter="\t")
 
-    def general(onset: float, offset: float, implied: Iterable[str]) -> list[LabelledEvent]:
-        return [LabelledEvent(onset, offset, labels.index(label)) for label in implied if label in labels]
 
-    bands, target = {}, np.isin(audioset_labels(), "Music")
-    path = hdf5_path(folder, "unbalanced_train")
-    if not path.exists():
-        corpus = Corpus(corpus_dir)
-        with Mp3Writer(path, NUM_CLASSES) as writer:
-            for clip in corpus.clips:
-                if part_of(clip) == "train" and not MIXTURES.isdisjoint(clip.labels):
-                    mp3 = corpus.mp3(clip)
-                    samples, rate = audio.measure(mp3, warnings=[])
-                    bands[segment_id(clip.name)] = general(0.0, min(samples / rate, 10.0), clip.all_labels)
-                    if clip.name not in writer.names:
-                        writer.add(clip.name, mp3, target)
-            for part, table in TABLES.items():
-                events = {
-                    scene: [
-                        same
-                        for event in found
-                        for same in general(event.onset, event.offset, with_ancestors((scenes.labels[event.class_index],)))
-                    ]
-                    for scene, found in read_strong_labels(scenes_dir / table, *scenes).items()
-                }
-                events = events | bands if part == "train" else events
-                write_strong_labels(folder / table, events, [mids[label] for label in labels])
-                link = hdf5_path(folder, HDF5_NAMES[part])
-                link.unlink(missing_ok=True)
-                link.symlink_to(hdf5_path(scenes_dir, HDF5_NAMES[part]))
+def all_names(classes: Classes, event: LabelledEvent) -> tuple[str, ...]:
+    """The name of an event's class, and of all that this is."""
+    return with_ancestors((classes.labels[event.class_index],))
 
 
 def build_parser() -> argparse.ArgumentParser:
