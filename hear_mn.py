@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from helpers.probing.timestamps import timestamp_embeddings
 from models import checkpoints
 from models.embeddings import PUBLISHED_BEST, EmbeddingConfig, EmbeddingModel
 from models.errors import UserError
@@ -49,9 +50,10 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
     """(n_sounds, n_samples) -> (n_sounds, T, timestamp_embedding_size) float32 and (n_sounds, T) milliseconds.
 
-    One embedding every 50 ms, from 0 to the end of the sound, of the 160 ms around that time.
+    One embedding every 50 ms, from 0 to the end of the sound, of the 160 ms around that time. Of a frame-wise model, those of its
+    frames, every 40 ms; their layers are "embedding".
     """
-    return _checked(model).timestamps(audio)
+    return timestamp_embeddings(_checked(model), audio)
 
 
 def _checked(model: object) -> HearModel:

@@ -52,6 +52,7 @@ def test_frames_of_windows_are_those_of_the_whole(length: int, window: float, ho
 def test_windows_overlap_and_begin_at_steps() -> None:
     cut = FrameWindows.of_seconds(RATE, 0.04, 10, 6)
     windows = list(cut_windows([np.zeros(500_321, np.float32)], cut.window, cut.hop, cut.step))
+    assert [start for start, _ in windows] == [start for start, _ in cut.cut(np.zeros(500_321, np.float32))]
     assert all(start % STEP == 0 for start, _ in windows) and windows[-1][0] + len(windows[-1][1]) == 500_321
     assert all(start + len(waveform) - later >= 4 * RATE for (start, waveform), (later, _) in pairwise(windows))
 
