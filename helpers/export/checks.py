@@ -11,8 +11,9 @@ import numpy as np
 
 from helpers.export.cache import FORMAT_VERSION, WEIGHTS
 from helpers.export.protobuf import fields, repeated
-from models.config import ARCH_LIMITS, MEL_LIMITS, is_number, is_whole
+from models.config import ARCH_LIMITS, is_number, is_whole
 from models.errors import UserError
+from models.mel_config import MEL_LIMITS
 
 HALF = np.dtype("<f2")
 FLOATS = {1: np.dtype("<f4"), 10: HALF, 11: np.dtype("<f8")}  # of TensorProto.DataType
