@@ -5,8 +5,8 @@ python ex_embeddings.py --model_name mn04_distilled --data data/opensounds_hear/
 
 Embeds the clips of each task once, trains probes on every choice of layers, prints the test scores, and writes them to scores.csv
 and layers.png. A task is a folder in the layout of a HEAR task (of recordings, or of events in time, which have embeddings at
-timestamps), of ESC-50, FSD50K or AudioSet, a folder with one folder per class, or a CSV next to recordings. By default each layer is
-probed alone, and the published best combination.
+timestamps), of ESC-50, FSD50K or AudioSet, a folder with one folder per class, or a CSV next to recordings. By default each layer
+is probed alone, and the published best combination.
 
 After an interruption the same command resumes.
 """
@@ -76,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     network = checkpoints.load_model(args.model_name)
     sizes = layer_sizes(network)
-    choices = dict.fromkeys(args.layers or [*sizes, "+".join(PUBLISHED_BEST)])
-    layers = {choice: list(EmbeddingConfig(choice, args.pooling).columns(network)) for choice in choices}
     tasks = {task.name: task for task in (open_task(path, network.mel.sample_rate) for path in args.data)}
+    has_frames = network.step_seconds is not None and any(task.events for task in tasks.values())
+    choices = dict.fromkeys(args.layers or (["embedding"] if has_frames else [*sizes, "+".join(PUBLISHED_BEST)]))
+    layers = {choice: list(EmbeddingConfig(choice, args.pooling).columns(network)) for choice in choices}
     if len(tasks) < len(args.data):
         raise UserError(f"{len(args.data)} tasks are called {', '.join(tasks)}; give folders of different names")
     networks = {args.model_name: network}

@@ -32,14 +32,17 @@ class HearModel(EmbeddingModel):
 
 
 def load_model(
-    weights: str | os.PathLike[str] = "mn10_as", layers: str | Sequence[str] = PUBLISHED_BEST, pooling: str = "mean"
+    weights: str | os.PathLike[str] = "mn10_as", layers: str | Sequence[str] | None = None, pooling: str = "mean"
 ) -> HearModel:
     """Load a model in evaluation mode.
 
     `weights` is a released or bundled name or the path of a checkpoint (empty: the default). `layers` and `pooling` are those of
-    `models.embeddings.EmbeddingConfig`. Raises `UserError` for an unknown name or layer, `FileNotFoundError` and `AssetError`.
+    `models.embeddings.EmbeddingConfig`; None is the published best choice, of a frame-wise model the embedding. Raises `UserError`
+    for an unknown name or layer, `FileNotFoundError` and `AssetError`.
     """
-    return HearModel(checkpoints.load_model(weights or "mn10_as"), EmbeddingConfig(layers, pooling)).eval()
+    network = checkpoints.load_model(weights or "mn10_as")
+    layers = layers or (PUBLISHED_BEST if network.step_seconds is None else "embedding")
+    return HearModel(network, EmbeddingConfig(layers, pooling)).eval()
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:

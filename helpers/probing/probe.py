@@ -127,8 +127,8 @@ def probe(
     again on the others. Without, the splits are "train", "valid" and "test".
 
     The networks see the embeddings as they are, without normalisation. With `single_label` each row has exactly one
-    class and the loss is cross-entropy, else binary cross-entropy. `metric` is one of `METRICS`; a `scoring` is used in its place, as
-    for events. Computes on the CPU with torch's current number of threads; the same seed and threads give the same result to the
+    class and the loss is cross-entropy, else binary cross-entropy. `metric` is one of `METRICS`; a `scoring` is used in its place,
+    as for events. Computes on the CPU with torch's current number of threads; the same seed and threads give the same result to the
     bit. Torch's own generator stays as it is.
 
     Raises `ValueError` for shapes that do not fit, embeddings that are not finite, missing splits, targets that no network could
@@ -140,8 +140,8 @@ def probe(
         scoring = ClipScoring(np.asarray(targets), METRICS[metric])
     task = _Task(np.array(embeddings, np.float32), np.asarray(targets), single_label, scoring, protocol)
     names = np.asarray(splits)
-    if names.shape != (len(task.targets),):
-        raise UserError(f"{len(task.targets)} embeddings need as many names of splits, got an array of shape {names.shape}")
+    if names.shape != (len(task.loss_targets),):
+        raise UserError(f"{len(task.loss_targets)} embeddings need as many names of splits, got an array of shape {names.shape}")
     first, *others = parts = _folds(names) if folds else [_train_valid_test(names)]
     for part in parts:
         task.check(part)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, FrameResults, FrameWindows, SeamlessFrames
-from models.embeddings import EmbeddingModel
+from models.embeddings import EmbeddingModel, check_waveforms
 from models.errors import UserError
 
 WINDOWS_AT_ONCE = 4
@@ -20,20 +22,17 @@ def timestamp_embeddings(model: EmbeddingModel, waveform: Tensor) -> tuple[Tenso
     Of a frame-wise model, embeddings are those of its frames, the middle of which are the times 0, step, 2 step, ...; longer sound
     is computed in windows of 10 s that overlap. Of others they are `EmbeddingModel.timestamps`.
     """
-    step = getattr(model.network, "step_seconds", None)
+    step = model.step_seconds
     if step is None:
         return model.timestamps(waveform)
+    check_waveforms(waveform)
     if list(model.columns) != ["embedding"]:
-        raise UserError(f"the frames of a frame-wise model have the layer embedding only, not {model.config}")
+        raise UserError(f"frames of a frame-wise model have the layer embedding only, not {model.config}")
     cut = FrameWindows.of_seconds(model.sample_rate, step, FRAME_WINDOW, FRAME_HOP)
 
-    def compute(windows: list[np.ndarray]) -> FrameResults:
-        results = []
-        for window in windows:
-            spectrogram = model.front_end(torch.from_numpy(window)[None].to(model.device)).unsqueeze(1)
-            embeddings = model.network.forward_frames(spectrogram).embedding[0].float().cpu().numpy()
-            results.append((embeddings[:, :0], embeddings))
-        return results
+    def compute(windows: Sequence[np.ndarray]) -> FrameResults:
+        outputs = [model.forward_frames(torch.from_numpy(window)[None].to(model.device)) for window in windows]
+        return [tuple(part[0].float().cpu().numpy() for part in (output.logits, output.embedding)) for output in outputs]
 
     found = []
     for sound in waveform.cpu().numpy():

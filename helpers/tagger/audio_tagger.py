@@ -242,8 +242,8 @@ class AudioTagger:
     ) -> Frames:
         """Return the scores and embeddings of all frames of a recording, by a frame-wise model.
 
-        They are computed in windows of `window` seconds, one every `hop` seconds, see `helpers.frame_windows`. Scores take 160 MB an
-        hour for 447 classes; `iter_frames` keeps none.
+        They are computed in windows of `window` seconds, one every `hop` seconds, see `helpers.frame_windows`.
+        Scores of 447 classes take 160 MB an hour; `iter_frames` keeps none.
         """
         recording = self._open(audio, sample_rate, name, ReadOptions(start, end, channel, strict))
         parts = list(self.iter_frames(recording, window=window, hop=hop, warnings=[]))
