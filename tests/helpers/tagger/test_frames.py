@@ -199,3 +199,14 @@ def test_both_backends_have_the_same_frames(checkpoint: Path, wavering: np.ndarr
     np.testing.assert_allclose(onnx_frames.scores, torch_frames.scores, atol=1e-3)
     np.testing.assert_allclose(onnx_frames.embeddings, torch_frames.embeddings, atol=1e-2)
     assert onnx_frames.step_seconds == torch_frames.step_seconds == 0.04
+
+
+@pytest.mark.parametrize("hop", [6.0, 2.0])
+def test_scores_of_a_stream_are_those_of_the_file_in_the_same_windows(checkpoint: Path, wavering: np.ndarray, hop: float) -> None:
+    tagger = AudioTagger(checkpoint, "cpu")
+    live = StreamTagger(tagger, RATE, hop=hop)
+    sound = wavering[: 21 * RATE + 100]
+    pieces = [window for i in range(0, len(sound), 30_000) for window in live.windows(sound[i : i + 30_000])] + live.last_windows()
+    frames = tagger.frames(sound, RATE, hop=hop)
+    np.testing.assert_allclose(np.concatenate([scores for *_, scores in pieces]), frames.scores, atol=1e-4)
+    assert [start for start, *_ in pieces[1:]] == pytest.approx([end for _, end, _ in pieces[:-1]])
