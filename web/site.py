@@ -24,7 +24,7 @@ def site_files() -> dict[str, Path]:
     files |= {f"recordings/{path.name}": path for path in sorted((BUNDLED_DIR / "recordings").glob("*.ogg"))}
     files |= {"licences/resources.md": BUNDLED_DIR / "README.md", "licences/model.md": BUNDLED_DIR / f"{MODEL}.md"}
     onnxruntime = Path(find_spec("onnxruntime").origin).parent
-    files |= {f"licences/onnxruntime/{name}": onnxruntime / name for name in LEGAL if (onnxruntime / name).is_file()}
+    files |= {f"licences/onnxruntime/{Path(name).stem}.txt": onnxruntime / name for name in LEGAL if (onnxruntime / name).is_file()}
     return files
 
 

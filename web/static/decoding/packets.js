@@ -19,15 +19,13 @@ export async function* decodePackets(config, packets, { skip = 0, total = () => 
   let failure = null;
   let wake = () => {};
   const decoder = new AudioDecoder({
-    output: (data) => {
-      decoded.push(data);
-      wake();
-    },
+    output: (data) => decoded.push(data),
     error: (error) => {
       failure = error;
       wake();
     },
   });
+  decoder.ondequeue = () => wake();
   let [skipped, given] = [0, 0];
   function* samples() {
     for (const data of decoded.splice(0)) {

@@ -39,7 +39,7 @@ export class ClassTable {
       whole.append(pair);
     }
     const highest = row.insertCell();
-    highest.className = "number";
+    highest.className = "number highest";
     const at = row.insertCell();
     at.className = "number";
     if (track.highest) {
