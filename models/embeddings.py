@@ -7,7 +7,7 @@
 | block1 ... block15 | output of an inverted residual block, pooled over frequency and time | 16 ... 160 |
 | block16 | the last convolution | 960 |
 | se4, se5, se6, se11 ... se15 | bottleneck of the squeeze-and-excitation in that block, all axes of it side by side | 24 ... 240 |
-| embedding | that of `TaggingNetwork.forward`: the mean of block16, which enters the classifier | 960 |
+| embedding | that of `TaggingNetwork.forward`: the mean of block16, which enters the classifier, or of frames | 960 |
 | hidden | first layer of the mlp head, after its activation | 1280 |
 | logits | second layer of the mlp head, or all of another head | 527 |
 
@@ -117,14 +117,16 @@ def forward_layers(
             x = stage(x)
         if f"block{number}" in layers:
             found[f"block{number}"] = _pool(x, pooling, (2, 3))
-    if "embedding" in layers:
-        found["embedding"] = x.mean((2, 3))
+    if "hidden" not in layers and {"embedding", "logits"} <= set(layers):
+        found["logits"], found["embedding"] = network.forward_outputs(x)
+    elif "embedding" in layers:
+        found["embedding"] = network.forward_head(x, pre_logits=True)
     if "hidden" in layers:
         x = found["hidden"] = network.classifier[:4](x)
         if "logits" in layers:
             found["logits"] = network.classifier[4:](x)
-    elif "logits" in layers:
-        found["logits"] = network.classifier(x)
+    elif "logits" in layers and "logits" not in found:
+        found["logits"] = network.forward_head(x)
     return {layer: found[layer] for layer in layers}
 
 
