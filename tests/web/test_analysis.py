@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -14,7 +15,10 @@ import soundfile
 from datasets.audio import load, resample
 from datasets.channels import mono
 from helpers.export.protobuf import field
+from helpers.export.runtime import OnnxBackend
+from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, FrameWindows, SeamlessFrames
 from helpers.tagger.averaging import average_windows
+from helpers.tagger.event_decoding import decode
 from helpers.tagger.events import EventTracker
 from helpers.tagger.reading import ReadOptions, open_recording
 from helpers.tagger.windows import cut_windows
@@ -22,6 +26,10 @@ from models.assets import BUNDLED_DIR
 
 pytestmark = pytest.mark.web
 RNG = np.random.default_rng(0)
+BASE64 = """
+    const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const textOf = (numbers) => btoa(Array.from(new Uint8Array(Float32Array.from(numbers).buffer), (b) => String.fromCharCode(b)).join(""));
+"""  # Playwright is slow with long lists
 CASES = [  # samples, window, hop, samples of a block
     (100, 10, 10, 7), (95, 10, 3, 100), (9, 10, 3, 4), (10, 10, 3, 10), (11, 10, 4, 1), (60, 10, 25, 8), (101, 10, 10, 33), (109, 10, 10, 50),
     (1, 10, 10, 1), (400, 7, 2, 400),
@@ -36,7 +44,7 @@ def module(browser: Any, url: str):
 
     def evaluate(body: str, argument: object = None) -> Any:
         limit = "new Promise((_, fail) => setTimeout(fail, 60000, new Error('too slow')))"
-        work = f"async () => {{ const load = (path) => import('{url}' + path); {body} }}"
+        work = f"async () => {{ const load = (path) => import('{url}' + path); {BASE64} {body} }}"
         code = f"(given) => Promise.race([({work})(), {limit}])"
         return page.evaluate(code, argument)
 
@@ -95,10 +103,13 @@ def test_resampling_is_as_good_as_soxr(rate: int, module) -> None:
     found = module(
         """const { Resampler } = await load("analysis/resampler.js");
         const resampler = new Resampler(given.rate, 32000);
-        const parts = given.blocks.map((block) => resampler.push(Float32Array.from(block)));
-        return [...parts, resampler.finish()].flatMap((part) => [...part]);""",
-        {"rate": rate, "blocks": [block.tolist() for block in blocks(samples, 1000)]},
+        const samples = new Float32Array(bytesOf(given.samples).buffer);
+        const parts = [];
+        for (let start = 0; start < samples.length; start += 1000) parts.push(resampler.push(samples.subarray(start, start + 1000)));
+        return textOf([...parts, resampler.finish()].flatMap((part) => [...part]));""",
+        {"rate": rate, "samples": base64.b64encode(samples.tobytes()).decode()},
     )
+    found = np.frombuffer(base64.b64decode(found), np.float32)
     assert abs(len(found) - len(expected)) <= 1
     inner = slice(300, min(len(found), len(expected)) - 300)
     np.testing.assert_allclose(found[inner], expected[inner], atol=2e-4)
@@ -143,9 +154,6 @@ def test_events_of_windows_are_those_of_python(module) -> None:
 
 @pytest.mark.parametrize("seconds", [2.5, 10.0, 10.02, 16.0, 33.33])
 def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: float, module) -> None:
-    from helpers.tagger.event_decoding import decode
-    from helpers.tagger.frames import FrameWindows, SeamlessFrames
-
     rate, step = 1000, 0.04
     count = round(seconds * rate)
     table = np.repeat(RNG.uniform(0, 0.6, (count // 400 + 2, 3)), 10, axis=0).astype(np.float32)  # (frames, classes)
@@ -157,8 +165,9 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
         return [(scores, scores) for scores in rows]
 
     samples = np.arange(count, dtype=np.float32)
-    frames = SeamlessFrames(FrameWindows.of_seconds(rate, step, 10.0, 6.0), compute)
-    scores = np.concatenate([piece for piece, _ in frames.all(blocks(samples, 700), 2)])
+    lengths = FrameWindows.of_seconds(rate, step, FRAME_WINDOW, FRAME_HOP)
+    windows = cut_windows(blocks(samples, 700), lengths.window, lengths.hop, lengths.step)
+    scores = np.concatenate([piece for piece, _ in SeamlessFrames(lengths, compute).all(windows, 2)])
     events = decode(scores, step, 0.3, duration=seconds, labels=["0", "1", "2"])
     expected = sorted((e.start, e.end, int(e.label), e.score, e.mean) for e in events)
     found = module(
@@ -184,13 +193,11 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
 
 
 def test_metadata_of_the_bundled_model_are_read(module) -> None:
-    from helpers.export.runtime import OnnxBackend
-
     found = module(
         """const { readMetadata } = await load("analysis/metadata.js");
         return readMetadata(new Uint8Array(await (await fetch("../models/mn04_distilled.onnx")).arrayBuffer()));"""
     )
-    assert found == OnnxBackend(BUNDLED_DIR / "mn04_distilled.onnx").metadata
+    assert found.items() <= OnnxBackend(BUNDLED_DIR / "mn04_distilled.onnx").metadata.items()
 
 
 def hostile() -> dict[str, bytes]:
@@ -226,8 +233,8 @@ def hostile() -> dict[str, bytes]:
 def test_what_is_no_model_is_one_line(name: str, module) -> None:
     message = module(
         """const { readMetadata } = await load("analysis/metadata.js");
-        try { return [readMetadata(Uint8Array.from(given))]; } catch (error) { return error.message; }""",
-        list(hostile()[name]),
+        try { return [readMetadata(bytesOf(given))]; } catch (error) { return error.message; }""",
+        base64.b64encode(hostile()[name]).decode(),
     )
     assert isinstance(message, str) and message and "\n" not in message and len(message) < 200
 
@@ -245,22 +252,22 @@ def encoded(kind: str, samples: np.ndarray, rate: int) -> bytes:
 @pytest.mark.parametrize("kind", ["wav", "wav24", "float", "wavex", "rf64", "u8", "flac", "mp3", "vorbis", "opus"])
 @pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (16000, 1)])
 def test_files_in_pieces_are_decoded_as_in_python(kind: str, rate: int, channels: int, module, tmp_path: Path) -> None:
-    voice = load(BUNDLED_DIR / "recordings" / "speech.ogg", rate)[: 5 * rate + 123]
+    voice = load(BUNDLED_DIR / "recordings" / "speech.ogg", rate)[: 3 * rate + 123]
     content = encoded(kind, np.stack([voice, 0.5 * voice][:channels], 1), rate)
     expected, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     found = module(
         """const { openSound } = await load("decoding/sound.js");
-        const sound = await openSound(new Blob([Uint8Array.from(given)]));
+        const sound = await openSound(new Blob([bytesOf(given)]));
         const channels = Array.from({ length: sound.channels }, () => []);
         for await (const block of sound.blocks) block.forEach((samples, c) => channels[c].push(...samples));
-        return { rate: sound.rate, channels, warnings: sound.warnings };""",
-        list(content),
+        return { rate: sound.rate, channels: channels.map(textOf), warnings: sound.warnings };""",
+        base64.b64encode(content).decode(),
     )
-    samples = np.array(found["channels"], np.float32).T
+    samples = np.stack([np.frombuffer(base64.b64decode(text), np.float32) for text in found["channels"]], 1)
     assert found["warnings"] == [] and found["rate"] == (48000 if kind == "opus" else own_rate)
-    if kind == "opus":
+    if kind == "opus":  # always 48 kHz; taking every third sample lets through a little that libopus filters out
         samples = samples[:: 48000 // rate]
     assert abs(len(samples) - len(expected)) <= (1152 if kind == "mp3" else 1)
     length = min(len(samples), len(expected))
-    tolerance = {"opus": 0.1, "mp3": 2e-3, "vorbis": 2e-3}.get(kind, 1e-6)
+    tolerance = {"opus": 0.2, "mp3": 2e-3, "vorbis": 2e-3}.get(kind, 1e-6)
     np.testing.assert_allclose(samples[:length], expected[:length], atol=tolerance)

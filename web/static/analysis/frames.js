@@ -1,4 +1,4 @@
-// Frames of frame-wise models: windows of a long sound without seams (helpers/tagger/frames.py), and the events in their scores
+// Frames of frame-wise models: windows of a long sound without seams (helpers/frame_windows.py), and the events in their scores
 // (helpers/tagger/event_decoding.py).
 
 import { THRESHOLD } from "./events.js";
