@@ -14,7 +14,7 @@ from typing import NoReturn
 from models import interrupts
 from models.errors import UserError, install_command
 
-PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies")  # whose absence is our mistake, not the user's
+PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies", "web")  # whose absence is our mistake, not the user's
 DEBUG = "--debug"
 
 

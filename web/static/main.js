@@ -132,7 +132,7 @@ function select(recording) {
   selected = recording;
   position = 0;
   bars.clear();
-  if (recording) player.src = recording.url;
+  if (recording?.file.size) player.src = recording.url;
   else player.removeAttribute("src");
   $("span").value = "whole";
   queueView.update(queue.recordings, selected, false);
