@@ -1,11 +1,12 @@
-"""How fast the page of web/ is in headless Chromium: real-time factor, time to the first tag, bytes; needs .venv-web, see the Makefile.
+"""The page of web/ in headless Chromium: bytes, time to the first tag, times as fast as the sound. `make web-test` makes .venv-web.
 
-    .venv-web/bin/python -m benchmarks.web
+.venv-web/bin/python -m benchmarks.web
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import shutil
 import statistics
@@ -55,18 +56,11 @@ def chromium(*options: str) -> Iterator[Browser]:
         browser.close()
 
 
-def analyse(page: Page, *paths: Path) -> list[dict]:
-    """Give recordings to the open page; return name, scores and seconds of computing of each, when all are done."""
-    page.set_input_files("#files", [str(path) for path in paths])
-    page.wait_for_function("() => !document.querySelector('#queue progress:not([hidden])')", timeout=3_600_000)
-    return page.evaluate("() => [...document.querySelectorAll('#queue li')].map((item) => item.textContent)")
-
-
 def first_tag_seconds(browser: Browser, url: str) -> float:
     """Return the seconds from opening the page, with nothing in any cache, to the first tags of a bundled recording."""
     context = browser.new_context(service_workers="block")
     page = context.new_page()
-    page.goto(url, wait_until="commit")
+    page.goto(url, wait_until="domcontentloaded")
     page.click("[data-example='scene.ogg']")
     page.wait_for_selector("#bars .bar")
     seconds = page.evaluate("performance.now() / 1000")
@@ -78,10 +72,10 @@ def computing_seconds(page: Page, path: Path, resolution: str) -> float:
     """Return how long the worker takes for a recording, from its first byte to its last score."""
     page.select_option("#resolution", resolution)
     page.set_input_files("#files", str(path))
-    page.wait_for_selector(f"#queue li.selected:has-text('{path.name}')")
     page.wait_for_selector("#classes-section:not([hidden])", timeout=600_000)
     seconds = float(page.inner_text("#notes").removeprefix("Computed in ").split(" ")[0])
-    page.click("#queue li.selected .remove")
+    page.click("#queue .remove")
+    page.wait_for_selector("#result", state="hidden")
     return seconds
 
 
@@ -95,9 +89,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     files = site_files()
-    groups = {"runtime": "runtime/", "model": "models/", "page": ("index", "main", "micro", "rec", "styles", "worker", "view/", "analysis/", "decoding/")}
-    for name, start in groups.items():
-        print(f"{name}: {sum(path.stat().st_size for key, path in files.items() if key.startswith(start)) / 1e6:.2f} MB")
+    others = ("runtime/", "models/", "recordings/", "licences/", "service_worker.js")
+    groups = {"ONNX Runtime": "runtime/", "model": "models/"}
+    sizes = {name: [path for key, path in files.items() if key.startswith(start)] for name, start in groups.items()}
+    sizes["page and code"] = [path for key, path in files.items() if not key.startswith(others)]
+    for name, paths in sizes.items():
+        contents = [path.read_bytes() for path in paths]
+        plain, packed = (sum(map(len, those)) / 1e6 for those in (contents, map(gzip.compress, contents)))
+        print(f"{name}: {plain:.2f} MB, {packed:.2f} MB where the host compresses")
     scene, rate = soundfile.read(BUNDLED_DIR / "recordings" / "scene.ogg", dtype="float32")
     with tempfile.TemporaryDirectory() as folder, served() as url, chromium() as browser:
         path = Path(folder, "sound.wav")

@@ -55,7 +55,8 @@ class _Handler(SimpleHTTPRequestHandler):
         ".ogg": "audio/ogg",
         ".md": "text/plain; charset=utf-8",
         ".txt": "text/plain; charset=utf-8",
-        "": "application/octet-stream",
+        ".onnx": "application/octet-stream",
+        "": "text/plain; charset=utf-8",  # LICENSE
     }
 
     def translate_path(self, path: str) -> str:

@@ -28,11 +28,12 @@ pytestmark = pytest.mark.web
 RNG = np.random.default_rng(0)
 BASE64 = """
     const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const textOf = (numbers) => btoa(Array.from(new Uint8Array(Float32Array.from(numbers).buffer), (b) => String.fromCharCode(b)).join(""));
+    const letters = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+    const textOf = (numbers) => btoa(letters(new Uint8Array(Float32Array.from(numbers).buffer)));
 """  # Playwright is slow with long lists
 CASES = [  # samples, window, hop, samples of a block
-    (100, 10, 10, 7), (95, 10, 3, 100), (9, 10, 3, 4), (10, 10, 3, 10), (11, 10, 4, 1), (60, 10, 25, 8), (101, 10, 10, 33), (109, 10, 10, 50),
-    (1, 10, 10, 1), (400, 7, 2, 400),
+    (100, 10, 10, 7), (95, 10, 3, 100), (9, 10, 3, 4), (10, 10, 3, 10), (11, 10, 4, 1), (60, 10, 25, 8), (101, 10, 10, 33),
+    (109, 10, 10, 50), (1, 10, 10, 1), (400, 7, 2, 400),
 ]  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def test_resampling_is_as_good_as_soxr(rate: int, module) -> None:
         const resampler = new Resampler(given.rate, 32000);
         const samples = new Float32Array(bytesOf(given.samples).buffer);
         const parts = [];
-        for (let start = 0; start < samples.length; start += 1000) parts.push(resampler.push(samples.subarray(start, start + 1000)));
+        for (let at = 0; at < samples.length; at += 1000) parts.push(resampler.push(samples.subarray(at, at + 1000)));
         return textOf([...parts, resampler.finish()].flatMap((part) => [...part]));""",
         {"rate": rate, "samples": base64.b64encode(samples.tobytes()).decode()},
     )
@@ -174,7 +175,7 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
         """const { FrameWindows, FrameEvents } = await load("analysis/frames.js");
         const [windows, decoder] = [new FrameWindows(1000, 0.04), new FrameEvents(0.04)];
         const compute = ({ samples }) =>
-          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) => Float32Array.from(given.table[Math.round(samples[40 * i] / 40)]));
+          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) => given.table[Math.round(samples[40 * i] / 40)]);
         const frames = [];
         const take = (cut) => cut.forEach((window) => frames.push(...windows.keep(window, compute(window))));
         const events = [];
@@ -241,8 +242,9 @@ def test_what_is_no_model_is_one_line(name: str, module) -> None:
 
 def encoded(kind: str, samples: np.ndarray, rate: int) -> bytes:
     """(samples, channels) as a file."""
-    formats = {"wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "float": ("WAV", "FLOAT"), "wavex": ("WAVEX", "PCM_16"), "rf64": ("RF64", "PCM_16")}
-    formats |= {"u8": ("WAV", "PCM_U8"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None), "vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
+    formats = {"wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "float": ("WAV", "FLOAT"), "u8": ("WAV", "PCM_U8")}
+    formats |= {"wavex": ("WAVEX", "PCM_16"), "rf64": ("RF64", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None)}
+    formats |= {"vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
     file = io.BytesIO()
     format, subtype = formats[kind]
     soundfile.write(file, samples, rate, format=format, subtype=subtype)

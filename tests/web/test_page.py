@@ -194,12 +194,12 @@ def test_what_is_no_model_is_one_line_and_the_one_before_stays(kind: str, page: 
 
 def node(op: str, inputs: str, outputs: str, **integers: int | list[int]) -> bytes:
     """A node of an ONNX graph."""
-    ports = b"".join(field(1, name.encode()) for name in inputs.split()) + b"".join(field(2, name.encode()) for name in outputs.split())
+    ports = [field(1, name.encode()) for name in inputs.split()] + [field(2, name.encode()) for name in outputs.split()]
     attributes = b""
     for name, value in integers.items():
         values = field(3, value) + field(20, 2) if isinstance(value, int) else b"".join(field(8, v) for v in value) + field(20, 7)
         attributes += field(5, field(1, name.encode()) + values)
-    return field(1, ports + field(4, op.encode()) + attributes)
+    return field(1, b"".join(ports) + field(4, op.encode()) + attributes)
 
 
 def port(number: int, name: str, rank: int) -> bytes:
