@@ -22,8 +22,9 @@ import torch
 from datasets import audioset
 from datasets.hdf5_mp3 import Mp3Dataset
 from helpers import cli
-from helpers.devices import pick_device
+from helpers.devices import loader_workers, pick_device
 from helpers.distillation.writer import LogitsWriter, refuse_existing, write_logits
+from helpers.training.evaluation import PRECISIONS, default_precision
 from models.ensemble import get_ensemble_model
 from models.errors import UserError
 
@@ -41,18 +42,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--clip_seconds", type=cli.clip_seconds, default=10.0,
         help="length of a window; the logits of a longer clip are the mean over its windows",
     )  # fmt: skip
-    workers = min(12, os.cpu_count() or 1)
     parser.add_argument("--batch_size", type=cli.positive_int, default=32, help="windows in a batch")
     parser.add_argument(
-        "--num_workers", type=cli.non_negative_int, default=workers, help="processes that decode; 0: the main process"
+        "--num_workers", type=cli.non_negative_int, default=loader_workers(), help="processes that decode; 0: the main process"
     )
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+    parser.add_argument(
+        "--precision", choices=tuple(PRECISIONS), help="of the networks (CUDA: bf16, or fp16 where there is no bf16; CPU: fp32)"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     refuse_existing(args.output)  # before anything is downloaded
+    device = pick_device(args.cuda)
+    precision = args.precision or default_precision(device)
     model = get_ensemble_model(args.models)
     if args.hdf:
         clips = Mp3Dataset(args.hdf, num_classes=model.num_classes, sample_rate=model.sample_rate, clip_seconds=None)
@@ -68,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "clip_seconds": args.clip_seconds,
         "sample_rate": model.sample_rate,
         "num_classes": model.num_classes,
+        "precision": precision,
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
     writer = LogitsWriter(args.output, model.num_classes, settings)
-    repeated = write_logits(model.to(pick_device(args.cuda)), clips, writer, args)
+    repeated = write_logits(model.to(device), clips, writer, args, precision)
     undecodable = len(clips) - repeated - len(writer.names)
     writer.finish()
     print(f"{args.output}: {len(writer.names)} rows of {model.num_classes} logits")

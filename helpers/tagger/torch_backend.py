@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helpers.devices import synchronize, upload
 from helpers.export.checks import check_results, check_waveforms
 from helpers.tagger.backends import Results
 from models import checkpoints
@@ -111,9 +112,14 @@ class TorchBackend:
         if os.getpid() != self._process:  # after a fork: OpenMP's threads are gone, and waiting for them would never end
             torch.set_num_threads(1)
             self._process = os.getpid()
+        computed: list[tuple[list[int], list[Tensor]]] = []
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 is float32 on a GPU, too
+            for shape in {clip.shape for clip in clips}:
+                group = [i for i, clip in enumerate(clips) if clip.shape == shape]
+                outputs = compute(upload(torch.from_numpy(np.stack([clips[i] for i in group])), self.device))
+                computed.append((group, [values.float().to("cpu", non_blocking=True) for values in outputs]))
+        synchronize(self.device)
         results: dict[int, tuple[np.ndarray, ...]] = {}
-        for shape in {clip.shape for clip in clips}:
-            group = [i for i, clip in enumerate(clips) if clip.shape == shape]
-            outputs = compute(torch.from_numpy(np.stack([clips[i] for i in group])).to(self.device))
-            results |= zip(group, zip(*(values.float().cpu().numpy() for values in outputs), strict=True), strict=True)
+        for group, outputs in computed:
+            results |= zip(group, zip(*(values.numpy() for values in outputs), strict=True), strict=True)
         return [results[i] for i in range(len(clips))]

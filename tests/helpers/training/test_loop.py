@@ -19,7 +19,7 @@ from helpers.training.builders import make_loader, make_training_loader
 from helpers.training.evaluation import predict
 from helpers.training.loop import fit
 from helpers.training.objectives import bce_per_clip
-from helpers.training.optimization import moving_average
+from helpers.training.optimization import MovingAverage
 from helpers.training.run import Run
 from models import checkpoints
 from models.config import Arch, MelConfig
@@ -202,7 +202,7 @@ def test_where_no_epoch_has_a_score_the_first_is_the_best() -> None:
 
 def averaging(decay: float = 0.9) -> dict:
     model = new_model()
-    return {"model": model, "average": moving_average(model.network, decay)}
+    return {"model": model, "average": MovingAverage(model.network, decay)}
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.9])
