@@ -62,14 +62,14 @@ def training_algorithms(device: torch.device, deterministic: bool) -> Iterator[N
         return
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS asks for
-    before = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    before = torch.backends.cudnn.benchmark, torch.get_deterministic_debug_mode()
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode("error" if deterministic else before[1])
     try:
         yield
     finally:
         torch.backends.cudnn.benchmark = before[0]
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

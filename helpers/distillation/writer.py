@@ -77,8 +77,8 @@ def write_logits(
     """Append the logits of all clips, each the mean over its windows, and return the number of repeated names, left out.
 
     Clips are processed in groups of `args.batch_size`, and an interrupted run resumes with a whole group: so its batches, on which
-    the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged. `precision` is that of the
-    networks.
+    the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged. The networks
+    compute in `precision`.
     """
     names = clips.names
     if any("\n" in name or "\r" in name for name in names):

@@ -7,7 +7,7 @@ import torch
 
 from helpers import devices
 from helpers.devices import copied_ahead, loader_workers, pick_device, training_algorithms
-from tests.pretended_cuda import PretendedCuda, pretended_cuda  # noqa: F401
+from tests.pretended_cuda import PretendedCuda
 
 CUDA = torch.device("cuda")
 
@@ -35,7 +35,7 @@ def test_ranks_share_the_cores_that_they_may_use(
     assert loader_workers() == expected
 
 
-def test_float32_is_float32_on_cuda(pretended_cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_float32_is_float32_on_cuda(pretended_cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert pick_device(False).type == "cpu" and torch.backends.cudnn.allow_tf32
     assert pick_device(True).type == "cuda" and not torch.backends.cudnn.allow_tf32
@@ -59,7 +59,7 @@ def test_algorithms_of_a_training(deterministic: bool, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("cuda", 1)])
-def test_a_gpu_copies_one_batch_ahead(device: str, ahead: int, pretended_cuda: PretendedCuda) -> None:  # noqa: F811
+def test_a_gpu_copies_one_batch_ahead(device: str, ahead: int, pretended_cuda: PretendedCuda) -> None:
     copied: list[int] = []
 
     def copy(number: int) -> tuple[int, list[torch.Tensor]]:

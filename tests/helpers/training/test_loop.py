@@ -4,7 +4,7 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -396,3 +396,23 @@ def test_a_compiled_network_trains_the_same_weights() -> None:
     plain, compiled = (weights(train([0.0] * 2, compile_network=choice)[0]) for choice in (False, True))
     torch.testing.assert_close(plain, compiled, atol=1e-3, rtol=1e-2)
     assert not torch.equal(compiled, weights(new_model()))
+
+
+@pytest.mark.slow
+def test_a_network_is_compiled_once_for_batches_and_clips_of_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips are as long as their batch's number says; nothing but the compiler's count is looked at, so that it is quick."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    lengths = iter([100, 131, 164, 200])
+
+    def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
+        spectrogram = model.front_end(batch.waveform).unsqueeze(1)
+        frames = next(lengths)
+        spectrogram = spectrogram.repeat(1 + frames % 2, 1, 1, 10)[..., :frames]
+        return network(spectrogram)[0].square().mean()
+
+    train([0.0] * 2, loss=loss, compile_network=True)
+    assert next(lengths, None) is None
+    assert counter.frame_count == 1
