@@ -128,7 +128,7 @@ def event_f1(
 def best_thresholds(scores: Scores, step: float, truth: Truth, durations: Durations, labels: Sequence[str]) -> np.ndarray:
     """Threshold of each class, (K,), with the highest event-based F1; to be found on other clips than those that are reported.
 
-    A class without events, and one of which no event is ever found, gets the median of the others' thresholds.
+    A class without events, and one of which no event is ever found, gets the median of the others' thresholds, or 0.5.
     """
     library, inputs = _library(), _Inputs(scores, step, truth, durations, labels)
     f1, _, _, found, _ = library.collar_based.best_fscore(inputs.scores, inputs.truth, **_COLLARS)
@@ -137,9 +137,7 @@ def best_thresholds(scores: Scores, step: float, truth: Truth, durations: Durati
         if f1[key] > 0 and np.isfinite(found[key]):
             thresholds[int(key)] = found[key]
     known = thresholds[~np.isnan(thresholds)]
-    if not len(known):
-        raise UserError("no event is found at any threshold; train the model first")
-    return np.where(np.isnan(thresholds), np.median(known), thresholds)
+    return np.where(np.isnan(thresholds), np.median(known) if len(known) else 0.5, thresholds)
 
 
 def intersection_f1(

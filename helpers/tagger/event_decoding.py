@@ -11,23 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from datasets.labels import default_labels
+from helpers.median_filter import MEDIAN_FRAMES, check_median
 from helpers.tagger.events import THRESHOLD, Event, sorted_events
-from models.config import is_whole
 from models.errors import UserError
-
-MEDIAN_FRAMES = 9  # 360 ms at steps of 40 ms
-
-
-def median_filter(scores: np.ndarray, median_frames: int = MEDIAN_FRAMES) -> np.ndarray:
-    """(T, K) -> (T, K): the median over `median_frames` (odd) frames around each; at the ends the scores are mirrored.
-
-    The first and the last frame are part of their mirror image: c b a | a b c ... x y z | z y x.
-    """
-    half = check_median(median_frames) // 2
-    if half == 0 or len(scores) == 0:
-        return np.array(scores)
-    padded = np.pad(scores, ((half, half), (0, 0)), "symmetric")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, median_frames, axis=0), axis=-1).astype(scores.dtype)
 
 
 def decode(
@@ -37,19 +23,22 @@ def decode(
     median_frames: int = MEDIAN_FRAMES,
     duration: float | None = None,
     *,
+    start: float = 0.0,
     labels: Sequence[str] | None = None,
+    classes: Sequence[int] | None = None,
     source: str | None = None,
 ) -> list[Event]:
     """Return the events in scores (T, K) of the frames of a whole recording, by their beginning.
 
     A class is active where the median of its scores is above the threshold, one for all classes or (K,). Events are runs of active
-    frames, cut at `duration` in seconds (None: the end of the last frame). `labels` None are `datasets.labels.default_labels`.
+    frames, cut at `duration` in seconds (None: the end of the last frame); the first frame is at `start` seconds. `labels` None are
+    `datasets.labels.default_labels`.
     """
     labels = default_labels(scores.shape[1]) if labels is None else labels
-    decoder = EventDecoder(labels, step_seconds, thresholds, median_frames, source=source)
-    duration = len(scores) * step_seconds if duration is None else duration
+    decoder = EventDecoder(labels, step_seconds, thresholds, median_frames, classes=classes, start=start, source=source)
+    end = start + (len(scores) * step_seconds if duration is None else duration)
     ended = [event for event in decoder.push(scores) + decoder.finish() if event.end is not None]
-    return sorted_events(replace(event, end=min(event.end, duration)) for event in ended if event.start < duration)
+    return sorted_events(replace(event, end=min(event.end, end)) for event in ended if event.start < end)
 
 
 class EventDecoder:
@@ -77,7 +66,8 @@ class EventDecoder:
         self.labels, self.step_seconds, self.start, self.source = labels, step_seconds, start, source
         self._classes = np.arange(len(labels)) if classes is None else np.asarray(classes, int)
         self._thresholds = np.broadcast_to(thresholds, (len(labels),))[self._classes]
-        self._half = check_median(median_frames) // 2
+        self.median_frames = check_median(median_frames)
+        self._half = median_frames // 2
         self._held = np.zeros((0, len(self._classes)), np.float32)  # scores that the filter still needs
         self._mirrored = self._half == 0  # whether these begin with the mirror image of the first frames
         self._done = 0  # frames
@@ -158,10 +148,3 @@ class _Run:
         self.highest = max(self.highest, float(scores.max()))
         self.total += float(scores.sum(dtype=float))
         self.frames += len(scores)
-
-
-def check_median(median_frames: int) -> int:
-    """Return the length of a median filter; `UserError` unless it is odd."""
-    if not is_whole(median_frames) or median_frames < 1 or median_frames % 2 == 0:
-        raise UserError(f"the median filter has {median_frames!r:.50} frames; it must be an odd number, 1 to leave it out")
-    return median_frames

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from helpers.tagger.event_decoding import EventDecoder, decode, median_filter
+from helpers.median_filter import median_filter
+from helpers.tagger.event_decoding import EventDecoder, decode
 from helpers.tagger.events import Event, sorted_events
 from models.errors import UserError
 from tests.golden.sed_example import scores as example_scores
