@@ -6,6 +6,7 @@
 # make audit   look for known vulnerabilities in the releases of locks/
 # make sbom   list what the light install holds, in CycloneDX's format, in build/sbom-light.json
 # make test-mobile   files for LiteRT and ExecuTorch in their runtimes, in .venv-litert and .venv-executorch
+# make test-cuda   tests that need a CUDA device, and the benchmark of a GPU, 10 minutes at most
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ EXECUTORCH := .venv-executorch
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo test test-slow test-network test-mobile test-hear lint lock audit sbom clean
+.PHONY: demo test test-slow test-network test-mobile test-cuda test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
@@ -30,6 +31,10 @@ test-slow: $(VENV)/.installed-dev
 
 test-network: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m network
+
+test-cuda: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m cuda
+	$(BIN)/python -m benchmarks.gpu --figure build/gpu.png
 
 test-hear: $(HEAR)/.installed
 	$(BIN)/python -m pytest -m hear

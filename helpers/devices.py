@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import torch
 
-MAX_WORKERS = 16  # that decode for one network: a GPU that trains on 3,000 clips of 10 s a second needs about 15
+MAX_WORKERS = 20  # that decode for one network: a GPU that trains on 3,000 clips of 10 s a second needs 18
 # How many ranks a launcher started on this machine: torchrun's, Open MPI's, other MPIs'. SLURM gives each rank cores of its own.
 _LOCAL_SIZE_VARIABLES = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 

@@ -16,7 +16,7 @@ CUDA = torch.device("cuda")
     ("cores", "variables", "expected"),
     [
         (12, {}, 12),
-        (128, {}, 16),
+        (128, {}, 20),
         (1, {}, 1),
         (16, {"LOCAL_WORLD_SIZE": "4"}, 4),
         (16, {"OMPI_COMM_WORLD_LOCAL_SIZE": "5"}, 3),

@@ -184,6 +184,21 @@ def test_a_tagging_batch_waits_once(models: list[Path], pretended_cuda: Pretende
     assert counts.operations.total() <= 300
 
 
+def test_recordings_of_all_lengths_are_tagged_in_one_batch(models: list[Path], pretended_cuda: PretendedCuda) -> None:
+    clips = [np.random.default_rng(i).random(6400 + 517 * i, np.float32) for i in range(5)]
+    expected = TorchBackend(models[0], "cpu")(clips)
+    with pretended_cuda.counting() as counts:
+        backend = TorchBackend(models[0], "cuda")
+        backend(clips[:1])
+        counts.__init__()
+        results = backend(clips)
+    assert (counts.waits.total(), counts.pageable_copies) == (1, 0)
+    assert counts.operations["conv2d"] == 43  # as of one clip
+    for result, of_one in zip(results, expected, strict=True):
+        for values, alone in zip(result, of_one, strict=True):
+            np.testing.assert_allclose(values, alone, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
 def test_gpus_compute_in_bfloat16_where_they_have_it(
     has_bf16: bool, precision: str, pretended_cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch
