@@ -30,18 +30,8 @@ pytestmark = [
 
 def train(folder: Path, name: str, *options: str) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses of the epochs, and the weights, of a short training."""
-    argv = [
-        str(folder),
-        "--from_scratch",
-        *map(str, TINY),
-        "--n_epochs",
-        "3",
-        *NO_DROPOUT,
-        *map(str, ALWAYS),
-        "--experiment_name",
-        name,
-        *options,
-    ]
+    fixed = [*TINY, "--n_epochs", 3, *NO_DROPOUT, *ALWAYS]
+    argv = [str(folder), "--from_scratch", *map(str, fixed), "--experiment_name", name, *options]
     assert ex_folder.main(argv) == 0
     with open(f"runs/{name}/metrics.csv", newline="") as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file)]

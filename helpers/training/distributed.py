@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import warnings
@@ -164,4 +165,5 @@ def replicate(network: nn.Module) -> DistributedDataParallel:
         dist.broadcast(buffer, 0)
     # It compares strides also along axes of size 1, where they mean nothing: of 1x1 kernels stored channels last, for example.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # the other name is deprecated then
+    return DistributedDataParallel(network, **{"forward_sync_buffers" if newer else "broadcast_buffers": False})

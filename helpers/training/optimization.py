@@ -84,7 +84,7 @@ class MovingAverage(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         steps = int(self.n_averaged)
-        change = max(9.0 / (steps + 10.0), 1.0 - self.decay)
+        change = float((9.0 / (self.n_averaged + 10.0)).clamp(min=1.0 - self.decay))  # a float32 of the CPU
         pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
         for floats in (True, False):  # by type, as foreach operations are fast; counters of batches are whole numbers
             averages = [average for average, _ in pairs if average.is_floating_point() == floats]

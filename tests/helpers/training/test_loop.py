@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from datasets.clip import Clip
 from helpers.training import loop as training
 from helpers.training.builders import make_loader, make_training_loader
-from helpers.training.evaluation import predict
+from helpers.training.evaluation import PRECISIONS, predict
 from helpers.training.loop import fit
 from helpers.training.objectives import bce_per_clip
 from helpers.training.optimization import MovingAverage
@@ -125,7 +125,7 @@ def test_half_precision_trains_the_network_and_leaves_the_front_end_alone(precis
         return plain_loss(network, model, batch)
 
     model, metrics, _ = train([0.0] * 2, loss=loss, precision=precision)
-    assert set(seen) == {(torch.float32, training.PRECISIONS[precision])}
+    assert set(seen) == {(torch.float32, PRECISIONS[precision])}
     assert {tensor.dtype for tensor in model.network.parameters()} == {torch.float32}
     assert metrics["train_loss"] == pytest.approx(train([0.0] * 2)[1]["train_loss"], rel=0.02)
 
