@@ -37,25 +37,6 @@ def audioset_strong_mids() -> tuple[str, ...]:
     return tuple(mid for mid, _ in _rows("audioset_strong_labels.tsv"))
 
 
-@cache
-def _audioset_strong_rows() -> tuple[tuple[str, str], ...]:
-    """(MID, display name) of each class of AudioSet Strong, in the order of the logits of the released frame-wise models."""
-    lines = (_RESOURCES / "audioset_strong_labels.tsv").read_text(encoding="utf-8").splitlines()
-    return tuple((mid, name) for _, mid, name, _ in (line.split("\t") for line in lines[1:]))
-
-
-@cache
-def audioset_strong_labels() -> tuple[str, ...]:
-    """Display names of the 447 classes of AudioSet Strong, by class index."""
-    return tuple(name for _, name in _audioset_strong_rows())
-
-
-@cache
-def audioset_strong_mids() -> tuple[str, ...]:
-    """Ontology identifiers of the 447 classes of AudioSet Strong, by class index."""
-    return tuple(mid for mid, _ in _audioset_strong_rows())
-
-
 def default_labels(num_classes: int) -> tuple[str, ...]:
     """Names of a model's classes that has none of its own: AudioSet's or AudioSet Strong's, whose number is theirs, or numbers."""
     found = (labels for labels in (audioset_labels(), audioset_strong_labels()) if len(labels) == num_classes)

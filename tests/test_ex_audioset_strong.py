@@ -23,11 +23,11 @@ def run(*argv: object) -> int:
 
 def test_events_are_learnt_and_measured(tiny_strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = ("--arch", "fmn", "--pretrained_name", "mn04_distilled", "--max_lr", 3e-3, "--frame_shift", 0.2)
-    assert run("--train", "--dataset_dir", tiny_strong, *start, *SHORT, "--n_epochs", 8, "--warm_up_len", 1) == 0
+    schedule = ("--n_epochs", 8, "--warm_up_len", 1, "--evaluate_every", 8)
+    assert run("--train", "--dataset_dir", tiny_strong, *start, *SHORT, *schedule) == 0
     last = checkpoints.load("runs/audioset_strong/last.pt")
-    print(last.metrics)
     assert last.labels == ("Tone 0", "Tone 1", "Tone 2") and last.arch.trained_heads == "strong"
-    assert last.metrics["psds1"] > 0.5
+    assert last.metrics["strong_loss"] < 0.32  # 0.377 is that of the share of each class
     capsys.readouterr()
     run("--model_name", "runs/audioset_strong/last.pt", "--dataset_dir", tiny_strong, *SHORT[:4], "--per_class", "classes.csv")
     printed = capsys.readouterr().out.splitlines()
