@@ -44,7 +44,7 @@ ARMS = {
 TRAINED = ("frame", "clip", "frame_tf")
 SCRIPTS = {"frame": "ex_audioset_strong.py", "frame_tf": "ex_audioset_strong.py"}
 WINDOW_SECONDS, HOP_SECONDS = 1.0, 0.2  # of clip models
-CLIP_LR, FRAME_LR, SEQUENCE_LR = 3e-4, 1e-3, 3e-3
+CLIP_LR, FRAME_LR = 3e-4, 2e-3
 PARTS = ("validation", "eval")
 
 
@@ -58,8 +58,8 @@ class Heard(NamedTuple):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    common.add_options(parser, clip_seconds=10.0, n_epochs=5)
-    parser.set_defaults(batch_size=8)
+    common.add_options(parser, clip_seconds=10.0, n_epochs=7)
+    parser.set_defaults(batch_size=4)
     parser.add_argument("--epoch_len", type=cli.positive_int, default=540, help="scenes drawn for an epoch, at most")
     return parser
 
@@ -93,9 +93,9 @@ def options(args: argparse.Namespace, arm: str) -> list[object]:
         return [*shared, "--kd_lambda", 1, *common.AUGMENTATION, "--mixup_alpha", 0, "--no-wavmix", *schedule]
     sequence = ["--sequence_model", "tf", "--sequence_size", 104] if arm == "frame_tf" else []
     return [
-        *shared, "--arch", "fmn", *sequence, "--n_epochs", args.n_epochs, "--max_lr", FRAME_LR, "--sequence_lr", SEQUENCE_LR,
-        "--warm_up_len", 0, "--batch_norm_momentum", 0.1, "--evaluate_every", args.n_epochs, "--gain_augment", 6, "--mixup_p", 0,
-        "--no-wavmix",
+        *shared, "--arch", "fmn", *sequence, "--n_epochs", args.n_epochs, "--max_lr", FRAME_LR, "--layer_decay", 1,
+        "--warm_up_len", 1, "--batch_norm_momentum", 0.1, "--evaluate_every", args.n_epochs, "--gain_augment", 6,
+        "--mixup_p", 0, "--no-wavmix",
     ]  # fmt: skip
 
 
