@@ -95,6 +95,7 @@ def add_options(
     options.add_run_options(parser, batch_size=64)
     options.add_training_options(parser, experiment_name=experiment_name)
     network_options.add_network_options(parser)
+    network_options.add_temperature_options(parser)
     network_options.add_front_end_options(parser)
     options.add_augmentation_options(parser, mixup_alpha=0.3)
     options.add_schedule_options(
@@ -214,6 +215,7 @@ def finetune(
             optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
             run=run, selection=task.objective.selection, patience=args.patience,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
+            start_epoch=model.network.start_epoch,
         )  # fmt: skip
         return metrics, run.folder
 
