@@ -25,7 +25,7 @@ from benchmarks import common, speed
 from helpers import cli
 from models.base import TaggingNetwork
 from models.config import Arch, Architecture, DyMNArch
-from models.dynamic_blocks import DynamicConv, DynamicReLU
+from models.dynamic_blocks import DynamicBlock, DynamicConv, DynamicReLU
 
 
 class PlainDynamicConv(DynamicConv):
@@ -44,11 +44,24 @@ class PlainDynamicConv(DynamicConv):
 class PlainDynamicReLU(DynamicReLU):
     """All linear functions side by side, then their maximum."""
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, gate: Tensor | None = None) -> Tensor:
         theta = 2 * torch.sigmoid(self.coef_net(context)) - 1
         coefficients = theta.unflatten(1, (x.shape[1], -1)) * self.lambdas + self.init_v
         slopes, intercepts = coefficients[..., None, None].chunk(2, dim=2)
         return (x.unsqueeze(2) * slopes + intercepts).amax(2)
+
+
+class PlainDynamicBlock(DynamicBlock):
+    """One operation after the other, channels first in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        context, frequency_gate, time_gate = self.context_gen(x, attention=True)
+        y = x
+        if self.expands:
+            y = self.exp_act(self.exp_conv(y, context, self.exp_norm))
+        y = self.depth_act(self.depth_conv(y, context, self.depth_norm), context)
+        y = self.proj_conv(y * frequency_gate * time_gate, context, self.proj_norm)
+        return y + x if self.use_shortcut else y
 
 
 def plain(network: TaggingNetwork) -> TaggingNetwork:
@@ -58,6 +71,8 @@ def plain(network: TaggingNetwork) -> TaggingNetwork:
             module.__class__ = PlainDynamicConv
         elif isinstance(module, DynamicReLU):
             module.__class__ = PlainDynamicReLU
+        elif isinstance(module, DynamicBlock):
+            module.__class__ = PlainDynamicBlock
     return network
 
 
