@@ -17,7 +17,7 @@ from itertools import product
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
@@ -29,16 +29,16 @@ from models.dynamic_blocks import DynamicBlock, DynamicConv, DynamicReLU
 
 
 class PlainDynamicConv(DynamicConv):
-    """Every kernel in the groups of one convolution, the norm behind it."""
+    """Every kernel in the groups of one convolution."""
 
-    def forward(self, x: Tensor, context: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
         share = (self.residuals(context) / self.temperature).softmax(-1)
         batch, channels, *size = x.shape
         groups = batch * (1 if self.kernel_size == (1, 1) else channels)
         kernels = (share @ self.weight[0, 0]).view(batch * self.out_channels, -1, *self.kernel_size)
         x = x.reshape(1, batch * channels, *size)
         y = functional.conv2d(x, kernels, None, self.stride, (self.kernel_size[0] - 1) // 2, groups=groups)
-        return norm(y.view(batch, self.out_channels, *y.shape[2:]))
+        return y.view(batch, self.out_channels, *y.shape[2:])
 
 
 class PlainDynamicReLU(DynamicReLU):
@@ -58,9 +58,9 @@ class PlainDynamicBlock(DynamicBlock):
         context, frequency_gate, time_gate = self.context_gen(x, attention=True)
         y = x
         if self.expands:
-            y = self.exp_act(self.exp_conv(y, context, self.exp_norm))
-        y = self.depth_act(self.depth_conv(y, context, self.depth_norm), context)
-        y = self.proj_conv(y * frequency_gate * time_gate, context, self.proj_norm)
+            y = self.exp_act(self.exp_norm(self.exp_conv(y, context)))
+        y = self.depth_act(self.depth_norm(self.depth_conv(y, context)), context)
+        y = self.proj_norm(self.proj_conv(y * frequency_gate * time_gate, context))
         return y + x if self.use_shortcut else y
 
 

@@ -43,16 +43,16 @@ class DynamicConv(nn.Module):
         if not self.weight.is_meta:
             nn.init.normal_(self.weight, 0, (2 / (out_channels * kernel * kernel)) ** 0.5)  # Kaiming normal, fan out
 
-    def forward(self, x: Tensor, context: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """(B, in, F, T) and context (B, H) -> convolved and normalised, (B, out, F', T')."""
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, in, F, T) and context (B, H) -> (B, out, F', T')."""
         share = (self.residuals(context) / self.temperature).softmax(-1)  # (B, kernels)
         kernels = (share @ self.weight[0, 0]).unflatten(1, (self.out_channels, -1))  # (B, out, values)
-        return norm(self._pointwise(x, kernels) if self.kernel_size == (1, 1) else self._depthwise(x, kernels))
+        return self._pointwise(x, kernels) if self.kernel_size == (1, 1) else self._depthwise(x, kernels)
 
     def _pointwise(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Multiply the matrix of each example by the example."""
         if is_channels_last(x):
-            y = torch.bmm(x.permute(0, 2, 3, 1).flatten(1, 2), kernels.mT)  # (B, positions, out)
+            y = torch.bmm(x.permute(0, 2, 3, 1).flatten(1, 2), kernels.transpose(1, 2))  # (B, positions, out)
             return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
         return torch.bmm(kernels, x.flatten(2)).unflatten(2, x.shape[2:])
 
@@ -78,9 +78,9 @@ class StaticConv(nn.Module):
         groups = 1 if kernel == 1 else out_channels
         self.module = nn.Conv2d(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
 
-    def forward(self, x: Tensor, context: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """(B, in, F, T) -> convolved and normalised, (B, out, F', T')."""
-        return norm(self.module(x))
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, in, F, T) -> (B, out, F', T')."""
+        return self.module(x)
 
 
 class DynamicReLU(nn.Module):
@@ -149,8 +149,8 @@ class ContextGenerator(nn.Module):
         gates = []
         for part, conv in ((positions[:, :bands], self.conv_f), (positions[:, bands:], self.conv_t)):
             if self.stride > 1:
-                part = functional.avg_pool1d(part.mT, 3, self.stride, 1).mT
-            gates.append(conv(part).sigmoid().mT.unsqueeze(3).contiguous(memory_format=layout))
+                part = functional.avg_pool1d(part.transpose(1, 2), 3, self.stride, 1).transpose(1, 2)
+            gates.append(conv(part).sigmoid().transpose(1, 2).unsqueeze(3).contiguous(memory_format=layout))
         frequency_gate, time_gate = gates
         return context, frequency_gate, time_gate.transpose(2, 3)
 
@@ -196,13 +196,13 @@ class DynamicBlock(nn.Module):
         context, frequency_gate, time_gate = self.context_gen(x, self.use_attention)
         y = x
         if self.expands:
-            y = self.exp_act(self.exp_conv(y, context, self.exp_norm))
-        y = self.depth_conv(y, context, self.depth_norm)
+            y = self.exp_act(self.exp_norm(self.exp_conv(y, context)))
+        y = self.depth_norm(self.depth_conv(y, context))
         if isinstance(self.depth_act, DynamicReLU):
             y = self.depth_act(y, context, frequency_gate)
         else:
             y = self.depth_act(y)
             y = y if frequency_gate is None else scale(y, frequency_gate)
         y = y if time_gate is None else scale(y, time_gate)
-        y = self.proj_conv(y, context, self.proj_norm)
+        y = self.proj_norm(self.proj_conv(y, context))
         return add(y, x) if self.use_shortcut else y

@@ -11,7 +11,7 @@ import ex_audioset
 from models import checkpoints
 from models.config import DyMNArch
 from studies import dynamic
-from tests.studies.test_esc10 import audio_dir  # noqa: F401
+from tests.studies.test_esc10 import audio_dir as esc10_dir  # noqa: F401
 
 
 def options(corpus: Path, audio_dir: Path, output_dir: Path, teacher: Path, *more: object) -> list[str]:
@@ -33,7 +33,7 @@ def test_families_differ_in_nothing_else_and_temperatures_end_at_1(tmp_path: Pat
 @pytest.mark.slow
 def test_the_study_runs_and_resumes(
     tiny_audioset: Path,
-    audio_dir: Path,  # noqa: F811
+    esc10_dir: Path,  # noqa: F811
     tmp_path: Path,
     tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -41,7 +41,7 @@ def test_the_study_runs_and_resumes(
 ) -> None:
     monkeypatch.setattr(dynamic.esc50, "CLIP_SECONDS", 0.3)
     short = ("--clip_seconds", 0.5, "--n_epochs", 2, "--tuning_epochs", 1)
-    argv = options(tiny_audioset, audio_dir, tmp_path, tiny_checkpoint, *short)
+    argv = options(tiny_audioset, esc10_dir, tmp_path, tiny_checkpoint, *short)
     assert dynamic.main(argv) == 0
     printed = capsys.readouterr().out
     assert "gain in mAP by seed, DyMN against MobileNetV3" in printed and "| DyMN from the open corpus |" in printed
