@@ -74,7 +74,7 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/pip
 	$(BIN)/python -m pip install -r requirements.txt -c constraints.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-imagenet.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-imagenet.txt requirements-events.txt $(VENV)/.installed
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@
 

@@ -4,6 +4,7 @@ python ex_folder.py recordings
 python ex_folder.py recordings --csv labels.csv --pretrained_name mn40_as_ext --cuda
 python ex_folder.py recordings --folds 5 --balance sampling --patience 10
 python ex_folder.py recordings --evaluate runs/folder/best.pt
+python ex_folder.py recordings --csv events.csv --strong --cuda
 python inference.py --model_name runs/folder/best.pt --audio_path recording.wav
 """
 
@@ -19,15 +20,25 @@ import numpy as np
 import torch
 
 from datasets.folders import folder
+from datasets.folders.strong import StrongFolder, scan_events
 from datasets.recordings import Recordings
+from datasets.strong_clips import StrongClips
 from helpers import cli
+from helpers.distillation.frame_teachers import load_frame_teacher
 from helpers.distillation.online_teacher import load_online_teacher
-from helpers.distillation.options import add_teacher_options, check_teacher_options
-from helpers.training import balance, distributed, finetuning, folds
+from helpers.distillation.options import (
+    add_frame_teacher_options,
+    add_teacher_options,
+    check_frame_teacher_options,
+    check_teacher_options,
+)
+from helpers.training import balance, distributed, finetuning, folds, frame_wise
+from helpers.training.builders import make_loader
 from helpers.training.class_figures import write_class_figures
-from helpers.training.evaluation import Predictions
+from helpers.training.evaluation import Predictions, default_precision
 from helpers.training.folds import ALL
 from helpers.training.objectives import CLASSIFICATION, TAGGING
+from helpers.training.run import parse_arguments, parse_as_trained
 
 CLIPS_TO_SEE = 8000  # in a training: fewer clips get more epochs
 
@@ -37,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset_dir", metavar="DATA", nargs="?", type=cli.absolute_path, help="folder of the recordings")
     table = "table of path, labels (separated by ;), maybe start, end, split or fold, group; or labels of Raven or Audacity"
     parser.add_argument("--csv", type=cli.absolute_path, help=table)
+    parser.add_argument("--strong", action="store_true", help="learn when sounds are, see --strong --help for what this takes")
     parser.add_argument("--fold", help="value of the fold column to validate on (the first); all: a training for each of them")
     parser.add_argument("--folds", type=cli.positive_int, metavar="K", help="divide the clips into K folds at random, train on all")
     parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, if no column assigns it")
@@ -79,6 +91,10 @@ class Result(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    chooser = argparse.ArgumentParser(add_help=False)
+    chooser.add_argument("--strong", action="store_true")
+    if chooser.parse_known_args(argv)[0].strong:
+        return strong_main(argv)
     args = parse_options(argv)
     with distributed.group(args.cuda) as device:
         data = folder.scan(args.dataset_dir, args.csv, decode_all=True)
@@ -177,6 +193,75 @@ def make_task(args: argparse.Namespace, data: folder.FolderData, split: folder.S
         load_teacher=load_online_teacher,
         description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
     )
+
+
+def build_strong_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train a frame-wise network on events in time.", formatter_class=cli.HelpFormatter)
+    parser.add_argument("dataset_dir", metavar="DATA", type=cli.absolute_path, help="folder of the recordings")
+    parser.add_argument("--strong", action="store_true", help="learn when sounds are, not only what they are")
+    table = "table of path, start, end, labels (or filename, onset, offset, event_label), maybe split or fold, group; or labels of "
+    parser.add_argument("--csv", type=cli.absolute_path, required=True, help=f"{table}Raven or Audacity")
+    parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate a checkpoint instead of training")
+    parser.add_argument("--fold", help="value of the fold column to validate on (the first)")
+    parser.add_argument("--val_share", type=cli.unit_interval, default=0.2, help="share to validate on, if no column assigns it")
+    parser.add_argument(
+        "--clip_seconds", type=cli.clip_seconds, default=10.0, help="length of the clips that recordings are cut into"
+    )
+    parser.add_argument("--weak_share", type=cli.unit_interval, default=0.3, help="share of the clips drawn that have labels alone")
+    finetuning.add_cache_option(parser)
+    parser.add_argument("--from_scratch", action="store_true", help="start from random weights instead of --pretrained_name")
+    frame_wise.add_options(parser, experiment_name="folder", n_epochs=40, epoch_len=None)
+    add_frame_teacher_options(parser)
+    parser.set_defaults(pretrained_name="fmn10_strong", batch_size=16, max_lr=5e-4, batch_norm_momentum=0.1)
+    return parser
+
+
+def strong_main(argv: Sequence[str] | None) -> int:
+    """`--strong`: train or evaluate on events; recordings are cut into clips."""
+    parser = build_strong_parser()
+    args = parse_arguments(parser, argv)
+    check_frame_teacher_options(parser, args)
+    if args.from_scratch:
+        args.pretrained_name = None
+    if args.evaluate:
+        args = parse_as_trained(parser, argv, args.evaluate, ("csv", "clip_seconds", "val_share", "fold", "seed"))
+    with distributed.group(args.cuda) as device:
+        data = scan_events(args.dataset_dir, args.csv, args.clip_seconds, decode_all=True)
+        task, has_test = strong_task(args, data)
+        checkpoint = args.evaluate
+        if not checkpoint:
+            args.batch_size = min(args.batch_size, len(folder.split(data.data, args.val_share, args.seed, fold=args.fold).train))
+            scores, run_folder = frame_wise.train(args, device, task, load_frame_teacher)
+            frame_wise.print_scores(
+                "Results on the validation clips, last epoch", {name: scores[name] for name in frame_wise.SCORES}
+            )
+            checkpoint = distributed.gather(run_folder)[0] / "best.pt"
+        model = frame_wise.load_frame_wise(str(checkpoint), task.labels, device)
+        form = frame_wise.form_of(model, args.clip_seconds)
+        loader = make_loader((task.test_set if has_test else task.validation_set)(form), args)
+        per_class = None if args.evaluate else checkpoint.parent / f"{'test' if has_test else 'validation'}_classes.csv"
+        scores = frame_wise.evaluate(model, loader, form, args.precision or default_precision(device), per_class)
+        frame_wise.print_scores(f"Results on the {'test' if has_test else 'validation'} clips: {checkpoint}", scores)
+    return 0
+
+
+def strong_task(args: argparse.Namespace, data: StrongFolder) -> tuple[frame_wise.FrameTask, bool]:
+    """The clips of a folder, divided; and whether there are test clips."""
+    split = folder.split(data.data, args.val_share, args.seed, fold=args.fold)
+
+    def clips(indices: np.ndarray, form: frame_wise.Form, with_weak: bool = False) -> StrongClips:
+        options = {"sample_rate": form.sample_rate, "clip_seconds": args.clip_seconds, "cache_dir": args.cache_path}
+        return data.clips(indices, frames=form.frames, step=form.step, with_weak=with_weak, **options)
+
+    task = frame_wise.FrameTask(
+        labels=data.data.class_names,
+        clip_seconds=args.clip_seconds,
+        training_set=lambda form: clips(split.train, form, with_weak=args.weak_share > 0),
+        validation_set=lambda form: clips(split.val, form),
+        test_set=lambda form: clips(split.test, form),
+        description=data.report() + "\n{} clips to train, {} to validate, {} to test on".format(*map(len, split)),
+    )
+    return task, len(split.test) > 0
 
 
 if __name__ == "__main__":

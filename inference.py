@@ -6,6 +6,7 @@ python inference.py --model_name mn04_distilled --audio_path resources/recording
 python inference.py --audio_path recordings 'more/*.flac' --window 10 --hop 2.5 --output tags.csv
 python inference.py --audio_path recordings --output tags.csv --resume
 python inference.py --audio_path recordings --events events.csv
+python inference.py --model_name fmn10+tf-256 --audio_path recording.wav --events --threshold 0.5
 python inference.py --audio_path recordings --embed embeddings.h5 --layers block5+block11+block13+block15+mel
 arecord -t wav -f S16_LE -r 32000 | python inference.py --stream --window 4 --hop 1
 """
@@ -23,24 +24,27 @@ from helpers import cli
 from helpers.devices import pick_device
 from helpers.inference import event_files
 from helpers.inference.embed import embed_recordings
-from helpers.inference.event_files import ONE_RECORDING, events_path, events_suffix
-from helpers.inference.files import EVENT_HOP, EVENT_WINDOW, TOP_K, TOP_K_WINDOW, tag_recordings
+from helpers.inference.event_files import ONE_RECORDING, PRINTED, events_path, events_suffix
+from helpers.inference.files import TOP_K, TOP_K_WINDOW, tag_recordings
 from helpers.inference.library_messages import told_with_name
-from helpers.inference.options import run_options
+from helpers.inference.options import run_options, threshold
 from helpers.inference.sources import STANDARD_INPUT, Inputs
 from helpers.inference.stream import add_stream_options, tag_stream
+from helpers.median_filter import MEDIAN_FRAMES
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.backends import BACKENDS, LAYERS
 from helpers.tagger.embedding_files import embeddings_path
+from helpers.tagger.events import THRESHOLD
+from helpers.tagger.recording_events import EVENT_HOP, EVENT_WINDOW
 from helpers.tagger.rows import results_path
 from helpers.tagger.run_files import RunFile
-from helpers.tagger.streaming import THRESHOLD
 from models.config import POOLINGS
 from models.errors import UserError
 
 ONLY_WITH = {  # option: what it needs one of
     "hop": ("window", "stream", "plot", "events"),
     "off_threshold": ("stream", "events"),
+    "median": ("stream", "events", "plot"),
     "rate": ("stream",),
     "channels": ("stream",),
     "format": ("stream",),
@@ -49,6 +53,7 @@ ONLY_WITH = {  # option: what it needs one of
     "pooling": ("embed",),
     "resume": ("output", "events"),
     "skip_existing": ("embed",),
+    "timestamps": ("embed",),
 }
 NOT_WITH = {  # option: what contradicts it
     "stream": ("output", "plot", "top_k", "whole", "start", "end", "per_channel", "strict", "events"),
@@ -57,6 +62,7 @@ NOT_WITH = {  # option: what contradicts it
     "channel": ("per_channel",),
     "plot": ("per_channel",),
     "whole": ("window",),
+    "timestamps": ("window", "layers", "pooling", "whole", "ensemble"),
     "backend": ("cuda", "ensemble"),  # onnx: one model, on the CPU
 }
 
@@ -101,7 +107,13 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("output")
     group.add_argument("--top_k", type=cli.positive_int, help=f"tags of a recording ({TOP_K}) or of a window ({TOP_K_WINDOW})")
     group.add_argument(
-        "--threshold", type=cli.unit_interval, help=f"lowest score shown (0), or for an event to begin ({THRESHOLD})"
+        "--threshold",
+        type=threshold,
+        help=f"lowest score shown (0), or for an event to begin ({THRESHOLD}); for events of a frame-wise model also a table "
+        "with the columns label and threshold",
+    )
+    group.add_argument(
+        "--median", type=cli.positive_int, metavar="FRAMES", help=f"median filter of a frame-wise model, odd ({MEDIAN_FRAMES})"
     )
     group.add_argument("--labels", nargs="+", metavar="LABEL", help="show these classes only")
     group.add_argument(
@@ -114,16 +126,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--output", type=Path, help="write results to this .jsonl or .csv file instead of printing them")
     group.add_argument(
-        "--events", type=Path, metavar="FILE", help=f"merge windows into events and write them: {', '.join(event_files.SUFFIXES)}"
+        "--events",
+        type=Path,
+        nargs="?",
+        const=PRINTED,
+        metavar="FILE",
+        help=f"find events, in frames or by merging windows, and print them or write them: {', '.join(event_files.SUFFIXES)}",
     )
     group.add_argument("--resume", action="store_true", help="resume the output of an interrupted run, or begin it")
-    group.add_argument("--plot", type=cli.figure_path, help="draw spectrogram and timeline of one recording into this file")
+    group.add_argument("--plot", type=cli.figure_path, help="draw spectrogram and timeline or events of one recording")
 
     group = parser.add_argument_group("embeddings")
     group.add_argument(
         "--embed", type=Path, metavar="PATH", help="write embeddings of recordings, or of each --window, to this .npy or .h5 file"
     )
     group.add_argument("--skip_existing", action="store_true", help="add what is not in the file yet, also after an interruption")
+    group.add_argument("--timestamps", action="store_true", help="embeddings of the frames of a frame-wise model")
     group.add_argument("--layers", default=LAYERS, help="their layers, such as block11+mel, see models/embeddings.py (torch only)")
     group.add_argument("--pooling", choices=POOLINGS, default=POOLINGS[0], help="how the map of a layer is pooled")
 
@@ -166,7 +184,10 @@ def begin(args: argparse.Namespace) -> RunFile | None:
     if args.embed:
         path = embeddings_path(args.embed)
         return RunFile(path.with_name(f"{path.name}.part"), run_options(args), resume=args.skip_existing, option="--skip_existing")
-    path = results_path(args.output) if args.output else events_path(args.events) if args.events else None
+    events = None if args.events == PRINTED else args.events
+    path = results_path(args.output) if args.output else events_path(events) if events else None
+    if args.resume and not path:
+        raise UserError("--resume continues a file; give --events one, or leave --resume out")
     return RunFile(path, run_options(args), resume=args.resume) if path else None
 
 
@@ -179,7 +200,11 @@ def find_inputs(parser: argparse.ArgumentParser, args: argparse.Namespace) -> In
         parser.error("standard input (-) is one recording; give it alone")
     if not inputs.is_one and args.plot:
         parser.error("--plot draws one recording, not several")
-    if args.events and events_suffix(args.events) in ONE_RECORDING and (args.per_channel or not inputs.is_one):
+    if (
+        args.events not in (None, PRINTED)
+        and events_suffix(args.events) in ONE_RECORDING
+        and (args.per_channel or not inputs.is_one)
+    ):
         several = ", ".join(suffix for suffix in event_files.SUFFIXES if suffix not in ONE_RECORDING)
         parser.error(f"{args.events} can hold the events of one recording or channel; for several use {several}")
     return inputs

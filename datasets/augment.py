@@ -6,9 +6,10 @@ All random numbers come from torch generators (the default one where none is giv
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clip import Clip, DistillationClip
+from datasets.clip import Clip, DistillationClip, FrameClip
 from models.errors import UserError
 
+AnyClip = Clip | DistillationClip | FrameClip
 WAVMIX_RATE = 0.5  # share of the clips that are mixed with another one
 
 
@@ -33,10 +34,10 @@ class Augmented(Dataset):
        lam is l or 1 - l, whichever is larger, with l from Beta(2, 2): the clip that was asked for, whose name and index
        are kept, stays the louder one. Targets and soft targets are mixed with the same lam. All clips must have one
        length.
-    3. `roll`: a circular shift by up to +-`roll` samples.
+    3. `roll`: a circular shift by up to +-`roll` samples; not of a `FrameClip`, whose target does not move.
     """
 
-    def __init__(self, clips: Dataset[Clip | DistillationClip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
+    def __init__(self, clips: Dataset[AnyClip], *, roll: int = 0, gain_db: float = 0, wavmix: bool = False) -> None:
         """Wrap any data set of `Clip`; zero and False switch an augmentation off. ValueError for negative options."""
         if roll < 0 or gain_db < 0:
             raise UserError(f"roll is {roll} samples and gain_db {gain_db} dB; both must be 0 (off) or more")
@@ -48,7 +49,7 @@ class Augmented(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Clip:
+    def __getitem__(self, index: int) -> AnyClip:
         clip = self._get(index)
         if self.wavmix and torch.rand(()) < WAVMIX_RATE:
             clip = _mix(clip, self._get(int(torch.randint(len(self.clips), ()))))
@@ -56,12 +57,12 @@ class Augmented(Dataset):
             clip = clip._replace(waveform=roll(clip.waveform, self.roll))
         return clip
 
-    def _get(self, index: int) -> Clip:
+    def _get(self, index: int) -> AnyClip:
         clip = self.clips[index]
         return clip._replace(waveform=gain(clip.waveform, self.gain_db)) if self.gain_db else clip
 
 
-def _mix(clip: Clip | DistillationClip, other: Clip | DistillationClip) -> Clip | DistillationClip:
+def _mix(clip: AnyClip, other: AnyClip) -> AnyClip:
     if clip.waveform.shape != other.waveform.shape:
         raise UserError(
             f"wavmix needs clips of one length; {clip.name} has {len(clip.waveform)} samples, {other.name} "
@@ -71,12 +72,29 @@ def _mix(clip: Clip | DistillationClip, other: Clip | DistillationClip) -> Clip 
     lam = torch.maximum(beta, 1 - beta)
     waveform = torch.lerp(other.waveform, clip.waveform, lam)
     waveform -= waveform.mean()  # as if both had been made zero-mean before
-    mixed = clip._replace(waveform=waveform, target=torch.lerp(other.target, clip.target, lam))
-    if not isinstance(clip, DistillationClip):
+    mixed = clip._replace(waveform=waveform)
+    if isinstance(clip, FrameClip):
+        weights = clip.target_weight, other.target_weight
+        target, weight = _mix_weighted(lam, (clip.target, other.target), weights)
+        clip_target, _ = _mix_weighted(lam, (clip.clip_target, other.clip_target), tuple(1 - w for w in weights))
+        mixed = mixed._replace(target=target, target_weight=weight, clip_target=clip_target)
+    else:
+        mixed = mixed._replace(target=torch.lerp(other.target, clip.target, lam))
+    if isinstance(clip, Clip):
         return mixed
-    # Binary cross entropy is affine in its target. So the mean of both clips' distillation losses, 0 for a clip without teacher
-    # logits, is the loss on the weighted mean of the soft targets, times the sum of the weights.
-    shares = torch.stack([lam * clip.soft_target_weight, (1 - lam) * other.soft_target_weight])
-    weight = shares.sum()
-    soft_target = (shares[0] * clip.soft_target + shares[1] * other.soft_target) / weight.clamp(min=1e-12)
+    weights = clip.soft_target_weight, other.soft_target_weight
+    soft_target, weight = _mix_weighted(lam, (clip.soft_target, other.soft_target), weights)
     return mixed._replace(soft_target=soft_target, soft_target_weight=weight)
+
+
+def _mix_weighted(
+    lam: torch.Tensor, targets: tuple[torch.Tensor, torch.Tensor], weights: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix the targets of two clips of which one or both may weigh 0; return the mixed target and its weight.
+
+    Binary cross entropy is affine in its target. So the mean of both clips' losses, 0 for a clip without a target, is the loss on
+    the weighted mean of the targets, times the sum of the weights.
+    """
+    shares = torch.stack([lam * weights[0], (1 - lam) * weights[1]])
+    weight = shares.sum()
+    return (shares[0] * targets[0] + shares[1] * targets[1]) / weight.clamp(min=1e-12), weight

@@ -1,4 +1,4 @@
-"""`Clip`, the item of every data set, `DistillationClip`, the same with a soft target, and the base class of data sets."""
+"""`Clip`, the item of data sets, `DistillationClip` and `FrameClip`, with more targets, and the base class of data sets."""
 
 import operator
 from typing import NamedTuple
@@ -33,6 +33,22 @@ class DistillationClip(NamedTuple):
     index: int
     soft_target: torch.Tensor  # (K,) float32 in [0, 1], the teacher's probabilities; zeros without teacher logits
     soft_target_weight: torch.Tensor  # () float32: 1, or 0 without teacher logits; between them after mixing
+
+
+class FrameClip(NamedTuple):
+    """A clip with targets in time; K classes, T frames.
+
+    Where the times of its sounds are not known, the clip's own labels count. Weights lie between 0 and 1 after mixing.
+    """
+
+    waveform: torch.Tensor  # (samples,) float32
+    target: torch.Tensor  # (K, T) float32 in [0, 1]; zeros where no times are known
+    name: str
+    index: int
+    target_weight: torch.Tensor  # () float32: 1 where times are known, else 0
+    clip_target: torch.Tensor  # (K,) float32 in [0, 1]; it weighs 1 - target_weight
+    soft_target: torch.Tensor  # (K, T) float32 in [0, 1], a teacher's probabilities; (0,) where no teacher is stored
+    soft_target_weight: torch.Tensor  # () float32: 1, or 0 without a teacher's probabilities
 
 
 class ClipDataset(Dataset[Clip]):

@@ -4,14 +4,16 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from models.command import printable
 from models.errors import UserError
 from models.files import write_bytes
 
 _DELIMITERS = ",;\t"
+_NONE: Mapping[str, str] = MappingProxyType({})
 _NO_DELIMITER = "\x1f"  # in no table: a row is one cell
 
 logger = logging.getLogger(__name__)
@@ -42,15 +44,17 @@ def read_table(
 
 
 def parse_own_table(
-    text: str, path: Path, columns: Sequence[str], optional: Collection[str] | None = ()
+    text: str, path: Path, columns: Sequence[str], optional: Collection[str] | None = (), aliases: Mapping[str, str] = _NONE
 ) -> list[tuple[int, dict[str, str]]]:
     """Take apart a user's table, whatever program wrote it: the line of each row, and its cells by column.
 
     Columns are separated by commas, semicolons or tabs, in capital or small letters (here: small), with spaces around or not.
-    `columns` must be there, `optional` ones may, None allows all. Rows without content and columns without a name do not count.
-    `text` is that of `read_text(path)`. Raises UserError, with the line, for a table or a row of another form.
+    `columns` must be there, `optional` ones may, None allows all; `aliases` are other names of these. Rows without content and
+    columns without a name do not count. `text` is that of `read_text(path)`.
+
+    Raises UserError, with the line, for a table or a row of another form.
     """
-    delimiter, text = _find_delimiter(text, columns)
+    delimiter, text = _find_delimiter(text, {*columns, *aliases})
     text = re.sub(rf'(?<![^\n {delimiter}])("(?:[^"]|"")*") +(?=[\n{delimiter}]|$)', r"\1", text)  # spaces behind a quoted cell
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     names: list[str] = []
@@ -61,7 +65,7 @@ def parse_own_table(
             if not any(cells):
                 continue
             if not names:
-                names = [_column_name(cell) for cell in cells]
+                names = [aliases.get(name, name) for name in map(_column_name, cells)]
                 while not names[-1]:
                     names.pop()
                 _check_columns(list(filter(None, names)), columns, optional)
@@ -142,7 +146,7 @@ def safe_cell(value: object) -> object:
     return text
 
 
-def _find_delimiter(text: str, columns: Sequence[str]) -> tuple[str, str]:
+def _find_delimiter(text: str, columns: Collection[str]) -> tuple[str, str]:
     """The delimiter with which most of the columns are in the header, and the table without a line 'sep=;', as Excel knows it."""
     if named := re.match(r'\s*"?sep=(.)"?[ \t]*(?=\n)', text):
         return named[1], text[named.end() :]

@@ -8,7 +8,18 @@ from dataclasses import replace
 from helpers import cli
 from models import checkpoints
 from models.building import check_argument, new_architecture
-from models.config import DY_BLOCKS, FAMILIES, HEAD_TYPES, Architecture, DyMNArch, MelConfig
+from models.config import (
+    DY_BLOCKS,
+    FAMILIES,
+    FRAME_HEAD_TYPES,
+    HEAD_TYPES,
+    SEQUENCE_MODELS,
+    UNAVAILABLE_SEQUENCE_MODELS,
+    Architecture,
+    DyMNArch,
+    FrameWiseArch,
+    MelConfig,
+)
 from models.errors import UserError
 
 NUMBERS = ("context_ratio", "max_context_size", "min_context_size", "dyrelu_k", "dyconv_k")
@@ -23,7 +34,7 @@ NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an architecture 
     field: field
     for field in (
         "head_type", "se_dims", "strides", "reduced_tail", "dilated", "num_classes", "use_dy_blocks",
-        *NUMBERS, *SWITCHES, *TEMPERATURES,
+        *NUMBERS, *SWITCHES, *TEMPERATURES, "sequence_model", "sequence_size",
     )
 }  # fmt: skip
 FRONT_END_OPTIONS = ("sample_rate", "win_length", "hop_size", "n_fft", "n_mels", "fmin", "fmax")  # fields of a MelConfig
@@ -34,11 +45,18 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--arch", choices=FAMILIES, help="family of networks (mn, MobileNetV3, unless a checkpoint says otherwise)")
     group.add_argument("--model_width", type=cli.positive_float, help="width multiplier (1.0 unless a checkpoint says otherwise)")
-    group.add_argument("--head_type", choices=HEAD_TYPES, help="classification head (mlp unless a checkpoint says otherwise)")
+    group.add_argument(
+        "--head_type", choices=HEAD_TYPES + FRAME_HEAD_TYPES,
+        help="classification head (mlp, or linear with --arch fmn, unless a checkpoint says otherwise)",
+    )  # fmt: skip
     group.add_argument(
         "--se_dims", help="axes of squeeze-and-excitation: letters out of cft, or none (c unless a checkpoint says otherwise)"
     )
     _add_dynamic_options(parser)
+    group = parser.add_argument_group("frame-wise network (--arch fmn; a checkpoint brings its own)")
+    choices = (*SEQUENCE_MODELS, *UNAVAILABLE_SEQUENCE_MODELS)
+    group.add_argument("--sequence_model", choices=choices, help="between backbone and heads (none)")
+    group.add_argument("--sequence_size", type=cli.positive_int, help="size of the sequence model (256)")
 
 
 def _add_dynamic_options(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +125,9 @@ def options_of(arch: Architecture) -> list[object]:
         options += ["--arch", arch.family, "--use_dy_blocks", arch.use_dy_blocks]
         options += [part for name in NUMBERS for part in (f"--{name}", getattr(arch, name))]
         options += [f"--{name}" for name in SWITCHES if getattr(arch, name)]
+    if isinstance(arch, FrameWiseArch):
+        options += ["--arch", arch.family, "--sequence_model", arch.sequence_model]
+        options += ["--sequence_size", arch.sequence_size] if arch.sequence_size else []
     return options
 
 
@@ -128,8 +149,8 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Archite
     """
     given = given_fields(args)
     if name is None:
-        mel = front_end(args)
         arch = new_architecture(chosen_family(args), given)
+        mel = front_end(args, arch.default_mel)
         return arch.sized_for(mel.n_mels, mel.frames(10 * mel.sample_rate)), mel
     arch, mel = checkpoints.architecture(name)
     check_family(arch, args, name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.base import TaggingNetwork, initialise
 from models.blocks import ConvNormActivation, InvertedResidual, large_block_configs, make_divisible
 from models.building import build_model
-from models.config import DyMNArch, MelConfig
+from models.config import DyMNArch
 from models.dynamic_blocks import DynamicBlock, DynamicConv
 from models.heads import mlp_head
 from models.in_place import Hardswish
@@ -23,15 +23,8 @@ __all__ = ["DyMN", "get_model", "list_models"]
 class DyMN(TaggingNetwork):
     """MobileNetV3-Large with dynamic blocks in the place of squeeze-and-excitation, over one-channel log-mel spectrograms."""
 
-    def __init__(
-        self,
-        arch: DyMNArch,
-        mel: MelConfig | None = None,
-        labels: Sequence[str] | None = None,
-        single_label: bool = False,
-        clip_seconds: float | None = None,
-    ) -> None:
-        super().__init__(arch, mel, labels, single_label, clip_seconds)
+    def _add_layers(self) -> None:
+        arch = self.arch
         blocks = large_block_configs(arch.width_mult, arch.strides)
         self.stage_channels = [blocks[0].in_channels, *(block.out_channels for block in blocks), 6 * blocks[-1].out_channels]
         self.layers = nn.ModuleList(  # before the stem, as in released state dicts

@@ -13,7 +13,7 @@ from typing import Any
 
 from models import files
 from models.errors import IS_CHECKOUT, UserError
-from models.registry import BUNDLED, PRETRAINED, RELEASE_URL
+from models.registry import BUNDLED, PRETRAINED, RELEASE_URL, full_name
 
 BUNDLED_DIR = Path(__file__).resolve().parent.parent / "resources"
 MAX_BYTES = 1 << 30  # of an asset whose size is not known; the largest released model has 273 MB
@@ -38,9 +38,9 @@ def user_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "efficientat"
 
 
-def release_url() -> str:
-    """Return the address below which the assets lie, ending in "/": EFFICIENTAT_RELEASE_URL, else the published release."""
-    url = os.environ.get("EFFICIENTAT_RELEASE_URL") or RELEASE_URL
+def release_url(published: str = RELEASE_URL) -> str:
+    """Return the address below which assets lie, ending in "/": EFFICIENTAT_RELEASE_URL, for all, else the published one."""
+    url = os.environ.get("EFFICIENTAT_RELEASE_URL") or published
     try:
         scheme = urllib.parse.urlsplit(url).scheme
     except ValueError as error:
@@ -57,8 +57,9 @@ def fetch(
     sha256: str | None = None,
     *,
     max_bytes: int = MAX_BYTES,
+    release: str = RELEASE_URL,
 ) -> Path:
-    """Return the path of `asset` in the resources folder, downloading it first if it is not there.
+    """Return the path of `asset`, of the release at an address, in the resources folder, downloading it first if it is not there.
 
     A download must have `size` bytes (None: `max_bytes` at most) and the hash `sha256`, where they are known; then `check(path)`
     raises for a file that is not what it should be. It sees the download under a temporary name, which is removed when anything
@@ -70,7 +71,7 @@ def fetch(
         return path
     from models.download import download  # its modules take 20 ms to import
 
-    url = release_url() + urllib.parse.quote(asset, safe="()")
+    url = release_url(release) + urllib.parse.quote(asset, safe="()+")
     try:
         sweep(path.parent)
         with files.replacing(path) as temporary:
@@ -121,6 +122,7 @@ def checkpoint_path(name: str) -> Path:
 
     Raises `UserError` for what is neither a name nor looks like a path.
     """
+    name = full_name(name)
     if name in PRETRAINED:
         return resources_dir() / PRETRAINED[name].asset
     if name in BUNDLED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,14 +12,22 @@ from models.config import Architecture, MelConfig
 from models.errors import UserError
 
 
+class FrameOutput(NamedTuple):
+    """Outputs of a frame-wise network for T steps in time, and those of its `forward`."""
+
+    logits: Tensor  # (B, T, K)
+    clip_logits: Tensor  # (B, K)
+    embedding: Tensor  # (B, T, D)
+
+
 class TaggingNetwork(nn.Module):
     """A network over one-channel log-mel spectrograms; each family is a subclass.
 
-    A family registers its layers, sets `stage_channels`, calls `initialise`, and has `features`, the chain of its stages: stem,
-    blocks and last convolution. These attributes are stored with the weights: `arch`; `mel`, the front end that the network expects
-    (`AugmentMelSTFT.from_config(model.mel)`); `labels`, the name of each class, or None; `single_label`, whether each clip has
-    exactly one class, so that scores are the softmax of the logits and not their sigmoid; `clip_seconds`, the length of the clips
-    in training, to which shorter ones were padded with zeros, or None where it is unknown.
+    A family has `_add_layers`, which registers its layers, sets `stage_channels` and calls `initialise`, and `features`, the chain
+    of its stages: stem, blocks and last convolution. These attributes are stored with the weights: `arch`; `mel`, the front end
+    that the network expects (`AugmentMelSTFT.from_config(model.mel)`); `labels`, the name of each class, or None; `single_label`,
+    whether each clip has exactly one class, so that scores are the softmax of the logits and not their sigmoid; `clip_seconds`, the
+    length of the clips in training, to which shorter ones were padded with zeros, or None where it is unknown.
     """
 
     features: nn.Sequential
@@ -37,10 +46,15 @@ class TaggingNetwork(nn.Module):
         if labels is not None and len(labels) != arch.num_classes:
             raise UserError(f"{len(labels)} labels do not name {arch.num_classes} classes")
         self.arch = arch
-        self.mel = mel or MelConfig(n_mels=arch.input_dim_f)
+        self.mel = mel or replace(arch.default_mel, n_mels=arch.input_dim_f)
         self.labels = tuple(labels) if labels is not None else None
         self.single_label = single_label
         self.clip_seconds = clip_seconds
+        self._add_layers()
+
+    def _add_layers(self) -> None:
+        """Register the layers that `arch` describes, in the order of the state dict."""
+        raise NotImplementedError
 
     def _new_head(self) -> nn.Module:
         """Build the head: from the last feature map (B, C, F, T) to logits (B, K) or, without classes, to the embedding (B, C)."""
@@ -53,11 +67,17 @@ class TaggingNetwork(nn.Module):
 
     @property
     def embedding_size(self) -> int:
+        """Values of the embedding of a clip or of a frame."""
         return self.stage_channels[-1]
 
     @property
-    def last_layer(self) -> str:
-        """Prefix of the names of the parameters that belong to single classes: the last layer (mlp), or the whole head."""
+    def step_seconds(self) -> float | None:
+        """Seconds from one frame of `forward_frames` to the next; None: the network scores whole clips only."""
+        return None
+
+    @property
+    def last_layer(self) -> str | tuple[str, ...]:
+        """Prefix, or several, of the names of parameters that belong to single classes: the last layer (mlp), or the whole head."""
         return "classifier.5." if self.arch.head_type == "mlp" else "classifier."
 
     def start_epoch(self, epoch: int) -> None:
@@ -94,7 +114,7 @@ class TaggingNetwork(nn.Module):
         return f"{type(self).__name__}({', '.join(shown)}; {parameters / 1e6:.2f} million parameters)"
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 1, n_mels, frames) -> the last feature map (B, C, F, T), C being `embedding_size`."""
+        """(B, 1, n_mels, frames) -> the last feature map (B, C, F, T), C being `stage_channels[-1]`."""
         if not isinstance(x, Tensor) or not x.is_floating_point():
             given = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise UserError(f"expected floating-point spectrograms of shape (B, 1, n_mels, frames), got {given}")
@@ -111,8 +131,15 @@ class TaggingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, n_mels, frames) -> logits (B, K) and the embedding (B, C); without classes the logits are the embedding."""
-        features = self.forward_features(x)
+        return self.forward_outputs(self.forward_features(x))
+
+    def forward_outputs(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, F, T) from `forward_features` -> what `forward` returns."""
         return self.forward_head(features), self.forward_head(features, pre_logits=True)
+
+    def forward_frames(self, x: Tensor) -> FrameOutput:
+        """(B, 1, n_mels, frames) -> outputs for each `step_seconds`; `UserError` where the network has none."""
+        raise UserError(f"a {type(self).__name__} scores whole clips; for frames use a frame-wise network, such as fmn10_strong")
 
 
 def initialise(module: nn.Module) -> None:

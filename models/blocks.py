@@ -41,7 +41,7 @@ class ConvNormActivation(nn.Sequential):
         in_channels: int,
         out_channels: int,
         kernel: int = 1,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         dilation: int = 1,
         groups: int = 1,
         activation: type[nn.Module] | None = None,
@@ -129,7 +129,10 @@ class ConcurrentSE(nn.Module):
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One row of MobileNetV3-Large's table, channel counts already scaled by the width multiplier."""
+    """One row of MobileNetV3-Large's table, channel counts already scaled by the width multiplier.
+
+    `stride` is a pair, along frequency and time, where the two differ.
+    """
 
     in_channels: int
     kernel: int
@@ -137,11 +140,11 @@ class BlockConfig:
     out_channels: int
     use_se: bool
     activation: type[nn.Module]
-    stride: int
+    stride: int | tuple[int, int]
     dilation: int = 1
 
     @property
-    def depthwise_stride(self) -> int:
+    def depthwise_stride(self) -> int | tuple[int, int]:
         """Stride of the depthwise convolution: a dilated block does not stride."""
         return 1 if self.dilation > 1 else self.stride
 

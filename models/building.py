@@ -37,6 +37,10 @@ def build_model(
         if pretrain_final_temp is not None:
             given["temperature"] = pretrain_final_temp
         checkpoint = checkpoints.load(pretrained_name)
+        started = family.on_backbone(checkpoint.arch, given if num_classes is None else {"num_classes": num_classes, **given})
+        if started is not None:
+            network = checkpoints.build_on_backbone(checkpoint, started)
+            return WaveformModel(network) if waveform else network
         free = {name: given.pop(name) for name in checkpoint.arch.free_fields if name in given}
         for name, value in given.items():
             shown = f"pretrain_final_temp={value!r}" if name == "temperature" else None

@@ -12,7 +12,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from models.assets import AssetError
 from models.base import TaggingNetwork
 from models.config import FAMILIES, Architecture, MelConfig, from_plain, is_number, is_whole, to_plain
 from models.errors import UserError
-from models.registry import PRETRAINED
+from models.registry import PRETRAINED, full_name
 
 FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE_TYPES = (torch.int64, torch.int32)
@@ -68,14 +68,16 @@ def load(name: str | os.PathLike[str]) -> Checkpoint:
         return checkpoint
     entry = PRETRAINED[name]
 
-    def read(path: Path, checksums: bool = False) -> dict[str, Tensor]:
+    def read(path: Path, checksums: bool = False) -> Checkpoint:
         state = read_checkpoint_file(path, mmap=True, checksums=checksums)
-        _check_state(state, entry.arch, name)
+        _check_tensors(state, name)
+        arch, state = entry.arch.read_released(state)
+        _check_state(state, arch, name)
         _check_finite(state, name)
-        return state
+        return Checkpoint(name, state, arch, entry.mel)
 
-    path = assets.fetch(entry.asset, lambda path: read(path, checksums=True), entry.size, entry.sha256)
-    return Checkpoint(name, read(path), entry.arch, entry.mel)
+    path = assets.fetch(entry.asset, lambda path: read(path, checksums=True), entry.size, entry.sha256, release=entry.release)
+    return read(path)
 
 
 def architecture(name: str | os.PathLike[str]) -> tuple[Architecture, MelConfig]:
@@ -88,10 +90,10 @@ def architecture(name: str | os.PathLike[str]) -> tuple[Architecture, MelConfig]
 
 
 def _name(name: object) -> str:
-    """Return a name or a path as text."""
+    """Return a name, in full, or a path as text."""
     if not isinstance(name, (str, os.PathLike)) or "\0" in os.fspath(name):
         raise UserError(f"a model is given by its name or by the path of its file, not by {name!r:.100}")
-    return os.fspath(name)
+    return full_name(os.fspath(name))
 
 
 def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool = True) -> TaggingNetwork:
@@ -102,7 +104,7 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
     """
     if num_classes and num_classes != checkpoint.arch.num_classes:
         # Drawn as a fresh network is, so that a seed stands for the same new layer whatever the checkpoint is.
-        arch = replace(checkpoint.arch, num_classes=num_classes)
+        arch = checkpoint.arch.with_classes(num_classes)
         model = arch.build(checkpoint.mel, clip_seconds=checkpoint.clip_seconds)
         kept = {key: tensor for key, tensor in checkpoint.state.items() if not key.startswith(model.last_layer)}
         state = model.state_dict()
@@ -119,6 +121,15 @@ def build(checkpoint: Checkpoint, num_classes: int | None = None, *, copy: bool 
     model.load_state_dict(state, assign=True)
     if num_classes == 0:
         model.reset_classifier(0)
+    return model
+
+
+def build_on_backbone(checkpoint: Checkpoint, arch: Architecture) -> TaggingNetwork:
+    """Build a new network on the features of a checkpoint, with its front end; what lies behind them is random, which is logged."""
+    model = arch.build(checkpoint.mel, clip_seconds=checkpoint.clip_seconds)
+    named = ((key.rpartition("features.")[2], tensor) for key, tensor in checkpoint.state.items() if "features." in key)
+    model.features.load_state_dict(dict(named))
+    logger.warning("%s: a new network of family %s takes its features alone", checkpoint.name, arch.family)
     return model
 
 
@@ -223,8 +234,7 @@ def _check_archive(path: Path, checksums: bool) -> None:
 
 def _check_state(state: Any, arch: Architecture, name: str) -> None:
     """Raise `CheckpointError` unless `state` has exactly the names and shapes of the network, and numbers of the same kind."""
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{name}: the file holds no state dict")
+    _check_tensors(state, name)
     expected = _expected_state(arch)
     problems = [f"{key} is missing" for key in expected if key not in state]
     problems += [f"{key!r:.100} is not of this network" for key in state if key not in expected]
@@ -244,6 +254,11 @@ def _check_state(state: Any, arch: Architecture, name: str) -> None:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{name}: the weights do not fit: {'; '.join(problems[:3])}{more}")
+
+
+def _check_tensors(state: Any, name: str) -> None:
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{name}: the file holds no state dict")
 
 
 @functools.lru_cache(maxsize=4)

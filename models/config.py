@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from models.errors import UserError
+from models.mel_config import MelConfig, check_whole_numbers, is_number, is_whole
 
 if TYPE_CHECKING:
     from models.base import TaggingNetwork
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
 HEAD_TYPES = ("mlp", "fully_convolutional", "multihead_attention_pooling")
 SE_AGGREGATIONS = ("max", "avg", "add", "min")
 DY_BLOCKS = ("all", "replace_se")
+FRAME_HEAD_TYPES = ("linear", "attention")  # of frame-wise networks
+SEQUENCE_MODELS = ("none", "tf", "gru", "hybrid")
+UNAVAILABLE_SEQUENCE_MODELS = {"mamba": "mamba_ssm"}  # of the paper, without released weights: name -> package that they need
+TRAINED_HEADS = ("strong", "weak", "both")
 POOLINGS = ("mean", "max", "both")  # of embeddings
 
 # From and to. Far beyond what is in use; more is a damaged file or a mistake that would fill the memory.
@@ -34,14 +37,7 @@ DYMN_LIMITS = {
     "dyrelu_k": (1, 64),
     "dyconv_k": (1, 64),
 }
-MEL_LIMITS = {
-    "n_mels": (1, 4096),
-    "sample_rate": (1, 768_000),
-    "hop_size": (1, 1 << 16),
-    "n_fft": (1, 1 << 14),
-    "win_length": (1, 1 << 14),
-}
-MAX_FILTERBANK = 1 << 23  # bands times samples of a transform
+FRAME_WISE_LIMITS = {"num_classes": (0, 100_000)}
 MAX_WIDTH = 10.0
 
 
@@ -62,6 +58,7 @@ class Architecture:
     dilated: ClassVar[bool]
     input_dim_f: ClassVar[int]
     free_fields: ClassVar[tuple[str, ...]] = ()  # which no weights depend on
+    default_mel: ClassVar[MelConfig] = MelConfig()
 
     def build(self, *args: Any, **kwargs: Any) -> TaggingNetwork:
         """Build the network with random weights; the arguments are those of `TaggingNetwork` behind the first."""
@@ -71,9 +68,25 @@ class Architecture:
         """Return the architecture for inputs of so many mel bands and frames, which few layers depend on."""
         return self
 
-    def as_start(self, **changes: float) -> Architecture:
+    def with_classes(self, num_classes: int) -> Architecture:
+        """Return the architecture with another number of classes, whose layers start anew."""
+        return replace(self, num_classes=num_classes)
+
+    @classmethod
+    def on_backbone(cls, other: Architecture, given: Mapping[str, Any]) -> Architecture | None:
+        """Return the architecture, with the fields that are `given`, of a network that takes but the features of another one.
+
+        None: it is the other network itself that is asked for.
+        """
+        return None
+
+    def as_start(self, **changes: Any) -> Architecture:
         """Return the architecture of a new training from these weights, with changes of fields in `free_fields`."""
         return self
+
+    def read_released(self, state: Mapping[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+        """Return the architecture that a released state dict has in detail, and its tensors under the names of our network."""
+        return self, dict(state)
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ class Arch(Architecture):
     se_r: int = 4
 
     def __post_init__(self) -> None:
-        _check_whole_numbers(self, ARCH_LIMITS)
+        check_whole_numbers(self, ARCH_LIMITS)
         _check_width_and_strides(self)
         _check_switches(self, ("reduced_tail", "dilated"))
         if self.head_type not in HEAD_TYPES:
@@ -159,7 +172,7 @@ class DyMNArch(Architecture):
     def __post_init__(self) -> None:
         if self.temperature is None:
             object.__setattr__(self, "temperature", self.T_max)
-        _check_whole_numbers(self, DYMN_LIMITS)
+        check_whole_numbers(self, DYMN_LIMITS)
         _check_width_and_strides(self)
         _check_switches(self, ("no_dyrelu", "no_dyconv", "no_ca"))
         if self.min_context_size > self.max_context_size:
@@ -191,66 +204,127 @@ class DyMNArch(Architecture):
         return max(steep, slow, self.T_min)
 
 
-FAMILIES: dict[str, type[Architecture]] = {arch.family: arch for arch in (Arch, DyMNArch)}
-
-
 @dataclass(frozen=True)
-class MelConfig:
-    """The log-mel front end in evaluation mode: rates and edges in Hz, window, hop and transform in samples.
+class FrameWiseArch(Architecture):
+    """Architecture of a frame-wise MobileNet (Morocutti et al., EUSIPCO 2025): logits for each 40 ms.
 
-    `fmax` None means sample_rate // 2 - 1000, the upper edge of all released checkpoints (15 kHz at 32 kHz).
+    `num_classes` and `weak_classes` (None: the same) are those of the strong head, which scores frames, and of the weak head, which
+    scores clips; with 0 classes there are no heads. `trained_heads` says which of them are of use: the clip's logits are those of
+    the weak head or, where only the strong one is trained, the maxima over time of the frames'. `sequence_model`, of two layers of
+    size `sequence_size` (None: 256), stands between backbone and heads; `sequence_heads` None is 8, but 4 for a tf of a size below
+    128. `seq_len` None keeps the time axis as it is; 250 resamples that of any clip to so many steps, as the published code does.
     """
 
-    n_mels: int = 128
-    sample_rate: int = 32000
-    win_length: int = 800
-    hop_size: int = 320
-    n_fft: int = 1024
-    fmin: float = 0.0
-    fmax: float | None = None
+    family: ClassVar[str] = "fmn"
+    strides: ClassVar[tuple[tuple[int, int], ...]] = (  # along frequency and time, of the 15 blocks
+        (1, 1), (2, 2), (2, 1), (1, 1), (1, 1), (2, 1), (1, 1), (2, 1), (1, 1), (1, 1), (2, 1), (1, 1), (1, 1), (1, 1), (2, 1),
+    )  # fmt: skip
+    frames_per_step: ClassVar[int] = 4  # of the spectrogram: the stem has stride 2 too
+    se_dims: ClassVar[str] = "c"
+    reduced_tail: ClassVar[bool] = False
+    dilated: ClassVar[bool] = False
+    input_dim_f: ClassVar[int] = 128
+    default_mel: ClassVar[MelConfig] = MelConfig(sample_rate=16000, win_length=400, hop_size=160, n_fft=512, log_floor=1e-7)
+    free_fields: ClassVar[tuple[str, ...]] = ("trained_heads", "seq_len")
+    num_classes: int = 447
+    width_mult: float = 1.0
+    sequence_model: str = "none"
+    sequence_size: int | None = None
+    sequence_heads: int | None = None
+    head_type: str = "linear"
+    weak_classes: int | None = None
+    trained_heads: str = "strong"
+    seq_len: int | None = None
 
     def __post_init__(self) -> None:
-        _check_whole_numbers(self, MEL_LIMITS)
-        if self.fmax is None:
-            object.__setattr__(self, "fmax", float(self.sample_rate // 2 - 1000))
-        for name in ("fmin", "fmax"):
-            if not is_number(getattr(self, name)):
-                raise UserError(f"{name} must be a number in Hz, not {getattr(self, name)!r}")
-        if self.n_mels * self.n_fft > MAX_FILTERBANK:
-            raise UserError(f"n_mels times n_fft must be at most {MAX_FILTERBANK}, not {self.n_mels} times {self.n_fft}")
-        if self.n_fft % 2:
-            raise UserError(f"n_fft must be even, not {self.n_fft}")
-        if self.win_length > self.n_fft:
-            raise UserError(f"win_length ({self.win_length}) must not exceed n_fft ({self.n_fft}), both in samples")
-        if not 0 <= self.fmin < self.fmax <= self.sample_rate / 2:
+        check_whole_numbers(self, FRAME_WISE_LIMITS)
+        _check_width(self)
+        if package := UNAVAILABLE_SEQUENCE_MODELS.get(self.sequence_model):
             raise UserError(
-                f"band edges must satisfy 0 <= fmin < fmax <= sample_rate / 2 = {self.sample_rate / 2:g} Hz, "
-                f"not fmin={self.fmin:g}, fmax={self.fmax:g}"
+                f"sequence_model {self.sequence_model!r} needs the package {package}, which this project does not use, and has no "
+                f"released weights; use {', '.join(SEQUENCE_MODELS)}"
             )
+        for name, allowed in (
+            ("sequence_model", SEQUENCE_MODELS),
+            ("head_type", FRAME_HEAD_TYPES),
+            ("trained_heads", TRAINED_HEADS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"unknown {name} {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name, high in (("weak_classes", 100_000), ("seq_len", 100_000)):
+            value = getattr(self, name)
+            if value is not None and not (is_whole(value) and 1 <= value <= high):
+                raise UserError(f"{name} must be a whole number from 1 to {high}, or None, not {value!r}")
+        self._set_sequence_model()
+        if self.num_weak != self.num_classes and (self.head_type == "attention" or self.trained_heads != "strong"):
+            raise UserError(f"weak_classes {self.weak_classes} must be num_classes, {self.num_classes}, where both heads are used")
 
-    def frames(self, samples: int) -> int:
-        """Return the number of spectrogram frames of a clip of `samples` samples; 10 s at the defaults give 1000."""
-        return 1 + (max(samples, self.min_samples) - 1) // self.hop_size
+    def _set_sequence_model(self) -> None:
+        """Set what is not given of the sequence model's size; `UserError` for one that cannot be."""
+        if self.sequence_model == "none":
+            if self.sequence_size is not None or self.sequence_heads is not None:
+                raise UserError("sequence_size and sequence_heads mean nothing without a sequence_model; leave them out")
+            return
+        size = 256 if self.sequence_size is None else self.sequence_size
+        if not is_whole(size) or not 8 <= size <= 4096:
+            raise UserError(f"sequence_size must be a whole number from 8 to 4096, not {size!r}")
+        object.__setattr__(self, "sequence_size", size)
+        if self.sequence_model == "gru":
+            if self.sequence_heads is not None:
+                raise UserError("sequence_heads means nothing to a gru; leave it out")
+            return
+        heads = self.sequence_heads
+        if heads is None:
+            heads = 4 if self.sequence_model == "tf" and size < 128 else 8
+        multiple = 2 if self.sequence_model == "tf" else 1  # positions turn pairs of channels
+        if not is_whole(heads) or heads < 1 or size % (multiple * heads):
+            raise UserError(f"sequence_size {size} must be a multiple of {multiple} times sequence_heads, {heads!r}")
+        object.__setattr__(self, "sequence_heads", heads)
 
     @property
-    def min_samples(self) -> int:
-        """Length in samples to which shorter clips are padded with zeros: reflect padding needs n_fft // 2 + 1 of them."""
-        return self.n_fft // 2 + 2
+    def num_weak(self) -> int:
+        """Classes of the weak head."""
+        return self.num_classes if self.weak_classes is None else self.weak_classes
+
+    def build(self, *args: Any, **kwargs: Any) -> TaggingNetwork:
+        from models.frame_wise import FrameWiseMobileNet
+
+        return FrameWiseMobileNet(self, *args, **kwargs)
+
+    def with_classes(self, num_classes: int) -> FrameWiseArch:
+        return replace(self, num_classes=num_classes, weak_classes=None, trained_heads="strong")
+
+    @classmethod
+    def on_backbone(cls, other: Architecture, given: Mapping[str, Any]) -> FrameWiseArch | None:
+        if isinstance(other, FrameWiseArch) and not (other.sequence_model == "none" and given.get("sequence_model")):
+            return None
+        if other.family == "dymn" or (other.se_dims, other.reduced_tail, other.dilated) != ("c", False, False):
+            raise UserError(
+                "a frame-wise network starts from a MobileNetV3 with se_dims 'c', neither dilated nor with a reduced tail"
+            )
+        if given.get("width_mult", other.width_mult) != other.width_mult:
+            raise UserError(f"width_mult={given['width_mult']!r} contradicts the checkpoint, which has {other.width_mult}")
+        return cls(**{"num_classes": other.num_classes, "width_mult": other.width_mult, **given})
+
+    def as_start(self, **changes: Any) -> FrameWiseArch:
+        return replace(self, **changes)
+
+    def read_released(self, state: Mapping[str, Any]) -> tuple[FrameWiseArch, dict[str, Any]]:
+        from models.frame_wise import read_released
+
+        return read_released(self, state)
 
 
-def is_whole(value: object) -> bool:
-    """Whether a value is a whole number; True and False are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+FAMILIES: dict[str, type[Architecture]] = {arch.family: arch for arch in (Arch, DyMNArch, FrameWiseArch)}
 
 
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
+def _check_width(arch: Architecture) -> None:
+    if not is_number(arch.width_mult) or not 0 < arch.width_mult <= MAX_WIDTH:
+        raise UserError(f"width_mult must be a number above 0, {MAX_WIDTH:g} at most, not {arch.width_mult!r}")
 
 
 def _check_width_and_strides(arch: Architecture) -> None:
-    if not is_number(arch.width_mult) or not 0 < arch.width_mult <= MAX_WIDTH:
-        raise UserError(f"width_mult must be a number above 0, {MAX_WIDTH:g} at most, not {arch.width_mult!r}")
+    _check_width(arch)
     strides = tuple(arch.strides) if isinstance(arch.strides, (list, tuple)) else (arch.strides,)
     if len(strides) != 4 or not all(is_whole(stride) and stride in (1, 2) for stride in strides):
         raise UserError(f"strides must be four numbers, each 1 or 2, not {arch.strides!r}")
@@ -263,22 +337,18 @@ def _check_switches(arch: Architecture, names: tuple[str, ...]) -> None:
             raise UserError(f"{name} must be True or False, not {getattr(arch, name)!r}")
 
 
-def _check_whole_numbers(config: Architecture | MelConfig, limits: Mapping[str, tuple[int, int]]) -> None:
-    for name, (low, high) in limits.items():
-        value = getattr(config, name)
-        if not is_whole(value) or not low <= value <= high:
-            raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-
-
 def to_plain(config: Architecture | MelConfig) -> dict[str, Any]:
-    """Return the fields as a dict of numbers, strings and lists, fit for a checkpoint or JSON."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    """Return the fields as a dict of numbers, strings and lists, fit for a checkpoint or JSON; optional ones only where set."""
+    optional = getattr(config, "optional_fields", ())
+    values = {name: value for name, value in asdict(config).items() if name not in optional or value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def from_plain(cls: type[Architecture] | type[MelConfig], values: dict[str, Any]) -> Architecture | MelConfig:
     """Build a configuration from `to_plain`'s dict; unknown or missing fields are a `UserError`."""
     names = {field.name for field in fields(cls)}
-    if not isinstance(values, Mapping) or set(values) != names:
+    required = names - set(getattr(cls, "optional_fields", ()))
+    if not isinstance(values, Mapping) or not required <= set(values) <= names:
         given = sorted(map(str, values)) if isinstance(values, Mapping) else values
         raise UserError(f"{cls.__name__} needs the fields {sorted(names)}, not {given!r:.500}")
     return cls(**values)

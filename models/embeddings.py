@@ -7,7 +7,7 @@
 | block1 ... block15 | output of an inverted residual block, pooled over frequency and time | 16 ... 160 |
 | block16 | the last convolution | 960 |
 | se4, se5, se6, se11 ... se15 | bottleneck of the squeeze-and-excitation in that block, all axes of it side by side | 24 ... 240 |
-| embedding | that of `TaggingNetwork.forward`: the mean of block16, which enters the classifier | 960 |
+| embedding | that of `TaggingNetwork.forward`: the mean of block16, which enters the classifier, or of frames | 960 |
 | hidden | first layer of the mlp head, after its activation | 1280 |
 | logits | second layer of the mlp head, or all of another head | 527 |
 
@@ -117,14 +117,16 @@ def forward_layers(
             x = stage(x)
         if f"block{number}" in layers:
             found[f"block{number}"] = _pool(x, pooling, (2, 3))
-    if "embedding" in layers:
-        found["embedding"] = x.mean((2, 3))
+    if "hidden" not in layers and {"embedding", "logits"} <= set(layers):
+        found["logits"], found["embedding"] = network.forward_outputs(x)
+    elif "embedding" in layers:
+        found["embedding"] = network.forward_head(x, pre_logits=True)
     if "hidden" in layers:
         x = found["hidden"] = network.classifier[:4](x)
         if "logits" in layers:
             found["logits"] = network.classifier[4:](x)
-    elif "logits" in layers:
-        found["logits"] = network.classifier(x)
+    elif "logits" in layers and "logits" not in found:
+        found["logits"] = network.forward_head(x)
     return {layer: found[layer] for layer in layers}
 
 
@@ -171,7 +173,7 @@ class EmbeddingModel(WaveformModel):
 
         The last window is moved back so that it ends with the clip; a clip shorter than a window is one window of its own length.
         """
-        _check(waveform, window=window, hop=hop)
+        check_waveforms(waveform, window=window, hop=hop)
         samples, step = waveform.shape[1], round(hop * self.sample_rate)
         length = min(max(1, round(window * self.sample_rate)), samples)
         starts = list(range(0, samples - length + 1, max(1, step)))
@@ -186,7 +188,7 @@ class EmbeddingModel(WaveformModel):
         Times are 0, hop, 2 hop, ... up to the end of the clip. An embedding is that of the `window` seconds around its time, with
         zeros before the beginning and after the end of the clip.
         """
-        _check(waveform, window=window, hop=hop)
+        check_waveforms(waveform, window=window, hop=hop)
         length = max(1, round(window * self.sample_rate))
         count = int(waveform.shape[1] / (hop * self.sample_rate) + 1e-6) + 1
         starts = [round(number * hop * self.sample_rate) for number in range(count)]  # each for itself: errors do not add up
@@ -206,7 +208,8 @@ class EmbeddingModel(WaveformModel):
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)
 
 
-def _check(waveform: Tensor, **seconds: float) -> None:
+def check_waveforms(waveform: Tensor, **seconds: float) -> None:
+    """Raise `UserError` for what are no waveforms (B, samples), and for seconds by name that are not above 0."""
     if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
         given = waveform.dtype if isinstance(waveform, Tensor) else type(waveform).__name__
         raise UserError(f"expected a floating-point tensor of waveforms (B, samples), got {given}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models import checkpoints
+from models.base import FrameOutput
 from models.errors import UserError
 from models.waveform import WaveformModel
 
@@ -61,6 +62,20 @@ class EnsembleModel(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Logits (..., K) -> scores (..., K) in [0, 1], see `TaggingNetwork.scores`."""
         return self.members[0].scores(logits)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """That of the members, where all score frames, of the same length."""
+        steps = {member.step_seconds for member in self.members}
+        return steps.pop() if len(steps) == 1 else None
+
+    def forward_frames(self, x: Tensor) -> FrameOutput:
+        """Waveforms (B, samples) -> mean logits of frames and of the clip, and the embeddings of frames side by side."""
+        if self.step_seconds is None:
+            raise UserError("the members of this ensemble do not all score frames of the same length")
+        outputs = (member.forward_frames(x.to(member.device)) for member in self.members)
+        logits, clip_logits, embeddings = zip(*([part.to(x.device) for part in output] for output in outputs), strict=True)
+        return FrameOutput(torch.stack(logits).mean(0), torch.stack(clip_logits).mean(0), torch.cat(embeddings, dim=2))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.ndim == 4 and len({member.front_end.config for member in self.members}) > 1:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from models.base import TaggingNetwork, initialise
 from models.blocks import ConvNormActivation, InvertedResidual, conv_out_size, large_block_configs, make_divisible
-from models.config import Arch, MelConfig
 from models.heads import MultiHeadAttentionPooling, fully_convolutional_head, mlp_head
 from models.in_place import Hardswish
 
@@ -16,15 +13,8 @@ from models.in_place import Hardswish
 class MobileNetV3(TaggingNetwork):
     """MobileNetV3-Large over one-channel log-mel spectrograms (Schmid et al., ICASSP 2023)."""
 
-    def __init__(
-        self,
-        arch: Arch,
-        mel: MelConfig | None = None,
-        labels: Sequence[str] | None = None,
-        single_label: bool = False,
-        clip_seconds: float | None = None,
-    ) -> None:
-        super().__init__(arch, mel, labels, single_label, clip_seconds)
+    def _add_layers(self) -> None:
+        arch = self.arch
         blocks = large_block_configs(arch.width_mult, arch.strides, arch.reduced_tail, arch.dilated)
         self.stage_channels = [blocks[0].in_channels, *(block.out_channels for block in blocks), 6 * blocks[-1].out_channels]
         sizes = {axis: conv_out_size(size, 3, 2) for axis, size in (("f", arch.input_dim_f), ("t", arch.input_dim_t))}

@@ -1,6 +1,7 @@
 """The released checkpoints and the bundled ones: pure data.
 
-Figures are those of the releases (Schmid et al., ICASSP 2023 and TASLP 2024, and their notes), not measured here.
+Figures are those of the releases (Schmid et al., ICASSP 2023 and TASLP 2024, Morocutti et al., EUSIPCO 2025, and their notes), not
+measured here.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
-from models.config import Arch, Architecture, DyMNArch, MelConfig
+from models.config import Arch, Architecture, DyMNArch, FrameWiseArch, MelConfig
 
 RELEASE_URL = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
+EFFICIENT_SED_URL = "https://github.com/theMoro/EfficientSED/releases/download/v0.0.1/"
+PRETRAINED_SED_URL = "https://github.com/fschmid56/PretrainedSED/releases/download/v0.0.1/"
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,11 @@ class Pretrained:
     asset: str  # file name below the release address
     arch: Architecture
     mel: MelConfig
-    reported_map: float | None  # None: not published, or ImageNet weights only, whose classifier is a random initialisation
+    reported_map: float | None = None  # None: not published, or ImageNet weights only, whose classifier is a random initialisation
     size: int | None = None  # bytes of the file, where they are known
     sha256: str | None = None  # of the file, where it is known
+    release: str = RELEASE_URL  # address that the file lies below
+    reported_psds1: float | None = None  # of a frame-wise network on AudioSet Strong: mean over classes, times 100
 
 
 def _entry(
@@ -44,6 +49,21 @@ def _dymn(
     """A dynamic MobileNet, with the temperature at which its weights were trained; the files do not hold it."""
     network = DyMNArch(width_mult=width_mult, T_max=temperature, use_dy_blocks=use_dy_blocks)
     return Pretrained(asset, network, MelConfig(), reported_map)
+
+
+def _frame_wise(name: str, psds1: float | None, width_mult: float, release: str = EFFICIENT_SED_URL, **arch) -> Pretrained:
+    """A frame-wise network, whose file is called as the model is."""
+    network = FrameWiseArch(width_mult=width_mult, **arch)
+    return Pretrained(f"{name}.pt", network, network.default_mel, release=release, reported_psds1=psds1)
+
+
+def _weak(name: str, width_mult: float) -> Pretrained:
+    """A frame-wise network trained on the clips of AudioSet: only its weak head is of use."""
+    return _frame_wise(name, None, width_mult, num_classes=527, trained_heads="weak")
+
+
+def _strong(name: str, psds1: float, width_mult: float, sequence_model: str = "none", size: int | None = None) -> Pretrained:
+    return _frame_wise(name, psds1, width_mult, sequence_model=sequence_model, sequence_size=size)
 
 
 # fmt: off
@@ -103,6 +123,45 @@ PRETRAINED: dict[str, Pretrained] = {
     "dymn20_as(3)": _dymn("dymn20_as_mAP_490.pt", 0.490, 2.0),
     "dymn04_replace_se_as": _dymn("dymn04_replace_se_as.pt", None, 0.4, use_dy_blocks="replace_se"),
     "dymn10_replace_se_as": _dymn("dymn10_replace_se_as.pt", None, 1.0, use_dy_blocks="replace_se"),
+    # frame-wise MobileNets, trained on AudioSet, with labels of clips
+    "fmn04_weak": _weak("fmn04_weak", 0.4),
+    "fmn06_weak": _weak("fmn06_weak", 0.6),
+    "fmn10_weak": _weak("fmn10_weak", 1.0),
+    "fmn20_weak": _weak("fmn20_weak", 2.0),
+    "fmn30_weak": _weak("fmn30_weak", 3.0),
+    # and on AudioSet Strong, with labels in time
+    "fmn04_strong": _strong("fmn04_strong", 39.52, 0.4),
+    "fmn06_strong": _strong("fmn06_strong", 40.75, 0.6),
+    "fmn10_strong": _strong("fmn10_strong", 42.28, 1.0),
+    "fmn20_strong": _strong("fmn20_strong", 43.86, 2.0),
+    "fmn30_strong": _strong("fmn30_strong", 44.24, 3.0),
+    "fmn10+tf-128_strong": _strong("fmn10+tf-128_strong", 42.75, 1.0, "tf", 128),
+    "fmn10+tf-256_strong": _strong("fmn10+tf-256_strong", 43.86, 1.0, "tf", 256),
+    "fmn10+tf-512_strong": _strong("fmn10+tf-512_strong", 44.11, 1.0, "tf", 512),
+    "fmn10+tf-1024_strong": _strong("fmn10+tf-1024_strong", 44.55, 1.0, "tf", 1024),
+    "fmn10+hybrid-128_strong": _strong("fmn10+hybrid-128_strong", 43.45, 1.0, "hybrid", 128),
+    "fmn10+hybrid-256_strong": _strong("fmn10+hybrid-256_strong", 44.05, 1.0, "hybrid", 256),
+    "fmn10+hybrid-512_strong": _strong("fmn10+hybrid-512_strong", 44.32, 1.0, "hybrid", 512),
+    "fmn10+hybrid-1024_strong": _strong("fmn10+hybrid-1024_strong", 44.48, 1.0, "hybrid", 1024),
+    "fmn10+gru-128_strong": _strong("fmn10+gru-128_strong", 43.13, 1.0, "gru", 128),
+    "fmn10+gru-256_strong": _strong("fmn10+gru-256_strong", 43.53, 1.0, "gru", 256),
+    "fmn10+gru-512_strong": _strong("fmn10+gru-512_strong", 43.96, 1.0, "gru", 512),
+    "fmn10+gru-1024_strong": _strong("fmn10+gru-1024_strong", 44.50, 1.0, "gru", 1024),
+    "fmn04+tf-104_strong": _strong("fmn04+tf-104_strong", 40.10, 0.4, "tf", 104),
+    "fmn04+hybrid-104_strong": _strong("fmn04+hybrid-104_strong", 41.37, 0.4, "hybrid", 104),
+    "fmn04+gru-104_strong": _strong("fmn04+gru-104_strong", 40.81, 0.4, "gru", 104),
+    "fmn06+tf-160_strong": _strong("fmn06+tf-160_strong", 41.78, 0.6, "tf", 160),
+    "fmn06+hybrid-160_strong": _strong("fmn06+hybrid-160_strong", 42.54, 0.6, "hybrid", 160),
+    "fmn06+gru-160_strong": _strong("fmn06+gru-160_strong", 40.37, 0.6, "gru", 160),
+    "fmn20+tf-512_strong": _strong("fmn20+tf-512_strong", 45.13, 2.0, "tf", 512),
+    "fmn20+hybrid-512_strong": _strong("fmn20+hybrid-512_strong", 45.44, 2.0, "hybrid", 512),
+    "fmn20+gru-512_strong": _strong("fmn20+gru-512_strong", 44.94, 2.0, "gru", 512),
+    "fmn30+tf-768_strong": _strong("fmn30+tf-768_strong", 45.64, 3.0, "tf", 768),
+    "fmn30+hybrid-768_strong": _strong("fmn30+hybrid-768_strong", 45.67, 3.0, "hybrid", 768),
+    "fmn30+gru-768_strong": _strong("fmn30+gru-768_strong", 45.77, 3.0, "gru", 768),
+    "fmn10+tf-256_advanced-kd-weak-strong": _strong("fmn10+tf-256_advanced-kd-weak-strong", 45.25, 1.0, "tf", 256),
+    "frame_mn06_strong_1": _frame_wise("frame_mn06_strong_1", 40.81, 0.6, PRETRAINED_SED_URL),
+    "frame_mn10_strong_1": _frame_wise("frame_mn10_strong_1", 43.26, 1.0, PRETRAINED_SED_URL),
 }
 # fmt: on
 
@@ -115,6 +174,11 @@ ENSEMBLE_MAP = 0.498
 
 # trained here on open recordings, kept in resources/ next to the code; the file holds the whole configuration
 BUNDLED: dict[str, str] = {"mn04_distilled": "mn04_distilled.pt"}
+
+
+def full_name(name: str) -> str:
+    """Return the name of a model that may leave out how it was trained, "fmn10" for "fmn10_strong"; any other as it is."""
+    return next((name + end for end in ("_strong", "_strong_1") if name + end in PRETRAINED), name)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.base import TaggingNetwork
+from models.base import FrameOutput, TaggingNetwork
 from models.config import Architecture, MelConfig
 from models.preprocess import AugmentMelSTFT
 
@@ -61,6 +61,11 @@ class WaveformModel(nn.Module):
         return self.front_end.config.sample_rate
 
     @property
+    def step_seconds(self) -> float | None:
+        """Seconds from one frame of `forward_frames` to the next, see `TaggingNetwork.step_seconds`."""
+        return self.network.step_seconds
+
+    @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
@@ -79,6 +84,11 @@ class WaveformModel(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         return self.forward_spectrogram(self.front_end(waveform).unsqueeze(1))  # float32, whatever the weights are
+
+    def forward_frames(self, waveform: Tensor) -> FrameOutput:
+        """(B, samples) -> what `TaggingNetwork.forward_frames` returns for the spectrograms."""
+        spectrogram = self.front_end(waveform).unsqueeze(1)
+        return self.network.forward_frames(spectrogram.to(self.network.features[0][0].weight.dtype))
 
     def forward_spectrogram(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, n_mels, frames) from the front end -> what `forward` returns for its waveforms."""

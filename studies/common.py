@@ -126,8 +126,10 @@ def run_folder(output_dir: Path, arm: str, seed: int) -> Path:
     return output_dir / "runs" / f"{arm}_{seed}"
 
 
-def train_all(runs: Mapping[tuple[str, int], Sequence[object]], output_dir: Path, jobs: int) -> None:
-    """Train on AudioSet by arm and seed with these options, `jobs` at a time.
+def train_all(
+    runs: Mapping[tuple[str, int], Sequence[object]], output_dir: Path, jobs: int, scripts: Mapping[str, str] | None = None
+) -> None:
+    """Train on AudioSet by arm and seed with these options, `jobs` at a time, by ex_audioset.py or an arm's own script.
 
     Trainings that exist are resumed; those with other options are refused.
     """
@@ -138,7 +140,7 @@ def train_all(runs: Mapping[tuple[str, int], Sequence[object]], output_dir: Path
         command = ["--train", "--experiment_name", folder.name, "--seed", seed, *runs[run]]
         if (folder / "config.json").exists():
             command += ["--resume", folder]  # with all options again, so that other ones are noticed
-        run_python([ROOT / "ex_audioset.py", *command], folder.name, output_dir, jobs)
+        run_python([ROOT / (scripts or {}).get(arm, "ex_audioset.py"), *command], folder.name, output_dir, jobs)
 
     with ThreadPoolExecutor(jobs) as pool, _ending_in_order():
         list(pool.map(train, runs))

@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from datasets import audio
-from datasets.hdf5_mp3 import Mp3Writer
+from datasets.audioset_strong import CLASSES, TABLES
+from datasets.csv_table import write_table
+from datasets.hdf5_mp3 import Mp3Writer, read_entries
+from datasets.labels import audioset_mids
+from datasets.strong_labels import LabelledEvent, write_strong_labels
 from helpers import cli
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -33,6 +37,30 @@ def tiny_audioset(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 target = np.zeros(527)
                 target[10 * (i % 4)] = 1
                 writer.add(f"Y{part[:4]}{i:07d}.mp3", audio.encode_mp3(tone.astype(np.float32), 32000), target)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_strong(tiny_audioset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clips with events of three of the classes: each clip's tone counts for one half of it alone, where it sounds.
+
+    The table of training names the unbalanced clips. Clips of the fourth class have no event.
+    """
+    folder = tmp_path_factory.mktemp("audioset_strong")
+    mids = [audioset_mids()[10 * k] for k in range(3)]
+    write_table(folder / CLASSES, [("mid", "display_name"), *((mid, f"Tone {k}") for k, mid in enumerate(mids))], delimiter="\t")
+    for part, of_table in (("balanced_train", ""), ("unbalanced_train", "train"), ("eval", "eval")):
+        events = {}
+        with Mp3Writer(folder / f"{part}_segments_mp3.hdf", 527) as writer:
+            for i, (name, mp3, target) in enumerate(read_entries(tiny_audioset / f"{part}_segments_mp3.hdf", 527)):
+                half = slice(0, 16000) if i // 4 % 2 == 0 else slice(16000, 32000)
+                waveform = audio.load(mp3, 32000)[:32000]
+                sound = np.zeros_like(waveform)
+                sound[half] = waveform[half]
+                writer.add(name, audio.encode_mp3(sound, 32000), target)
+                events[f"{name[1:-4]}_0"] = [LabelledEvent(half.start / 32000, half.stop / 32000, i % 4)] if i % 4 < 3 else []
+        if of_table:
+            write_strong_labels(folder / TABLES[of_table], events, [f"Tone {k}" for k in range(3)])
     return folder
 
 

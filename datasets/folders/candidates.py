@@ -28,6 +28,7 @@ class Candidate:
     fold: str = ""
     group: str = ""
     seconds: float = 0.0  # 0: not measured yet
+    recording_seconds: float = 0.0  # of all of the recording
 
     @property
     def clip_name(self) -> str:

@@ -109,13 +109,12 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
         raise NotADirectoryError(f"{root} is not a folder; give the one that holds the recordings")
     root = Path(os.path.realpath(root))
     found = from_folders(root) if csv is None else from_table(root, Path(csv).expanduser())
-    candidates = _within_recordings(_readable(found, decode_all), found)
-    candidates = _without_copies(_once_each(candidates, found), found)
+    candidates = usable(found, decode_all)
     single_label = found.single_label and all(len(candidate.labels) == 1 for candidate in candidates)
     class_names = sorted({label for candidate in candidates for label in candidate.labels})
     unused = sorted(found.classes.difference(class_names))
     found.left_out += [(name, "class without a usable recording") for name in unused]
-    left_out = _listed(found.left_out)
+    left_out = listed(found.left_out)
     if len(class_names) < (2 if single_label else 1):
         reasons = [f"{name}: {reason}" for name, reason in left_out[:3]] + [describe_skipped(found.skipped)]
         reasons = "; ".join(filter(None, reasons))
@@ -137,12 +136,18 @@ def scan(root: str | Path, csv: str | Path | None = None, *, decode_all: bool = 
         single_label=single_label,
         splits=tuple(candidate.split for candidate in candidates) if "split" in found.columns else None,
         folds=tuple(candidate.fold for candidate in candidates) if "fold" in found.columns else None,
-        groups=_groups(candidates) if "group" in found.columns or any(segments) else None,
+        groups=groups_of(candidates) if "group" in found.columns or any(segments) else None,
         left_out=left_out,
         skipped=dict(found.skipped),
-        warnings=_listed(sorted(found.warnings)),
+        warnings=listed(sorted(found.warnings)),
         segments=segments if any(segments) else None,
     )
+
+
+def usable(found: Found, decode_all: bool) -> list[Candidate]:
+    """The candidates that can be used, with their lengths, equal segments made one; the others are noted in `found`."""
+    candidates = _within_recordings(_readable(found, decode_all), found)
+    return _without_copies(_once_each(candidates, found), found)
 
 
 def split(data: FolderData, val_share: float = 0.2, seed: int = 0, *, fold: str | None = None) -> Split:
@@ -238,7 +243,7 @@ def _readable(found: Found, decode_all: bool) -> list[Candidate]:
             found.left_out += [(candidate.name, remark) for remark in remarks]
         else:
             found.warnings.update((candidate.name, remark) for remark in remarks)
-            readable.append(replace(candidate, seconds=seconds))
+            readable.append(replace(candidate, seconds=seconds, recording_seconds=seconds))
     return readable
 
 
@@ -312,7 +317,7 @@ def _without_copies(candidates: Sequence[Candidate], found: Found) -> list[Candi
     return kept
 
 
-def _groups(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+def groups_of(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """The group of each candidate, which is the same for all segments of a recording: its name where no row gives one."""
     groups: dict[str, str] = {}
     for candidate in candidates:
@@ -326,7 +331,7 @@ def _other_class(kept: Candidate, copy: Candidate) -> str:
     return "" if kept.labels == copy.labels else f" (which is of {'; '.join(kept.labels) or 'no class'})"
 
 
-def _listed(remarks: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def listed(remarks: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """Names and remarks that can be printed, each pair once."""
     counts = Counter((printable(name), remark) for name, remark in remarks)
     return tuple((name, f"{remark} ({count} rows)" if count > 1 else remark) for (name, remark), count in counts.items())

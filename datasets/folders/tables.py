@@ -14,6 +14,7 @@ from models.errors import UserError
 
 COLUMNS = ("path", "labels")
 OPTIONAL_COLUMNS = ("start", "end", "split", "fold", "group")
+ALIASES = {"filename": "path", "onset": "start", "offset": "end", "event_label": "labels"}  # DESED's names of columns
 _DIGITS = 6  # of times in seconds; a millionth is less than a sample
 
 _Recording = tuple[str, Path, str]  # name, path, path without links
@@ -42,7 +43,7 @@ def from_table(root: Path, table: Path) -> Found:
 
 
 def _from_rows(root: Path, table: Path, text: str) -> Found:
-    rows = parse_own_table(text, table, COLUMNS, OPTIONAL_COLUMNS)
+    rows = parse_own_table(text, table, COLUMNS, OPTIONAL_COLUMNS, ALIASES)
     if not rows:
         raise UserError(f"{table} has no rows")
     found = Found(columns={"split", "fold", "group"} & rows[0][1].keys())

@@ -39,6 +39,7 @@ class CorpusClip:
     all_labels: tuple[str, ...]  # with them
     package: str
     recording: str
+    fold: int  # 1 to 5, for cross validation: a recording and its takes are in one fold
 
 
 class Corpus:
@@ -47,7 +48,7 @@ class Corpus:
     def __init__(self, folder: Path) -> None:
         """Raises FileNotFoundError, and UserError for a clips.csv or an HDF5 file that is damaged or does not fit the other."""
         advice = "pass --corpus_dir, or build the corpus with python -m datasets.prepare.opensounds"
-        columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording")
+        columns = ("name", "split", "labels", "labels_with_ancestors", "package", "recording", "fold")
         self.clips = [_corpus_clip(row) for row in read_table(folder / "clips.csv", columns, advice=advice)]
         self._places: dict[str, tuple[Mp3Dataset, int]] = {}
         for path in (hdf5_path(folder, split) for split in SPLITS):
@@ -71,7 +72,7 @@ class Corpus:
 
 def _corpus_clip(row: dict[str, str]) -> CorpusClip:
     labels, all_labels = (tuple(row[column].split(";")) for column in ("labels", "labels_with_ancestors"))
-    return CorpusClip(row["name"], row["split"] == "eval", labels, all_labels, row["package"], row["recording"])
+    return CorpusClip(row["name"], row["split"] == "eval", labels, all_labels, row["package"], row["recording"], int(row["fold"]))
 
 
 def hashed(text: str) -> int:

@@ -1,9 +1,9 @@
 """Parameters and multiply-accumulate operations (MACs) of a network, in the convention of the published table.
 
-Convolutions and linear layers only (Schmid et al., ICASSP 2023, and the table of its release): an output element of a
+Convolutions, linear and recurrent layers only (Schmid et al., ICASSP 2023, and the table of its release): an output element of a
 convolution costs kernel area * in_channels / groups, one more where there is a bias; a linear layer costs its weights
-and biases at every position it is applied at. Norms, activations, gates, means and the log-mel front end are not
-counted; a report lists what it left out.
+and biases at every position it is applied at, and so does a GRU. Norms, activations, gates, means, the products of attention and
+the log-mel front end are not counted; a report lists what it left out.
 
 A dynamic convolution counts as an ordinary one of its size. Mixing its kernels is apart, `mixing_macs`: it does not depend on the
 clip's length, and the published figures round to the same with it and without. The published parameters of the dynamic networks
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from models.base import TaggingNetwork
-from models.config import DYMN_LIMITS, Architecture, DyMNArch, MelConfig
+from models.config import DYMN_LIMITS, Architecture, DyMNArch, FrameWiseArch, MelConfig
 from models.dynamic_blocks import DynamicConv
 from models.ensemble import EnsembleModel
 from models.errors import UserError
 from models.waveform import WaveformModel
 
 CLIP_SECONDS = 10  # length of an AudioSet clip, for which all published figures hold
-COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, DynamicConv)
+COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.GRU, DynamicConv)
 CONTAINERS = (nn.Sequential, nn.ModuleList, TaggingNetwork, WaveformModel, EnsembleModel)  # no layers of their own
 
 
@@ -56,6 +56,8 @@ class LayerCall:
         outputs = torch.Size(self.output_shape).numel()
         if isinstance(self.layer, DynamicConv):
             return outputs * (self.layer.weight.shape[-1] // self.layer.out_channels)
+        if isinstance(self.layer, nn.GRU):
+            return outputs // self.output_shape[-1] * self.params
         weights = self.layer.weight[0].numel()  # of one output channel or feature: (in / groups, *kernel) or (in,)
         return outputs * (weights + (self.layer.bias is not None))
 
@@ -146,12 +148,14 @@ def describe(arch: Architecture) -> str:
     """Return a name for a network that has none, such as "width 1.0, mlp head"."""
     parts = [arch.family] * (arch.family != "mn") + [f"width {arch.width_mult}", f"{arch.head_type.replace('_', ' ')} head"]
     parts += [f"se_dims {arch.se_dims}"] * (arch.se_dims != type(arch).se_dims)
-    parts += [f"strides {' '.join(map(str, arch.strides))}"] * (arch.strides != (2, 2, 2, 2))
+    parts += [f"strides {' '.join(map(str, arch.strides))}"] * (arch.strides != type(arch).strides)
     if isinstance(arch, DyMNArch):
         parts += ["replace_se"] * (arch.use_dy_blocks == "replace_se")
         changed = (name for name in DYMN_LIMITS if name != "num_classes" and getattr(arch, name) != getattr(DyMNArch, name))
         parts += [f"{name} {getattr(arch, name)}" for name in changed]
         parts += [switch for switch in ("no_dyconv", "no_dyrelu", "no_ca") if getattr(arch, switch)]
+    if isinstance(arch, FrameWiseArch) and arch.sequence_size:
+        parts += [f"{arch.sequence_model} of size {arch.sequence_size}"]
     parts += ["reduced tail"] * arch.reduced_tail + ["dilated"] * arch.dilated
     return ", ".join(parts)
 

@@ -5,6 +5,11 @@ python -m helpers.distillation --models runs/audioset/best.pt --hdf balanced_tra
 
 writes teacher.npy, the mean of the models' logits, (N, K) float16; teacher.txt, the clips' names, one per line in the order of the
 rows; and teacher.json, the settings. An interrupted run resumes where it stopped when its command is repeated.
+
+python -m helpers.distillation --frames --models fmn10_strong fmn20_strong --dataset_dir data/audioset --output teacher.hdf5 --cuda
+
+writes teacher.hdf5, the logits of frames of frame-wise models: filenames, and strong_logits (N, K, T) float16, in the layout of the
+published file of AudioSet Strong's teachers.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from datasets import audioset
 from datasets.hdf5_mp3 import Mp3Dataset
 from helpers import cli
 from helpers.devices import pick_device
+from helpers.distillation.frame_writer import refuse_existing_frames, write_frame_logits
 from helpers.distillation.writer import LogitsWriter, refuse_existing, write_logits
 from models.ensemble import get_ensemble_model
 from models.errors import UserError
@@ -36,10 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--hdf", nargs="+", type=Path, metavar="FILE", help="HDF5 files of mp3s")
     data.add_argument("--dataset_dir", type=Path, help="folder in AudioSet's format, for its training files")
-    parser.add_argument("--output", type=Path, required=True, metavar="NPY", help="file to write; a .txt and a .json go next to it")
+    parser.add_argument("--frames", action="store_true", help="write logits of frames, of frame-wise models, to an HDF5 file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file to write: a .npy, with a .txt and a .json; an .hdf5 of frames",
+    )
     parser.add_argument(
         "--clip_seconds", type=cli.clip_seconds, default=10.0,
-        help="length of a window; the logits of a longer clip are the mean over its windows",
+        help="length of a window; the logits of a longer clip are the mean over its windows, but --frames takes the first one",
     )  # fmt: skip
     workers = min(12, os.cpu_count() or 1)
     parser.add_argument("--batch_size", type=cli.positive_int, default=32, help="windows in a batch")
@@ -52,13 +65,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    refuse_existing(args.output)  # before anything is downloaded
-    model = get_ensemble_model(args.models)
-    if args.hdf:
-        clips = Mp3Dataset(args.hdf, num_classes=model.num_classes, sample_rate=model.sample_rate, clip_seconds=None)
+    if args.frames:
+        refuse_existing_frames(args.output)
     else:
-        clips = audioset.training_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=None)
-    if model.num_classes != clips.num_classes:
+        refuse_existing(args.output)  # before anything is downloaded
+    model = get_ensemble_model(args.models)
+    seconds = args.clip_seconds if args.frames else None
+    if args.hdf:
+        classes = audioset.NUM_CLASSES if args.frames else model.num_classes  # of the clips' own labels, which are not used
+        clips = Mp3Dataset(args.hdf, num_classes=classes, sample_rate=model.sample_rate, clip_seconds=seconds)
+    else:
+        clips = audioset.training_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=seconds)
+        clips.random_crop = False
+    if not args.frames and model.num_classes != clips.num_classes:
         raise UserError(f"the models have {model.num_classes} classes, AudioSet {clips.num_classes}; give other models or --hdf")
     settings = {
         "models": args.models,
@@ -70,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "num_classes": model.num_classes,
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
+    if args.frames:
+        rows, left_out = write_frame_logits(model.to(pick_device(args.cuda)), clips, args.output, settings, args)
+        print(
+            f"{args.output}: {rows} rows of logits of frames; left out: {left_out} clips that cannot be decoded or have no own name"
+        )
+        return 0
     writer = LogitsWriter(args.output, model.num_classes, settings)
     repeated = write_logits(model.to(pick_device(args.cuda)), clips, writer, args)
     undecodable = len(clips) - repeated - len(writer.names)

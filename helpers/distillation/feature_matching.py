@@ -21,6 +21,8 @@ RIDGE = 1e-3  # share of the mean energy of a student's channel, in the least sq
 
 def check_blocks(student: TaggingNetwork, teacher: TaggingNetwork, blockwise: bool) -> None:
     """UserError where the student's blocks cannot learn the teacher's: other numbers, sizes, or, block-wise, channels."""
+    if student.step_seconds or teacher.step_seconds:
+        raise UserError("--feature_kd is for networks that score clips, not for frame-wise ones")
     if student.arch.strides != teacher.arch.strides or student.arch.dilated != teacher.arch.dilated or student.mel != teacher.mel:
         raise UserError("--feature_kd needs feature maps of equal size: strides, dilation and front end like the teacher's")
     if blockwise and student.stage_channels != teacher.stage_channels:

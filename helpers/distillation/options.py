@@ -40,8 +40,34 @@ def check_teacher_options(parser: argparse.ArgumentParser, args: argparse.Namesp
 def _check_shares(parser: argparse.ArgumentParser, args: argparse.Namespace, teacher: object) -> None:
     if args.kd_lambda == 1 and teacher:
         parser.error("--kd_lambda 1 trains on labels alone; give a smaller one, or leave the teacher out")
-    if args.feature_kd and args.compile:
+    if getattr(args, "feature_kd", 0) and args.compile:
         parser.error("--feature_kd looks into the network, which --compile closes; leave one of them out")
+
+
+def add_frame_teacher_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the teacher of a frame-wise network, stored or online, and of its share in the loss."""
+    group = parser.add_argument_group("distillation")
+    group.add_argument(
+        "--teacher", nargs="+", metavar="NAME",
+        help="frame-wise models that hear in each step what the student hears; their mean logits are the soft targets",
+    )  # fmt: skip
+    group.add_argument(
+        "--teacher_preds", type=Path, metavar="HDF5",
+        help="logits of frames, filenames and strong_logits (clips, classes, frames): by python -m helpers.distillation --frames, "
+        "or as published for AudioSet Strong (Zenodo record 14626113)",
+    )  # fmt: skip
+    group.add_argument(
+        "--kd_lambda", type=cli.unit_interval, default=0.1,
+        help="with a teacher, share of the labels in the loss; the soft targets have the rest",
+    )  # fmt: skip
+    group.add_argument("--temperature", type=cli.positive_float, default=1.0, help="divisor of the teacher logits")
+
+
+def check_frame_teacher_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage message where the options of a frame-wise network's teacher contradict each other."""
+    if args.teacher and args.teacher_preds:
+        parser.error("--teacher computes logits and --teacher_preds has them stored; give one of them")
+    _check_shares(parser, args, args.teacher or args.teacher_preds)
 
 
 def add_distillation_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from models import assets
 from models.assets import AssetError
 from models.errors import install_command
-from models.registry import BUNDLED, PRETRAINED
+from models.registry import BUNDLED, PRETRAINED, full_name
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def exported(name: str | os.PathLike[str]) -> Path:
     Raises `ValueError` for an unknown name, `FileNotFoundError` for a missing path and `ExportError` where exporting fails or
     is impossible with what is installed.
     """
-    name = os.fspath(name)
+    name = full_name(os.fspath(name))
     if name.endswith(".onnx"):
         return Path(name)
     bundled = assets.BUNDLED_DIR / f"{name}.onnx"

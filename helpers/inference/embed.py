@@ -1,4 +1,4 @@
-"""`--embed` of inference.py: embeddings of recordings, or of their windows, in a file."""
+"""`--embed` of inference.py: embeddings of recordings, of their windows or of their frames, in a file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 
 def embed_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs, journal: RunFile) -> int:
-    """Write embeddings of recordings, or of their windows, to a file; `journal` keeps rows until all are there.
+    """Write embeddings of recordings, of their windows or of their frames, to a file; `journal` keeps rows until all are there.
 
     Return the exit code.
     """
     path: Path = args.embed
     hop, size = args.hop or HOP_SECONDS, tagger.backend.embedding_size
+    window, hop = (tagger.step_seconds, tagger.step_seconds) if args.timestamps else (args.window, hop)
     info = {
         "model": args.ensemble or args.model_name,
         "layers": args.layers,
@@ -35,14 +36,17 @@ def embed_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inpu
         "sample_rate": tagger.sample_rate,
         "min_seconds": tagger.min_seconds,
         "whole": tagger.whole,
-        "window": args.window,
-        "hop": hop if args.window else None,
+        "window": window,
+        "hop": hop if window else None,
         **reading_options(args),
     }
     stored = stored_sources(path, info) if args.skip_existing and path.exists() else set()
     inputs.skip(lambda source: source in journal.done or escaped(source) in stored, len(journal.done) + len(stored))
     options = {**reading_options(args), **decoding_options(args, inputs)}
-    results = tagger.embed_files(open_inputs(inputs), window=args.window, hop=hop, **options)
+    if args.timestamps:
+        results = tagger.embed_frames(open_inputs(inputs), **options)
+    else:
+        results = tagger.embed_files(open_inputs(inputs), window=window, hop=hop, **options)
     with journal:
         for source, group in inputs.follow(results):
             rows = failed = warnings = 0

@@ -23,6 +23,7 @@ from models.command import printable
 
 SUFFIXES = (".csv", ".jsonl", ".selections.txt", ".rttm", ".txt", ".srt")
 ONE_RECORDING = (".txt", ".srt")  # have no place for a recording's name
+PRINTED = Path("-")  # in place of a file
 RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
     "Begin File", "Begin Path", "File Offset (s)", "Annotation", "Score", "Mean Score",

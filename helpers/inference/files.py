@@ -9,38 +9,40 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from helpers.inference.event_files import event_lines, events_suffix, header
-from helpers.inference.options import decoding_options, open_inputs, reading_options
+from helpers.inference.options import decoding_options, event_options, open_inputs, reading_options
 from helpers.inference.sources import Inputs
+from helpers.median_filter import MEDIAN_FRAMES
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
-from helpers.tagger.events import EventTracker, RecordingEvents
+from helpers.tagger.events import RecordingEvents
 from helpers.tagger.reading import ReadOptions, Recording, each_recording, to_read_again
+from helpers.tagger.recording_events import EventFinder
 from helpers.tagger.results import Failure, Tagging
 from helpers.tagger.rows import COLUMNS, csv_lines, result_lines
 from helpers.tagger.run_files import RunFile
 from helpers.tagger.selection import Selection
-from helpers.tagger.streaming import THRESHOLD
 from helpers.tagger.windows import to_samples
 from models.command import printable
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from helpers.inference.sources import Result
     from helpers.tagger.audio_tagger import AudioTagger
 
 TOP_K, TOP_K_WINDOW = 10, 3
-EVENT_WINDOW, EVENT_HOP = 4.0, 1.0  # seconds
 
 
 def tag_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs, run: RunFile | None) -> int:
     """Tag recordings or their windows, or find their events; print results, or write them to a run's file. Return the exit code."""
     if run:
         inputs.skip(run.done.__contains__, len(run.done))
-    groups = inputs.follow(_results(tagger, args, inputs))
+    has_events = args.events or (args.plot and tagger.step_seconds is not None)
+    groups = inputs.follow(_event_results(tagger, args, inputs) if has_events else _tag_results(tagger, args, inputs))
     if run:
         with run:
             _write(run, groups)
         print(f"{printable(run.path)}: {run.summary()}", file=sys.stderr)
         return 1 if run.failed else inputs.code
-    if inputs.is_one and not args.window and not args.per_channel:
+    if inputs.is_one and not args.window and not args.per_channel and not has_events:
         for _, [tags] in groups:
             print_published(tags)
     else:
@@ -48,10 +50,25 @@ def tag_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs
     return inputs.code
 
 
-def _results(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs) -> Iterable[Result]:
-    """Compute what the options ask for."""
-    window, hop = (EVENT_WINDOW, EVENT_HOP) if args.events else (WINDOW_SECONDS, HOP_SECONDS)
-    windows = {"window": args.window or window, "hop": args.hop or hop}
+def _event_results(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs) -> Iterable[Result]:
+    """Find events."""
+    find = EventFinder(tagger, **event_options(args), classes=tagger.classes(args.labels), window=args.window, hop=args.hop)
+    if args.plot:
+        return _plot_events(find, args, inputs)
+    files = {"per_channel": args.per_channel, **decoding_options(args, inputs)}
+    recordings = tagger.open_files(open_inputs(inputs), options=ReadOptions(**reading_options(args)), **files)
+    return each_recording(recordings, lambda recording: [find(recording)])
+
+
+def _tag_results(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs) -> Iterable[Result]:
+    """Tag recordings or their windows."""
+    if isinstance(args.threshold, str):
+        raise UserError(
+            f"--threshold {args.threshold}: thresholds of classes go with --events of a frame-wise model; give a number"
+        )
+    if args.median is not None:
+        raise UserError("--median needs a frame-wise model; leave it out")
+    windows = {"window": args.window or WINDOW_SECONDS, "hop": args.hop or HOP_SECONDS}
     to_samples(**windows, rate=tagger.sample_rate)  # impossible ones are one error, not one for each recording
     tags = {
         "top_k": args.top_k or (TOP_K_WINDOW if args.window else TOP_K),
@@ -62,37 +79,16 @@ def _results(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs) -> I
         return _plot(tagger, args, inputs, windows, tags)
     files = {"per_channel": args.per_channel, **decoding_options(args, inputs)}
     sources = open_inputs(inputs)
-    if not args.window and not args.events:
+    if not args.window:
         return tagger.tag_files(sources, **tags, **reading_options(args), **files)
     recordings = tagger.open_files(sources, options=ReadOptions(**reading_options(args)), **files)
-    classes = tagger.classes(args.labels)
-    if args.events:
-        thresholds = THRESHOLD if args.threshold is None else args.threshold, args.off_threshold
-        EventTracker(tagger.labels, *thresholds)  # the same
-        return each_recording(recordings, lambda recording: [_events(tagger, recording, windows, thresholds, classes)])
-    select = Selection(tagger.labels, tags["top_k"], tags["threshold"], classes)
+    select = Selection(tagger.labels, tags["top_k"], tags["threshold"], tagger.classes(args.labels))
     return each_recording(recordings, lambda recording: _windows(tagger, recording, windows, select))
 
 
 def _windows(tagger: AudioTagger, recording: Recording, windows: dict[str, float], select: Selection) -> Iterator[Tagging]:
     for start, end, scores in tagger.iter_windows(recording, **windows, warnings=[]):
         yield Tagging(recording.name, start, end, select(scores), channel=recording.channel)
-
-
-def _events(
-    tagger: AudioTagger,
-    recording: Recording,
-    windows: dict[str, float],
-    thresholds: tuple[float, float | None],
-    classes: tuple[int, ...] | None,
-) -> RecordingEvents:
-    tracker = EventTracker(tagger.labels, *thresholds, classes, recording.name)
-    events = []
-    for start, end, scores in tagger.iter_windows(recording, **windows, warnings=[]):
-        events += tracker.push(start, end, scores)[0]
-    events = sorted(events + tracker.finish(), key=lambda event: (event.start, -event.score))
-    rate = recording.own_rate
-    return RecordingEvents(recording.name, recording.start, recording.end, tuple(events), rate, channel=recording.channel)
 
 
 def _plot(
@@ -108,6 +104,19 @@ def _plot(
     if args.window:
         return [*timeline[:-1], replace(timeline[-1], warnings=timeline.warnings)]
     return [tagger.tag(audio, **tags, **reading_options(args), name=name)]
+
+
+def _plot_events(find: EventFinder, args: argparse.Namespace, inputs: Inputs) -> list[RecordingEvents]:
+    """Draw the events of one recording, which is read twice, above the scores of its frames; return them."""
+    from helpers.tagger.events_figure import events_figure  # imports matplotlib
+
+    [source] = open_inputs(inputs)
+    audio, name = to_read_again(source)
+    window, hop = find.windows
+    frames = find.tagger.frames(audio, window=window, hop=hop, name=name, **reading_options(args))
+    events = frames.events(find.threshold, find.median_frames or MEDIAN_FRAMES, args.labels)
+    events_figure(audio, frames, events, args.plot, count=args.top_k or TOP_K)
+    return [events]
 
 
 def _write(run: RunFile, groups: Iterable[tuple[str, Iterator[Result]]]) -> None:
@@ -145,7 +154,7 @@ def print_published(tags: Tagging) -> None:
 
 
 def print_results(groups: Iterable[tuple[str, Iterator[Result]]], *, windows: bool) -> None:
-    """Print recordings, each with its tags or its timeline below its name."""
+    """Print recordings, each with its tags, its timeline or its events below its name."""
     from tqdm import tqdm  # takes 20 ms, which `print_published` saves
 
     for source, results in groups:
@@ -156,7 +165,9 @@ def print_results(groups: Iterable[tuple[str, Iterator[Result]]], *, windows: bo
             heading = source if result.channel is None else f"{source}, channel {result.channel}"
             lines = [heading] if heading != last else []
             last = heading
-            if windows:
+            if isinstance(result, RecordingEvents):
+                lines += [f"{event.start:9.2f} {event.end:9.2f}  {event.label} {event.score:.3f}" for event in result]
+            elif windows:
                 tags = ", ".join(f"{tag.label} {tag.score:.3f}" for tag in result)
                 lines.append(f"{result.start:9.2f} {result.end:9.2f}  {tags or '-'}")
             else:

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from helpers import cli
 from helpers.inference.sources import STANDARD_INPUT, Inputs
+from helpers.tagger.events import THRESHOLD
 
 # What rows depend on: a run is resumed with the same.
 RUN_OPTIONS = (
     "model_name", "ensemble", "backend", "whole", "min_seconds", "start", "end", "channel", "per_channel", "strict",
-    "top_k", "threshold", "off_threshold", "labels", "window", "hop", "layers", "pooling",
+    "top_k", "threshold", "off_threshold", "median", "labels", "window", "hop", "layers", "pooling", "timestamps",
 )  # fmt: skip
 
 
@@ -23,6 +25,17 @@ class StandardInput:
 
     def read(self, size: int = -1) -> bytes:
         return sys.stdin.buffer.read(size)
+
+
+def threshold(text: str) -> float | str:
+    """Parse a threshold, or the path of a table of them."""
+    return text if text.lower().endswith((".csv", ".tsv", ".txt")) else cli.unit_interval(text)
+
+
+def event_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `helpers.tagger.recording_events.event_tracker` takes."""
+    given = THRESHOLD if args.threshold is None else args.threshold
+    return {"threshold": given, "off_threshold": args.off_threshold, "median_frames": args.median}
 
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from datasets.streams.pcm import FORMATS
 from datasets.streams.pipes import RAW, Stream, open_stream
 from helpers import cli
 from helpers.inference.microphone import Microphone, record
-from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
+from helpers.inference.options import event_options
 from helpers.tagger.results import top_tags
-from helpers.tagger.streaming import THRESHOLD, StreamTagger
+from helpers.tagger.streaming import StreamTagger
 from models.command import printable
 from models.errors import UserError
 
@@ -62,17 +62,15 @@ def add_stream_options(parser: argparse.ArgumentParser, sources: argparse._Actio
 
 def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
     """Print the events of standard input or a microphone as they begin and end; return the exit code."""
-    window, hop = args.window or WINDOW_SECONDS, args.hop or HOP_SECONDS
     with EndBySignal() as end:
         stream = _open(args, end)
         live = StreamTagger(
             tagger,
             stream.rate,
             channels=stream.channels,
-            window=window,
-            hop=hop,
-            threshold=THRESHOLD if args.threshold is None else args.threshold,
-            off_threshold=args.off_threshold,
+            window=args.window,
+            hop=args.hop,
+            **event_options(args),
             labels=args.labels,
             channel=args.channel,
         )
@@ -81,15 +79,16 @@ def tag_stream(tagger: AudioTagger, args: argparse.Namespace) -> int:
         def show(windows: Iterable[tuple[float, float, np.ndarray]]) -> None:
             for start, stop, scores in windows:
                 if args.show_top:
-                    tags = top_tags(tagger.labels, scores, args.show_top, 0, classes)
+                    tags = top_tags(tagger.labels, scores if scores.ndim == 1 else scores.max(0), args.show_top, 0, classes)
                     line = ", ".join(f"{tag.label} {tag.score:.3f}" for tag in tags)
                     print(f"top   {start:9.2f} {stop:9.2f}  {printable(line)}", flush=True)
                 print_events(live.track(start, stop, scores))
 
+        window, hop, (least, most) = live.window, live.hop, live.latency
         print(
             f"listening to {stream.kind}, {stream.rate} Hz, {stream.channels} channel{'s' * (stream.channels > 1)}; "
             f"the first window is complete after {window:g} s, "
-            f"then the latency is {max(0, window - hop) / 2:g} to {(window + hop) / 2:g} s"
+            f"then the latency is {least:g} to {most:g} s"
             + (f"; of every {hop:g} s, {hop - window:g} s are not listened to" if hop > window else ""),
             file=sys.stderr,
         )

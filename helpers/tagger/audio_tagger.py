@@ -14,6 +14,7 @@ from datasets.labels import default_labels
 from helpers.devices import available_cores
 from helpers.tagger.averaging import Average, average_windows
 from helpers.tagger.backends import LAYERS, load_backend
+from helpers.tagger.frame_methods import FrameMethods
 from helpers.tagger.overlapping import OverlappingWindows
 from helpers.tagger.reading import ReadOptions, Recording, each_recording, open_recording, read_ahead, report, with_rates
 from helpers.tagger.results import Embedding, Failure, Tagging, Timeline
@@ -34,7 +35,7 @@ MAX_PADDING = 60.0  # seconds that short recordings may be padded to
 T = TypeVar("T")
 
 
-class AudioTagger:
+class AudioTagger(FrameMethods):
     """A model with its front end, its labels and its device, ready for recordings of any rate, length and channel count.
 
     Audio is what `datasets.sound.open_sound` takes: a path, bytes, a binary file object, or samples as an array or a tensor with
@@ -370,6 +371,8 @@ class AudioTagger:
 
     def _batched(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Scores (K,) and embedding (C,) of each waveform, padded where it is too short."""
+        return self.backend(self._padded(waveforms)) if waveforms else []
+
+    def _padded(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         shortest = round(self.min_seconds * self.sample_rate)
-        padded = [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]
-        return self.backend(padded) if padded else []
+        return [crop_or_pad(waveform, max(len(waveform), shortest)) for waveform in waveforms]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from helpers.tagger.rows import Rows, extras, span
 from models.errors import UserError
+
+THRESHOLD = 0.3  # score from which on an event is reported
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,8 +38,8 @@ class Event(Rows):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RecordingEvents(Rows):
-    """All events of a recording, by their beginning."""
+class RecordingEvents(Rows, Sequence[Event]):
+    """All events of a recording, by their beginning; a sequence of `Event`."""
 
     source: str
     start: float  # seconds, of what was read
@@ -46,6 +48,12 @@ class RecordingEvents(Rows):
     sample_rate: int  # of the recording, Hz
     warnings: tuple[str, ...] = ()
     channel: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.events[index]
 
     def __repr__(self) -> str:
         return f"RecordingEvents({self.source!r}, {self.start:.2f} to {self.end:.2f} s, {len(self.events)} events)"
@@ -59,6 +67,11 @@ class RecordingEvents(Rows):
         nothing = {**span(self.source, self.start, self.end), "label": None, "score": None, "mean": None}
         rows = [row for event in self.events for row in event.to_rows()] or [nothing]
         return [{**row, **extras((), self.channel)} for row in rows]
+
+
+def sorted_events(events: Iterable[Event]) -> list[Event]:
+    """Sort events by their beginning, those that begin together by their scores, highest first."""
+    return sorted(events, key=lambda event: (event.start, -event.score))
 
 
 class EventTracker:

@@ -12,17 +12,20 @@ from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, check
 from datasets.sound import MAX_RATE, Resampler
 from datasets.streams.marks import HEAD_BYTES, container
 from datasets.streams.pcm import Pcm, check_type, to_float
+from helpers.frame_windows import FRAME_WINDOW, MARGIN, STREAM_HOP, FrameResults
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
-from helpers.tagger.events import Event, EventTracker
+from helpers.tagger.event_decoding import EventDecoder
+from helpers.tagger.events import THRESHOLD, Event
+from helpers.tagger.recording_events import event_tracker
+from helpers.tagger.thresholds import Thresholds
 from helpers.tagger.windows import Windows, to_samples
 from models.errors import UserError
 
-THRESHOLD = 0.3
 MAX_CHANNELS = 64
 
 
 class StreamTagger:
-    """Turn sound in pieces of any size into events; windows and scores are those of `AudioTagger.tag_windows` of the whole.
+    """Turn sound in pieces of any size into events; scores are those of the whole, by `AudioTagger.tag_windows` or `frames`.
 
     A piece is raw PCM as bytes, or an array: (samples,) of one channel or (samples, channels), integers or floating point as in
     `datasets.sound.open_sound`. `datasets.streams.pipes.open_stream` reads streams that have a header.
@@ -31,6 +34,9 @@ class StreamTagger:
     (window - hop) / 2 to (window + hop) / 2 (3.75 to 6.25 s at the defaults), and up to `window` seconds for the first window. The
     time to compute a window and the delay of the resampling filter (up to 0.12 s from 8 kHz, 0.02 s from 44.1 kHz) come on top.
     Shorter windows have less latency and lower accuracy.
+
+    Of a frame-wise model, the last 2 s of a window are not yet used, and the median filter waits for half of its frames. So the
+    latency is 2.2 to 3.2 s for a hop of 1 s and 9 frames, see `latency`.
     """
 
     def __init__(
@@ -40,16 +46,18 @@ class StreamTagger:
         *,
         channels: int = 1,
         format: str = "s16le",
-        window: float = WINDOW_SECONDS,
-        hop: float = HOP_SECONDS,
-        threshold: float = THRESHOLD,
+        window: float | None = None,
+        hop: float | None = None,
+        threshold: Thresholds = THRESHOLD,
         off_threshold: float | None = None,
+        median_frames: int | None = None,
         labels: Sequence[str] | None = None,
         channel: int | None = None,
     ) -> None:
         """`sample_rate` in Hz, `channels` and `format` (see `datasets.streams.pcm.FORMATS`) of the sound.
 
-        `channel`, from 1, is taken alone instead of a mix of all. Window and hop in seconds; thresholds as in `EventTracker`.
+        `channel`, from 1, is taken alone instead of a mix of all. Window and hop in seconds (None: 10 every 2.5, or every second
+        for a frame-wise model); thresholds and median filter as in `recording_events.event_tracker`.
         """
         if not (1 <= sample_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
             raise UserError(
@@ -57,30 +65,42 @@ class StreamTagger:
             )
         self.tagger = tagger
         self.channels = channels
-        samples = to_samples(window, hop, tagger.sample_rate)
-        self._windows, self._overlapping = Windows(*samples), tagger.overlapping(*samples)
+        self._tracker = event_tracker(tagger, threshold, off_threshold, median_frames, tagger.classes(labels))
+        if tagger.step_seconds is None:
+            self.window, self.hop = _chosen(window, WINDOW_SECONDS), _chosen(hop, HOP_SECONDS)
+            samples = to_samples(self.window, self.hop, tagger.sample_rate)
+            self._windows, self._overlapping = Windows(*samples), tagger.overlapping(*samples)
+            self.latency = max(0.0, self.window - self.hop) / 2, (self.window + self.hop) / 2
+        else:
+            self.window, self.hop = _chosen(window, FRAME_WINDOW), _chosen(hop, STREAM_HOP)
+            self._seamless = tagger.seamless_frames(self.window, self.hop)
+            cut = self._seamless.windows
+            self._windows = Windows(cut.window, cut.hop, cut.step)
+            wait = MARGIN + (self._tracker.median_frames // 2 + 1) * tagger.step_seconds
+            self.latency = wait, wait + self.hop
         self._resampler = Resampler(sample_rate, tagger.sample_rate)
-        self._tracker = EventTracker(tagger.labels, threshold, off_threshold, tagger.classes(labels))
         self._pcm = Pcm(format, channels)
-        self._mix = _LiveMix(sample_rate, channels, channel, window)
+        self._mix = _LiveMix(sample_rate, channels, channel, self.window)
         self._head = b""  # of PCM
+        self._samples = self._frames = 0  # so far, at the model's rate
         self._finished = False
 
     def windows(self, piece: bytes | np.ndarray) -> list[tuple[float, float, np.ndarray]]:
-        """Take a piece; return start, end and scores (K,) of complete windows.
+        """Take a piece; return start, end and scores (K,) of complete windows, of a frame-wise model those (n, K) of new frames.
 
         Raises AudioError for NaN and infinite samples and for those far above full scale, UserError for bytes with a header.
         """
         self._refuse_if_finished()
         samples = self._from_array(piece) if isinstance(piece, np.ndarray) else self._from_bytes(bytes(piece))
-        return self._compute(self._windows.push(self._resampler.push(self._mix(samples))))
+        return self._compute(self._pushed(self._resampler.push(self._mix(samples))))
 
     def last_windows(self) -> list[tuple[float, float, np.ndarray]]:
         """End the stream: return what is left; half a frame at the end is dropped."""
         self._refuse_if_finished()
         self._finished = True
         rest = np.concatenate([self._resampler.push(self._mix.finish()), self._resampler.finish()])
-        return self._compute([*self._windows.push(rest), *self._windows.finish()])
+        last = self._compute([*self._pushed(rest), *self._windows.finish()])
+        return last if self.tagger.step_seconds is None else last + self._timed(self._seamless.finish())
 
     def feed(self, piece: bytes | np.ndarray) -> list[Event]:
         """Take a piece as `windows` does; return events that end and, with `end` None, events that begin."""
@@ -92,11 +112,19 @@ class StreamTagger:
 
     def track(self, start: float, end: float, scores: np.ndarray) -> list[Event]:
         """Take one of the windows, in their order; return its events as `feed` does."""
+        if isinstance(self._tracker, EventDecoder):
+            return self._tracker.push(scores)
         return [event for events in self._tracker.push(start, end, scores) for event in events]
 
     def last_events(self) -> list[Event]:
         """Return the events that last until the end of the last window."""
+        if isinstance(self._tracker, EventDecoder):
+            return self._tracker.finish(self._samples / self.tagger.sample_rate)
         return self._tracker.finish()
+
+    def _pushed(self, samples: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        self._samples += len(samples)
+        return self._windows.push(samples)
 
     def _from_bytes(self, content: bytes) -> np.ndarray:
         if len(self._head) < HEAD_BYTES:
@@ -115,11 +143,25 @@ class StreamTagger:
         return to_float(samples)
 
     def _compute(self, windows: list[tuple[int, np.ndarray]]) -> list[tuple[float, float, np.ndarray]]:
+        if self.tagger.step_seconds is not None:
+            return self._timed(self._seamless.push(windows)) if windows else []
         return [(start, end, scores) for start, end, scores, _ in self.tagger.compute_windows(windows, self._overlapping)]
+
+    def _timed(self, frames: FrameResults) -> list[tuple[float, float, np.ndarray]]:
+        """Return start, end and scores of pieces of successive frames."""
+        timed = []
+        for scores, _ in frames:
+            first, self._frames = self._frames, self._frames + len(scores)
+            timed.append((first * self.tagger.step_seconds, self._frames * self.tagger.step_seconds, scores))
+        return timed
 
     def _refuse_if_finished(self) -> None:
         if self._finished:
             raise UserError("the stream has ended; make another StreamTagger")
+
+
+def _chosen(seconds: float | None, default: float) -> float:
+    return default if seconds is None else seconds
 
 
 class _LiveMix:

@@ -6,7 +6,7 @@ The spectrogram has a log-mel of its own, in numpy, so that every backend can dr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ from models.errors import UserError
 from models.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from datasets.sound import AudioSource
 
 RATE, N_FFT, BANDS = 32000, 1024, 64  # of the picture, not of a model
@@ -45,35 +47,50 @@ def timeline_figure(
     picture = log_mel_picture(sound.at_rate(RATE), seconds)
     allowed = np.arange(len(timeline.labels)) if timeline.classes is None else np.asarray(timeline.classes)
     best = allowed[np.argsort(-timeline.scores[:, allowed].max(0), kind="stable")[:count]]
-    unit, per_unit = ("hours", 3600) if end > 7200 else ("minutes", 60) if end > 180 else ("seconds", 1)
+    unit, per_unit = unit_of_time(end)
     edges = cell_edges(timeline.starts, timeline.ends) / per_unit
 
     figure = Figure(figsize=(11, 3.4 + 0.3 * len(best)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 0.3 * len(best) + 0.2])
-    above.set_title(_shortened(timeline.source, 90), loc="left", fontsize="medium", parse_math=False)
-    low = np.quantile(picture, 0.02)  # not the minimum: digital silence would take all of the scale
-    image = above.imshow(
-        picture, origin="lower", aspect="auto", cmap="magma", extent=(start / per_unit, end / per_unit, 0, BANDS),
-        vmin=max(low, picture.max() - 80), vmax=picture.max() + 1e-3, interpolation="nearest",
-    )  # fmt: skip
-    ticks = [hertz for hertz in (100, 500, 1000, 2000, 4000, 8000) if hertz < RATE / 2]
-    above.set_yticks([_mel(hertz) / _mel(RATE / 2) * BANDS for hertz in ticks], [f"{hertz:g}" for hertz in ticks], fontsize="small")
-    above.set_ylabel("Hz, mel scale")
-    figure.colorbar(image, ax=above, label="dB", pad=0.01)
+    draw_spectrogram(above, picture, timeline.source, start / per_unit, end / per_unit)
 
     scores = timeline.scores[:, best].T  # (classes, windows)
     mesh = below.pcolormesh(edges, np.arange(len(best) + 1) - 0.5, scores, cmap="Blues", vmin=0, vmax=1)
-    below.set_yticks(
-        range(len(best)), [_shortened(timeline.labels[k], LABEL_CHARACTERS) for k in best], fontsize="small", parse_math=False
-    )
-    below.set_ylim(len(best) - 0.5, -0.5)
-    below.set_yticks(np.arange(len(best) - 1) + 0.5, minor=True)
-    below.grid(axis="y", which="minor", color="0.85", linewidth=0.8)
-    below.tick_params(axis="y", which="minor", length=0)
+    name_rows(below, [timeline.labels[k] for k in best])
     below.set_xlim(start / per_unit, end / per_unit)
     below.set_xlabel(unit)
     figure.colorbar(mesh, ax=below, label="score", pad=0.01)
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=130))
+
+
+def unit_of_time(seconds: float) -> tuple[str, int]:
+    """Return the unit of an axis that ends at `seconds`, and how many seconds it has."""
+    return ("hours", 3600) if seconds > 7200 else ("minutes", 60) if seconds > 180 else ("seconds", 1)
+
+
+def draw_spectrogram(axes: Axes, picture: np.ndarray, title: str, start: float, end: float) -> None:
+    """Draw what `log_mel_picture` returns from `start` to `end`, in the unit of the axis."""
+    axes.set_title(_shortened(title, 90), loc="left", fontsize="medium", parse_math=False)
+    low = np.quantile(picture, 0.02)  # not the minimum: digital silence would take all of the scale
+    image = axes.imshow(
+        picture, origin="lower", aspect="auto", cmap="magma", extent=(start, end, 0, BANDS),
+        vmin=max(low, picture.max() - 80), vmax=picture.max() + 1e-3, interpolation="nearest",
+    )  # fmt: skip
+    ticks = [hertz for hertz in (100, 500, 1000, 2000, 4000, 8000) if hertz < RATE / 2]
+    axes.set_yticks([_mel(hertz) / _mel(RATE / 2) * BANDS for hertz in ticks], [f"{hertz:g}" for hertz in ticks], fontsize="small")
+    axes.set_ylabel("Hz, mel scale")
+    axes.figure.colorbar(image, ax=axes, label="dB", pad=0.01)
+
+
+def name_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Label rows of height 1 around 0, 1, 2, ... from the top, with lines between them."""
+    axes.set_yticks(
+        range(len(labels)), [_shortened(label, LABEL_CHARACTERS) for label in labels], fontsize="small", parse_math=False
+    )
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(np.arange(len(labels) - 1) + 0.5, minor=True)
+    axes.grid(axis="y", which="minor", color="0.85", linewidth=0.8)
+    axes.tick_params(axis="y", which="minor", length=0)
 
 
 def log_mel_picture(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:

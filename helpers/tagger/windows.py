@@ -15,7 +15,7 @@ class Windows:
 
     Windows begin at 0, hop, 2 hop, ... as long as they fit. If sound is left after the last of them, one more window is moved back
     so that it ends with the sound: nothing is padded. Sound shorter than a window is one window of its own length. A hop larger
-    than the window leaves gaps.
+    than the window leaves gaps. With `align`, the last window begins at a multiple of it, so that it may be longer by less than it.
 
         sound    |-----------------------|
         windows  |--------|  .     .     .
@@ -24,9 +24,9 @@ class Windows:
                  .      .     . |--------|   moved back
     """
 
-    def __init__(self, window: int, hop: int) -> None:
-        """Both in samples, 1 or more."""
-        self.window, self.hop = window, hop
+    def __init__(self, window: int, hop: int, align: int = 1) -> None:
+        """All in samples, 1 or more."""
+        self.window, self.hop, self.align = window, hop, align
         self._buffer = np.empty(0, np.float32)
         self._filled = 0  # samples in the buffer
         self._end = 0  # samples seen
@@ -49,13 +49,13 @@ class Windows:
         """Return the window that ends with the sound, none if the last one did."""
         if self._covered == self._end:
             return []
-        length = min(self.window, self._end)
+        start = max(0, self._end - self.window) // self.align * self.align
         self._covered = self._end
-        return [(self._end - length, self._cut(self._end - length, length))]
+        return [(start, self._cut(start, self._end - start))]
 
     def _append(self, piece: np.ndarray) -> None:
-        if self._filled + len(piece) > len(self._buffer):  # later windows need no more than the last window
-            kept = self._buffer[max(0, self._filled - self.window) : self._filled]
+        if self._filled + len(piece) > len(self._buffer):  # later windows need no more than the last one and `align`
+            kept = self._buffer[max(0, self._filled - self.window - self.align + 1) : self._filled]
             needed = len(kept) + len(piece)
             # a new buffer, because windows are views of the old one; small where a huge window meets a short sound
             buffer = np.empty(min(max(4 * self.window, needed), 4 * needed), np.float32)
@@ -70,9 +70,9 @@ class Windows:
         return self._buffer[offset : offset + length]
 
 
-def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int, align: int = 1) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first sample, window) over the blocks of a whole recording, see `Windows`."""
-    windows = Windows(window, hop)
+    windows = Windows(window, hop, align)
     for block in blocks:
         yield from windows.push(block)
     yield from windows.finish()

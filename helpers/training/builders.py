@@ -47,7 +47,7 @@ def build_training_model(
             raise UserError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
         network.arch, network.mel = network.arch.sized_for(mel.n_mels), mel
     else:
-        mel = network_options.front_end(args)
+        mel = network_options.front_end(args, network_options.chosen_family(args).default_mel)
         frames = mel.frames(round(clip_seconds * mel.sample_rate))
         arch = new_architecture(network_options.chosen_family(args), {"num_classes": num_classes, **given})
         network = arch.sized_for(mel.n_mels, frames).build(mel)

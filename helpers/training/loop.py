@@ -73,13 +73,15 @@ class _Stepper:
         average: AveragedModel | None,
         precision: str,
         compile_network: bool,
+        forward: Callable[[TaggingNetwork], nn.Module] | None,
     ) -> None:
         self.device = model.device
         self.training_loss = training_loss
         self.optimizer = optimizer
         self.autocast = torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.network: nn.Module = torch.compile(model.network) if compile_network else model.network
+        network = model.network if forward is None else forward(model.network)
+        self.network: nn.Module = torch.compile(network) if compile_network else network
         if distributed.world_size() > 1:
             self.network = DistributedDataParallel(self.network, forward_sync_buffers=False)
         self.model = model
@@ -196,6 +198,7 @@ def fit(
     compile_network: bool = False,
     save_minutes: float = 10.0,
     start_epoch: Callable[[int], None] | None = None,
+    forward: Callable[[TaggingNetwork], nn.Module] | None = None,
 ) -> dict[str, float]:
     """Train up to epoch `n_epochs` and return the last epoch's metrics.
 
@@ -205,6 +208,8 @@ def fit(
     epoch's metrics, the same on all ranks, of which `selection` decides about best.pt. `average` follows the network's weights
     step by step; it is what the checkpoints hold, and what `evaluate` should measure. `patience` ends the training after so many
     epochs without a better score; None: never.
+
+    `forward` wraps the network where `training_loss` is to call something else than its `forward`.
 
     `start_epoch(epoch)` is called before each epoch is trained, and before what is left of one.
 
@@ -224,7 +229,7 @@ def fit(
         network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    take_step = _Stepper(model, training_loss, optimizer, average, precision, compile_network)
+    take_step = _Stepper(model, training_loss, optimizer, average, precision, compile_network, forward)
     progress, metrics = Progress(), {}
     if run.resumed:
         progress, metrics = _resume(run.resumed, take_step, batches)

@@ -1,0 +1,124 @@
+"""Train the bundled frame-wise model fmn04_soundscapes: it learns when sounds are, from scenes mixed of the open corpus.
+
+python -m datasets.prepare.opensounds --output_dir data/opensounds
+python -m datasets.prepare.soundscapes --dataset_dir data/opensounds --output_dir data/soundscapes
+python -m studies.bundled_frames --corpus_dir data/opensounds --dataset_dir data/soundscapes --output_dir runs/bundled_frames
+
+The classes are those of the scenes and `GENERAL` ones that several of them are. Clips of whole bands from the corpus are music from
+beginning to end. A frame-wise MobileNet learns all that from the convolutions and with the front end of mn04_distilled. The epoch
+that is best on validation scenes becomes fmn04_soundscapes.pt and its ONNX export. The same command resumes after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets import audio
+from datasets.audioset import NUM_CLASSES
+from datasets.audioset_strong import CLASSES, TABLES, Classes, read_classes
+from datasets.csv_table import write_table
+from datasets.hdf5_mp3 import Mp3Writer
+from datasets.labels import audioset_labels, audioset_mids
+from datasets.prepare.corpus import Corpus
+from datasets.prepare.opensounds.build import hdf5_path
+from datasets.prepare.opensounds.tables import with_ancestors
+from datasets.prepare.soundscapes.build import HDF5_NAMES, segment_id
+from datasets.prepare.soundscapes.material import MIXTURES, part_of
+from datasets.strong_labels import LabelledEvent, merged, read_strong_labels, write_strong_labels
+from helpers import cli
+from helpers.export.graph import to_onnx
+from helpers.export.onnx_writer import write
+from models import checkpoints
+from studies import common
+
+NAME = "fmn04_soundscapes"
+# What several of the scenes' classes are, by AudioSet's ontology.
+GENERAL = (
+    "Animal", "Drum", "Guitar", "Keyboard (musical)", "Music", "Percussion", "Speech", "Wind instrument, woodwind instrument",
+)  # fmt: skip
+TRAINING = (
+    "--train", "--pretrained_name", "mn04_distilled", "--arch", "fmn", "--experiment_name", "frames", "--n_epochs", 6,
+    "--batch_size", 8, "--max_lr", 1e-3, "--sequence_lr", 2e-3, "--layer_decay", 0.95, "--warm_up_len", 0,
+    "--batch_norm_momentum", 0.02, "--gain_augment", 10, "--filter_augment", 6, "--fmin_aug_range", 1, "--fmax_aug_range", 1,
+    "--evaluate_every", 2, "--save_minutes", 3, "--wandb", "disabled", "--num_workers", 0,
+)  # fmt: skip
+
+
+def build_data(corpus_dir: Path, scenes_dir: Path, folder: Path) -> None:
+    """Write the clips of bands, the tables of events with the general classes, and links to the scenes; the classes last."""
+    if (folder / CLASSES).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    mids = dict(zip(audioset_labels(), audioset_mids(), strict=True))
+    scenes = read_classes(scenes_dir)
+    labels = tuple(sorted({*scenes.labels, *GENERAL}))
+
+    def implied(onset: float, offset: float, names: Iterable[str]) -> list[LabelledEvent]:
+        return [LabelledEvent(onset, offset, labels.index(name)) for name in names if name in labels]
+
+    bands = {}
+    corpus = Corpus(corpus_dir)
+    path = hdf5_path(folder, "unbalanced_train")
+    path.unlink(missing_ok=True)
+    with Mp3Writer(path, NUM_CLASSES) as writer:
+        for clip in corpus.clips:
+            if part_of(clip) == "train" and not MIXTURES.isdisjoint(clip.labels):
+                mp3 = corpus.mp3(clip)
+                samples, rate = audio.measure(mp3, warnings=[])
+                bands[segment_id(clip.name)] = implied(0.0, min(samples / rate, 10.0), clip.all_labels)
+                if clip.name not in writer.names:
+                    writer.add(clip.name, mp3, np.isin(audioset_labels(), clip.all_labels))
+    for part, table in TABLES.items():
+        events = {
+            scene: merged(same for event in found for same in implied(event.onset, event.offset, all_names(scenes, event)))
+            for scene, found in read_strong_labels(scenes_dir / table, *scenes).items()
+        }
+        write_strong_labels(folder / table, events | (bands if part == "train" else {}), [mids[label] for label in labels])
+        link = hdf5_path(folder, HDF5_NAMES[part])
+        link.unlink(missing_ok=True)
+        link.symlink_to(hdf5_path(scenes_dir, HDF5_NAMES[part]))
+    write_table(folder / CLASSES, [("mid", "display_name"), *((mids[label], label) for label in labels)], delimiter="\t")
+
+
+def all_names(classes: Classes, event: LabelledEvent) -> tuple[str, ...]:
+    """The name of an event's class, and of all that this is."""
+    return with_ancestors((classes.labels[event.class_index],))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--corpus_dir", type=cli.absolute_path, required=True, help="folder of the open corpus")
+    parser.add_argument("--dataset_dir", type=cli.absolute_path, required=True, help="folder of the soundscapes")
+    parser.add_argument("--output_dir", type=cli.absolute_path, required=True, help="folder of the run")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    data, run = args.output_dir / "data", args.output_dir / "runs" / "frames"
+    build_data(args.corpus_dir, args.dataset_dir, data)
+    command = [common.ROOT / "ex_audioset_strong.py", *TRAINING, "--dataset_dir", data]
+    if (run / "config.json").exists():
+        command += ["--resume", run]
+    common.run_python(command, "frames", args.output_dir, 1)
+    write_model(run / "best.pt", args.output_dir)
+    return 0
+
+
+def write_model(path: Path, output_dir: Path) -> None:
+    """Write the checkpoint of the run as the files of the bundled model: weights in float16, and the export."""
+    checkpoint = checkpoints.load(path)
+    network = checkpoints.build(checkpoint).eval()
+    weights, export = (output_dir / f"{NAME}.{suffix}" for suffix in ("pt", "onnx"))
+    checkpoints.save(weights, network, epoch=checkpoint.epoch, metrics=checkpoint.metrics, args={})
+    write(export, to_onnx(network, NAME, weights="float16"))
+    for file in (weights, export):
+        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    cli.run(main)

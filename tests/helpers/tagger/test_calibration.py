@@ -1,0 +1,59 @@
+"""Thresholds of the best F1, by brute force and from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sklearn.metrics import f1_score
+
+from helpers.tagger import audio_tagger as module
+from helpers.tagger import calibration
+from helpers.tagger.calibration import BINS, FrameCounts, recording_key
+from helpers.tagger.thresholds import class_thresholds
+from tests.frame_loudness import FrameLoudness
+
+RATE = 16000
+
+
+def test_the_best_f1_is_that_of_all_thresholds() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.random((400, 3)) < (0.3, 0.1, 0.0)
+    scores = np.clip(rng.normal(0.3 + 0.3 * targets, 0.15), 0, 1).astype(np.float32)
+    counts = FrameCounts(3)
+    counts.add(scores[:150], targets[:150])
+    counts.add(scores[150:], targets[150:])
+    thresholds, best = counts.best()
+    for k in range(2):
+        possible = [f1_score(targets[:, k], scores[:, k] > b / BINS) for b in range(BINS)]
+        assert best[k] == pytest.approx(max(possible))
+        assert f1_score(targets[:, k], scores[:, k] > thresholds[k]) == pytest.approx(best[k])
+    assert np.isnan(thresholds[2])
+
+
+def test_names_of_recordings() -> None:
+    assert recording_key("Yab_-3456789.mp3") == recording_key("ab_-3456789_30000") == "ab_-3456789"
+    assert recording_key("folder/x.1.WAV") == recording_key("x.1") == "x.1"
+
+
+def test_the_command_writes_a_table_for_inference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "load_backend", lambda *_: FrameLoudness())
+    sound = np.full(6 * RATE, 0.2, np.float32)
+    sound[2 * RATE : 4 * RATE] = 0.7
+    soundfile.write(tmp_path / "a.wav", sound, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "other.wav", sound, RATE)
+    table, output = tmp_path / "events.tsv", tmp_path / "thresholds.csv"
+    table.write_text("filename\tonset\toffset\tevent_label\na.wav\t2.0\t4.0\tpeak\nb.wav\t0\t1\tpeak\n")
+    argv = ["--model_name", "any", "--audio_path", tmp_path, "--events", table, "--output", output]
+    assert calibration.main([*map(str, argv)]) == 0
+    assert "1 of 2 recordings" in capsys.readouterr().err
+    assert output.read_text().splitlines()[0] == "label,threshold"
+    thresholds = class_thresholds(output, FrameLoudness.labels)
+    assert 0.2 < thresholds[0] < 0.7 and thresholds[1] == 0.3
+    table.write_text("filename\tonset\toffset\tevent_label\nc.wav\t2.0\t4.0\tpeak\n")
+    assert "none of the 1 recordings" in failing_message(calibration.main, *argv)

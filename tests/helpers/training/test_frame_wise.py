@@ -1,0 +1,66 @@
+"""What trains frame-wise networks: losses under mixing, learning rates, how clips are drawn."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from helpers.training.frame_wise import draw_clips, mix_weighted, parameter_groups, weighted_bce
+from helpers.training.mixing import Mix
+from models.errors import UserError
+
+
+class Clips:
+    """Clips of which only it matters whether times are known."""
+
+    def __init__(self, has_times: list[bool]) -> None:
+        self.has_times = np.array(has_times)
+
+    def __len__(self) -> int:
+        return len(self.has_times)
+
+
+def test_the_loss_on_mixed_targets_is_the_mixed_loss() -> None:
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 2, 5), torch.rand(3, 2, 5)
+    weight = torch.tensor([1.0, 0.0, 0.6])
+    mix = Mix(torch.tensor([1, 2, 0]), torch.tensor([0.7, 0.5, 0.9]))
+
+    def loss(clip: int, of: int) -> torch.Tensor:
+        return weight[of] * functional.binary_cross_entropy_with_logits(logits[clip], target[of])
+
+    expected = sum(w * loss(i, i) + (1 - w) * loss(i, int(mix.partner[i])) for i, w in enumerate(mix.weight)) / 3
+    assert weighted_bce(logits, *mix_weighted(mix, target, weight)) == pytest.approx(float(expected), rel=1e-5)
+    plain = sum(loss(i, i) for i in range(3)) / 3
+    assert weighted_bce(logits, *mix_weighted(None, target, weight)) == pytest.approx(float(plain), rel=1e-5)
+
+
+def test_targets_of_clips_without_times_cost_nothing() -> None:
+    mix = Mix(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
+    target, weight = mix_weighted(mix, torch.ones(2, 1, 4), torch.zeros(2))
+    assert not weight.any() and torch.isfinite(target).all()
+
+
+def test_the_rate_falls_from_the_last_convolution_to_the_stem() -> None:
+    network = nn.Module()
+    network.features = nn.Sequential(*(nn.Linear(2, 2) for _ in range(17)))
+    network.head, network.unused = nn.Linear(2, 3), nn.Linear(2, 3).requires_grad_(False)
+    groups = parameter_groups(network, 1e-2, 0.9, 3e-3)
+    rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    rates = [rate_of[id(stage.weight)] for stage in network.features]
+    assert rates == pytest.approx([1e-2 * 0.9 ** (16 - i) for i in range(17)])
+    assert rate_of[id(network.head.bias)] == 3e-3 and id(network.unused.weight) not in rate_of
+    assert len(rate_of) == 2 * 18
+
+
+def test_clips_without_times_have_their_share() -> None:
+    args = argparse.Namespace(epoch_len=200, weak_share=0.25)
+    drawn = list(draw_clips(Clips([True] * 10_000 + [False] * 50_000), args))
+    assert len(drawn) == len(set(drawn)) == 200
+    assert 25 <= sum(index >= 10_000 for index in drawn) <= 80
+    assert len(list(draw_clips(Clips([True] * 30), args))) == 30
+    with pytest.raises(UserError, match="no training clip"):
+        draw_clips(Clips([False] * 3), args)
