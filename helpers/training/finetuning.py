@@ -164,6 +164,7 @@ def parse(
         parser.error("--evaluate measures a fine-tuned checkpoint; leave --train and --resume out")
     if args.evaluate:
         args = parse_as_trained(parser, argv, args.evaluate, as_trained)
+    network_options.check_temperature_options(parser, args)
     if args.linear_probe and (args.features_lr or args.classifier_lr):
         parser.error("--linear_probe trains the last layer alone; leave --features_lr and --classifier_lr out")
     return args

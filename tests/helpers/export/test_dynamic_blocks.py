@@ -27,7 +27,7 @@ def noises(batch: int, frames: int) -> torch.Tensor:
 def network(**variant: object) -> DyMN:
     """Weights at which kernels differ between examples, and norms that fit."""
     torch.manual_seed(0)
-    made = DyMN(DyMNArch(5, 0.1, T_max=2.0, **variant)).train()
+    made = DyMN(DyMNArch(**{"num_classes": 5, "width_mult": 0.1, "T_max": 2.0, **variant})).train()
     for module in made.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, 0, 0.2 / module.in_features**0.5)
@@ -75,6 +75,28 @@ def test_the_temperature_is_exported():
     made.set_temperature(0.1)
     after, _ = exported(made).run(None, {"spectrogram": x})
     assert np.abs(after - before).max() > 1e-4
+
+
+@pytest.mark.parametrize(("weights", "apart"), [("float16", 0.005), ("int8", 0.05)])
+def test_small_weights(weights: str, apart: float) -> None:
+    """Kernels within the blocks are rounded too, by at most a twentieth of what separates two clips."""
+    torch.manual_seed(0)
+    made = network(width_mult=0.4)
+    x = noises(2, 60).numpy()
+    contents = [to_onnx(made, "small", network_only=True, weights=kind).SerializeToString() for kind in ("float32", weights)]
+    sessions = [onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]) for content in contents]
+    expected, found = (session.run(["embedding"], {"spectrogram": x})[0] for session in sessions)
+    assert 0 < np.abs(found - expected).max() < apart * np.abs(expected[0] - expected[1]).max()
+    assert len(contents[1]) < {"float16": 0.6, "int8": 0.4}[weights] * len(contents[0])
+
+
+def test_front_end_and_network_apart_compute_the_same() -> None:
+    backend = OnnxBackend("small.onnx", 1, to_onnx(network(), "small").SerializeToString())
+    waveforms = [np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32) for count in (16000, 40000)]
+    expected = backend(waveforms)
+    for result, whole in zip(backend.from_spectrograms(backend.spectrograms(waveforms)), expected, strict=True):
+        for one, other in zip(result, whole, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_of_blocks_that_are_not_finite_are_refused():

@@ -15,7 +15,7 @@ from helpers.export.litert import litert_metadata, load_litert, with_files
 from helpers.export.static_front_end import StaticFrontEnd
 from helpers.export.static_model import StaticModel, StaticNetwork, clip_samples
 from models import checkpoints
-from models.config import HEAD_TYPES, Arch, MelConfig
+from models.config import HEAD_TYPES, Arch, DyMNArch, MelConfig
 from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
@@ -108,6 +108,11 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(form: str,
     monkeypatch.setattr(static_model.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"requirements-{form}.txt"):
         script.main(["--model_name", BUNDLED, "--format", form, "--output", str(tmp_path / f"x{script.SUFFIXES[form]}")])
+
+
+def test_dynamic_networks_are_refused() -> None:
+    with pytest.raises(UserError, match="onnx"):
+        clip_samples(DyMNArch(3, 0.1).build(), "it", 1.0)
 
 
 def test_a_network_for_one_number_of_frames_is_refused_for_another() -> None:
