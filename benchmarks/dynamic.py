@@ -1,20 +1,23 @@
-"""Time of dynamic networks on the CPU: plain PyTorch, ours, and ONNX Runtime, next to the MobileNetV3 of the same width.
+"""Time of dynamic networks on the CPU: plain and ours, in PyTorch and in ONNX Runtime, next to the MobileNetV3 of the same width.
 
     python -m benchmarks.dynamic --threads 1 --batch_sizes 1 8
 
-Plain: every kernel is mixed for each example, the batch goes into the groups of an ordinary convolution, norms are operations of
-their own. All variants of a width are interleaved; times are medians. Weights are random, norms fit the input. Differences between
-the variants' scores are printed: dynamic networks of random weights multiply rounding errors.
+Plain: every kernel is mixed for each example, the batch goes into the groups of an ordinary convolution, channels are first in
+memory, and each norm, linear function and gate is an operation of its own. torch's exporter writes it for one batch size. All
+variants of a width are interleaved; times are medians. Weights are random, norms fit the input. Differences between the variants'
+scores are printed: dynamic networks of random weights multiply rounding errors.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import io
+import warnings
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +26,7 @@ from torch.optim.swa_utils import update_bn
 
 from benchmarks import common, speed
 from helpers import cli
+from helpers.export.runtime import new_session
 from models.base import TaggingNetwork
 from models.config import Arch, Architecture, DyMNArch
 from models.dynamic_blocks import DynamicBlock, DynamicConv, DynamicReLU
@@ -82,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_sizes", type=cli.positive_int, nargs="+", default=[1, 8], help="clips in a batch")
     parser.add_argument("--threads", type=cli.positive_int, nargs="+", default=[1, 2], help="threads")
     parser.add_argument("--frames", type=cli.positive_int, default=1000, help="frames of a spectrogram; 1000 are 10 s")
-    parser.add_argument("--rounds", type=cli.positive_int, default=10, help="timed runs of each variant")
+    parser.add_argument("--rounds", type=cli.positive_int, default=6, help="timed runs of each variant")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of weights and input")
     return parser
 
@@ -91,11 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     print(common.machine("torch", "onnxruntime"))
     torch.manual_seed(args.seed)
-    for threads, batch in product(args.threads, args.batch_sizes):
-        torch.set_num_threads(threads)
-        rows = [row for width in args.widths for row in measure(width, threads, noises(batch, args.frames), args.rounds)]
-        columns = ("network", "variant", "ms", "times as fast as plain", "times the mn's time", "difference")
-        common.print_table(f"{threads} threads, batch {batch}", columns, rows)
+    for batch in args.batch_sizes:
+        x = noises(batch, args.frames)
+        families = [families_of(width, x) for width in args.widths]
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            rows = [row for family in families for row in measure(family, threads, x, args.rounds)]
+            columns = ("network", "variant", "ms", "times as fast as plain", "times the mn's time", "difference")
+            common.print_table(f"{threads} threads, batch {batch}", columns, rows)
     return 0
 
 
@@ -111,29 +118,62 @@ def random_network(arch: Architecture, x: Tensor) -> TaggingNetwork:
     return network.eval()
 
 
-def measure(width: float, threads: int, x: Tensor, rounds: int) -> list[tuple[object, ...]]:
-    """Return a row of the table for each network and variant of a width."""
+class Families(NamedTuple):
+    """Networks of one width."""
+
+    dymn: TaggingNetwork
+    plain_graph: bytes  # the plain form of `dymn` in ONNX
+    mn: TaggingNetwork
+
+
+def families_of(width: float, x: Tensor) -> Families:
     dymn = random_network(DyMNArch(width_mult=width, T_max=1.0), x)
-    mn = random_network(Arch(width_mult=width), x)
+    return Families(dymn, exported(plain(dymn), x), random_network(Arch(width_mult=width), x))
+
+
+def exported(network: TaggingNetwork, x: Tensor) -> bytes:
+    """Spectrograms (B, 1, n_mels, frames) -> logits (B, K), embedding (B, C), by torch's exporter, for the size of x."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that needs no further packages is deprecated
+        torch.onnx.export(network, (x,), file, input_names=["spectrogram"], output_names=["logits", "embedding"], dynamo=False)
+    return file.getvalue()
+
+
+def run_graph(graph: bytes, threads: int) -> speed.Scores:
+    session = new_session(graph, threads)
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, embedding = map(torch.from_numpy, session.run(["logits", "embedding"], {"spectrogram": x.numpy()}))
+        return logits.sigmoid(), embedding
+
+    return run
+
+
+def measure(families: Families, threads: int, x: Tensor, rounds: int) -> list[tuple[object, ...]]:
+    """Return a row of the table for each network and variant of a width."""
+    dymn, plain_graph, mn = families
     runs = {
-        ("dymn", "plain"): speed.eager(plain(dymn), threads),
+        ("dymn", "plain, PyTorch"): speed.eager(plain(dymn), threads),
         ("dymn", "PyTorch"): speed.eager(dymn, threads),
+        ("dymn", "plain, ONNX Runtime"): run_graph(plain_graph, threads),
         ("dymn", "ONNX Runtime"): speed.onnx(dymn, threads),
         ("mn", "PyTorch"): speed.folded(mn, threads),
         ("mn", "ONNX Runtime"): speed.onnx(mn, threads),
     }
     with torch.inference_mode():
-        expected = runs["dymn", "plain"](x)[0]
+        expected = runs["dymn", "plain, PyTorch"](x)[0]
         times = common.measure_interleaved({key: partial(run, x) for key, run in runs.items()}, rounds)
         rows = []
         for (family, variant), seconds in times.items():
             cells = ("", "", "")
             if family == "dymn":
-                faster = median(common.ratios(times["dymn", "plain"], seconds))
-                more = median(common.ratios(seconds, times["mn", "PyTorch" if variant == "plain" else variant]))
+                runtime = variant.removeprefix("plain, ")
+                faster = median(common.ratios(times["dymn", f"plain, {runtime}"], seconds))
+                more = median(common.ratios(seconds, times["mn", runtime]))
                 difference = (runs[family, variant](x)[0] - expected).abs().max()
                 cells = (f"{faster:.2f}", f"{more:.2f}", f"{difference:.0e}")
-            rows.append((f"{family}{round(10 * width):02d}", variant, f"{1e3 * median(seconds):.1f}", *cells))
+            rows.append((f"{family}{round(10 * dymn.arch.width_mult):02d}", variant, f"{1e3 * median(seconds):.1f}", *cells))
     return rows
 
 

@@ -32,7 +32,7 @@ def test_architectures_that_differ_have_names_that_differ() -> None:
 
 @pytest.mark.parametrize(
     ("words", "shown"),
-    [(["--no_ca"], "--no_ca means"), (["--dyconv_k", "2"], "--dyconv_k 2 means"), (["--T_max", "3"], "--T_max 3")],
+    [("--no_ca", "--no_ca means"), ("--dyconv_k 2", "--dyconv_k 2 means"), ("--T_max 3", "--T_max 3")],
 )
 def test_messages_show_options_as_they_are_given(words: str, shown: str) -> None:
     parser = argparse.ArgumentParser()
