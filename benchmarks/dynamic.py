@@ -13,12 +13,17 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import json
+import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import onnxruntime
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,6 +31,7 @@ from torch.optim.swa_utils import update_bn
 
 from benchmarks import common, speed
 from helpers import cli
+from helpers.export.graph import to_onnx
 from helpers.export.runtime import new_session
 from models.base import TaggingNetwork
 from models.config import Arch, Architecture, DyMNArch
@@ -88,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=cli.positive_int, default=1000, help="frames of a spectrogram; 1000 are 10 s")
     parser.add_argument("--rounds", type=cli.positive_int, default=6, help="timed runs of each variant")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of weights and input")
+    parser.add_argument("--profile", action="store_true", help="instead: what ONNX Runtime spends on the operations of a clip")
     return parser
 
 
@@ -95,6 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     print(common.machine("torch", "onnxruntime"))
     torch.manual_seed(args.seed)
+    if args.profile:
+        x = noises(1, args.frames)
+        for width, arch in product(args.widths, (DyMNArch, Arch)):
+            network = random_network(arch(width_mult=width), x)
+            title = f"{arch.family}{round(10 * width):02d}, one thread"
+            common.print_table(title, ("operation", "ms"), profile(network, x, args.rounds))
+        return 0
     for batch in args.batch_sizes:
         x = noises(batch, args.frames)
         families = [families_of(width, x) for width in args.widths]
@@ -175,6 +189,36 @@ def measure(families: Families, threads: int, x: Tensor, rounds: int) -> list[tu
                 cells = (f"{faster:.2f}", f"{more:.2f}", f"{difference:.0e}")
             rows.append((f"{family}{round(10 * dymn.arch.width_mult):02d}", variant, f"{1e3 * median(seconds):.1f}", *cells))
     return rows
+
+
+def profile(network: TaggingNetwork, x: Tensor, rounds: int) -> list[tuple[str, str]]:
+    """What ONNX Runtime spends on each kind of operation: the sum over nodes of their shortest times, the largest first."""
+    graph = to_onnx(network, "network", network_only=True).SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.enable_profiling = 1, True
+        options.profile_file_prefix = f"{folder}/profile"
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        for _ in range(rounds):
+            session.run(None, {"spectrogram": x.numpy()})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    runs: dict[tuple[str, ...], list[float]] = {}
+    for event in events:
+        operation = event.get("args", {}).get("op_name")
+        if operation and event["name"].endswith("_kernel_time") and operation != "Scan":  # whose operations are in the list
+            shapes = [list(one.values())[0] for one in event["args"]["input_type_shape"]]
+            kind = _kind(shapes[0], shapes[1]) if "Conv" in operation else operation
+            runs.setdefault((kind, event["name"], str(shapes)), []).append(event["dur"] / 1e3)
+    totals: dict[str, float] = {}
+    for (kind, *_), times in runs.items():  # bodies of blocks share names and, here and there, shapes
+        totals[kind] = totals.get(kind, 0.0) + min(times) * round(len(times) / rounds)
+    return [(kind, f"{total:.2f}") for kind, total in sorted(totals.items(), key=lambda pair: -pair[1])]
+
+
+def _kind(x: Sequence[int], weight: Sequence[int]) -> str:
+    if weight[1] == 1 and x[1] > 1:
+        return "depthwise convolutions"
+    return "convolutions of positions, gates" if 1 in x[2:] else "other convolutions"
 
 
 if __name__ == "__main__":

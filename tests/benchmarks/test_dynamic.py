@@ -50,3 +50,9 @@ def test_prints_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> No
     assert dynamic.main(small) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("dymn01", "mn01"))]
     assert len(rows) == 6 and all("Runtime" in row or "PyTorch" in row for row in rows)
+
+
+def test_profile_lists_operations_within_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dynamic.main(["--profile", "--widths", "0.1", "--frames", "40", "--rounds", "2"]) == 0
+    tables = capsys.readouterr().out.split("mn01, one thread")
+    assert [table.count("depthwise convolutions") for table in tables] == [0, 1, 1] and "Softmax" in tables[1]
