@@ -127,7 +127,11 @@ def noises(batch: int, frames: int) -> Tensor:
 
 def random_network(arch: Architecture, x: Tensor) -> TaggingNetwork:
     """Random weights, and norms that fit `x`."""
-    network = arch.build()
+    return fit_norms(arch.build(), x)
+
+
+def fit_norms(network: TaggingNetwork, x: Tensor) -> TaggingNetwork:
+    """Let norms fit x (B, 1, 128, frames): with those of a new dynamic network its maps vanish, block by block."""
     update_bn([torch.cat([x, noises(3, x.shape[3])])], network)
     return network.eval()
 
