@@ -78,7 +78,7 @@ def test_the_temperature_is_exported():
     assert np.abs(after - before).max() > 1e-4
 
 
-@pytest.mark.parametrize(("weights", "apart", "share"), [("float16", 0.15, 0.6), ("int8", 0.5, 0.4)])
+@pytest.mark.parametrize(("weights", "apart", "share"), [("float16", 0.1, 0.6), ("int8", 0.4, 0.4)])
 def test_small_weights(weights: str, apart: float, share: float) -> None:
     """Kernels within the blocks are rounded too. Random weights multiply errors; bounds are standard deviations."""
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def test_small_weights(weights: str, apart: float, share: float) -> None:
     contents = [to_onnx(made, "small", network_only=True, weights=kind).SerializeToString() for kind in ("float32", weights)]
     sessions = [onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]) for content in contents]
     expected, found = (session.run(["embedding"], {"spectrogram": x.numpy()})[0] for session in sessions)
-    assert 0 < np.abs(found - expected).max() < apart * expected.std()
+    assert 0 < np.square(found - expected).mean() ** 0.5 < apart * expected.std()
     assert len(contents[1]) < share * len(contents[0])
 
 
