@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(parser, argv)
     if args.pretrained_name and not args.train:
         parser.error("--pretrained_name is where training starts and needs --train; to evaluate a model, use --model_name")
-    if args.pretrain_final_temp and not args.pretrained_name:
-        parser.error("--pretrain_final_temp replaces the temperature of --pretrained_name; without one, give --T_max")
+    network_options.check_temperature_options(parser, args)
     if args.resume and not args.train:
         parser.error("--resume continues a training and needs --train")
     for path in filter(None, (args.per_class, args.per_class_figure)):

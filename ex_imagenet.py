@@ -129,7 +129,7 @@ def build_network(args: argparse.Namespace, run: Run, class_names: Sequence[str]
     if run.resumed:
         return checkpoints.build(run.resumed[0])
     given = {"num_classes": len(class_names), **network_options.given_fields(args)}
-    network = new_architecture(network_options.chosen_family(args), given).build()
+    network = new_architecture(network_options.chosen_family(args), given, network_options.as_option).build()
     network.labels, network.single_label = tuple(class_names), True
     return network
 

@@ -19,12 +19,13 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from benchmarks import common, speed
+from benchmarks import common, dynamic, speed
 from benchmarks.speed import TimedVariant
 from helpers import cli
 from helpers.costs.macs import spectrogram_shape
 from helpers.costs.released import model_costs, published_models
 from helpers.costs.tables import table
+from models.DyMN import DyMN
 from models.registry import PRETRAINED
 
 VARIANTS = {"PyTorch": speed.eager, "ONNX Runtime": speed.onnx}
@@ -90,6 +91,8 @@ def measure(names: Sequence[str], threads: int, rounds: int) -> dict[tuple[str, 
         for name in tqdm(names, desc="building", unit="model", disable=None):
             network = PRETRAINED[name].arch.build(PRETRAINED[name].mel).eval()
             spectrogram = torch.randn(spectrogram_shape(network))
+            if isinstance(network, DyMN):
+                dynamic.fit_norms(network, spectrogram)
             runs = {variant: partial(build(network, threads), spectrogram) for variant, build in VARIANTS.items()}
             speed.check(runs)
             variants += [TimedVariant(name, variant, 0, run) for variant, run in runs.items()]

@@ -78,6 +78,12 @@ def add_temperature_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_temperature_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a message where an option of the temperature belongs to something that is missing."""
+    if args.pretrain_final_temp and not args.pretrained_name:
+        parser.error("--pretrain_final_temp replaces the temperature of --pretrained_name; without one, give --T_max")
+
+
 def add_architecture_options(parser: argparse.ArgumentParser) -> None:
     """Options that describe any network of this family, for analyses; unset ones are None."""
     add_network_options(parser)
@@ -118,6 +124,13 @@ def given_fields(args: argparse.Namespace) -> dict[str, object]:
     return {field: tuple(value) if isinstance(value, list) else value for field, value in given.items() if value is not None}
 
 
+def as_option(field: str, value: object) -> str:
+    """Return how the value of a field is given on the command line."""
+    option = "--pretrain_final_temp" if field == "temperature" else f"--{NETWORK_OPTIONS.get(field, field)}"
+    values = value if isinstance(value, tuple) else () if value is True else (value,)
+    return " ".join([option, *map(str, values)])
+
+
 def options_of(arch: Architecture) -> list[object]:
     """Return the options of `add_network_options` that describe a network's architecture."""
     options: list[object] = ["--model_width", arch.width_mult, "--head_type", arch.head_type, "--se_dims", arch.se_dims]
@@ -149,13 +162,13 @@ def described_model(name: str | None, args: argparse.Namespace) -> tuple[Archite
     """
     given = given_fields(args)
     if name is None:
-        arch = new_architecture(chosen_family(args), given)
+        arch = new_architecture(chosen_family(args), given, as_option)
         mel = front_end(args, arch.default_mel)
         return arch.sized_for(mel.n_mels, mel.frames(10 * mel.sample_rate)), mel
     arch, mel = checkpoints.architecture(name)
     check_family(arch, args, name)
     for field, value in given.items():
-        check_argument(arch, field, value, name, f"--{NETWORK_OPTIONS[field]} {value}")
+        check_argument(arch, field, value, name, as_option)
     if front_end(args, mel) != mel:
         raise UserError(f"the front-end options contradict {name}, which has {mel}; leave them out")
     return arch, mel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,6 +12,12 @@ from models.config import Architecture, is_whole
 from models.errors import UserError
 from models.waveform import WaveformModel
 
+Shown = Callable[[str, object], str]  # how the value of a field was given, for messages
+
+
+def as_argument(name: str, value: object) -> str:
+    return f"{'pretrain_final_temp' if name == 'temperature' else name}={value!r}"
+
 
 def build_model(
     family: type[Architecture],
@@ -20,6 +26,7 @@ def build_model(
     arguments: Mapping[str, Any],
     waveform: bool = False,
     pretrain_final_temp: float | None = None,
+    shown: Shown = as_argument,
 ) -> TaggingNetwork | WaveformModel:
     """Build a network of `family`, or of the checkpoint's family with its weights and its whole configuration.
 
@@ -43,28 +50,26 @@ def build_model(
             return WaveformModel(network) if waveform else network
         free = {name: given.pop(name) for name in checkpoint.arch.free_fields if name in given}
         for name, value in given.items():
-            shown = f"pretrain_final_temp={value!r}" if name == "temperature" else None
             check_argument(checkpoint.arch, name, value, pretrained_name, shown)
         checkpoint = replace(checkpoint, arch=checkpoint.arch.as_start(**free))
         network = checkpoints.build(checkpoint, num_classes, copy=False)
     return WaveformModel(network) if waveform else network
 
 
-def new_architecture(family: type[Architecture], given: Mapping[str, Any]) -> Architecture:
+def new_architecture(family: type[Architecture], given: Mapping[str, Any], shown: Shown = as_argument) -> Architecture:
     """Return the architecture with the fields that are given; what its family does not leave open must be as the family has it."""
     open_fields = {field.name for field in fields(family)}
     arch = family(**{name: value for name, value in given.items() if name in open_fields})
     for name in given.keys() - open_fields:
-        check_argument(arch, name, given[name], f"{family.family} networks")
+        check_argument(arch, name, given[name], f"{family.family} networks", shown)
     return arch
 
 
-def check_argument(arch: Architecture, name: str, value: object, source: str, shown: str | None = None) -> None:
-    """Raise `UserError` if a field's `value` contradicts `arch`, which comes from `source`; `shown` is how it was given."""
-    shown = shown or f"{name}={value!r}"
+def check_argument(arch: Architecture, name: str, value: object, source: str, shown: Shown = as_argument) -> None:
+    """Raise `UserError` if a field's `value` contradicts `arch`, which comes from `source`."""
     if not hasattr(arch, name):
-        raise UserError(f"{shown} means nothing to {source} (family {arch.family}); leave it out")
+        raise UserError(f"{shown(name, value)} means nothing to {source} (family {arch.family}); leave it out")
     stored = getattr(arch, name)
     sizes_no_weight = name == "input_dim_t" and "t" not in arch.se_dims
     if value != stored and not sizes_no_weight:
-        raise UserError(f"{shown} contradicts {source}, which has {stored!r}; leave it out")
+        raise UserError(f"{shown(name, value)} contradicts {source}, which has {stored!r}; leave it out")

@@ -18,7 +18,6 @@ Writes results.csv and distillation.png and prints a table. After an interruptio
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -30,7 +29,6 @@ from helpers import cli
 from helpers.distillation.agreement import agreement, predictions
 from helpers.metrics import tagging_metrics
 from helpers.training.evaluation import Predictions
-from models import checkpoints
 from models.errors import UserError
 from studies import common
 
@@ -41,8 +39,6 @@ ARMS = {
     "features": "labels, online teacher, features",
     "unlabelled": "no labels: online teacher, features",
 }
-TEACHER_LOGITS = "teacher.npy"
-MAX_LR = 3e-3
 BLOCKWISE_LR = 3e-2  # constant
 BLOCKWISE_SHARE = 0.3  # of the epochs
 FEATURES = ("--feature_kd", 1, "--fmin_aug_range", 1, "--fmax_aug_range", 1)  # the bands of the teacher's features
@@ -52,12 +48,7 @@ RECORDING_PER_VIEW = 1.5  # length of recordings by that of the views cut from t
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     common.add_options(parser, clip_seconds=3.0, n_epochs=6)
-    parser.add_argument("--epoch_len", type=cli.positive_int, default=2000, help="clips in an epoch, in each way of learning")
-    parser.add_argument("--teacher", default="mn04_as", metavar="NAME", help="released or bundled name, or path of a checkpoint")
-    parser.add_argument("--model_width", type=cli.positive_float, default=0.4, help="width of every student")
-    parser.add_argument(
-        "--kd_lambda", type=cli.unit_interval, default=0.1, help="share of the labels in the loss, next to a teacher"
-    )
+    common.add_student_options(parser)
     return parser
 
 
@@ -67,16 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.require_unlabelled(args.dataset_dir)
     if args.n_epochs < 2:
         raise UserError("--n_epochs must be at least 2: one block-wise, one end to end")
-    if os.path.isfile(args.teacher):
-        args.teacher = os.path.abspath(args.teacher)  # trainings run in another folder
-    arch, _ = checkpoints.architecture(args.teacher)
-    if arch.num_classes != audioset.NUM_CLASSES:
-        raise UserError(f"--teacher {args.teacher} has {arch.num_classes} classes; give one with AudioSet's {audioset.NUM_CLASSES}")
+    arch = common.open_teacher(args)
     can_learn_blockwise = arch.width_mult == args.model_width
     sizes = [len(clips) for clips in (audioset.training_set(args.dataset_dir), audioset.unlabelled_set(args.dataset_dir))]
     args.epoch_len = min(args.epoch_len, *sizes)  # or the ways would differ in their budgets
 
-    write_teacher(args)
+    common.write_teacher(args)
     for runs in plan(args, can_learn_blockwise):
         common.train_all(runs, args.output_dir, args.jobs)
 
@@ -94,26 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_teacher(args: argparse.Namespace) -> None:
-    """Write the teacher's logits of the training clips."""
-    path = args.output_dir / TEACHER_LOGITS
-    if path.exists():
-        about = json.loads(path.with_suffix(".json").read_text())
-        if (about["models"], about["clip_seconds"]) != ([args.teacher], args.clip_seconds):
-            raise UserError(f"{path} was written with other options; give another --output_dir")
-        return
-    command = ["-m", "helpers.distillation", "--models", args.teacher, "--dataset_dir", args.dataset_dir, "--output", path]
-    command += ["--clip_seconds", args.clip_seconds, *(["--cuda"] if args.cuda else [])]
-    common.run_python(command, "teacher", args.output_dir, args.jobs)
-
-
 def plan(args: argparse.Namespace, can_learn_blockwise: bool) -> list[dict[tuple[str, int], list[object]]]:
     """Options of the trainings by name and seed: of those that come first, and of those that start from their weights."""
-    shared = [*common.training_options(args), "--epoch_len", args.epoch_len, "--model_width", args.model_width]
+    shared = common.student_options(args)
     online = ["--teacher", args.teacher, "--kd_lambda", args.kd_lambda]
     ways = {
         "labels": ["--kd_lambda", 1, *common.AUGMENTATION],
-        "stored": ["--teacher_preds", args.output_dir / TEACHER_LOGITS, "--kd_lambda", args.kd_lambda, *common.AUGMENTATION],
+        "stored": [*common.stored_logits_options(args), *common.AUGMENTATION],
         "online": [*online, *common.AUGMENTATION],
         "features": [*online, *common.AUGMENTATION, *FEATURES],
         "unlabelled": [
@@ -126,13 +100,12 @@ def plan(args: argparse.Namespace, can_learn_blockwise: bool) -> list[dict[tuple
     for seed in range(args.seeds):
         for arm, options in ways.items():
             if arm not in ("features", "unlabelled") or not blockwise_epochs:
-                schedule = common.schedule(args.n_epochs, MAX_LR, warm_up_len=1, ramp_down_start=max(args.n_epochs // 5, 1))
-                first[arm, seed] = [*shared, *options, *schedule]
+                first[arm, seed] = [*shared, *options, *common.student_schedule(args.n_epochs)]
                 continue
             schedule = common.schedule(blockwise_epochs, BLOCKWISE_LR, warm_up_len=0, ramp_down_start=blockwise_epochs)
             blocks = f"{arm}_blocks"
             first[blocks, seed] = [*shared, *options, "--blockwise_epochs", blockwise_epochs, *schedule]
-            schedule = common.schedule(args.n_epochs - blockwise_epochs, MAX_LR, warm_up_len=0, ramp_down_start=0)
+            schedule = common.schedule(args.n_epochs - blockwise_epochs, common.STUDENT_LR, warm_up_len=0, ramp_down_start=0)
             start = common.run_folder(args.output_dir, blocks, seed) / "last.pt"
             second[arm, seed] = [*shared, *options, "--pretrained_name", start, *schedule]
     return [first, second]

@@ -71,6 +71,15 @@ def test_a_folder_as_people_have_it(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert sum(float(line.split()[-1]) for line in lines) == pytest.approx(1, abs=2e-3)
 
 
+def test_a_dynamic_network_from_scratch_lowers_its_temperature(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "mine"
+    for name, recording in (("a", "speech"), ("b", "rock")):
+        for i in range(4):
+            write(root / name / f"{i}.wav", piece(recording, i))
+    own_run(caplog, root, "--arch", "dymn", "--T_max", 3, "--T0_slope", 0.5, "--n_epochs", 2)
+    assert checkpoints.load("runs/folder/last.pt").arch.temperature == 2.5
+
+
 def pieces(root: Path, count: int) -> list[str]:
     """Write pieces of rock and speech in turn."""
     for i in range(count):

@@ -441,6 +441,7 @@ def test_folders_that_are_not_there_are_named(
     [
         (("--pretrained_name", "mn04_distilled", "--head_type", "fully_convolutional"), "head_type"),
         (("--pretrained_name", "nowhere.pt"), "nowhere.pt"),
+        (("--model_width", 0.1, "--no_ca"), "--no_ca means nothing"),
         (("--model_width", 0.1, "--batch_size", 500), "--batch_size"),
         (
             ("--model_width", 0.1, "--batch_size", 8, "--features_lr", 0, "--classifier_lr", 0, "--last_layer_lr", 0),

@@ -102,6 +102,8 @@ def clip_samples(network: MobileNetV3, name: str, seconds: float) -> int:
     check_network(network, name)
     if network.arch.family == "fmn":
         raise UserError(f"{name} is a frame-wise network, which takes any length; export it with --format onnx")
+    if network.arch.family == "dymn":
+        raise UserError(f"{name} is a dynamic network, whose kernels are computed for each clip; export it with --format onnx")
     mel, arch = network.mel, network.arch
     samples = round(seconds * mel.sample_rate)
     if samples < mel.min_samples:

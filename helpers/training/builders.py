@@ -39,7 +39,7 @@ def build_training_model(
         with distributed.local_main_first():
             network = build_model(
                 network_options.chosen_family(args), num_classes, args.pretrained_name, given,
-                pretrain_final_temp=getattr(args, "pretrain_final_temp", None),
+                pretrain_final_temp=getattr(args, "pretrain_final_temp", None), shown=network_options.as_option,
             )  # fmt: skip
         network_options.check_family(network.arch, args, args.pretrained_name)
         mel = network_options.front_end(args, network.mel)
@@ -47,9 +47,10 @@ def build_training_model(
             raise UserError(f"--n_mels {mel.n_mels} contradicts the squeeze-and-excitation over bands of {args.pretrained_name}")
         network.arch, network.mel = network.arch.sized_for(mel.n_mels), mel
     else:
-        mel = network_options.front_end(args, network_options.chosen_family(args).default_mel)
+        family = network_options.chosen_family(args)
+        mel = network_options.front_end(args, family.default_mel)
         frames = mel.frames(round(clip_seconds * mel.sample_rate))
-        arch = new_architecture(network_options.chosen_family(args), {"num_classes": num_classes, **given})
+        arch = new_architecture(family, {"num_classes": num_classes, **given}, network_options.as_option)
         network = arch.sized_for(mel.n_mels, frames).build(mel)
     network.labels = None if labels is None else tuple(labels)
     network.clip_seconds = clip_seconds

@@ -95,6 +95,7 @@ def add_options(
     options.add_run_options(parser, batch_size=64)
     options.add_training_options(parser, experiment_name=experiment_name)
     network_options.add_network_options(parser)
+    network_options.add_temperature_options(parser)
     network_options.add_front_end_options(parser)
     options.add_augmentation_options(parser, mixup_alpha=0.3)
     options.add_schedule_options(
@@ -163,6 +164,7 @@ def parse(
         parser.error("--evaluate measures a fine-tuned checkpoint; leave --train and --resume out")
     if args.evaluate:
         args = parse_as_trained(parser, argv, args.evaluate, as_trained)
+    network_options.check_temperature_options(parser, args)
     if args.linear_probe and (args.features_lr or args.classifier_lr):
         parser.error("--linear_probe trains the last layer alone; leave --features_lr and --classifier_lr out")
     return args
@@ -216,6 +218,7 @@ def finetune(
             run=run, selection=task.objective.selection, patience=args.patience,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
             deterministic=args.deterministic,
+            start_epoch=model.network.start_epoch,
         )  # fmt: skip
         return metrics, run.folder
 

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from benchmarks.dynamic import random_network
 from helpers.export.graph import to_onnx
 from helpers.export.runtime import BackendError, OnnxBackend
 from models.config import DyMNArch
@@ -75,6 +76,28 @@ def test_the_temperature_is_exported():
     made.set_temperature(0.1)
     after, _ = exported(made).run(None, {"spectrogram": x})
     assert np.abs(after - before).max() > 1e-4
+
+
+@pytest.mark.parametrize(("weights", "apart", "share"), [("float16", 0.1, 0.6), ("int8", 0.4, 0.4)])
+def test_small_weights(weights: str, apart: float, share: float) -> None:
+    """Kernels within the blocks are rounded too. Random weights multiply errors; bounds are standard deviations."""
+    torch.manual_seed(0)
+    x = noises(2, 100)
+    made = random_network(DyMNArch(width_mult=0.4), x)
+    contents = [to_onnx(made, "small", network_only=True, weights=kind).SerializeToString() for kind in ("float32", weights)]
+    sessions = [onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]) for content in contents]
+    expected, found = (session.run(["embedding"], {"spectrogram": x.numpy()})[0] for session in sessions)
+    assert 0 < np.square(found - expected).mean() ** 0.5 < apart * expected.std()
+    assert len(contents[1]) < share * len(contents[0])
+
+
+def test_front_end_and_network_apart_compute_the_same() -> None:
+    backend = OnnxBackend("small.onnx", 1, to_onnx(network(), "small").SerializeToString())
+    waveforms = [np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32) for count in (16000, 40000)]
+    expected = backend(waveforms)
+    for result, whole in zip(backend.from_spectrograms(backend.spectrograms(waveforms)), expected, strict=True):
+        for one, other in zip(result, whole, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_of_blocks_that_are_not_finite_are_refused():

@@ -15,7 +15,7 @@ from helpers.export.litert import litert_metadata, load_litert, with_files
 from helpers.export.static_front_end import StaticFrontEnd
 from helpers.export.static_model import StaticModel, StaticNetwork, clip_samples
 from models import checkpoints
-from models.config import HEAD_TYPES, Arch, FrameWiseArch, MelConfig
+from models.config import HEAD_TYPES, Arch, DyMNArch, FrameWiseArch, MelConfig
 from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
@@ -114,6 +114,11 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(form: str,
 def test_frame_wise_networks_are_for_onnx() -> None:
     with pytest.raises(UserError, match="onnx"):
         clip_samples(FrameWiseArch(3, 0.1).build(), "fmn", 10)
+
+
+def test_dynamic_networks_are_refused() -> None:
+    with pytest.raises(UserError, match="onnx"):
+        clip_samples(DyMNArch(3, 0.1).build(), "it", 1.0)
 
 
 def test_a_network_for_one_number_of_frames_is_refused_for_another() -> None:
