@@ -20,7 +20,7 @@ import pytest
 from efficientat import _imports
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("datasets", "helpers", "models")
+FOLDERS = ("datasets", "helpers", "models", "web")
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup", "hubconf"}
 
 
@@ -121,11 +121,11 @@ def test_the_package_holds_the_modules_and_resources_of_the_checkout(package: Pa
 def test_every_console_script_has_a_parser(installed: Path) -> None:
     [distribution] = importlib.metadata.distributions(name="efficientat", path=[str(next(installed.glob("lib/*/site-packages")))])
     scripts = {entry.name: entry.value for entry in distribution.entry_points}
-    assert len(scripts) == 11
+    assert len(scripts) == 12
     for name, value in scripts.items():
         assert (installed / "bin" / name).is_file()
         module, _, script = value.partition(":")
-        assert module == "efficientat._commands" and script in SCRIPTS
+        assert (module == "efficientat._commands" and script in SCRIPTS) or value == "efficientat.web.__main__:command"
 
 
 PROGRAM = """

@@ -204,10 +204,11 @@ def train(
         groups = parameter_groups(model.network, args.max_lr, args.layer_decay, args.sequence_lr or args.max_lr)
         metrics = fit(
             model, loader, training_loss, validation_scores,
-            optimizer=torch.optim.Adam(groups, weight_decay=args.weight_decay),
+            optimizer=torch.optim.Adam(groups, weight_decay=args.weight_decay, fused=model.device.type == "cuda"),
             schedule=lambda epoch: linear_warmup_cosine_down(epoch, args.n_epochs, min(args.warm_up_len, args.n_epochs - 1)),
             n_epochs=args.n_epochs, run=run, selection=SCORES[0], patience=args.patience, precision=args.precision,
             compile_network=args.compile, save_minutes=args.save_minutes, forward=FrameLogits,
+            deterministic=args.deterministic,
         )  # fmt: skip
         return metrics, run.folder
 
