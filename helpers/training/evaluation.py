@@ -51,7 +51,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def suit_device(model: nn.Module, device: torch.device) -> None:
     """Lay out the weights of a model that is to be evaluated as its device wants them: on GPUs, channels last."""
     if device.type == "cuda":
-        model.to(memory_format=torch.channels_last)
+        with torch.inference_mode(False):  # weights made within it could not be trained later
+            model.to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
