@@ -8,8 +8,8 @@ The sound is made of the bundled recordings, unless one is given.
 windows: frame scores of the sound in windows of 10 s, for several margins whose frames are dropped on each side, against the scores
 of all of it in one piece, and against windows that begin elsewhere, whose seams so lie elsewhere. Both differ from what is dropped
 for lack of context, and by squeeze-and-excitation, which averages over a window. The first and the last 10 s are left out. "events"
-is the F1 of the events of both, at a threshold of 0.3, by onset within 200 ms. "seams" is the mean change of a score from the frame
-before a seam to the one behind it, divided by that between all frames: 1 where no seam shows.
+is the F1 of the events of both, at a threshold of 0.3, by onset within 200 ms. "seams" is the mean change of a score from frame
+to frame where a window takes over from another, divided by that between all frames: 1 where no seam shows.
 
 stream: seconds of sound after which an event is reported, counted from its beginning or end, in pieces of 100 ms, from 20 s on; and
 the time to compute a window.
@@ -34,7 +34,7 @@ from benchmarks.input_speed import bundled_waveforms
 from datasets.sound import open_sound
 from datasets.strong_labels import LabelledEvent
 from helpers import cli
-from helpers.frame_windows import FRAME_WINDOW, FrameWindows, SeamlessFrames
+from helpers.frame_windows import FADE, FRAME_WINDOW, FrameWindows, SeamlessFrames
 from helpers.probing.scoring import count_matches
 from helpers.tagger import AudioTagger, StreamTagger
 from helpers.tagger.event_decoding import decode
@@ -90,7 +90,7 @@ def compare_windows(tagger: AudioTagger, sound: np.ndarray) -> list[tuple[str, .
     inner = slice(round(EDGES / step), len(whole) - round(EDGES / step))
     rows = []
     for margin in MARGINS:
-        cut = FrameWindows.of_seconds(rate, step, FRAME_WINDOW, FRAME_WINDOW - 2 * margin, margin)
+        cut = FrameWindows.of_seconds(rate, step, FRAME_WINDOW, FRAME_WINDOW - 2 * margin - FADE, margin)
         scores = in_windows(tagger, cut, sound)
         skipped = round(SHIFT / step)
         shifted = np.concatenate([scores[:skipped], in_windows(tagger, cut, sound[skipped * cut.step :])])
@@ -101,9 +101,10 @@ def compare_windows(tagger: AudioTagger, sound: np.ndarray) -> list[tuple[str, .
 
 
 def change_at_seams(scores: np.ndarray, cut: FrameWindows) -> float:
-    """Return the mean change of scores (T, K) where windows meet, by that from any frame to the next."""
+    """Return the mean change of scores (T, K) where a window takes over, by that from any frame to the next."""
     changes = np.abs(np.diff(scores, axis=0)).mean(1)
-    seams = np.arange(cut.window - cut.margin, (len(scores) - 1) * cut.step, cut.hop) // cut.step - 1
+    firsts = np.arange(cut.window - cut.margin - cut.fade, (len(scores) - 1) * cut.step - cut.fade, cut.hop) // cut.step
+    seams = firsts[:, None] + np.arange(-1, cut.fade // cut.step)
     return float(changes[seams].mean() / changes.mean())
 
 

@@ -12,7 +12,8 @@ from models.config import is_number
 from models.errors import UserError
 
 FRAME_WINDOW, FRAME_HOP, STREAM_HOP = 10.0, 6.0, 1.0  # seconds; a stream's hop is shorter, and so is its latency
-MARGIN = 2.0  # seconds of a window, on each side, whose frames another window has
+MARGIN = 1.0  # seconds of a window, on each side, whose frames are dropped; convolutions reach 0.8 s
+FADE = 2.0  # seconds in which one window takes over from another, at most the hop
 
 FrameResults = list[tuple[np.ndarray, np.ndarray]]  # scores (T, K) in [0, 1] and embeddings (T, D) of each waveform, float32
 
@@ -21,18 +22,20 @@ FrameResults = list[tuple[np.ndarray, np.ndarray]]  # scores (T, K) in [0, 1] an
 class FrameWindows:
     """Overlapping windows, in samples, whose frames fit together: all lengths are whole steps.
 
-    Of each window, the frames within `margin` of its ends are dropped, but for the ends of the sound:
+    Of each window, the frames within `margin` of its ends are dropped, but for the ends of the sound. In `fade` in front of what is
+    dropped at its end, the next window takes over, frame by frame:
 
-        sound    |----------------------------|
-        windows  |++++++++++++--|  .          .
-                 .      |--+++++++++++--|     .
-                 .           .  |--+++++++++++|   moved back
+        sound    |------------------------------|
+        windows  |+++++++++>>>>--|  .           .
+                 .    |--<<<<++++++>>>>--|      .
+                 .           . |--<<<<++++++++++|   moved back
     """
 
     step: int
     window: int
     hop: int
     margin: int
+    fade: int
 
     @classmethod
     def of_seconds(cls, rate: int, step_seconds: float, window: float, hop: float, margin: float = MARGIN) -> FrameWindows:
@@ -41,11 +44,13 @@ class FrameWindows:
             if not is_number(value) or value <= 0:
                 raise UserError(f"{name} is {value!r:.50} s; it must be a number of seconds above 0")
         step = round(step_seconds * rate)
-        steps = [round(value / step_seconds) for value in (window, hop, margin)]
-        if not 1 <= steps[1] <= steps[0] - 2 * steps[2]:
+        steps = [round(value / step_seconds) for value in (window, hop, margin, min(hop, FADE))]
+        if not 1 <= steps[1] <= steps[0] - 2 * steps[2] - steps[3]:
+            kept = max(0.0, window - 2 * margin)
+            highest = max(kept - FADE, min(FADE, kept / 2))
             raise UserError(
-                f"windows of {window:g} s every {hop:g} s leave gaps: of a window, {margin:g} s on each side are dropped; "
-                f"the hop must be {step_seconds:g} s to {max(0.0, window - 2 * margin):g} s"
+                f"windows of {window:g} s every {hop:g} s overlap too little: {margin:g} s on each side are dropped, and "
+                f"{FADE:g} s are shared; the hop must be {step_seconds:g} s to {highest:g} s"
             )
         return cls(step, *(step * count for count in steps))
 
@@ -69,7 +74,9 @@ class SeamlessFrames:
         """`compute` turns waveforms (samples,) into scores and embeddings of their frames."""
         self.windows, self._compute = windows, compute
         self.done = 0  # frames
-        self._rest: FrameResults = []  # of the last window, its frames that only the end of the sound confirms
+        self._rest: FrameResults = []  # the last window's scores and embeddings of the frames behind these
+        fade = windows.fade // windows.step
+        self._share = (np.arange(1, fade + 1, dtype=np.float32) / (fade + 1))[:, None]  # of the later one of two windows
 
     def push(self, windows: Sequence[tuple[int, np.ndarray]]) -> FrameResults:
         """(First sample, window) of the next windows -> scores (n, K) and embeddings (n, D) of frames behind those before."""
@@ -78,10 +85,14 @@ class SeamlessFrames:
         for (start, waveform), values in zip(windows, self._compute([waveform for _, waveform in windows]), strict=True):
             count = -(-len(waveform) // step)  # frames of what was padded are not the sound's
             first = self.done - start // step
-            last = max(first, count - self.windows.margin // step)
-            self._rest = [tuple(value[last:count] for value in values)]
-            pieces.append(tuple(value[first:last] for value in values))
-            self.done += last - first
+            new = [np.array(value[first:count]) for value in values]  # copies, which are changed
+            for before, value in zip(self._rest[0] if self._rest else (), new, strict=False):
+                shared = before[: len(self._share)]
+                value[: len(shared)] = shared + self._share[: len(shared)] * (value[: len(shared)] - shared)
+            known = max(0, len(new[0]) - (self.windows.margin + self.windows.fade) // step)
+            self._rest = [tuple(value[known:] for value in new)]
+            pieces.append(tuple(value[:known] for value in new))
+            self.done += known
         return [piece for piece in pieces if len(piece[0])]
 
     def finish(self) -> FrameResults:

@@ -12,7 +12,7 @@ from datasets.channels import MAX_STRETCH, STRETCH_SECONDS, check_channel, check
 from datasets.sound import MAX_RATE, Resampler
 from datasets.streams.marks import HEAD_BYTES, container
 from datasets.streams.pcm import Pcm, check_type, to_float
-from helpers.frame_windows import FRAME_WINDOW, MARGIN, STREAM_HOP, FrameResults
+from helpers.frame_windows import FRAME_WINDOW, STREAM_HOP, FrameResults
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS, AudioTagger
 from helpers.tagger.event_decoding import EventDecoder
 from helpers.tagger.events import THRESHOLD, Event
@@ -35,8 +35,9 @@ class StreamTagger:
     time to compute a window and the delay of the resampling filter (up to 0.12 s from 8 kHz, 0.02 s from 44.1 kHz) come on top.
     Shorter windows have less latency and lower accuracy.
 
-    Of a frame-wise model, the last 2 s of a window are not yet used, and the median filter waits for half of its frames. So the
-    latency is 2.2 to 3.2 s for a hop of 1 s and 9 frames, see `latency`.
+    Of a frame-wise model, the last second of a window is not used and that before is shared with the next window, see
+    `helpers.frame_windows`; the median filter waits for half of its frames. So the latency is 2.2 to 3.2 s for a hop of 1 s and
+    9 frames, see `latency`.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class StreamTagger:
             self._seamless = tagger.seamless_frames(self.window, self.hop)
             cut = self._seamless.windows
             self._windows = Windows(cut.window, cut.hop, cut.step)
-            wait = MARGIN + (self._tracker.median_frames // 2 + 1) * tagger.step_seconds
+            wait = (cut.margin + cut.fade) / tagger.sample_rate + (self._tracker.median_frames // 2 + 1) * tagger.step_seconds
             self.latency = wait, wait + self.hop
         self._resampler = Resampler(sample_rate, tagger.sample_rate)
         self._pcm = Pcm(format, channels)

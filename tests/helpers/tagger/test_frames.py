@@ -64,6 +64,22 @@ def test_windows_overlap_and_begin_at_steps() -> None:
     assert all(start + len(waveform) - later >= 4 * RATE for (start, waveform), (later, _) in pairwise(windows))
 
 
+@pytest.mark.parametrize(("hop", "most"), [(6, 1 / 51), (1, 2 / 26)])
+def test_one_window_takes_over_from_another_frame_by_frame(hop: float, most: float) -> None:
+    """Each window has its number as scores: they rise from one to the next within 2 s, or a hop."""
+    numbers = iter(range(100))
+
+    def compute(windows: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.full((-(-len(window) // STEP), 1), next(numbers), np.float32),) * 2 for window in windows]
+
+    cut = FrameWindows.of_seconds(RATE, 0.04, 10, hop)
+    parts = list(SeamlessFrames(cut, compute).all(cut.cut(np.zeros(31 * RATE, np.float32)), 2))
+    scores = np.concatenate([part for part, _ in parts])[:, 0]
+    changes = np.diff(scores)
+    assert len(scores) == 775 and scores[0] == 0 and scores[-1] == next(numbers) - 1
+    assert (changes >= 0).all() and changes.max() == pytest.approx(most, rel=1e-3)
+
+
 def test_frames_have_times_of_the_recording(tagger: AudioTagger, tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
     soundfile.write(path, bursts(30, (12, 12.5)), RATE, subtype="FLOAT")
