@@ -161,8 +161,9 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
     table += RNG.uniform(-0.05, 0.05, table.shape).astype(np.float32)
 
     def compute(waveforms):
-        """A frame is the row of the table whose number its first sample is."""
+        """A frame is the row of the table whose number its first sample is, and more the later it is in its window."""
         rows = [table[np.round(waveform[::40] / 40).astype(int)] for waveform in waveforms]
+        rows = [scores + np.arange(len(scores), dtype=np.float32)[:, None] / 2500 for scores in rows]
         return [(scores, scores) for scores in rows]
 
     samples = np.arange(count, dtype=np.float32)
@@ -175,7 +176,8 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
         """const { FrameWindows, FrameEvents } = await load("analysis/frames.js");
         const [windows, decoder] = [new FrameWindows(1000, 0.04), new FrameEvents(0.04)];
         const compute = ({ samples }) =>
-          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) => given.table[Math.round(samples[40 * i] / 40)]);
+          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) =>
+            given.table[Math.round(samples[40 * i] / 40)].map((score) => score + i / 2500));
         const frames = [];
         const take = (cut) => cut.forEach((window) => frames.push(...windows.keep(window, compute(window))));
         const events = [];
