@@ -275,3 +275,22 @@ def test_files_in_pieces_are_decoded_as_in_python(kind: str, rate: int, channels
     length = min(len(samples), len(expected))
     tolerance = {"opus": 0.2, "mp3": 2e-3, "vorbis": 2e-3}.get(kind, 1e-6)
     np.testing.assert_allclose(samples[:length], expected[:length], atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac"])
+def test_sound_behind_much_damage_is_not_left_out_silently(kind: str, module) -> None:
+    content = bytearray(encoded(kind, RNG.uniform(-0.5, 0.5, (900_000, 1)).astype(np.float32), 32000))
+    if kind == "mp3":
+        content[100_000:100_000] = bytes(100_000)
+    else:
+        content = content[:100_000] + bytes(5_000_000) + content[100_000:]
+    seconds, warnings = module(
+        """const { openSound } = await load("decoding/sound.js");
+        const sound = await openSound(new Blob([bytesOf(given)]));
+        let samples = 0;
+        for await (const [channel] of sound.blocks) samples += channel.length;
+        return [samples / sound.rate, sound.warnings];""",
+        base64.b64encode(content).decode(),
+    )
+    assert 0.5 < seconds < 28
+    assert len(warnings) == 1 and "damaged" in warnings[0]
