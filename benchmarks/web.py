@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -41,17 +41,22 @@ def served() -> Iterator[str]:
         server.shutdown()
 
 
-@contextmanager
-def chromium(*options: str) -> Iterator[Browser]:
-    """Start the machine's Chromium without a window; `UserError` where there is none."""
-    from playwright.sync_api import sync_playwright
-
+def launch_options(*options: str) -> dict[str, Any]:
+    """Return what starts the machine's Chromium without a window; `UserError` where there is none."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         raise UserError("chromium is not on the PATH; on Debian: apt-get install chromium")
     as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    return {"executable_path": path, "args": [*as_root, "--enable-precise-memory-info", *options]}
+
+
+@contextmanager
+def chromium(*options: str) -> Iterator[Browser]:
+    """Yield a browser that `launch_options` start."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*as_root, "--enable-precise-memory-info", *options])
+        browser = playwright.chromium.launch(**launch_options(*options))
         yield browser
         browser.close()
 
@@ -70,7 +75,7 @@ def first_tag_seconds(browser: Browser, url: str) -> float:
 
 def computing_seconds(page: Page, path: Path, resolution: str) -> float:
     """Return how long the worker takes for a recording, from its first byte to its last score."""
-    page.select_option("#resolution", resolution)
+    page.evaluate("(value) => { document.querySelector('#resolution').value = value; }", resolution)
     page.set_input_files("#files", str(path))
     page.wait_for_selector("#classes-section:not([hidden])", timeout=600_000)
     seconds = float(page.inner_text("#notes").removeprefix("Computed in ").split(" ")[0])
