@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -41,22 +41,17 @@ def served() -> Iterator[str]:
         server.shutdown()
 
 
-def launch_options(*options: str) -> dict[str, Any]:
-    """Return what starts the machine's Chromium without a window; `UserError` where there is none."""
+@contextmanager
+def chromium(*options: str) -> Iterator[Browser]:
+    """Start the machine's Chromium without a window; `UserError` where there is none."""
+    from playwright.sync_api import sync_playwright
+
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         raise UserError("chromium is not on the PATH; on Debian: apt-get install chromium")
     as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    return {"executable_path": path, "args": [*as_root, "--enable-precise-memory-info", *options]}
-
-
-@contextmanager
-def chromium(*options: str) -> Iterator[Browser]:
-    """Yield a browser that `launch_options` start."""
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options(*options))
+        browser = playwright.chromium.launch(executable_path=path, args=[*as_root, "--enable-precise-memory-info", *options])
         yield browser
         browser.close()
 

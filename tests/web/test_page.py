@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.web import launch_options
 from datasets.audio import encode_mp3, load
 from helpers.export.protobuf import field
 from helpers.tagger.audio_tagger import AudioTagger
@@ -294,14 +293,14 @@ def test_a_recording_can_be_given_up(page: Any, tmp_path: Path) -> None:
 
 
 def test_without_webassembly_one_line_says_so(browser: Any, url: str) -> None:
-    without = browser.browser_type.launch(**launch_options("--js-flags=--no-expose-wasm"))
-    page = without.new_page(service_workers="block")
+    page = browser.new_page(service_workers="block")
+    page.add_init_script("delete globalThis.WebAssembly")
     page.goto(url)
     assert "WebAssembly" in message(page, "#alert")
     page.click("[data-example='wind.ogg']")
     page.locator("#queue li").wait_for()
     assert page.is_visible("#alert")
-    without.close()
+    page.close()
 
 
 def test_it_works_offline_after_the_first_visit(browser: Any) -> None:
