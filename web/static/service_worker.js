@@ -60,7 +60,7 @@ async function fetched(request) {
   const cache = await caches.open(CACHE);
   try {
     const response = await fetch(request);
-    if (response.ok) await cache.put(request, response.clone());
+    if (response.status === 200) cache.put(request, response.clone()).catch(() => {}); // a full disk is no reason to fail
     return response;
   } catch (error) {
     const kept = await cache.match(request, { ignoreSearch: true });
