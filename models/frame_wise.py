@@ -71,8 +71,13 @@ class FrameWiseMobileNet(TaggingNetwork):
         return output_size(self.arch, self.stage_channels[-1])
 
     @property
-    def step_seconds(self) -> float:
-        """Seconds from one frame of `forward_frames` to the next, where the time axis is kept (`seq_len` None)."""
+    def step_seconds(self) -> float | None:
+        """Seconds from one frame of `forward_frames` to the next.
+
+        None where the time axis is not kept (`seq_len`), and where the strong head is of no use (`trained_heads` "weak").
+        """
+        if self.arch.seq_len is not None or self.arch.trained_heads == "weak":
+            return None
         return self.arch.frames_per_step * self.mel.hop_size / self.mel.sample_rate
 
     @property

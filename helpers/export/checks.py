@@ -55,6 +55,8 @@ def checked_metadata(text: str) -> dict[str, Any]:
     require("weights", metadata.get("weights") in WEIGHTS)
     seconds = metadata.get("clip_seconds", "missing")
     require("clip_seconds", seconds is None or (is_number(seconds) and seconds > 0))
+    step = metadata.setdefault("step_seconds", None)  # files of clip models have none
+    require("step_seconds", step is None or (is_number(step) and step > 0))
     labels = metadata.get("labels")
     require("labels", isinstance(labels, list) and all(isinstance(label, str) for label in labels))
     if len(labels) != metadata["num_classes"]:
@@ -94,6 +96,12 @@ def _is_finite(values: np.ndarray) -> bool:
     if values.dtype == HALF:  # whose sums are slow; what is not finite has the largest exponent
         return bool((values.view("<u2") & 0x7FFF).max(initial=0) < 0x7C00)
     return math.isfinite(np.add.reduce(values)) or bool(np.isfinite(values).all())
+
+
+def check_scores_frames(backend: Any) -> None:
+    """Raise `UserError` unless a backend's model scores frames."""
+    if backend.step_seconds is None:
+        raise UserError("this model scores whole clips, not frames; use a frame-wise one, such as fmn10_strong")
 
 
 def check_waveforms(waveforms: Sequence[np.ndarray]) -> None:

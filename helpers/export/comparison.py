@@ -12,8 +12,8 @@ import torch
 from datasets import audio
 from datasets.audio_folders import find_recordings
 from models import assets
+from models.base import TaggingNetwork
 from models.errors import UserError
-from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
 
 RECORDINGS = assets.BUNDLED_DIR / "recordings"
@@ -55,7 +55,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 def compare(
     compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    network: MobileNetV3,
+    network: TaggingNetwork,
     paths: Sequence[Path],
     *,
     network_only: bool = False,

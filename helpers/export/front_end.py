@@ -48,7 +48,11 @@ def add_front_end(graph: Graph, mel: MelConfig, waveform: str) -> str:
         part = graph.add("Slice", power, graph.integers(begin * size), graph.integers(end * size), graph.integers(2))
         energies.append(graph.add("MatMul", _add_sparse(graph, GAIN * bands[:, begin:end].flatten(1)), part))
     energy = graph.add("Concat", *energies, axis=2)
-    log = graph.add("Log", graph.add("Add", energy, graph.constant(GAIN * LOG_OFFSET)))
+    if mel.log_floor is None:
+        energy = graph.add("Add", energy, graph.constant(GAIN * LOG_OFFSET))
+    else:
+        energy = graph.add("Max", energy, graph.constant(GAIN * mel.log_floor))
+    log = graph.add("Log", energy)
     return graph.add("Mul", log, graph.constant(1 / 5), output="spectrogram")
 
 

@@ -14,39 +14,49 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from helpers.export.dynamic_blocks import add_dynamic_block
+from helpers.export.frame_outputs import add_frame_outputs, add_scores
 from helpers.export.front_end import add_front_end
 from helpers.export.onnx_writer import WAVEFORM_SHAPE, Graph, make_model, set_metadata, spectrogram_shape
+from models.base import TaggingNetwork
 from models.blocks import AXES, ConcurrentSE, ConvNormActivation, InvertedResidual, SqueezeExcitation
 from models.dynamic_blocks import DynamicBlock
 from models.errors import UserError
+from models.frame_wise import FrameWiseMobileNet
 from models.heads import MultiHeadAttentionPooling
-from models.network import MobileNetV3
 
 CHANNEL_GROUP = 16
 
 
-def to_onnx(network: MobileNetV3, name: str, *, weights: str = "float32", network_only: bool = False) -> onnx.ModelProto:
+def to_onnx(network: TaggingNetwork, name: str, *, weights: str = "float32", network_only: bool = False) -> onnx.ModelProto:
     """Return waveform (B, samples) -> scores (B, K), embedding (B, C); `network_only`: from spectrogram (B, 1, n_mels, frames).
 
-    `weights`: one of `cache.WEIGHTS`, how they are kept. B, samples and frames are free. Raises `ValueError` for a network that
-    takes one length only, and for weights not finite.
+    A network that scores frames also gives frame_scores (B, T, K) and frame_embeddings (B, T, C). `weights`: one of
+    `cache.WEIGHTS`, how they are kept. B, samples, frames and T are free. Raises `ValueError` for a network that takes one length
+    only, and for weights not finite.
     """
     if "t" in network.arch.se_dims:
         raise UserError(
             f"{name} has squeeze-and-excitation over time (se_dims={network.arch.se_dims!r}), so it takes clips of one length, "
             f"{network.arch.input_dim_t} frames; only networks that take any length can be exported to ONNX"
         )
+    if getattr(network.arch, "seq_len", None) is not None:
+        raise UserError(
+            f"{name} makes {network.arch.seq_len} steps of clips of any length; only networks with seq_len None are exported"
+        )
     check_network(network, name)
     graph = Graph(weights)
     inputs = spectrogram_shape(network.mel) if network_only else WAVEFORM_SHAPE
     add_network(graph, network, "spectrogram" if network_only else add_front_end(graph, network.mel, "waveform"))
     outputs = {"scores": ["batch", network.arch.num_classes], "embedding": ["batch", network.embedding_size]}
+    if network.step_seconds is not None:
+        sizes = {"frame_scores": network.arch.num_classes, "frame_embeddings": network.embedding_size}
+        outputs |= {output: ["batch", "steps", size] for output, size in sizes.items()}
     model = make_model(graph, inputs, outputs)
     set_metadata(model, network, name, network_only, weights)
     return model
 
 
-def check_network(network: MobileNetV3, name: str) -> None:
+def check_network(network: TaggingNetwork, name: str) -> None:
     """Raise `UserError` for a network that no format can hold: without classes, or with weights that are not finite."""
     if not network.arch.num_classes:
         raise UserError(f"{name} has no classes; only networks that give scores can be exported")
@@ -54,9 +64,12 @@ def check_network(network: MobileNetV3, name: str) -> None:
         raise UserError(f"{name} has weights that are not finite (first in {broken[0]}); export another checkpoint")
 
 
-def add_network(graph: Graph, network: MobileNetV3, spectrogram: str) -> None:
-    """`network` in evaluation mode with batch norms folded, ending in the outputs "scores" and "embedding"."""
+def add_network(graph: Graph, network: TaggingNetwork, spectrogram: str) -> None:
+    """`network` in evaluation mode with batch norms folded, ending in the outputs "scores" and "embedding", and those of frames."""
     features = _add_layer(graph, fold(network), spectrogram)
+    if isinstance(network, FrameWiseMobileNet):
+        add_frame_outputs(graph, network, features)
+        return
     pooled = graph.add("GlobalAveragePool", features)
     graph.add("Flatten", pooled, output="embedding")
     head = network.classifier
@@ -64,10 +77,7 @@ def add_network(graph: Graph, network: MobileNetV3, spectrogram: str) -> None:
         logits = _add_layer(graph, head[2:], "embedding")
     else:
         logits = _add_layer(graph, head, features)
-    if network.single_label:
-        graph.add("Softmax", logits, axis=-1, output="scores")
-    else:
-        graph.add("Sigmoid", logits, output="scores")
+    add_scores(graph, network, logits, "scores")
 
 
 def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
@@ -111,7 +121,7 @@ def _add_layer(graph: Graph, layer: nn.Module, x: str) -> str:
     raise TypeError(f"no ONNX form is known of {layer}")
 
 
-def fold(network: MobileNetV3) -> nn.Sequential:
+def fold(network: TaggingNetwork) -> nn.Sequential:
     """Return `network.features` with batch norms folded into convolutions and, where only channels are squeezed, more channels.
 
     ONNX Runtime computes channels in groups of 16 with AVX-512 (8 with AVX2), and converts between two layouts where their number
@@ -120,7 +130,7 @@ def fold(network: MobileNetV3) -> nn.Sequential:
     """
     features = copy.deepcopy(network.features).eval()
     # Means over other axes would see the zeros; dynamic blocks gain nothing from them.
-    group = CHANNEL_GROUP if network.arch.family == "mn" and network.arch.se_dims in ("c", "none") else 1
+    group = CHANNEL_GROUP if network.arch.family != "dymn" and network.arch.se_dims in ("c", "none") else 1
     for layer in features.modules():
         if isinstance(layer, ConvNormActivation):
             conv = layer[0] = fuse_conv_bn_eval(layer[0], layer[1])

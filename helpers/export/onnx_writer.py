@@ -15,9 +15,9 @@ from torch import Tensor
 from datasets.labels import default_labels
 from helpers.export.cache import FORMAT_VERSION, METADATA_KEY
 from helpers.export.weights import MIN_VALUES, to_int8
+from models.base import TaggingNetwork
 from models.config import MelConfig
 from models.files import write_bytes
-from models.network import MobileNetV3
 
 OPSET, IR_VERSION = 18, 10  # what ONNX Runtime 1.18 (2024) and later read
 WAVEFORM_SHAPE = {"waveform": ["batch", "samples"]}
@@ -40,11 +40,15 @@ class Graph:
         self.nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
         return output or name
 
+    def add_several(self, op: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
+        """Add a node with several outputs, whose names are returned."""
+        name = f"{self.prefix}{op}_{len(self.nodes)}"
+        names = [f"{name}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, name=name, **attributes))
+        return names
+
     def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
-        name = f"{self.prefix}Split_{len(self.nodes)}"
-        outputs = [f"{name}_{i}" for i in range(len(sizes))]
-        self.nodes.append(helper.make_node("Split", [x, self.integers(*sizes)], outputs, name=name, axis=axis))
-        return outputs
+        return self.add_several("Split", [x, self.integers(*sizes)], len(sizes), axis=axis)
 
     def constant(self, value: Tensor | np.ndarray | float | Sequence[int], kind: type = np.float32) -> str:
         name = f"{self.prefix}constant_{len(self.constants)}"
@@ -93,15 +97,16 @@ def make_model(graph: Graph, inputs: dict[str, list[str | int]], outputs: dict[s
     return model
 
 
-def set_metadata(model: onnx.ModelProto, network: MobileNetV3, name: str, network_only: bool, weights: str) -> None:
+def set_metadata(model: onnx.ModelProto, network: TaggingNetwork, name: str, network_only: bool, weights: str) -> None:
     """Store `describe` as one JSON text."""
     metadata = describe(network, name, network_only, weights)
     helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, ensure_ascii=False)})
 
 
-def describe(network: MobileNetV3, name: str, network_only: bool, weights: str) -> dict[str, Any]:
+def describe(network: TaggingNetwork, name: str, network_only: bool, weights: str) -> dict[str, Any]:
     """Return all that is needed to feed an exported file and to read its scores, as JSON has it."""
     mel, classes = network.mel, network.arch.num_classes
+    frames = {} if network.step_seconds is None else {"step_seconds": network.step_seconds}
     return {
         "format_version": FORMAT_VERSION,
         "model_name": name,
@@ -116,7 +121,7 @@ def describe(network: MobileNetV3, name: str, network_only: bool, weights: str) 
         "clip_seconds": network.clip_seconds,
         "labels": list(network.labels or default_labels(classes)),
         "weights": weights,
-    }
+    } | frames
 
 
 def write(path: Path, model: onnx.ModelProto) -> None:

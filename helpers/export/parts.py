@@ -24,9 +24,12 @@ def front_end_part(content: memoryview, n_mels: int) -> bytes:
     return _part(content, {"waveform": ("batch", "samples")}, {CUT: ("batch", 1, n_mels, "frames")})
 
 
-def network_part(content: memoryview, n_mels: int, num_classes: int, embedding_size: int) -> bytes:
-    """Serialised model -> the model spectrogram (B, 1, n_mels, frames) -> scores (B, K), embedding (B, C)."""
-    outputs = {"scores": ("batch", num_classes), "embedding": ("batch", embedding_size)}
+def network_part(content: memoryview, n_mels: int, num_classes: int, embedding_size: int, frames: bool = False) -> bytes:
+    """Serialised model -> the model spectrogram (B, 1, n_mels, frames) -> scores (B, K), embedding (B, C), those of `frames`."""
+    outputs: Ports = {"scores": ("batch", num_classes), "embedding": ("batch", embedding_size)}
+    if frames:
+        steps = ("batch", "steps")
+        outputs = {**outputs, "frame_scores": (*steps, num_classes), "frame_embeddings": (*steps, embedding_size)}
     return _part(content, {CUT: ("batch", 1, n_mels, "frames")}, outputs)
 
 

@@ -22,10 +22,13 @@ import onnxruntime
 
 from helpers.devices import available_cores
 from helpers.export.cache import METADATA_KEY, exported
-from helpers.export.checks import check_results, check_waveforms, check_weights, checked_metadata
+from helpers.export.checks import check_results, check_scores_frames, check_waveforms, check_weights, checked_metadata
 from helpers.export.parts import front_end_part, network_part
 from models.assets import AssetError
 from models.errors import UserError
+
+OUTPUTS = ("scores", "embedding")
+FRAME_OUTPUTS = ("frame_scores", "frame_embeddings")
 
 
 class BackendError(AssetError):
@@ -53,7 +56,7 @@ class OnnxBackend:
             raise BackendError(f"{path} cannot be read by ONNX Runtime; export the model again ({reason})") from error
         try:
             metadata = checked_metadata(stored.get(METADATA_KEY, "null"))
-            self._graph.check_ports(metadata["num_classes"], metadata["embedding_size"])
+            self._graph.check_ports(metadata["num_classes"], metadata["embedding_size"], metadata["step_seconds"] is not None)
             self._graph.check_weights()
         except (ValueError, LookupError, TypeError) as error:
             reason = error if isinstance(error, UserError) else "its weights cannot be read"
@@ -66,6 +69,7 @@ class OnnxBackend:
         self.columns = {"embedding": (0, self.embedding_size)}
         self.single_label: bool = metadata["single_label"]
         self.clip_seconds: float | None = metadata["clip_seconds"]  # of the clips that the model was trained with
+        self.step_seconds: float | None = metadata["step_seconds"]
         self.labels: tuple[str, ...] = tuple(metadata["labels"])
         self.hop_size: int = metadata["hop_size"]  # samples
         self.min_samples: int = metadata["min_samples"]
@@ -106,6 +110,21 @@ class OnnxBackend:
         check_results(results, self.name)
         return results
 
+    def frames(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Compute scores (T, num_classes) and embeddings (T, embedding_size) of each waveform's frames, one each `step_seconds`.
+
+        Errors are those of a call, and `UserError` where the model scores whole clips only.
+        """
+        check_scores_frames(self)
+        check_waveforms(waveforms)
+        with self._explained():
+            if self.has_parts:
+                results = self._parts[1](self.spectrograms(waveforms), FRAME_OUTPUTS)
+            else:
+                results = self._graph(waveforms, FRAME_OUTPUTS)
+        check_results(results, self.name)
+        return results
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Make a `BackendError` of an error of ONNX Runtime: a damaged graph may be noticed only when it is computed."""
@@ -122,7 +141,8 @@ class OnnxBackend:
         content, n_mels = memoryview(self._graph.content()), self.metadata["n_mels"]
         self._graph.unload()
         front_end = ParallelGraph(front_end_part(content, n_mels), self._graph.threads, ("spectrogram",))
-        network = ParallelGraph(network_part(content, n_mels, self.num_classes, self.embedding_size), self._graph.threads)
+        part = network_part(content, n_mels, self.num_classes, self.embedding_size, self.step_seconds is not None)
+        network = ParallelGraph(part, self._graph.threads)
         return front_end, network
 
 
@@ -134,7 +154,7 @@ class ParallelGraph:
     are loaded twice. It can be pickled, and used after a fork: the other process loads the graph again.
     """
 
-    def __init__(self, model: Path | bytes, threads: int | None = None, outputs: Sequence[str] = ("scores", "embedding")) -> None:
+    def __init__(self, model: Path | bytes, threads: int | None = None, outputs: Sequence[str] = OUTPUTS) -> None:
         """`model`: a file or its content; `threads` None: one for each core this process may use; `outputs`: what a call returns.
 
         It is loaded when it is first used. Errors are ONNX Runtime's own.
@@ -149,14 +169,18 @@ class ParallelGraph:
     def metadata(self) -> dict[str, str]:
         return self._shared.get_modelmeta().custom_metadata_map
 
-    def check_ports(self, num_classes: int, embedding_size: int) -> None:
-        """Raise `UserError` unless the graph takes waveforms and gives scores and embeddings of these sizes, all float32."""
+    def check_ports(self, num_classes: int, embedding_size: int, frames: bool = False) -> None:
+        """Raise `UserError` unless the graph takes waveforms and gives scores and embeddings of these sizes, all float32.
+
+        With `frames` it must give those of frames as well, in any number.
+        """
         ports = [(port.name, port.type, len(port.shape)) for port in self._shared.get_inputs()]
         if len(ports) != 1 or ports[0][1:] != ("tensor(float)", 2):
             raise UserError(f"it takes {ports}")
-        found = {port.name: (port.type, port.shape[1:]) for port in self._shared.get_outputs()}
-        for name, size in (("scores", num_classes), ("embedding", embedding_size)):
-            if found.get(name) != ("tensor(float)", [size]):
+        found = {port.name: (port.type, port.shape) for port in self._shared.get_outputs()}
+        for number, (name, size) in enumerate(zip((*OUTPUTS, *FRAME_OUTPUTS), (num_classes, embedding_size) * 2, strict=True)):
+            kind, shape = found.get(name, (None, []))
+            if (number < 2 or frames) and (kind, len(shape), shape[-1:]) != ("tensor(float)", 2 + (number >= 2), [size]):
                 raise UserError(f"its output {name} is {found.get(name)}, not {size} numbers")
 
     def check_weights(self) -> None:
@@ -171,18 +195,20 @@ class ParallelGraph:
         """Return the content of the file."""
         return self._model if isinstance(self._model, bytes) else self._model.read_bytes()
 
-    def __call__(self, clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Compute the outputs, such as scores (K,) and embedding (C,), of clips.
+    def __call__(self, clips: Sequence[np.ndarray], outputs: Sequence[str] | None = None) -> list[tuple[np.ndarray, ...]]:
+        """Compute outputs (None: those it was made for), such as scores (K,) and embedding (C,), of clips.
 
         Clips are waveforms (samples,), or spectrograms (1, n_mels, frames) where the graph takes these.
         """
+        outputs = outputs or self._outputs
         if len(clips) == 1:
-            return [self._run(self._shared, clips[0])]
+            return [self._run(self._shared, clips[0], outputs)]
         single = self._single  # loaded here, once, and not in each of the threads
-        return list(self._pool.map(lambda clip: self._run(single, clip), clips))
+        return list(self._pool.map(lambda clip: self._run(single, clip, outputs), clips))
 
-    def _run(self, session: onnxruntime.InferenceSession, clip: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(values[0] for values in session.run(self._outputs, {session.get_inputs()[0].name: clip[None]}))
+    @staticmethod
+    def _run(session: onnxruntime.InferenceSession, clip: np.ndarray, outputs: Sequence[str]) -> tuple[np.ndarray, ...]:
+        return tuple(values[0] for values in session.run(outputs, {session.get_inputs()[0].name: clip[None]}))
 
     @cached_property
     def _shared(self) -> onnxruntime.InferenceSession:

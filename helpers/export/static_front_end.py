@@ -23,7 +23,7 @@ class StaticFrontEnd(nn.Module):
 
     def __init__(self, mel: MelConfig, samples: int) -> None:
         super().__init__()
-        self.factor = split_factor(mel)
+        self.factor, self.floor = split_factor(mel), mel.log_floor
         self.stride = mel.hop_size // self.factor
         frame, frames = frame_length(mel, self.factor), 1 + (samples - 1) // mel.hop_size
         self.before = frame - frame // 2
@@ -42,7 +42,8 @@ class StaticFrontEnd(nn.Module):
         x = functional.conv2d(x.view(1, 2 * self.factor, -1, x.shape[3]), self.second).square()  # (1, part k2, k1, frames)
         power = x[:, : x.shape[1] // 2] + x[:, x.shape[1] // 2 :]
         energy = functional.conv2d(power.reshape(1, -1, 1, power.shape[3]), self.bank)  # (1, n_mels, 1, frames)
-        return (energy + GAIN * LOG_OFFSET).log().mul(1 / 5).transpose(1, 2)
+        energy = energy + GAIN * LOG_OFFSET if self.floor is None else energy.clamp(min=GAIN * self.floor)
+        return energy.log().mul(1 / 5).transpose(1, 2)
 
 
 def first_transform(mel: MelConfig, factor: int) -> Tensor:

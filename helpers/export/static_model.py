@@ -100,6 +100,8 @@ def pointwise(linear: nn.Linear) -> nn.Conv2d:
 def clip_samples(network: MobileNetV3, name: str, seconds: float) -> int:
     """Return the samples of clips of `seconds`; `UserError` where the network cannot be exported for them."""
     check_network(network, name)
+    if network.arch.family == "fmn":
+        raise UserError(f"{name} is a frame-wise network, which takes any length; export it with --format onnx")
     mel, arch = network.mel, network.arch
     samples = round(seconds * mel.sample_rate)
     if samples < mel.min_samples:

@@ -25,7 +25,7 @@ class Backend(Protocol):
     """A backend: waveforms (samples,) float32 of any lengths -> scores and embedding of each.
 
     Where `hop_size` is known, front end and network can also be called apart: `spectrograms`, (1, n_mels, frames) of each waveform,
-    then `from_spectrograms`.
+    then `from_spectrograms`. Where `step_seconds` is known, `frames` are scores (T, K) and embeddings (T, C) of the frames of each.
     """
 
     sample_rate: int
@@ -37,12 +37,15 @@ class Backend(Protocol):
     hop_size: int | None  # samples from one frame of the spectrogram to the next
     min_samples: int  # as in `MelConfig`: a frame depends on min_samples - 2 samples on each side at most
     has_parts: bool  # whether front end and network are loaded apart already
+    step_seconds: float | None  # from one of `frames` to the next; None: the model scores whole clips only
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> Results: ...
 
     def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
     def from_spectrograms(self, spectrograms: Sequence[np.ndarray]) -> Results: ...
+
+    def frames(self, waveforms: Sequence[np.ndarray]) -> Results: ...
 
 
 def load_backend(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.export.checks import check_results, check_waveforms
+from helpers.export.checks import check_results, check_scores_frames, check_waveforms
 from helpers.tagger.backends import Results
 from models import checkpoints
 from models.embeddings import EmbeddingConfig, EmbeddingModel
@@ -57,6 +57,7 @@ class TorchBackend:
         self.embedding_size = self.model.embedding_size
         self.labels = self.model.labels
         self.clip_seconds = self.model.clip_seconds
+        self.step_seconds = self.model.step_seconds
         mel = members[0].front_end.config
         # A GPU computes whole windows sooner than spectrograms move to the CPU and back.
         can_share = self.device.type == "cpu" and all(member.front_end.config == mel for member in members)
@@ -95,6 +96,23 @@ class TorchBackend:
         """Compute what a call does, from spectrograms (1, n_mels, frames) float32."""
         model = self.model if isinstance(self.model, EnsembleModel) else self.model.forward_spectrogram
         return self._results(model, spectrograms)
+
+    def frames(self, waveforms: Sequence[np.ndarray]) -> Results:
+        """Compute scores (T, K) in [0, 1] and embeddings (T, C), float32, of the frames of each waveform, one each `step_seconds`.
+
+        Embeddings are the network's own, whatever `layers` are. Errors are those of a call, and `UserError` where the model scores
+        whole clips only.
+        """
+        check_scores_frames(self)
+        check_waveforms(waveforms)
+
+        def scored(batch: Tensor) -> list[Tensor]:
+            output = self.model.forward_frames(batch)
+            return [self.model.scores(output.logits.float()), output.embedding]
+
+        results = self._in_batches(scored, waveforms)
+        check_results(results, "the model")
+        return results
 
     def _results(self, model: Callable[[Tensor], tuple[Tensor, Tensor]], clips: Sequence[np.ndarray]) -> Results:
         def scored(batch: Tensor) -> list[Tensor]:
