@@ -41,7 +41,7 @@ GENERAL = (
     "Animal", "Drum", "Guitar", "Keyboard (musical)", "Music", "Percussion", "Speech", "Wind instrument, woodwind instrument",
 )  # fmt: skip
 TRAINING = (
-    "--train", "--pretrained_name", "mn04_distilled", "--arch", "fmn", "--experiment_name", "frames", "--n_epochs", 6,
+    "--train", "--pretrained_name", "mn04_distilled", "--arch", "fmn", "--experiment_name", "frames", "--n_epochs", 4,
     "--batch_size", 8, "--max_lr", 1e-3, "--sequence_lr", 2e-3, "--layer_decay", 0.95, "--warm_up_len", 0,
     "--batch_norm_momentum", 0.02, "--gain_augment", 10, "--filter_augment", 6, "--fmin_aug_range", 1, "--fmax_aug_range", 1,
     "--evaluate_every", 2, "--save_minutes", 3, "--wandb", "disabled", "--num_workers", 0,
