@@ -4,8 +4,9 @@ python ex_embeddings.py --data recordings --layers embedding block5+block11+bloc
 python ex_embeddings.py --model_name mn04_distilled --data data/opensounds_hear/tasks/* --random_network --jobs 2
 
 Embeds the clips of each task once, trains probes on every choice of layers, prints the test scores, and writes them to scores.csv
-and layers.png. A task is a folder in the layout of a HEAR task, of ESC-50, FSD50K or AudioSet, a folder with one folder per class,
-or a CSV next to recordings. By default each layer is probed alone, and the published best combination.
+and layers.png. A task is a folder in the layout of a HEAR task (of recordings, or of events in time, which have embeddings at
+timestamps), of ESC-50, FSD50K or AudioSet, a folder with one folder per class, or a CSV next to recordings. By default each layer
+is probed alone, and the published best combination.
 
 After an interruption the same command resumes.
 """
@@ -75,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     network = checkpoints.load_model(args.model_name)
     sizes = layer_sizes(network)
-    choices = dict.fromkeys(args.layers or [*sizes, "+".join(PUBLISHED_BEST)])
-    layers = {choice: list(EmbeddingConfig(choice, args.pooling).columns(network)) for choice in choices}
     tasks = {task.name: task for task in (open_task(path, network.mel.sample_rate) for path in args.data)}
+    has_frames = network.step_seconds is not None and any(task.events for task in tasks.values())
+    choices = dict.fromkeys(args.layers or (["embedding"] if has_frames else [*sizes, "+".join(PUBLISHED_BEST)]))
+    layers = {choice: list(EmbeddingConfig(choice, args.pooling).columns(network)) for choice in choices}
     if len(tasks) < len(args.data):
         raise UserError(f"{len(args.data)} tasks are called {', '.join(tasks)}; give folders of different names")
     networks = {args.model_name: network}
@@ -90,9 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = EmbeddingConfig([layer for layer in sizes if layer in needed], args.pooling)
     models = {name: EmbeddingModel(one, config).eval().to(pick_device(args.cuda)) for name, one in networks.items()}
     stored = {
-        (name, task): [embed_clips(model, clips, args.output_dir / "cache", args.num_workers) for clips in tasks[task].clips]
+        (name, key): [
+            embed_clips(model, clips, args.output_dir / "cache", args.num_workers, timestamps=task.events is not None)
+            for clips in task.clips
+        ]
         for name, model in models.items()
-        for task in tasks
+        for key, task in tasks.items()
     }
     protocol = replace(HEAR, grid_points=args.grid_points)
     requests = {

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from helpers.probing.timestamps import timestamp_embeddings
 from models import checkpoints
 from models.embeddings import PUBLISHED_BEST, EmbeddingConfig, EmbeddingModel
 from models.errors import UserError
@@ -31,14 +32,17 @@ class HearModel(EmbeddingModel):
 
 
 def load_model(
-    weights: str | os.PathLike[str] = "mn10_as", layers: str | Sequence[str] = PUBLISHED_BEST, pooling: str = "mean"
+    weights: str | os.PathLike[str] = "mn10_as", layers: str | Sequence[str] | None = None, pooling: str = "mean"
 ) -> HearModel:
     """Load a model in evaluation mode.
 
     `weights` is a released or bundled name or the path of a checkpoint (empty: the default). `layers` and `pooling` are those of
-    `models.embeddings.EmbeddingConfig`. Raises `UserError` for an unknown name or layer, `FileNotFoundError` and `AssetError`.
+    `models.embeddings.EmbeddingConfig`; None is the published best choice, of a frame-wise model the embedding. Raises `UserError`
+    for an unknown name or layer, `FileNotFoundError` and `AssetError`.
     """
-    return HearModel(checkpoints.load_model(weights or "mn10_as"), EmbeddingConfig(layers, pooling)).eval()
+    network = checkpoints.load_model(weights or "mn10_as")
+    layers = layers or (PUBLISHED_BEST if network.step_seconds is None else "embedding")
+    return HearModel(network, EmbeddingConfig(layers, pooling)).eval()
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
@@ -49,9 +53,10 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
     """(n_sounds, n_samples) -> (n_sounds, T, timestamp_embedding_size) float32 and (n_sounds, T) milliseconds.
 
-    One embedding every 50 ms, from 0 to the end of the sound, of the 160 ms around that time.
+    One embedding every 50 ms, from 0 to the end of the sound, of the 160 ms around that time. Of a frame-wise model, those of its
+    frames, every 40 ms; their layers are "embedding".
     """
-    return _checked(model).timestamps(audio)
+    return timestamp_embeddings(_checked(model), audio)
 
 
 def _checked(model: object) -> HearModel:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -32,7 +33,14 @@ VARIANTS = {"PyTorch": speed.eager, "ONNX Runtime": speed.onnx}
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     names = [name for name, entry in PRETRAINED.items() if entry.reported_map is not None]
-    parser.add_argument("--model_name", nargs="+", choices=names, default=distinct(names), metavar="NAME", help="released models")
+    parser.add_argument(
+        "--model_name",
+        nargs="+",
+        choices=PRETRAINED,
+        default=distinct(names),
+        metavar="NAME",
+        help="released models (those with an mAP)",
+    )
     parser.add_argument("--threads", type=cli.positive_int, default=1, help="threads of PyTorch and of ONNX Runtime")
     parser.add_argument("--rounds", type=cli.positive_int, default=10, help="timed runs of each variant")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the weights")
@@ -41,10 +49,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.figure and (without := [name for name in args.model_name if PRETRAINED[name].reported_map is None]):
+        parser.error(f"--figure draws published mAPs, and {without[0]} has none")
     print(common.machine("torch", "onnxruntime"), f"\n{args.threads} threads, batch 1, median of {args.rounds} interleaved runs")
     torch.manual_seed(args.seed)
-    costs = [model_costs(name, (entry := PRETRAINED[name]).arch, entry.mel, entry.reported_map) for name in args.model_name]
+    entries = {name: PRETRAINED[name] for name in args.model_name}
+    costs = [
+        replace(model_costs(name, entry.arch, entry.mel, entry.reported_map), published_psds1=entry.reported_psds1)
+        for name, entry in entries.items()
+    ]
     seconds = measure(args.model_name, args.threads, args.rounds)
     times = [{f"{variant}, ms": f"{1000 * seconds[row.name, variant]:.1f}" for variant in VARIANTS} for row in costs]
     print(table([row.rounded() | of_row for row, of_row in zip(costs, times, strict=True)]))

@@ -49,6 +49,15 @@ class FrameWindows:
             )
         return cls(step, *(step * count for count in steps))
 
+    def cut(self, sound: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first sample, window) of a sound (samples,) in memory, as `helpers.tagger.windows` does of blocks."""
+        starts = range(0, max(0, len(sound) - self.window) + 1, self.hop)
+        if len(sound) >= self.window:
+            yield from ((start, sound[start : start + self.window]) for start in starts)
+        if len(sound) < self.window or starts[-1] + self.window < len(sound):
+            start = max(0, len(sound) - self.window) // self.step * self.step
+            yield start, sound[start:]
+
 
 class SeamlessFrames:
     """Successive windows of one sound -> its frames, each once.

@@ -173,7 +173,7 @@ class EmbeddingModel(WaveformModel):
 
         The last window is moved back so that it ends with the clip; a clip shorter than a window is one window of its own length.
         """
-        _check(waveform, window=window, hop=hop)
+        check_waveforms(waveform, window=window, hop=hop)
         samples, step = waveform.shape[1], round(hop * self.sample_rate)
         length = min(max(1, round(window * self.sample_rate)), samples)
         starts = list(range(0, samples - length + 1, max(1, step)))
@@ -188,7 +188,7 @@ class EmbeddingModel(WaveformModel):
         Times are 0, hop, 2 hop, ... up to the end of the clip. An embedding is that of the `window` seconds around its time, with
         zeros before the beginning and after the end of the clip.
         """
-        _check(waveform, window=window, hop=hop)
+        check_waveforms(waveform, window=window, hop=hop)
         length = max(1, round(window * self.sample_rate))
         count = int(waveform.shape[1] / (hop * self.sample_rate) + 1e-6) + 1
         starts = [round(number * hop * self.sample_rate) for number in range(count)]  # each for itself: errors do not add up
@@ -208,7 +208,8 @@ class EmbeddingModel(WaveformModel):
         return torch.cat([found[layer].float() for layer in self.columns], dim=1)
 
 
-def _check(waveform: Tensor, **seconds: float) -> None:
+def check_waveforms(waveform: Tensor, **seconds: float) -> None:
+    """Raise `UserError` for what are no waveforms (B, samples), and for seconds by name that are not above 0."""
     if not isinstance(waveform, Tensor) or not waveform.is_floating_point():
         given = waveform.dtype if isinstance(waveform, Tensor) else type(waveform).__name__
         raise UserError(f"expected a floating-point tensor of waveforms (B, samples), got {given}")

@@ -39,7 +39,7 @@ ARMS = {
     "bundled": f"{START}, windows of 1 s",
     "clip": "fine-tuned on the scenes, windows of 1 s",
     "frame": "fmn04",
-    "frame_tf": "fmn04 with a sequence model (tf, 104)",
+    "frame_tf": "fmn04+tf-104, with a sequence model",
 }
 SCRIPTS = {"frame": "ex_audioset_strong.py", "frame_tf": "ex_audioset_strong.py"}
 WINDOW_SECONDS, HOP_SECONDS = 1.0, 0.2  # of clip models

@@ -34,7 +34,7 @@ def draw_scores(path: Path, scores: Scores, names: Mapping[str, str]) -> None:
             axes.annotate(f"{mean:.3f}", (mean, place + 0.32), ha="center", va="top", fontsize=9)
         axes.set(title=title, xlim=(0, 1.25 * max(run[measure] for runs in scores.values() for run in runs) + 0.01))
         axes.grid(axis="x", alpha=0.3)
-    labels = [names[arm].replace(", ", ",\n", 1).replace(" with a", "\nwith a") for arm in scores]
+    labels = [names[arm].replace(", ", ",\n") for arm in scores]
     panels[0].set_yticks(range(len(scores)), labels, fontsize=9)
     panels[0].set_ylim(len(scores) - 0.3, -0.6)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
@@ -64,7 +64,7 @@ def draw_scene(
             bars = [(event.onset, event.offset - event.onset) for event in found if event.class_index == k]
             below.broken_barh(bars, (row - 0.4 + place * height, 0.9 * height), color=colour, label=who if row == 0 else None)
     name_rows(below, [labels[k] for k in rows])
-    below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", frameon=False)
+    below.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(events), fontsize="small", frameon=False)
     below.set_xlim(0, seconds)
     below.set_xlabel("seconds")
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))

@@ -12,6 +12,7 @@ class Loudness:
 
     sample_rate, labels, num_classes, embedding_size = 32000, ("power", "peak", "begin", "end"), 4, 1
     hop_size = None  # its windows share nothing
+    step_seconds = None  # it has no frames
 
     def __init__(self, clip_seconds: float | None = None) -> None:
         self.clip_seconds = clip_seconds

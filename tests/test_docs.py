@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import inference
+from helpers.costs.macs import meta_network, parameter_count
 from models.registry import PRETRAINED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,7 +163,15 @@ def test_readme_is_short() -> None:
 def test_tables_of_checkpoints_agree_with_the_registry() -> None:
     pattern = r"^\| `((?:dy)?mn\S+)` \|(?: (\S+) \|.*)? (\S+)(?: M)? \| (\S+)(?: G)? \| (\S+) \|$"
     models, readme = (re.findall(pattern, TEXTS[page], re.MULTILINE) for page in ("docs/models.md", "README.md"))
-    assert [name for name, *_ in models] == list(PRETRAINED)
+    frame_wise = re.findall(
+        r"^\| `(f\S+mn\S+|fmn\S+)` \| (\S+) \|(.*)\| (\S+) \| (\S+) \| (\S+) \|$", TEXTS["docs/models.md"], re.MULTILINE
+    )
+    assert [name for name, *_ in (*models, *frame_wise)] == list(PRETRAINED)
+    for name, width, sequence, params, _, reported in frame_wise:
+        entry = PRETRAINED[name]
+        assert float(width) == entry.arch.width_mult and sequence.strip().startswith(entry.arch.sequence_model.replace("none", ""))
+        assert reported == ("-" if entry.reported_psds1 is None else f"{entry.reported_psds1:.2f}")
+        assert params == f"{parameter_count(meta_network(entry.arch)) / 1e6:.2f}"
     for name, width, _, _, reported in models:
         entry = PRETRAINED[name]
         assert float(width) == entry.arch.width_mult

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,8 @@ from helpers.probing import runs as probe_runs
 from helpers.probing.probe import Protocol
 from helpers.probing.tasks import open_task
 from models import checkpoints
+from models.errors import UserError
+from models.frame_wise import get_model
 from models.preprocess import AugmentMelSTFT
 
 SMALL = Protocol(grid_points=1, hidden_size=16, lrs=(3e-3,), hidden_layers=(1,), max_epochs=30, patience=4)
@@ -159,3 +162,32 @@ def test_mistakes_end_in_one_line(
     assert options[1] in failing_message(ex_embeddings.main, *words, *options)
     twice = failing_message(ex_embeddings.main, *words, "--data", tones, tones)
     assert "names" in twice
+
+
+def test_event_tasks_are_probed_at_timestamps(tmp_path: Path, trained: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Noise that begins somewhere in 3 s of silence is found within 200 ms, by the frames of a network with random weights."""
+    task, rng = tmp_path / "noises-v1-full", np.random.default_rng(0)
+    for split in ("train", "valid", "test"):
+        (task / "16000" / split).mkdir(parents=True)
+        labels = {}
+        for number in range(6):
+            onset = rng.uniform(0.5, 2)
+            sound = 0.001 * rng.standard_normal(48000)
+            sound[round(onset * 16000) : round(onset * 16000) + 9600] += 0.3 * rng.standard_normal(9600)
+            soundfile.write(task / "16000" / split / f"{number}.wav", sound, 16000)
+            labels[f"{number}.wav"] = [{"label": "noise", "start": 1000 * onset, "end": 1000 * onset + 600}]
+        (task / f"{split}.json").write_text(json.dumps(labels))
+    (task / "labelvocabulary.csv").write_text("idx,label\n0,noise\n1,other\n")
+    metadata = {"task_name": "noises", "embedding_type": "event", "prediction_type": "multilabel", "split_mode": "trainvaltest"}
+    metadata |= {"sample_duration": 3.0, "evaluation": ["event_onset_200ms_fms"]}
+    (task / "task_metadata.json").write_text(json.dumps(metadata))
+    torch.manual_seed(0)
+    checkpoints.save(tmp_path / "frames.pt", get_model(num_classes=2, width_mult=0.1).eval())
+    options = tmp_path / "frames.pt", tmp_path / "out", "--random_network"  # whose signals do not die out
+    assert run(task, *options) == 0
+    table = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert table[0][3].strip() == "noises (event_onset_200ms_fms)" and [row[2].strip() for row in table[2:-1]] == 2 * ["embedding"]
+    assert float(table[3][3]) > 0.5 and trained == 2 * [["embedding"]]
+    assert run(task, *options) == 0 and len(trained) == 2
+    with pytest.raises(UserError, match="embedding"):
+        run(task, tmp_path / "frames.pt", tmp_path / "out", "--layers", "block3")

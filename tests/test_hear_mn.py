@@ -16,6 +16,7 @@ import hear_mn
 from models import checkpoints
 from models.config import Arch, MelConfig
 from models.errors import UserError
+from models.frame_wise import get_model
 from models.network import MobileNetV3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +44,19 @@ def test_timestamps_locate_a_sound(tiny_checkpoint: Path) -> None:
     embeddings, times = hear_mn.get_timestamp_embeddings(audio, model)
     loud = times[0][embeddings[0].mean(1) > embeddings[0].mean(1).min() + 0.01]
     assert (loud.min(), loud.max()) == (950, 1100)  # those within 80 ms
+
+
+def test_timestamps_of_a_frame_wise_model_are_its_frames(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoints.save(tmp_path / "frames.pt", get_model(num_classes=2, width_mult=0.1).eval())
+    model = hear_mn.load_model(tmp_path / "frames.pt")
+    audio = 2 * torch.rand(2, 16000) - 1
+    embeddings, times = hear_mn.get_timestamp_embeddings(audio, model)
+    assert embeddings.shape == (2, 25, model.timestamp_embedding_size) and times[1].tolist() == [40.0 * i for i in range(25)]
+    assert embeddings.dtype == times.dtype == torch.float32
+    torch.testing.assert_close(embeddings, model.forward_frames(audio).embedding.detach(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError):
+        hear_mn.get_timestamp_embeddings(torch.full((1, 16000), torch.nan), model)
 
 
 def test_unknown_layers_are_refused(tiny_checkpoint: Path) -> None:

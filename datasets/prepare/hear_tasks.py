@@ -1,6 +1,10 @@
-"""Build four tasks in the layout of HEAR 2021's from the corpus of datasets.prepare.opensounds, to compare embeddings on.
+"""Build tasks in the layout of HEAR 2021's from the corpus of datasets.prepare.opensounds, to compare embeddings on.
 
     python -m datasets.prepare.hear_tasks --corpus_dir data/opensounds --output_dir data/opensounds_hear
+    python -m datasets.prepare.hear_tasks --soundscapes_dir data/soundscapes --output_dir data/soundscapes_hear
+
+The first command builds four tasks with labels of recordings. The second builds one with events in time, in the layout of
+DCASE 2016 task 2, out of the first scenes of each part of datasets.prepare.soundscapes.
 
 They are not tasks of HEAR, and no figure measured on them can be compared with one of HEAR's. tasks/ holds a folder for each with
 wavs of 3 s at 32 kHz, README.txt describes them, and origins.csv names the clip of the corpus that each file was made of. A file
@@ -36,12 +40,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets import audio
-from datasets.csv_table import write_table
+from datasets.audioset import NUM_CLASSES
+from datasets.csv_table import read_table, write_table
+from datasets.hdf5_mp3 import Mp3Dataset
 from datasets.location import data_dir
 from datasets.prepare.command_line import command_parser
 from datasets.prepare.corpus import Corpus, CorpusClip, assign_folds, make_folder, spread, write_origins, write_wav
+from datasets.strong_labels import read_strong_labels
 from models.command import run
 from models.errors import UserError
+from models.files import replacing_folder
 
 TASKS = {
     "instruments": (
@@ -70,6 +78,13 @@ ENOUGH_SOURCES = 3  # of a class: one each to train, to validate and to test wit
 CLASS_CLIPS = 60  # at most
 SAMPLE_RATE = 32000  # Hz, of the corpus and the networks
 CLIP_SECONDS = 3.0
+EVENT_SCENES = {  # split: part of the soundscapes, its HDF5 file, how many scenes at most
+    "train": ("train", "balanced_train", 400),
+    "valid": ("validation", "validation", 100),
+    "test": ("eval", "eval", 200),
+}
+YOUTUBE_ID = 11  # characters, in names of clips and segments
+SOUNDSCAPES_ADVICE = "give the folder that python -m datasets.prepare.soundscapes wrote"
 
 # Recordings are from one source if one of these finds the same in them, the first that finds anything; others are their own.
 SOURCES = (
@@ -136,10 +151,7 @@ def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple
         "sample_duration": CLIP_SECONDS,
         "evaluation": ["top1_acc"],
     }
-    (task / "task_metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-    write_table(task / "labelvocabulary.csv", [("idx", "label"), *enumerate(labels)])
-    for fold, found in files.items():
-        (task / f"{fold}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_labels(task, metadata, labels, files)
     sizes = {label: len(clips) for label, clips in chosen.items()}
     summary = (
         f"{name}: {len(jobs)} clips of {len({recordings[key] for key, *_ in jobs})} recordings and {len(folds)} sources in "
@@ -147,6 +159,55 @@ def write_task(corpus: Corpus, folder: Path, name: str) -> tuple[str, list[tuple
         f"{', '.join(str(len(found)) for found in files.values())}; chance {max(sizes.values()) / len(jobs):.3f}"
     )
     return "\n".join([summary, *(f"    {size} {label}" for label, size in sizes.items())]), origins
+
+
+def write_labels(task: Path, metadata: dict[str, object], labels: Sequence[str], files: dict[str, dict[str, list]]) -> None:
+    """Write metadata, vocabulary and, for each split, the labels of its files."""
+    (task / "task_metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    write_table(task / "labelvocabulary.csv", [("idx", "label"), *enumerate(labels)])
+    for split, found in files.items():
+        (task / f"{split}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def write_event_task(soundscapes_dir: Path, folder: Path) -> str:
+    """Write tasks/soundscapes-v1-full, of `EVENT_SCENES` scenes of each part; returns the counts.
+
+    Raises FileNotFoundError and UserError for a folder that datasets.prepare.soundscapes did not write.
+    """
+    rows = read_table(soundscapes_dir / "strong_classes.tsv", ("mid", "display_name"), delimiter="\t", advice=SOUNDSCAPES_ADVICE)
+    labels, mids = ([row[column] for row in rows] for column in ("display_name", "mid"))
+    task, files, counts = folder / "tasks" / "soundscapes-v1-full", {}, []
+    for split, (part, hdf5, count) in EVENT_SCENES.items():
+        table = read_strong_labels(soundscapes_dir / f"audioset_{part}_strong.tsv", labels, mids)
+        events = {segment[:YOUTUBE_ID]: found for segment, found in table.items()}
+        clips = Mp3Dataset(soundscapes_dir / f"{hdf5}_segments_mp3.hdf", num_classes=NUM_CLASSES, clip_seconds=None)
+        files[split] = {}
+        for index in tqdm(range(min(count, len(clips))), desc=split, unit="scene", disable=None):
+            clip = clips[index]
+            key = clip.name[1 : 1 + YOUTUBE_ID]
+            if key not in events:
+                raise UserError(f"{soundscapes_dir}: the table of {part} lacks {clip.name}; {SOUNDSCAPES_ADVICE}")
+            write_wav(task / str(SAMPLE_RATE) / split / f"{key}.wav", clip.waveform.numpy(), SAMPLE_RATE)
+            files[split][f"{key}.wav"] = [
+                {"label": labels[event.class_index], "start": round(1000 * event.onset, 3), "end": round(1000 * event.offset, 3)}
+                for event in events[key]
+            ]
+        counts.append(f"{len(files[split])} to {split} with {sum(map(len, files[split].values()))} events")
+    metadata = {
+        "task_name": "soundscapes",
+        "version": "v1",
+        "mode": "full",
+        "default_mode": "full",
+        "embedding_type": "event",
+        "prediction_type": "multilabel",
+        "split_mode": "trainvaltest",
+        "splits": list(EVENT_SCENES),
+        "sample_duration": None,
+        "evaluation": ["event_onset_200ms_fms"],
+        "evaluation_params": {"event_postprocessing_grid": {"median_filter_ms": [250], "min_duration": [125, 250]}},
+    }
+    write_labels(task, metadata, labels, files)
+    return f"soundscapes: {len(labels)} classes; scenes: {', '.join(counts)}"
 
 
 def write_tasks(corpus: Corpus, folder: Path) -> str:
@@ -159,6 +220,7 @@ def write_tasks(corpus: Corpus, folder: Path) -> str:
 def build_parser() -> argparse.ArgumentParser:
     parser = command_parser("hear_tasks", __doc__)
     parser.add_argument("--corpus_dir", type=Path, default=data_dir("opensounds"), help="folder of the open corpus")
+    parser.add_argument("--soundscapes_dir", type=Path, help="folder of soundscapes: build the task of events from them instead")
     parser.add_argument("--output_dir", type=Path, default=data_dir("opensounds_hear"), help="folder to write")
     return parser
 
@@ -166,6 +228,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder unless it is there; returns 0."""
     args = build_parser().parse_args(argv)
+    if args.soundscapes_dir:
+        if args.output_dir.exists():
+            raise FileExistsError(f"{args.output_dir} exists; remove it or choose another --output_dir")
+        with replacing_folder(args.output_dir.resolve()) as folder:
+            summary = write_event_task(args.soundscapes_dir, folder)
+        print(f"{args.output_dir}\n{summary}")
+        return 0
     summary = make_folder(args.corpus_dir, args.output_dir, TITLE, ABOUT, write_tasks)
     print(f"{args.output_dir} is there" if summary is None else f"{args.output_dir}\n{summary}")
     return 0

@@ -38,6 +38,7 @@ At width 1 and 1000 frames the peak is in block 2 (16 channels at 64 x 500, expa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -134,7 +135,7 @@ def _plain_rows(network: TaggingNetwork, calls: dict[str, LayerCall]) -> Iterato
             shortcut_inputs |= {call.name: _inputs(first) for call in others}
     for name, call in calls.items():
         shortcut = {"shortcut": shortcut_inputs[name]} if name in shortcut_inputs else {}
-        yield MemoryRow(name, _block_of(name), {"input": _inputs(call), "output": _outputs(call)} | shortcut)
+        yield MemoryRow(name, stage_of(name), {"input": _inputs(call), "output": _outputs(call)} | shortcut)
 
 
 def _chunked_rows(network: TaggingNetwork, calls: dict[str, LayerCall], two_passes: bool) -> Iterator[MemoryRow]:
@@ -146,7 +147,7 @@ def _chunked_rows(network: TaggingNetwork, calls: dict[str, LayerCall], two_pass
         for call in convolutions:
             del remaining[call.name]
         if index == 0:
-            name, convolutions = f"{_block_of(stem.name)} and {name}", [stem, *convolutions]
+            name, convolutions = f"{stage_of(stem.name)} and {name}", [stem, *convolutions]
         *expansion, depthwise, projection = convolutions
         start = {"input": _inputs(convolutions[0])}
         if expansion:
@@ -160,7 +161,7 @@ def _chunked_rows(network: TaggingNetwork, calls: dict[str, LayerCall], two_pass
         else:
             yield MemoryRow(name, name, start | {"depthwise chunk": _chunk(depthwise)} | output)
     for call in remaining.values():
-        yield MemoryRow(call.name, _block_of(call.name), {"input": _inputs(call), "output": _outputs(call)})
+        yield MemoryRow(call.name, stage_of(call.name), {"input": _inputs(call), "output": _outputs(call)})
 
 
 def _blocks(network: TaggingNetwork) -> list[tuple[str, InvertedResidual | DynamicBlock]]:
@@ -172,10 +173,10 @@ def _within(block_name: str, calls: dict[str, LayerCall]) -> list[LayerCall]:
     return [call for name, call in calls.items() if name.startswith(f"{block_name}.")]
 
 
-def _block_of(name: str) -> str:
+def stage_of(name: str) -> str:
     """Return the part of the network that a layer belongs to: a stage such as "features.3" or "layers.2", or the classifier."""
-    first, _, rest = name.partition(".")
-    return f"{first}.{rest.partition('.')[0]}" if first in ("features", "layers") else first
+    stage = re.search(r"(^|\.)((features|layers)\.\d+)", name)
+    return stage.group(2) if stage else name.partition(".")[0]
 
 
 def _inputs(call: LayerCall) -> int:

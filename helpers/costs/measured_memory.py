@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from helpers.costs.activation_memory import MemoryReport, MemoryRow
+from helpers.costs.activation_memory import MemoryReport, MemoryRow, stage_of
 from helpers.costs.macs import spectrogram_shape
 from models import memory_efficient as chunked
 from models.base import TaggingNetwork
@@ -96,7 +96,7 @@ def _names(network: TaggingNetwork, memory_efficient: bool) -> list[str]:
     if memory_efficient:
         return ["features.0 and features.1", *(f"features.{index + 1}" for index in range(1, len(network.features)))]
     names = {module: name for name, module in network.named_modules()}
-    return [names[stage] for stage in network.stages]
+    return [stage_of(names[stage]) for stage in network.stages]
 
 
 def _peaks(events, names: list[str]) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Costs of released models: parameters, MACs, size of the embedding, receptive field, peak memory; and their published mAP."""
+"""Costs of released models: parameters, MACs, size of the embedding, receptive field, peak memory; what was published."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class ModelCosts:
     peak_kb: float
     efficient_peak_kb: float | None  # of memory-efficient inference, where the family has it
     published_map: float | None
+    published_psds1: float | None = None  # of a frame-wise network
 
     def exact(self) -> dict[str, object]:
         """Return a row of a table, nothing rounded."""
@@ -48,6 +49,7 @@ class ModelCosts:
             "peak memory (kB)": f"{self.peak_kb:.0f}",
             "memory-efficient (kB)": None if self.efficient_peak_kb is None else f"{self.efficient_peak_kb:.0f}",
             "published mAP": None if self.published_map is None else f"{self.published_map:.3f}",
+            "published PSDS1": None if self.published_psds1 is None else f"{self.published_psds1:.2f}",
         }
 
 
@@ -95,7 +97,9 @@ def released_costs() -> tuple[list[ModelCosts], ModelCosts]:
         configuration = (entry.arch, entry.mel)
         if configuration not in counted:
             counted[configuration] = model_costs(name, *configuration)
-        rows.append(replace(counted[configuration], name=name, published_map=entry.reported_map))
+        rows.append(
+            replace(counted[configuration], name=name, published_map=entry.reported_map, published_psds1=entry.reported_psds1)
+        )
     members = [row for row in rows if row.name in ENSEMBLE]
     return rows, ensemble_costs(f"ensemble of {len(members)}", members, ENSEMBLE_MAP)
 

@@ -1,8 +1,9 @@
 """The shallow probe of the HEAR 2021 benchmark: how well a small network solves a task from embeddings that are already computed.
 
 Turian et al., HEAR: Holistic Evaluation of Audio Representations, PMLR 176, 2022; numbers and rules are those of its evaluation
-kit, heareval 2021.1.3, for tasks with one embedding for each recording ("scene" tasks). Two differences matter only
-with more than a batch of training recordings: they are shuffled, which the kit does not do, and cut into batches of equal size.
+kit, heareval 2021.1.3, for tasks with one embedding for each recording ("scene" tasks) or each timestamp ("event" tasks). Two
+differences matter only with more than a batch of training rows: they are shuffled, which the kit does not do, and cut into batches
+of equal size.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from helpers.metrics import accuracy, tagging_metrics
+from helpers.probing.scoring import ClipScoring, Scoring
 from helpers.seeding import derive_seed
 from models.errors import UserError
 
@@ -114,6 +116,7 @@ def probe(
     single_label: bool,
     metric: str,
     folds: bool,
+    scoring: Scoring | None = None,
     seed: int = 0,
     protocol: Protocol = HEAR,
 ) -> ProbeResult:
@@ -124,18 +127,21 @@ def probe(
     again on the others. Without, the splits are "train", "valid" and "test".
 
     The networks see the embeddings as they are, without normalisation. With `single_label` each row has exactly one
-    class and the loss is cross-entropy, else binary cross-entropy. `metric` is one of `METRICS`. Computes on the CPU with torch's
-    current number of threads; the same seed and threads give the same result to the bit. Torch's own generator stays as it is.
+    class and the loss is cross-entropy, else binary cross-entropy. `metric` is one of `METRICS`; a `scoring` is used in its place,
+    as for events. Computes on the CPU with torch's current number of threads; the same seed and threads give the same result to the
+    bit. Torch's own generator stays as it is.
 
     Raises `ValueError` for shapes that do not fit, embeddings that are not finite, missing splits, targets that no network could
     learn or for which the metric is undefined, and unknown metrics.
     """
-    if metric not in METRICS:
-        raise UserError(f"unknown metric {metric!r}; use one of {', '.join(METRICS)}")
-    task = _Task(np.array(embeddings, np.float32), np.asarray(targets), single_label, METRICS[metric], protocol)
+    if scoring is None:
+        if metric not in METRICS:
+            raise UserError(f"unknown metric {metric!r}; use one of {', '.join(METRICS)}")
+        scoring = ClipScoring(np.asarray(targets), METRICS[metric])
+    task = _Task(np.array(embeddings, np.float32), np.asarray(targets), single_label, scoring, protocol)
     names = np.asarray(splits)
-    if names.shape != (len(task.targets),):
-        raise UserError(f"{len(task.targets)} embeddings need as many names of splits, got an array of shape {names.shape}")
+    if names.shape != (len(task.loss_targets),):
+        raise UserError(f"{len(task.loss_targets)} embeddings need as many names of splits, got an array of shape {names.shape}")
     first, *others = parts = _folds(names) if folds else [_train_valid_test(names)]
     for part in parts:
         task.check(part)
@@ -144,7 +150,7 @@ def probe(
     trained: list[FoldResult] = []
     for point, configuration in enumerate(grid):
         trained.append(task.train(first, configuration, derive_seed(seed, 0, point)))
-        if trained[-1].validation_score == task.highest_score(first.valid):
+        if trained[-1].validation_score == scoring.highest(first.valid.numpy()):
             break  # of equals, the first is chosen
     best = max(range(len(trained)), key=lambda point: trained[point].validation_score)
     rest = [task.train(part, grid[best], derive_seed(seed, number, best)) for number, part in enumerate(others, start=1)]
@@ -192,7 +198,7 @@ class _Task:
         embeddings: np.ndarray,
         targets: np.ndarray,
         single_label: bool,
-        metric: Callable[[np.ndarray, np.ndarray], float],
+        scoring: Scoring,
         protocol: Protocol,
     ) -> None:
         if embeddings.ndim != 2 or targets.ndim != 2 or len(embeddings) != len(targets) or 0 in embeddings.shape:
@@ -208,46 +214,40 @@ class _Task:
         if (targets == targets[:1]).all():
             raise UserError("all targets are the same, so there is nothing to learn; at least two classes need recordings")
         self.embeddings = torch.from_numpy(embeddings)
-        self.targets = targets.astype(np.uint8)
+        self.num_classes = targets.shape[1]
         self.loss = functional.cross_entropy if single_label else functional.binary_cross_entropy_with_logits
         self.loss_targets = torch.from_numpy(targets.astype(np.float32))  # of classes, (N, K), or probabilities
         self.single_label = single_label
-        self.metric = metric
+        self.scoring = scoring
         self.protocol = protocol
 
     def check(self, parts: _Parts) -> None:
         """Raise ValueError unless a network can be trained, chosen and tested on these rows."""
         if len(parts.train) < 2:
             raise UserError(f"test split {parts.test_split!r} leaves {len(parts.train)} recordings to train on; use at least 2")
-        if any(math.isnan(self.highest_score(rows)) for rows in (parts.valid, parts.test)):
+        if any(math.isnan(self.scoring.highest(rows.numpy())) for rows in (parts.valid, parts.test)):
             raise UserError(
                 f"test split {parts.test_split!r} or its validation split has no class with the positives and negatives "
                 "that the metric needs; use larger splits or top1_acc"
             )
 
-    def highest_score(self, rows: Tensor) -> float:
-        """The metric of scores that are all right; NaN where it is undefined."""
-        targets = self.targets[rows.numpy()]
-        return self.metric(targets, targets)
-
     @torch.inference_mode()
-    def score(self, network: nn.Module, rows: Tensor) -> float:
-        """The metric of a network on some rows."""
+    def outputs(self, network: nn.Module, rows: Tensor) -> np.ndarray:
+        """Outputs (n, K) of a network for some rows."""
         network.eval()
         logits = torch.cat([network(self.embeddings[batch]) for batch in rows.split(self.protocol.batch_size)])
         # Logarithms order the clips of a class as the probabilities do that the kit ranks, but do not saturate.
-        scores = logits.log_softmax(1) if self.single_label else logits
-        return self.metric(self.targets[rows.numpy()], scores.numpy())
+        return (logits.log_softmax(1) if self.single_label else logits).numpy()
 
     def train(self, parts: _Parts, configuration: Configuration, seed: int) -> FoldResult:
         """Train a network until validation no longer improves, and test it with the weights that were best."""
-        protocol, highest = self.protocol, self.highest_score(parts.valid)
+        protocol, highest = self.protocol, self.scoring.highest(parts.valid.numpy())
         steps = math.ceil(len(parts.train) / protocol.batch_size)
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)
-            network = build_network(self.embeddings.shape[1], self.targets.shape[1], configuration, protocol)
+            network = build_network(self.embeddings.shape[1], self.num_classes, configuration, protocol)
             optimizer = torch.optim.Adam(network.parameters(), lr=configuration.lr, fused=True)
-            best, best_epoch, weights = -math.inf, 0, None
+            best, best_epoch, weights, choice = -math.inf, 0, None, None
             for epoch in range(1, protocol.max_epochs + 1):
                 network.train()
                 shuffled = parts.train[torch.randperm(len(parts.train))]
@@ -258,14 +258,15 @@ class _Task:
                     optimizer.step()
                 if epoch % protocol.check_every:
                     continue
-                score = self.score(network, parts.valid)
+                score, chosen = self.scoring.choose(parts.valid.numpy(), self.outputs(network, parts.valid))
                 score = -math.inf if math.isnan(score) else score
                 if weights is None or score > best:
-                    best, best_epoch, weights = score, epoch, copy.deepcopy(network.state_dict())
+                    best, best_epoch, weights, choice = score, epoch, copy.deepcopy(network.state_dict()), chosen
                 if best == highest or epoch - best_epoch >= protocol.patience * protocol.check_every:
                     break  # nothing beats a perfect score
         network.load_state_dict(weights)
-        return FoldResult(parts.test_split, self.score(network, parts.test), best, best_epoch)
+        score = self.scoring.score(parts.test.numpy(), self.outputs(network, parts.test), choice)
+        return FoldResult(parts.test_split, score, best, best_epoch)
 
 
 def build_network(in_features: int, num_classes: int, configuration: Configuration, protocol: Protocol = HEAR) -> nn.Sequential:

@@ -8,8 +8,8 @@ import json
 from collections.abc import Hashable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,10 @@ from tqdm import tqdm
 
 from helpers.probing.embedding_cache import StoredClips
 from helpers.probing.probe import Protocol, probe
+from helpers.probing.scoring import EVENT_METRICS, EventScoring, frame_targets
 from helpers.probing.tasks import ProbeTask
+
+EVENT_CHECK_EVERY = 10  # epochs, the kit's for DCASE 2016 task 2
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -45,19 +48,41 @@ class ProbeRequest:
 def train_probe(request: ProbeRequest) -> dict[str, Any]:
     """Train a probe on one thread; return its score, those of the folds, and the configuration that was best."""
     torch.set_num_threads(1)
-    task = request.task
+    task, protocol = request.task, request.protocol
+    embeddings = np.concatenate([stored.read(request.layers) for stored in request.clips])
+    targets, splits, scoring = task.targets, task.splits, None
+    if task.events:
+        targets, splits, scoring = _timestamps(task, [stored.times() for stored in request.clips])
+        protocol = replace(protocol, check_every=EVENT_CHECK_EVERY)
     result = probe(
-        np.concatenate([stored.read(request.layers) for stored in request.clips]),
-        task.targets,
-        task.splits,
+        embeddings,
+        targets,
+        splits,
         single_label=task.single_label,
         metric=task.metric,
         folds=task.folds,
+        scoring=scoring,
         seed=request.seed,
-        protocol=request.protocol,
+        protocol=protocol,
     )
     folds = [fold.score for fold in result.folds]
     return {"score": result.score, "folds": folds, "configuration": asdict(result.configuration)}
+
+
+def _timestamps(task: ProbeTask, times: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, EventScoring]:
+    """Return targets, splits and scoring of all timestamps of a task, from the clips and times of each of its data sets."""
+    events = task.events
+    firsts = np.cumsum([0, *(len(clips) for clips in task.clips[:-1])])
+    numbers = np.concatenate([first + clip for first, (clip, _) in zip(firsts, times, strict=True)])
+    moments = np.concatenate([of_set for _, of_set in times])
+    bounds = np.searchsorted(numbers, np.arange(len(events.truth) + 1))
+    targets = [
+        frame_targets(truth, moments[first:last], events.num_classes)
+        for truth, (first, last) in zip(events.truth, pairwise(bounds), strict=True)
+    ]
+    grid = {"median_filter_ms": events.median_filter_ms, "min_duration_ms": events.min_duration_ms}
+    scoring = EventScoring(numbers, moments, events.truth, collar=EVENT_METRICS[task.metric], **grid)
+    return np.concatenate(targets), task.splits[numbers], scoring
 
 
 def run_probes(requests: Mapping[Key, ProbeRequest], path: Path, processes: int) -> dict[Key, dict[str, Any]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,11 +16,23 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from datasets import audioset, esc50, fsd50k, hear
 from datasets.clip import ClipDataset
 from datasets.folders import folder
+from datasets.strong_labels import LabelledEvent
 from helpers.probing.probe import METRICS
+from helpers.probing.scoring import EVENT_METRICS
 from models.errors import UserError
 
 DRAWN_FOLDS = 5  # of a folder without splits
 VALID_SHARE = 0.1  # of AudioSet's training clips
+
+
+@dataclass(frozen=True)
+class EventTask:
+    """What an event task has in addition: the events of each clip, and how they may be read from scores, in ms."""
+
+    truth: tuple[tuple[LabelledEvent, ...], ...]
+    num_classes: int
+    median_filter_ms: tuple[float, ...]
+    min_duration_ms: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -32,15 +44,21 @@ class ProbeTask:
     splits: np.ndarray  # (N,) names of folds, or train, valid and test
     folds: bool  # each split is tested in turn
     single_label: bool
-    metric: str  # by HEAR's names, see helpers.probing.probe.METRICS
+    metric: str  # by HEAR's names, see helpers.probing.probe.METRICS and helpers.probing.scoring.EVENT_METRICS
+    events: EventTask | None = None  # of tasks with an embedding for each moment
 
     @property
     def targets(self) -> np.ndarray:
-        """(N, K) uint8 of 0 and 1."""
+        """(N, K) uint8 of 0 and 1; of event tasks, which classes are anywhere in a clip."""
         return np.concatenate([clips.targets() for clips in self.clips])
 
     def chance(self) -> float:
-        """The score of knowing how frequent classes are and nothing of a clip: for top1_acc, the share of the largest class."""
+        """The score of knowing how frequent classes are and nothing of a clip: for top1_acc, the share of the largest class.
+
+        That of no event is 0.
+        """
+        if self.events:
+            return 0.0
         targets = self.targets
         return METRICS[self.metric](targets, np.broadcast_to(targets.mean(0), targets.shape))
 
@@ -49,6 +67,8 @@ class ProbeTask:
         """A text that is the same where labels, splits and metric are."""
         content = hashlib.sha256(np.ascontiguousarray(self.targets))
         content.update(json.dumps([self.splits.tolist(), self.folds, not self.single_label, self.metric]).encode())
+        if self.events:
+            content.update(repr(self.events).encode())
         return content.hexdigest()
 
 
@@ -93,16 +113,21 @@ def _joined(name: str, parts: dict[str, ClipDataset], *, folds: bool, single_lab
 
 def _hear(path: Path, sample_rate: int) -> ProbeTask:
     task = hear.read_task(path)
-    if task.metrics[0] not in METRICS:
-        raise UserError(f"{path} is scored by {task.metrics[0]!r}; known are {', '.join(METRICS)}")
+    metrics = EVENT_METRICS if task.is_event else METRICS
+    if task.metrics[0] not in metrics:
+        raise UserError(f"{path} is scored by {task.metrics[0]!r}; known are {', '.join(metrics)}")
     parts = {split: task.recordings(split, sample_rate=sample_rate) for split in task.splits}
-    return _joined(
+    joined = _joined(
         task.name,
         parts,
         folds=task.split_mode in hear.K_FOLDS,
         single_label=task.single_label,
         metric=task.metrics[0],
     )
+    if not task.is_event:
+        return joined
+    truth = tuple(tuple(events) for split in task.splits for events in task.events(split))
+    return replace(joined, events=EventTask(truth, len(task.labels), task.median_filter_ms, task.min_duration_ms))
 
 
 def _audioset(path: Path, whole: dict, seed: int) -> ProbeTask:

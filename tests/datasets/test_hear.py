@@ -99,9 +99,61 @@ def one_line(kind: type[Exception], *words: str) -> Iterator[None]:
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
 
 
-def test_event_tasks_are_for_the_kit(tmp_path):
-    folder = write_task(tmp_path / "event", embedding_type="event", prediction_type="multilabel", sample_duration=120.0)
-    with one_line(ValueError, str(folder), "timestamp embeddings", "heareval"):
+EVENTS = {
+    "train": {"a.wav": [{"label": "dog", "start": 100.0, "end": 250}, {"label": 3, "start": 0, "end": 50}], "b.wav": []},
+    "valid": {"c.wav": [{"label": "dog", "start": 0, "end": 50}]},
+    "test": {"d.wav": [{"label": "dog", "start": 0, "end": 50}]},
+}
+EVENT_METADATA = {
+    "embedding_type": "event",
+    "prediction_type": "multilabel",
+    "split_mode": "trainvaltest",
+    "evaluation": ["event_onset_200ms_fms"],
+}
+
+
+def test_an_event_task(tmp_path):
+    task = hear.read_task(write_task(tmp_path / "event", EVENTS, **EVENT_METADATA))
+    assert task.is_event and (task.median_filter_ms, task.min_duration_ms) == ((250.0,), (125.0, 250.0))
+    assert task.recordings("train").targets().tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert [[(e.onset, e.offset, e.class_index) for e in events] for events in task.events("train")] == [
+        [(0.1, 0.25, 1), (0.0, 0.05, 0)],
+        [],
+    ]
+    grid = {"event_postprocessing_grid": {"median_filter_ms": [0, 100], "min_duration": [60]}}
+    task = hear.read_task(write_task(tmp_path / "other", EVENTS, **EVENT_METADATA, evaluation_params=grid))
+    assert (task.median_filter_ms, task.min_duration_ms) == ((0, 100), (60,))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "dog",
+        {"label": "dog", "start": 5},
+        {"label": "fish", "start": 5, "end": 6},
+        {"label": "dog", "start": 7, "end": 6},
+        {"label": "dog", "start": -1, "end": 6},
+        {"label": "dog", "start": float("nan"), "end": 6},
+    ],
+)
+def test_events_that_contradict_the_format(tmp_path, event):
+    folder = write_task(tmp_path / "event", EVENTS | {"valid": {"c.wav": [event]}}, **EVENT_METADATA)
+    with one_line(ValueError, "valid.json", "c.wav"):
+        hear.read_task(folder).events("valid")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"prediction_type": "multiclass"},
+        {"evaluation_params": {"event_postprocessing_grid": {"min_duration": 5}}},
+        {"evaluation_params": {"event_postprocessing_grid": {"median_filter_ms": [-5]}}},
+        {"evaluation_params": [1]},
+    ],
+)
+def test_metadata_of_events_that_contradict_the_format(tmp_path, metadata):
+    folder = write_task(tmp_path / "event", EVENTS, **EVENT_METADATA | metadata)
+    with one_line(ValueError, "task_metadata.json"):
         hear.read_task(folder)
 
 

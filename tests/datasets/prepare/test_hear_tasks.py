@@ -15,7 +15,9 @@ import pytest
 import soundfile
 
 from datasets import audio, hear
+from datasets.hdf5_mp3 import Mp3Writer
 from datasets.prepare import hear_tasks
+from datasets.strong_labels import LabelledEvent
 
 FAMILIES = {
     "Bowed string instrument": "Cello",
@@ -213,3 +215,27 @@ def test_mistakes_are_one_line_and_change_nothing(corpus_dir, write_tiny_corpus,
         before = sorted(tmp_path.rglob("*"))
         failing_message(hear_tasks.main, *arguments(corpus, output_dir))
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_task_of_events_from_soundscapes(tmp_path, failing_message, capsys):
+    scenes, output = tmp_path / "scenes", tmp_path / "out"
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, 32000).astype(np.float32)
+    for part, hdf5 in (("train", "balanced_train"), ("validation", "validation"), ("eval", "eval")):
+        with Mp3Writer(scenes / f"{hdf5}_segments_mp3.hdf", 527) as writer:
+            for number in range(2):
+                writer.add(f"Y{part[:5]:_<5}{number:06}.mp3", audio.encode_mp3(sound, 32000), np.zeros(527))
+        rows = [f"{part[:5]:_<5}000000_0\t{times}" for times in ("0.1\t0.25\t/m/b", "0.2\t0.9\t/m/a")]
+        table = ["segment_id\tstart_time_seconds\tend_time_seconds\tlabel", *rows, f"{part[:5]:_<5}000001_0\t\t\t"]
+        (scenes / f"audioset_{part}_strong.tsv").write_text("\n".join(table))
+    (scenes / "strong_classes.tsv").write_text("mid\tdisplay_name\n/m/a\tBark\n/m/b\tBell\n")
+    words = ["--soundscapes_dir", str(scenes), "--output_dir", str(output)]
+    assert hear_tasks.main(words) == 0
+    assert "2 to train with 2 events" in capsys.readouterr().out
+    task = hear.read_task(output / "tasks" / "soundscapes-v1-full")
+    assert task.is_event and task.labels == ("Bark", "Bell") and task.splits == ("train", "valid", "test")
+    for split in task.splits:
+        assert task.events(split) == [[LabelledEvent(0.1, 0.25, 1), LabelledEvent(0.2, 0.9, 0)], []]
+        assert [abs(len(clip.waveform) - 32000) < 3000 for clip in task.recordings(split)] == [True, True]
+    failing_message(hear_tasks.main, *words)
+    failing_message(hear_tasks.main, "--soundscapes_dir", output, "--output_dir", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -26,6 +26,7 @@ class Level:
 
     sample_rate, labels, num_classes, embedding_size, columns, clip_seconds = RATE, ("loud", "quiet"), 2, 1, {}, None
     hop_size = None  # its windows share nothing
+    step_seconds = None
 
     def __init__(self) -> None:
         self.act: Callable[[], None] = lambda: None

@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from torch.optim.swa_utils import update_bn
 
 from helpers.frame_windows import FrameWindows, SeamlessFrames
 from helpers.tagger import AudioTagger, StreamTagger
 from helpers.tagger import audio_tagger as module
 from helpers.tagger.windows import cut_windows
+from models import checkpoints
 from models.errors import UserError
+from models.frame_wise import get_model
+from models.preprocess import AugmentMelSTFT
 from tests.frame_loudness import FrameLoudness
 
 RATE, STEP = 16000, 640
@@ -52,6 +57,7 @@ def test_frames_of_windows_are_those_of_the_whole(length: int, window: float, ho
 def test_windows_overlap_and_begin_at_steps() -> None:
     cut = FrameWindows.of_seconds(RATE, 0.04, 10, 6)
     windows = list(cut_windows([np.zeros(500_321, np.float32)], cut.window, cut.hop, cut.step))
+    assert [start for start, _ in windows] == [start for start, _ in cut.cut(np.zeros(500_321, np.float32))]
     assert all(start % STEP == 0 for start, _ in windows) and windows[-1][0] + len(windows[-1][1]) == 500_321
     assert all(start + len(waveform) - later >= 4 * RATE for (start, waveform), (later, _) in pairwise(windows))
 
@@ -146,3 +152,49 @@ def test_memory_does_not_grow_with_the_recording(tagger: AudioTagger) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 15_000_000
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small frame-wise network with random weights, whose scores are from 0 to 1."""
+    torch.manual_seed(0)
+    network = get_model(num_classes=4, width_mult=0.1)
+    sound = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 6 * RATE)).astype(np.float32))
+    front_end = AugmentMelSTFT.from_config(network.mel).eval()
+    update_bn([front_end(sound * gain)[:, None] for gain in (0.01, 0.1, 1)], network)
+    with torch.no_grad():
+        logits = network.eval().forward_frames(front_end(sound)[:, None]).logits
+        network.strong_head.weight.mul_(3 / logits.std())
+    path = tmp_path_factory.mktemp("models") / "frames.pt"
+    checkpoints.save(path, network)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wavering() -> np.ndarray:
+    """Half a minute of noise whose level changes from tenth to tenth of a second."""
+    rng = np.random.default_rng(0)
+    levels = np.repeat(rng.uniform(0, 0.3, 310), RATE // 10)
+    return (rng.standard_normal(31 * RATE) * levels).astype(np.float32)
+
+
+def test_frames_of_a_network_have_no_seams(checkpoint: Path, wavering: np.ndarray) -> None:
+    tagger = AudioTagger(checkpoint, "cpu")
+    [(whole, embeddings)] = tagger.backend.frames([wavering])
+    frames = tagger.frames(wavering, RATE)
+    assert frames.scores.shape == whole.shape == (775, 4) and frames.embeddings.shape == embeddings.shape
+    assert whole.std() > 0.1
+    assert np.abs(frames.scores - whole).max() < 0.1 and np.abs(frames.scores - whole).mean() < 0.01
+    alone = tagger.frames(wavering, RATE, start=12, end=19).scores  # without the sound around it
+    assert np.abs(alone[:3] - whole[300:303]).max() > 0.1
+
+
+def test_both_backends_find_the_same_events(
+    checkpoint: Path, wavering: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path))
+    sound = wavering[: 13 * RATE]
+    torch_frames, onnx_frames = (AudioTagger(checkpoint, backend=backend).frames(sound, RATE) for backend in ("torch", "onnx"))
+    np.testing.assert_allclose(onnx_frames.scores, torch_frames.scores, atol=1e-3)
+    np.testing.assert_allclose(onnx_frames.embeddings, torch_frames.embeddings, atol=1e-2)
+    assert onnx_frames.step_seconds == torch_frames.step_seconds == 0.04

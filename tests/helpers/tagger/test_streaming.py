@@ -24,6 +24,7 @@ class Power:
 
     sample_rate, labels, num_classes, embedding_size, columns, clip_seconds = RATE, ("power", "peak"), 2, 1, {}, None
     hop_size = None  # its windows share nothing
+    step_seconds = None
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(np.array([np.square(x).mean(), np.abs(x).max()], np.float32), np.zeros(1, np.float32)) for x in waveforms]
