@@ -1,4 +1,4 @@
-"""studies.bundled_frames: its data, one run, resumed by the same command, and the files that it writes."""
+"""studies.bundled_frames: its data, both runs, resumed by the same command, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -69,19 +69,20 @@ def test_events_are_what_their_classes_imply(scenes_dir: Path, tmp_path: Path, m
     assert "band" not in (folder / audioset_strong.TABLES["eval"]).read_text()
 
 
-def test_one_run_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_runs_in_order_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, written = [], []
     monkeypatch.setattr(bundled_frames.common, "run_python", lambda command, *_: commands.append(list(map(str, command))))
     monkeypatch.setattr(bundled_frames, "build_data", lambda *_: None)
     monkeypatch.setattr(bundled_frames, "write_model", lambda *paths: written.append(paths))
     options = [f"--{name}={tmp_path / name}" for name in ("corpus_dir", "dataset_dir", "output_dir")]
-    run = tmp_path / "output_dir" / "runs" / "frames"
+    runs = tmp_path / "output_dir" / "runs"
     assert bundled_frames.main(options) == 0 and "--resume" not in commands[0]
-    run.mkdir(parents=True)
-    (run / "config.json").touch()
+    assert commands[1][commands[1].index("--pretrained_name") + 1] == str(runs / "mixed" / "last.pt")
+    (runs / "mixed").mkdir(parents=True)
+    (runs / "mixed" / "config.json").touch()
     bundled_frames.main(options)
-    assert commands[1][commands[1].index("--resume") + 1] == str(run)
-    assert written == [(run / "best.pt", tmp_path / "output_dir")] * 2
+    assert commands[2][commands[2].index("--resume") + 1] == str(runs / "mixed") and "--resume" not in commands[3]
+    assert written == [(runs / "plain" / "best.pt", tmp_path / "output_dir")] * 2
 
 
 def test_the_files_hold_the_trained_network(tmp_path: Path) -> None:
