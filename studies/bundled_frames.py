@@ -47,7 +47,8 @@ GENERAL = (
 )  # fmt: skip
 SHARED = (
     "--arch", "fmn", "--layer_decay", 0.95, "--warm_up_len", 0, "--max_lr", 1e-3, "--batch_norm_momentum", 0.02,
-    "--gain_augment", 10, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--save_minutes", 3, "--wandb", "disabled", "--num_workers", 0,
+    "--gain_augment", 10, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--save_minutes", 3, "--wandb", "disabled",
+    "--num_workers", 0,
 )  # fmt: skip
 MIXED = (
     "--pretrained_name", "mn04_distilled", "--n_epochs", 2, "--batch_size", 8, "--sequence_lr", 2e-3, "--filter_augment", 6,
