@@ -53,7 +53,7 @@ SHARED = (
 MIXED = (
     "--pretrained_name", "mn04_distilled", "--n_epochs", 2, "--batch_size", 8, "--sequence_lr", 2e-3, "--filter_augment", 6,
 )  # fmt: skip
-PLAIN = ("--n_epochs", 3, "--batch_size", 4, "--sequence_lr", 4e-3, "--no-wavmix", "--mixup_p", 0)
+PLAIN = ("--n_epochs", 6, "--batch_size", 4, "--sequence_lr", 4e-3, "--no-wavmix", "--mixup_p", 0)
 
 
 def build_data(corpus_dir: Path, scenes_dir: Path, folder: Path) -> None:
