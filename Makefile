@@ -1,4 +1,5 @@
 # make demo   tag a bundled recording with the bundled model; sets up .venv-light, without PyTorch, on a fresh machine
+# make web    the page that tags sound in the browser, at http://127.0.0.1:8000/, without PyTorch; downloads ONNX Runtime from npm's registry
 # make test   run the tests; installs what they need
 # make test-slow   tests of whole studies and of compiling, faults at every write, several minutes
 # make test-network   tests that download a released checkpoint
@@ -6,21 +7,33 @@
 # make audit   look for known vulnerabilities in the releases of locks/
 # make sbom   list what the light install holds, in CycloneDX's format, in build/sbom-light.json
 # make test-mobile   files for LiteRT and ExecuTorch in their runtimes, in .venv-litert and .venv-executorch
+# make web-test   the page in Debian's chromium, in .venv-web
+# make web-test-slow   an hour of sound in it
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LIGHT := .venv-light
 HEAR := .venv-hear
+WEB := .venv-web
 LITERT := .venv-litert
 EXECUTORCH := .venv-executorch
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo test test-slow test-network test-mobile test-hear lint lock audit sbom clean
+.PHONY: demo web web-test web-test-slow test test-slow test-network test-mobile test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
+
+web: $(LIGHT)/.installed
+	$(LIGHT)/bin/python -m web
+
+web-test: $(WEB)/.installed
+	$(WEB)/bin/python -m pytest -m "web and not slow" --confcutdir tests/web tests/web
+
+web-test-slow: $(WEB)/.installed
+	$(WEB)/bin/python -m pytest -m "web and slow" -s --confcutdir tests/web tests/web
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -65,6 +78,11 @@ $(LIGHT)/.installed: locks/requirements-inference.txt
 	$(LIGHT)/bin/python -m pip install --require-hashes -r locks/requirements-inference.txt
 	touch $@
 
+$(WEB)/.installed: locks/requirements-web.txt
+	$(PYTHON) -m venv $(WEB)
+	$(WEB)/bin/python -m pip install --require-hashes -r locks/requirements-web.txt
+	touch $@
+
 $(TOOLS)/.installed: locks/requirements-tools.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --require-hashes -r locks/requirements-tools.txt
@@ -94,4 +112,4 @@ $(LITERT)/.installed $(EXECUTORCH)/.installed: .venv-%/.installed: requirements-
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LIGHT) $(HEAR) $(LITERT) $(EXECUTORCH) $(TOOLS) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(LIGHT) $(HEAR) $(WEB) $(LITERT) $(EXECUTORCH) $(TOOLS) .pytest_cache .ruff_cache build dist *.egg-info

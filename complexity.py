@@ -116,7 +116,7 @@ def print_all(style: str) -> None:
 
 
 def print_uncounted(report: ComplexityReport) -> None:
-    print("Counted: convolutions and linear layers. Not counted, with the number of modules:")
+    print("Counted: convolutions, linear and recurrent layers. Not counted, with the number of modules:")
     print(", ".join(f"{kind} ({number})" for kind, number in report.uncounted.items()))
 
 

@@ -38,5 +38,8 @@ if __name__ == "__main__":
         cmdclass={"build_py": BuildPy},
         packages=[PACKAGE, f"{PACKAGE}.resources", *(f"{PACKAGE}.{folder}" for folder in folders)],
         package_dir={f"{PACKAGE}.{folder}": folder.replace(".", "/") for folder in [*folders, "resources"]},
-        package_data={f"{PACKAGE}.resources": ["*.md", "*.tsv", "mn04_distilled.*", "opensounds/*", "recordings/*.ogg"]},
+        package_data={
+            f"{PACKAGE}.web": ["static/*", "static/*/*"],
+            f"{PACKAGE}.resources": ["*.md", "*.tsv", "mn04_distilled.*", "opensounds/*", "recordings/*.ogg"],
+        },
     )

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import process_time
 
 import numpy as np
 import torch
@@ -80,7 +79,7 @@ def measure(archs: dict[str, Architecture], seconds: float, rounds: int, folder:
         differences[name] = float(np.abs(scores - others).max())
         if differences[name] > TOLERANCE:
             raise UserError(f"{name}: the backends' scores differ by {differences[name]:g}")
-    times = common.measure_interleaved(runs, rounds, cpu_seconds)
+    times = common.measure_interleaved(runs, rounds, common.processor_seconds)
     clip_model = next(iter(archs))
     return [
         (
@@ -89,12 +88,6 @@ def measure(archs: dict[str, Architecture], seconds: float, rounds: int, folder:
         )
         for (name, backend), spent in times.items()
     ]  # fmt: skip
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    start = process_time()
-    work()
-    return process_time() - start
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ The sound is made of the bundled recordings, unless one is given.
 windows: frame scores of the sound in windows of 10 s, for several margins whose frames are dropped on each side, against the scores
 of all of it in one piece, and against windows that begin elsewhere, whose seams so lie elsewhere. Both differ from what is dropped
 for lack of context, and by squeeze-and-excitation, which averages over a window. The first and the last 10 s are left out. "events"
-is the F1 of the events of both, at a threshold of 0.3, by onset within 200 ms.
+is the F1 of the events of both, at a threshold of 0.3, by onset within 200 ms. "seams" is the mean change of a score from the frame
+before a seam to the one behind it, divided by that between all frames: 1 where no seam shows.
 
 stream: seconds of sound after which an event is reported, counted from its beginning or end, in pieces of 100 ms, from 20 s on; and
 the time to compute a window.
@@ -43,7 +44,7 @@ SHIFT = 3.0  # seconds, of the windows that begin elsewhere
 EDGES = 10.0  # seconds at both ends that are not compared
 COLLAR = 0.2  # seconds
 PIECE = 7.0  # seconds of each bundled recording at a time
-HEADER = ("margin, s", "against", "largest", "99.9 %", "mean", "events")
+HEADER = ("margin, s", "against", "largest", "99.9 %", "mean", "events", "seams")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -93,9 +94,17 @@ def compare_windows(tagger: AudioTagger, sound: np.ndarray) -> list[tuple[str, .
         scores = in_windows(tagger, cut, sound)
         skipped = round(SHIFT / step)
         shifted = np.concatenate([scores[:skipped], in_windows(tagger, cut, sound[skipped * cut.step :])])
+        seams = f"{change_at_seams(scores, cut):.2f}"
         for name, other in (("the whole", whole), ("windows elsewhere", shifted)):
-            rows.append((f"{margin:g}", name, *differences(scores[inner], other[inner], step)))
+            rows.append((f"{margin:g}", name, *differences(scores[inner], other[inner], step), seams))
     return rows
+
+
+def change_at_seams(scores: np.ndarray, cut: FrameWindows) -> float:
+    """Return the mean change of scores (T, K) where windows meet, by that from any frame to the next."""
+    changes = np.abs(np.diff(scores, axis=0)).mean(1)
+    seams = np.arange(cut.window - cut.margin, (len(scores) - 1) * cut.step, cut.hop) // cut.step - 1
+    return float(changes[seams].mean() / changes.mean())
 
 
 def in_windows(tagger: AudioTagger, cut: FrameWindows, sound: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 PACKAGE = "efficientat"
-FOLDERS = ("datasets", "helpers", "models")
+FOLDERS = ("datasets", "helpers", "models", "web")
 SCRIPTS = (
     "complexity", "ex_audioset", "ex_audioset_strong", "ex_dcase20", "ex_embeddings", "ex_esc50", "ex_folder", "ex_fsd50k",
     "ex_imagenet", "export", "hear_mn", "inference", "peak_memory",

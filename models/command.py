@@ -14,7 +14,8 @@ from typing import NoReturn
 from models import interrupts
 from models.errors import UserError, install_command
 
-PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies")  # whose absence is our mistake, not the user's
+# Packages whose absence is our mistake, not the user's.
+PROJECT = ("benchmarks", "datasets", "efficientat", "helpers", "models", "studies", "web")
 DEBUG = "--debug"
 
 

@@ -29,4 +29,5 @@ def reference(x: np.ndarray, config: MelConfig) -> np.ndarray:
     frames = np.stack([y[i * config.hop_size : i * config.hop_size + config.n_fft] * window for i in range(count)])
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
     bank = kaldi_bank(config.n_mels, config.n_fft, config.sample_rate, config.fmin, config.fmax)
-    return (np.log(bank @ power.T + 1e-5) + 4.5) / 5
+    energy = bank @ power.T
+    return (np.log(energy + 1e-5 if config.log_floor is None else np.maximum(energy, config.log_floor)) + 4.5) / 5

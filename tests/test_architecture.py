@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "models": {"models"},
     "datasets": {"datasets", "models.errors", "models.files", "models.command"},
     "helpers": {"models", "datasets", "helpers"},
-    "benchmarks": {"models", "datasets", "helpers", "benchmarks"},
+    "web": {"models", "web"},
+    "benchmarks": {"models", "datasets", "helpers", "benchmarks", "web"},
     "studies": {"models", "datasets", "helpers", "benchmarks", "studies"},
 }
 # Which other packages of helpers each of them may import; modules directly in helpers serve all of them and import none.

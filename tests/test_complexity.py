@@ -46,7 +46,7 @@ def test_last_line_for_a_released_model(capsys: pytest.CaptureFixture[str]) -> N
 def test_reports_what_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     complexity.main([])
     first, second, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("Counted: convolutions and linear layers. Not counted")
+    assert first.startswith("Counted: convolutions, linear and recurrent layers. Not counted")
     assert "AugmentMelSTFT (1), BatchNorm2d (46)" in second
     assert last.startswith("Model 'width 1.0, mlp head' has 4.88 million parameters")
 

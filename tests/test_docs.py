@@ -19,7 +19,9 @@ GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in GUIDES}
 PAGES = TEXTS | {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.glob("resources/**/*.md")}
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
-CONSOLE_SCRIPTS = dict(re.findall(r'^(efficientat-\S+) = "efficientat\._commands:(\w+)"$', PYPROJECT, re.MULTILINE))
+CONSOLE_SCRIPTS = dict(
+    re.findall(r'^(efficientat-\S+) = "efficientat\.(?:_commands:)?([\w.]+)(?::command)?"$', PYPROJECT, re.MULTILINE)
+)
 FOREIGN = "apt-get arecord curl dpkg-deb export mkdir pip sox source .venv/bin/pip".split()
 
 

@@ -20,7 +20,7 @@ import pytest
 from efficientat import _imports
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("datasets", "helpers", "models")
+FOLDERS = ("datasets", "helpers", "models", "web")
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup", "hubconf"}
 
 
@@ -125,7 +125,7 @@ def test_every_console_script_has_a_parser(installed: Path) -> None:
     for name, value in scripts.items():
         assert (installed / "bin" / name).is_file()
         module, _, script = value.partition(":")
-        assert module == "efficientat._commands" and script in SCRIPTS
+        assert (module == "efficientat._commands" and script in SCRIPTS) or value == "efficientat.web.__main__:command"
 
 
 PROGRAM = """

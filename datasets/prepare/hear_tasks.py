@@ -79,9 +79,9 @@ CLASS_CLIPS = 60  # at most
 SAMPLE_RATE = 32000  # Hz, of the corpus and the networks
 CLIP_SECONDS = 3.0
 EVENT_SCENES = {  # split: part of the soundscapes, its HDF5 file, how many scenes at most
-    "train": ("train", "balanced_train", 400),
-    "valid": ("validation", "validation", 100),
-    "test": ("eval", "eval", 200),
+    "train": ("train", "balanced_train", 200),
+    "valid": ("validation", "validation", 60),
+    "test": ("eval", "eval", 120),
 }
 YOUTUBE_ID = 11  # characters, in names of clips and segments
 SOUNDSCAPES_ADVICE = "give the folder that python -m datasets.prepare.soundscapes wrote"

@@ -29,7 +29,7 @@ from models.waveform import WaveformModel
 
 CLIP_SECONDS = 10  # length of an AudioSet clip, for which all published figures hold
 COUNTED_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.GRU, DynamicConv)
-CONTAINERS = (nn.Sequential, nn.ModuleList, TaggingNetwork, WaveformModel, EnsembleModel)  # no layers of their own
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, TaggingNetwork, WaveformModel, EnsembleModel)  # no layers of their own
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _plot_events(find: EventFinder, args: argparse.Namespace, inputs: Inputs) ->
     window, hop = find.windows
     frames = find.tagger.frames(audio, window=window, hop=hop, name=name, **reading_options(args))
     events = frames.events(find.threshold, find.median_frames or MEDIAN_FRAMES, args.labels)
-    events_figure(audio, frames, events, args.plot, count=args.top_k or TOP_K)
+    events_figure(audio, frames, events, args.plot, count=args.top_k or TOP_K, labels=args.labels)
     return [events]
 
 

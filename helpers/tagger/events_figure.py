@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from datasets.sound import open_sound
+from helpers.tagger.selection import find_classes
 from helpers.tagger.timeline_figure import RATE, draw_spectrogram, log_mel_picture, name_rows, unit_of_time
 from models.errors import UserError
 from models.files import write_atomically
@@ -29,11 +31,12 @@ def events_figure(
     sample_rate: float | None = None,
     *,
     count: int = 10,
+    labels: Sequence[str] | None = None,
 ) -> None:
     """Draw a log-mel spectrogram above a row for each class: bars for its events, its scores beneath, on one time axis.
 
-    Rows are the `count` classes with the highest scores of events; where there are no events, of frames. `audio` is read once more.
-    The suffix of `path` decides the format; the file appears under its name when it is complete.
+    Rows are the `count` classes with the highest scores of events; where there are no events, of frames, among `labels` (None:
+    all). `audio` is read once more. The suffix of `path` decides the format; the file appears under its name when complete.
     """
     path = Path(path)
     if count < 1:
@@ -42,7 +45,7 @@ def events_figure(
     sound = open_sound(audio, sample_rate, name=frames.source, start=start, end=end, channel=frames.channel)
     picture = log_mel_picture(sound.at_rate(RATE), end - start)
     unit, per_unit = unit_of_time(end)
-    rows = _classes(frames, events, count)
+    rows = _classes(frames, events, count, labels)
 
     figure = Figure(figsize=(11, 3.4 + 0.45 * len(rows)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 0.45 * len(rows) + 0.2])
@@ -62,10 +65,11 @@ def events_figure(
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=130))
 
 
-def _classes(frames: Frames, events: RecordingEvents, count: int) -> list[int]:
+def _classes(frames: Frames, events: RecordingEvents, count: int, labels: Sequence[str] | None) -> list[int]:
     """Return the classes of the rows."""
     if not len(events):
-        return np.argsort(-frames.scores.max(0), kind="stable")[:count].tolist()
+        allowed = np.asarray(find_classes(labels, frames.labels) or range(len(frames.labels)))
+        return allowed[np.argsort(-frames.scores[:, allowed].max(0), kind="stable")[:count]].tolist()
     highest: dict[str, float] = {}
     for event in events:
         highest[event.label] = max(event.score, highest.get(event.label, 0.0))

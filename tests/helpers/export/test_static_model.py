@@ -15,7 +15,7 @@ from helpers.export.litert import litert_metadata, load_litert, with_files
 from helpers.export.static_front_end import StaticFrontEnd
 from helpers.export.static_model import StaticModel, StaticNetwork, clip_samples
 from models import checkpoints
-from models.config import HEAD_TYPES, Arch, MelConfig
+from models.config import HEAD_TYPES, Arch, FrameWiseArch, MelConfig
 from models.errors import UserError
 from models.network import MobileNetV3
 from models.preprocess import AugmentMelSTFT
@@ -32,6 +32,7 @@ RATE = 32000  # Hz
         MelConfig(),
         MelConfig(hop_size=500, win_length=801, n_mels=40),
         MelConfig(n_mels=64, sample_rate=8000, hop_size=81, win_length=200, n_fft=256, fmax=4000),
+        FrameWiseArch.default_mel,
     ],
 )
 @pytest.mark.parametrize("samples", [514, 641, 9999])
@@ -108,6 +109,11 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(form: str,
     monkeypatch.setattr(static_model.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"requirements-{form}.txt"):
         script.main(["--model_name", BUNDLED, "--format", form, "--output", str(tmp_path / f"x{script.SUFFIXES[form]}")])
+
+
+def test_frame_wise_networks_are_for_onnx() -> None:
+    with pytest.raises(UserError, match="onnx"):
+        clip_samples(FrameWiseArch(3, 0.1).build(), "fmn", 10)
 
 
 def test_a_network_for_one_number_of_frames_is_refused_for_another() -> None:

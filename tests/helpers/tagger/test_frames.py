@@ -12,6 +12,8 @@ import soundfile
 import torch
 from torch.optim.swa_utils import update_bn
 
+from helpers.export.graph import to_onnx
+from helpers.export.onnx_writer import write
 from helpers.frame_windows import FrameWindows, SeamlessFrames
 from helpers.tagger import AudioTagger, StreamTagger
 from helpers.tagger import audio_tagger as module
@@ -189,12 +191,22 @@ def test_frames_of_a_network_have_no_seams(checkpoint: Path, wavering: np.ndarra
     assert np.abs(alone[:3] - whole[300:303]).max() > 0.1
 
 
-def test_both_backends_find_the_same_events(
-    checkpoint: Path, wavering: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EFFICIENTAT_RESOURCES", str(tmp_path))
+def test_both_backends_have_the_same_frames(checkpoint: Path, wavering: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path / "frames.onnx", to_onnx(checkpoints.load_model(checkpoint), "frames"))
     sound = wavering[: 13 * RATE]
-    torch_frames, onnx_frames = (AudioTagger(checkpoint, backend=backend).frames(sound, RATE) for backend in ("torch", "onnx"))
+    torch_frames = AudioTagger(checkpoint, "cpu").frames(sound, RATE)
+    onnx_frames = AudioTagger(tmp_path / "frames.onnx", backend="onnx").frames(sound, RATE)
     np.testing.assert_allclose(onnx_frames.scores, torch_frames.scores, atol=1e-3)
     np.testing.assert_allclose(onnx_frames.embeddings, torch_frames.embeddings, atol=1e-2)
     assert onnx_frames.step_seconds == torch_frames.step_seconds == 0.04
+
+
+@pytest.mark.parametrize("hop", [6.0, 2.0])
+def test_scores_of_a_stream_are_those_of_the_file_in_the_same_windows(checkpoint: Path, wavering: np.ndarray, hop: float) -> None:
+    tagger = AudioTagger(checkpoint, "cpu")
+    live = StreamTagger(tagger, RATE, hop=hop)
+    sound = wavering[: 21 * RATE + 100]
+    pieces = [window for i in range(0, len(sound), 30_000) for window in live.windows(sound[i : i + 30_000])] + live.last_windows()
+    frames = tagger.frames(sound, RATE, hop=hop)
+    np.testing.assert_allclose(np.concatenate([scores for *_, scores in pieces]), frames.scores, atol=1e-4)
+    assert [start for start, *_ in pieces[1:]] == pytest.approx([end for _, end, _ in pieces[:-1]])

@@ -1,0 +1,118 @@
+"""The page of web/ in headless Chromium: bytes, time to the first tag, times as fast as the sound. `make web-test` makes .venv-web.
+
+.venv-web/bin/python -m benchmarks.web
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from models.assets import BUNDLED_DIR
+from models.command import HelpFormatter, run
+from models.errors import UserError
+from web.server import SiteServer
+from web.site import site_files
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+RATE = 32000
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Serve the page at a free port; yield its address."""
+    with SiteServer(site_files(), 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.url
+        server.shutdown()
+
+
+@contextmanager
+def chromium(*options: str) -> Iterator[Browser]:
+    """Start the machine's Chromium without a window; `UserError` where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        raise UserError("chromium is not on the PATH; on Debian: apt-get install chromium")
+    as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*as_root, "--enable-precise-memory-info", *options])
+        yield browser
+        browser.close()
+
+
+def first_tag_seconds(browser: Browser, url: str) -> float:
+    """Return the seconds from opening the page, with nothing in any cache, to the first tags of a bundled recording."""
+    context = browser.new_context(service_workers="block")
+    page = context.new_page()
+    page.goto(url, wait_until="domcontentloaded")
+    page.click("[data-example='scene.ogg']")
+    page.wait_for_selector("#bars .bar")
+    seconds = page.evaluate("performance.now() / 1000")
+    context.close()
+    return seconds
+
+
+def computing_seconds(page: Page, path: Path, resolution: str) -> float:
+    """Return how long the worker takes for a recording, from its first byte to its last score."""
+    page.select_option("#resolution", resolution)
+    page.set_input_files("#files", str(path))
+    page.wait_for_selector("#classes-section:not([hidden])", timeout=600_000)
+    seconds = float(page.inner_text("#notes").removeprefix("Computed in ").split(" ")[0])
+    page.click("#queue .remove")
+    page.wait_for_selector("#result", state="hidden")
+    return seconds
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="of each measurement, whose median is printed")
+    parser.add_argument("--seconds", type=int, default=120, help="of sound")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    files = site_files()
+    others = ("runtime/", "models/", "recordings/", "licences/", "service_worker.js")
+    groups = {"ONNX Runtime": "runtime/", "model": "models/"}
+    sizes = {name: [path for key, path in files.items() if key.startswith(start)] for name, start in groups.items()}
+    sizes["page and code"] = [path for key, path in files.items() if not key.startswith(others)]
+    for name, paths in sizes.items():
+        contents = [path.read_bytes() for path in paths]
+        plain, packed = (sum(map(len, those)) / 1e6 for those in (contents, map(gzip.compress, contents)))
+        print(f"{name}: {plain:.2f} MB, {packed:.2f} MB where the host compresses")
+    scene, rate = soundfile.read(BUNDLED_DIR / "recordings" / "scene.ogg", dtype="float32")
+    with tempfile.TemporaryDirectory() as folder, served() as url, chromium() as browser:
+        path = Path(folder, "sound.wav")
+        soundfile.write(path, np.resize(scene, args.seconds * rate), rate)
+        first = [first_tag_seconds(browser, url) for _ in range(args.rounds)]
+        print(f"first tag after {statistics.median(first):.2f} s ({', '.join(f'{seconds:.2f}' for seconds in sorted(first))})")
+        page = browser.new_page()
+        page.goto(url)
+        page.wait_for_selector("#model-about:not(:empty)")
+        for resolution in ("10 10", "10 2.5", "4 1"):
+            window, hop = resolution.split(" ")
+            taken = [computing_seconds(page, path, resolution) for _ in range(args.rounds)]
+            factors = [args.seconds / seconds for seconds in taken]
+            print(f"windows of {window} s every {hop} s: {statistics.median(factors):.1f} times real time, one thread")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

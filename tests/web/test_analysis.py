@@ -1,0 +1,275 @@
+"""The page's modules against Python's: windows, means, channels, resampling, events, frames, metadata. In a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from datasets.audio import load, resample
+from datasets.channels import mono
+from helpers.export.protobuf import field
+from helpers.export.runtime import OnnxBackend
+from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, FrameWindows, SeamlessFrames
+from helpers.tagger.averaging import average_windows
+from helpers.tagger.event_decoding import decode
+from helpers.tagger.events import EventTracker
+from helpers.tagger.reading import ReadOptions, open_recording
+from helpers.tagger.windows import cut_windows
+from models.assets import BUNDLED_DIR
+
+pytestmark = pytest.mark.web
+RNG = np.random.default_rng(0)
+BASE64 = """
+    const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const letters = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+    const textOf = (numbers) => btoa(letters(new Uint8Array(Float32Array.from(numbers).buffer)));
+"""  # Playwright is slow with long lists
+CASES = [  # samples, window, hop, samples of a block
+    (100, 10, 10, 7), (95, 10, 3, 100), (9, 10, 3, 4), (10, 10, 3, 10), (11, 10, 4, 1), (60, 10, 25, 8), (101, 10, 10, 33),
+    (109, 10, 10, 50), (1, 10, 10, 1), (400, 7, 2, 400),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def module(browser: Any, url: str):
+    """Return a function that evaluates JavaScript, an async function body, in which `load(path)` imports a module of the page."""
+    page = browser.new_page()
+    page.goto(f"{url}licences/index.txt")
+
+    def evaluate(body: str, argument: object = None) -> Any:
+        limit = "new Promise((_, fail) => setTimeout(fail, 60000, new Error('too slow')))"
+        work = f"async () => {{ const load = (path) => import('{url}' + path); {BASE64} {body} }}"
+        code = f"(given) => Promise.race([({work})(), {limit}])"
+        return page.evaluate(code, argument)
+
+    yield evaluate
+    page.close()
+
+
+def blocks(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
+@pytest.mark.parametrize(("count", "window", "hop", "size"), CASES)
+def test_windows_are_those_of_python(count: int, window: int, hop: int, size: int, module) -> None:
+    samples = np.arange(count, dtype=np.float32)
+    expected = [[start, piece.tolist()] for start, piece in cut_windows(blocks(samples, size), window, hop)]
+    found = module(
+        """const { Windows } = await load("analysis/windows.js");
+        const windows = new Windows(given.window, given.hop);
+        const all = [...given.blocks.flatMap((block) => windows.push(Float32Array.from(block))), ...windows.finish()];
+        return all.map(({ start, samples }) => [start, [...samples]]);""",
+        {"window": window, "hop": hop, "blocks": [block.tolist() for block in blocks(samples, size)]},
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(("count", "window", "hop", "size"), CASES)
+def test_the_mean_over_a_whole_recording_is_that_of_python(count: int, window: int, hop: int, size: int, module) -> None:
+    samples = RNG.standard_normal(count).astype(np.float32)
+    recording = open_recording(samples, 32000, 32000, ReadOptions())
+
+    def compute(waveforms):
+        return [(np.array([waveform.mean(), len(waveform)], np.float32),) * 2 for waveform in waveforms]
+
+    recording.blocks = iter(blocks(samples, size))
+    [expected] = average_windows([recording], compute, window, 8, 10**6)
+    found = module(
+        """const { SideBySide, Mean } = await load("analysis/windows.js");
+        const [windows, mean] = [new SideBySide(given.window), new Mean()];
+        const all = [...given.blocks.flatMap((block) => windows.push(Float32Array.from(block))), ...windows.finish()];
+        for (const { start, samples } of all) {
+          mean.add(start + samples.length, [samples.reduce((a, b) => a + b) / samples.length, samples.length]);
+        }
+        return [...mean.result()];""",
+        {"window": window, "blocks": [block.tolist() for block in blocks(samples, size)]},
+    )
+    np.testing.assert_allclose(found, expected.scores, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000, 44056, 31999])
+def test_resampling_is_as_good_as_soxr(rate: int, module) -> None:
+    time = np.arange(rate // 2) / rate
+    heard = sum(np.sin(2 * np.pi * hertz * time) for hertz in (100, 1000, 3300) if hertz < 0.45 * rate)
+    lost = np.sin(2 * np.pi * 0.49 * rate * time) if rate > 40000 else 0  # above what 32 kHz can hold
+    samples = (0.2 * (heard + lost)).astype(np.float32)
+    expected = resample(samples, rate, 32000)
+    found = module(
+        """const { Resampler } = await load("analysis/resampler.js");
+        const resampler = new Resampler(given.rate, 32000);
+        const samples = new Float32Array(bytesOf(given.samples).buffer);
+        const parts = [];
+        for (let at = 0; at < samples.length; at += 1000) parts.push(resampler.push(samples.subarray(at, at + 1000)));
+        return textOf([...parts, resampler.finish()].flatMap((part) => [...part]));""",
+        {"rate": rate, "samples": base64.b64encode(samples.tobytes()).decode()},
+    )
+    found = np.frombuffer(base64.b64decode(found), np.float32)
+    assert abs(len(found) - len(expected)) <= 1
+    inner = slice(300, min(len(found), len(expected)) - 300)
+    np.testing.assert_allclose(found[inner], expected[inner], atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["stereo", "plug turned round", "surround", "cancels at first"])
+def test_channels_are_mixed_as_in_python(kind: str, module) -> None:
+    rate = 100  # stretches of 1000 samples
+    channels = RNG.uniform(-1, 1, (6 if kind == "surround" else 2, 2500)).astype(np.float32)
+    if kind != "stereo":
+        channels[1, : 1000 if kind == "cancels at first" else None] = -channels[0, : 1000 if kind == "cancels at first" else None]
+    expected = np.concatenate(list(mono([channels.T], rate, "x", warnings=[])))
+    found = module(
+        """const { Mixer } = await load("analysis/channels.js");
+        const mixer = new Mixer(given.length, 100);
+        const parts = [];
+        for (let start = 0; start < 2500; start += 300) {
+          parts.push(...mixer.push(given.map((channel) => Float32Array.from(channel.slice(start, start + 300)))));
+        }
+        return [...parts, ...mixer.finish()].flatMap((part) => [...part]);""",
+        channels.tolist(),
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_events_of_windows_are_those_of_python(module) -> None:
+    scores = RNG.uniform(0, 0.6, (40, 5)).astype(np.float32)
+    starts = [*range(39), 38.5]
+    tracker = EventTracker([str(k) for k in range(5)], 0.3)
+    ended = [event for start, row in zip(starts, scores, strict=True) for event in tracker.push(start, start + 4, row)[0]]
+    expected = sorted((e.start, e.end, int(e.label), e.score, e.mean) for e in ended + tracker.finish())
+    found = module(
+        """const { EventTracker } = await load("analysis/events.js");
+        const tracker = new EventTracker(0.3);
+        const ended = given.starts.flatMap((start, i) => tracker.push(start, start + 4, Float32Array.from(given.scores[i])));
+        return [...ended, ...tracker.finish()].map((e) => [e.start, e.end, e.label, e.score, e.mean]);""",
+        {"starts": starts, "scores": scores.tolist()},
+    )
+    assert len(expected) > 20
+    np.testing.assert_allclose(sorted(map(tuple, found)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [2.5, 10.0, 10.02, 16.0, 33.33])
+def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: float, module) -> None:
+    rate, step = 1000, 0.04
+    count = round(seconds * rate)
+    table = np.repeat(RNG.uniform(0, 0.6, (count // 400 + 2, 3)), 10, axis=0).astype(np.float32)  # (frames, classes)
+    table += RNG.uniform(-0.05, 0.05, table.shape).astype(np.float32)
+
+    def compute(waveforms):
+        """A frame is the row of the table whose number its first sample is."""
+        rows = [table[np.round(waveform[::40] / 40).astype(int)] for waveform in waveforms]
+        return [(scores, scores) for scores in rows]
+
+    samples = np.arange(count, dtype=np.float32)
+    lengths = FrameWindows.of_seconds(rate, step, FRAME_WINDOW, FRAME_HOP)
+    windows = cut_windows(blocks(samples, 700), lengths.window, lengths.hop, lengths.step)
+    scores = np.concatenate([piece for piece, _ in SeamlessFrames(lengths, compute).all(windows, 2)])
+    events = decode(scores, step, 0.3, duration=seconds, labels=["0", "1", "2"])
+    expected = sorted((e.start, e.end, int(e.label), e.score, e.mean) for e in events)
+    found = module(
+        """const { FrameWindows, FrameEvents } = await load("analysis/frames.js");
+        const [windows, decoder] = [new FrameWindows(1000, 0.04), new FrameEvents(0.04)];
+        const compute = ({ samples }) =>
+          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) => given.table[Math.round(samples[40 * i] / 40)]);
+        const frames = [];
+        const take = (cut) => cut.forEach((window) => frames.push(...windows.keep(window, compute(window))));
+        const events = [];
+        for (let start = 0; start < given.count; start += 700) {
+          take(windows.push(Float32Array.from({ length: Math.min(700, given.count - start) }, (_, i) => start + i)));
+          events.push(...decoder.push(frames.splice(0)).events);
+        }
+        take(windows.finish());
+        frames.push(...windows.rest());
+        events.push(...decoder.push(frames).events, ...decoder.finish(given.count / 1000).events);
+        return events.map((e) => [e.start, e.end, e.label, e.score, e.mean]);""",
+        {"count": count, "table": table.tolist()},
+    )
+    assert expected or seconds < 5
+    np.testing.assert_allclose(sorted(map(tuple, found)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_metadata_of_the_bundled_model_are_read(module) -> None:
+    found = module(
+        """const { readMetadata } = await load("analysis/metadata.js");
+        return readMetadata(new Uint8Array(await (await fetch("../models/mn04_distilled.onnx")).arrayBuffer()));"""
+    )
+    assert found.items() <= OnnxBackend(BUNDLED_DIR / "mn04_distilled.onnx").metadata.items()
+
+
+def hostile() -> dict[str, bytes]:
+    good = {"format_version": 2, "input": "waveform", "sample_rate": 32000, "num_classes": 1, "single_label": False}
+    good |= {"clip_seconds": None, "model_name": "x", "labels": ["x"]}
+
+    def model(metadata: object, key: bytes = b"efficientat") -> bytes:
+        text = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
+        return field(1, 10) + field(14, field(1, key) + field(2, text))
+
+    return {
+        "text": b"hello, this is a text and no model at all",
+        "empty": b"",
+        "another model": model(good, b"other"),
+        "no json": model(b"{"),
+        "list": model([1]),
+        "null": model(None),
+        "old version": model(good | {"format_version": 1}),
+        "spectrogram": model(good | {"input": "spectrogram"}),
+        "labels": model(good | {"labels": ["x", "y"]}),
+        "labels are numbers": model(good | {"labels": [1]}),
+        "rate": model(good | {"sample_rate": 1e300}),
+        "clip seconds": model(good | {"clip_seconds": -1}),
+        "length beyond the end": field(1, 10) + b"\x72\xff\xff\xff\xff\x0f",
+        "endless number": b"\x72" + b"\xff" * 40,
+        "group": b"\x0b",
+        "no utf-8": model(b"\xff\xfe"),
+        "cut": (BUNDLED_DIR / "mn04_distilled.onnx").read_bytes()[:100_000],
+    }
+
+
+@pytest.mark.parametrize("name", hostile())
+def test_what_is_no_model_is_one_line(name: str, module) -> None:
+    message = module(
+        """const { readMetadata } = await load("analysis/metadata.js");
+        try { return [readMetadata(bytesOf(given))]; } catch (error) { return error.message; }""",
+        base64.b64encode(hostile()[name]).decode(),
+    )
+    assert isinstance(message, str) and message and "\n" not in message and len(message) < 200
+
+
+def encoded(kind: str, samples: np.ndarray, rate: int) -> bytes:
+    """(samples, channels) as a file."""
+    formats = {"wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "float": ("WAV", "FLOAT"), "u8": ("WAV", "PCM_U8")}
+    formats |= {"wavex": ("WAVEX", "PCM_16"), "rf64": ("RF64", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None)}
+    formats |= {"vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
+    file = io.BytesIO()
+    format, subtype = formats[kind]
+    soundfile.write(file, samples, rate, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["wav", "wav24", "float", "wavex", "rf64", "u8", "flac", "mp3", "vorbis", "opus"])
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (16000, 1)])
+def test_files_in_pieces_are_decoded_as_in_python(kind: str, rate: int, channels: int, module, tmp_path: Path) -> None:
+    voice = load(BUNDLED_DIR / "recordings" / "speech.ogg", rate)[: 3 * rate + 123]
+    content = encoded(kind, np.stack([voice, 0.5 * voice][:channels], 1), rate)
+    expected, own_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    found = module(
+        """const { openSound } = await load("decoding/sound.js");
+        const sound = await openSound(new Blob([bytesOf(given)]));
+        const channels = Array.from({ length: sound.channels }, () => []);
+        for await (const block of sound.blocks) block.forEach((samples, c) => channels[c].push(...samples));
+        return { rate: sound.rate, channels: channels.map(textOf), warnings: sound.warnings };""",
+        base64.b64encode(content).decode(),
+    )
+    samples = np.stack([np.frombuffer(base64.b64decode(text), np.float32) for text in found["channels"]], 1)
+    assert found["warnings"] == [] and found["rate"] == (48000 if kind == "opus" else own_rate)
+    if kind == "opus":  # always 48 kHz; taking every third sample lets through a little that libopus filters out
+        samples = samples[:: 48000 // rate]
+    assert abs(len(samples) - len(expected)) <= (1152 if kind == "mp3" else 1)
+    length = min(len(samples), len(expected))
+    tolerance = {"opus": 0.2, "mp3": 2e-3, "vorbis": 2e-3}.get(kind, 1e-6)
+    np.testing.assert_allclose(samples[:length], expected[:length], atol=tolerance)
