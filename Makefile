@@ -9,6 +9,7 @@
 # make test-mobile   files for LiteRT and ExecuTorch in their runtimes, in .venv-litert and .venv-executorch
 # make web-test   the page in Debian's chromium, in .venv-web
 # make web-test-slow   an hour of sound in it
+# make test-cuda   tests that need a CUDA device, and the benchmark of a GPU, 10 minutes at most
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +22,7 @@ EXECUTORCH := .venv-executorch
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo web web-test web-test-slow test test-slow test-network test-mobile test-hear lint lock audit sbom clean
+.PHONY: demo web web-test web-test-slow test test-slow test-network test-mobile test-cuda test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
@@ -43,6 +44,10 @@ test-slow: $(VENV)/.installed-dev
 
 test-network: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m network
+
+test-cuda: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m cuda
+	$(BIN)/python -m benchmarks.gpu --figure build/gpu.png
 
 test-hear: $(HEAR)/.installed
 	$(BIN)/python -m pytest -m hear

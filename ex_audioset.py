@@ -132,12 +132,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             losses["distillation_loss"] = mixed_loss(soft_target_bce_per_clip, logits, mix, *soft_targets).mean()
             return total_loss(losses, args.kd_lambda)
 
-        optimizer = torch.optim.Adam(model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay)
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=args.max_lr, weight_decay=args.weight_decay, fused=device.type == "cuda"
+        )
         fit(
             model, loader, training_loss, lambda: tagging_scores(predict(model, test_loader, args.precision)),
             optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
             run=run, selection="mAP", precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
-            start_epoch=model.network.start_epoch,
+            start_epoch=model.network.start_epoch, deterministic=args.deterministic,
         )  # fmt: skip
 
 

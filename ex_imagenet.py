@@ -27,7 +27,7 @@ from helpers.training.finetuning import print_scores
 from helpers.training.loop import fit
 from helpers.training.mixing import mixed_loss, mixup
 from helpers.training.objectives import CLASSIFICATION, cross_entropy_per_clip
-from helpers.training.optimization import linear_warmup_cosine_down, moving_average, set_batch_norm_momentum
+from helpers.training.optimization import MovingAverage, linear_warmup_cosine_down, set_batch_norm_momentum
 from helpers.training.run import Run, parse_arguments, parse_as_trained
 from models import checkpoints
 from models.base import TaggingNetwork
@@ -101,7 +101,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     with Run(args) as run:
         model = ImageModel(build_network(args, run, images.class_names)).to(device)
         set_batch_norm_momentum(model.network, args.batch_norm_momentum)
-        average = moving_average(model.network, args.ema_decay) if args.ema_decay else None
+        average = MovingAverage(model.network, args.ema_decay) if args.ema_decay else None
         kept = ImageModel(average.module) if average else model
         loader = make_training_loader(images, RandomSampler(images), args, images.names)
         validation_loader = make_loader(validation_images, args)
@@ -114,10 +114,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
         fit(
             model, loader, training_loss, lambda: scores(predict(kept, validation_loader, args.precision)),
-            optimizer=torch.optim.AdamW(parameter_groups(model.network, args.weight_decay), lr=args.max_lr),
+            optimizer=torch.optim.AdamW(
+                parameter_groups(model.network, args.weight_decay), lr=args.max_lr, fused=device.type == "cuda"
+            ),
             schedule=lambda epoch: linear_warmup_cosine_down(epoch, args.n_epochs, args.warm_up_len),
             n_epochs=args.n_epochs, run=run, selection="accuracy", average=average,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
+            deterministic=args.deterministic,
         )  # fmt: skip
 
 

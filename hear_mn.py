@@ -41,7 +41,8 @@ def load_model(
     for an unknown name or layer, `FileNotFoundError` and `AssetError`.
     """
     network = checkpoints.load_model(weights or "mn10_as")
-    layers = layers or (PUBLISHED_BEST if network.step_seconds is None else "embedding")
+    if layers is None:
+        layers = PUBLISHED_BEST if network.step_seconds is None else "embedding"
     return HearModel(network, EmbeddingConfig(layers, pooling)).eval()
 
 

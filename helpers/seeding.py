@@ -9,11 +9,10 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch for what comes before training, such as initial weights; make cuDNN repeatable."""
+    """Seed Python, numpy and torch for what comes before training, such as initial weights."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
 
 
 def derive_seed(*numbers: int) -> int:

@@ -171,7 +171,7 @@ class AugmentMelSTFT(nn.Module):
             fmax = config.fmax + self.fmax_aug_range // 2 - int(torch.randint(self.fmax_aug_range, ()))
             if fmin >= fmax:
                 raise UserError(f"the moving band edges crossed: fmin {fmin:g} Hz, fmax {fmax:g} Hz; lower fmax_aug_range")
-            return mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, fmin, fmax).to(device)
+            return mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, fmin, fmax, device)
         if self._eval_bank is None or self._eval_bank.device != device:
             with torch.inference_mode(False):
                 bank = mel_filterbank(config.n_mels, config.n_fft, config.sample_rate, config.fmin, config.fmax)
@@ -182,17 +182,20 @@ class AugmentMelSTFT(nn.Module):
         return f"{self.config}, freqm={self.freqm}, timem={self.timem}"
 
 
-def mel_filterbank(n_mels: int, n_fft: int, sample_rate: int, fmin: float, fmax: float) -> Tensor:
+def mel_filterbank(
+    n_mels: int, n_fft: int, sample_rate: int, fmin: float, fmax: float, device: torch.device | None = None
+) -> Tensor:
     """Return Kaldi's triangular mel filters, (n_mels, n_fft // 2 + 1) float32; the Nyquist bin has no weight.
 
     Triangles are linear in mel = 1127 ln(1 + f / 700), with centres equally spaced between fmin and fmax (Hz). Band edges beyond
-    the Nyquist frequency, which the training draw can reach, are allowed: the bins above it do not exist.
+    the Nyquist frequency, which the training draw can reach, are allowed: the bins above it do not exist. All
+    arrays are made on `device` (None: the CPU), so that nothing has to be copied to a GPU.
     """
-    frequencies = torch.arange(n_fft // 2, dtype=torch.float64) * (sample_rate / n_fft)
+    frequencies = torch.arange(n_fft // 2, dtype=torch.float64, device=device) * (sample_rate / n_fft)
     mels = _hz_to_mel(frequencies)  # (bins,)
     low, high = _hz_to_mel(torch.tensor([fmin, fmax], dtype=torch.float64))
     spacing = (high - low) / (n_mels + 1)
-    left = (low + spacing * torch.arange(n_mels, dtype=torch.float64))[:, None]  # (n_mels, 1)
+    left = (low + spacing * torch.arange(n_mels, dtype=torch.float64, device=device))[:, None]  # (n_mels, 1)
     rising = (mels - left) / spacing
     falling = (left + 2 * spacing - mels) / spacing
     return functional.pad(torch.minimum(rising, falling).clamp(min=0), (0, 1)).float()

@@ -20,6 +20,7 @@ from helpers import cli
 from models import checkpoints
 from models.MobileNetV3 import get_model
 from tests.finetuning import piece, write
+from tests.pretended_cuda import pretended_cuda  # noqa: F401
 
 torch.set_num_threads(1)  # two threads wait for each other when the machine is busy
 

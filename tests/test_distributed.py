@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import ex_audioset
 import ex_folder
@@ -60,21 +63,25 @@ def torchrun(*argv: object, script: Path = SCRIPT) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def launch(function: Callable[[], object]) -> list[int | None]:
-    """Call a function on two ranks, in processes that know of each other what a launcher other than torchrun sets.
-
-    Returns their exit codes; what they print is in the files stdout0, stderr0, stdout1 and stderr1.
-    """
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def launch(function: Callable[[], object], count: int = 2) -> list[int | None]:
+    """Call a function on several ranks, in processes that know of each other what a launcher other than torchrun sets.
+
+    Returns their exit codes; what they print is in the files stdout0, stderr0, stdout1 and so on.
+    """
+    port = free_port()
 
     def run(rank: int) -> None:
-        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         with open(f"stdout{rank}", "w") as sys.stdout, open(f"stderr{rank}", "w") as sys.stderr:
             function()
 
-    ranks = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(2)]
+    ranks = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(count)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -209,6 +216,79 @@ def test_what_a_launcher_sets_wrongly_is_one_line(wrong: dict[str, str], monkeyp
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=next(iter(wrong))), distributed.group(cuda=False):
         pass
+
+
+def test_a_rank_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "START_TIMEOUT", timedelta(seconds=1))
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="not all 2 ranks were there within 1 s"), distributed.group(cuda=False):
+        pass
+
+
+def test_a_rank_that_ends_at_its_start_ends_those_that_wait_for_it() -> None:
+    """Without a launcher that would end them."""
+
+    def run(argv: None = None) -> None:
+        with distributed.group(cuda=False):
+            if distributed.rank() == 2:
+                os._exit(3)
+            with distributed.local_main_first():
+                pass
+
+    assert launch(lambda: cli.run(run), 3) == [1, 1, 3]
+    assert "another rank ended" in Path("stderr0").read_text() and "another rank ended" in Path("stderr1").read_text()
+
+
+@pytest.mark.parametrize(
+    ("differs", "message"), [("clips", "different training clips"), ("resumed", "different states of the run")]
+)
+def test_ranks_that_see_different_files_end_with_what_differs(differs: str, message: str) -> None:
+    def run(argv: None = None) -> None:
+        with distributed.group(cuda=False):
+            is_other = distributed.rank() == 1
+            resumed = (None, {"progress": {"epoch": 1}}) if differs == "resumed" and is_other else None
+            clips = SimpleNamespace(fingerprint="other" if differs == "clips" and is_other else "same")
+            loop._check_ranks(SimpleNamespace(resumed=resumed), clips)
+
+    assert launch(lambda: cli.run(run)) == [1, 1]
+    assert message in Path("stderr0").read_text() and message in Path("stderr1").read_text()
+
+
+def test_three_ranks_share_weights_statistics_and_gradients() -> None:
+    """Also of 1x1 and depthwise kernels stored channels last, without warnings about their strides."""
+
+    def new_network(rank: int) -> nn.Module:
+        torch.manual_seed(rank)
+        network = nn.Sequential(nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3))
+        network[2].running_mean.fill_(rank)
+        return network.to(memory_format=torch.channels_last)
+
+    inputs = [torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(rank)) for rank in range(3)]
+
+    def run() -> None:
+        with distributed.group(cuda=False):
+            rank = distributed.rank()
+            network = new_network(rank)
+            replica = distributed.replicate(network)
+            means = network[2].running_mean.tolist()
+            # As cuDNN returns the gradient of a 1x1 kernel, where oneDNN returns the other form.
+            network[0].weight.register_hook(lambda gradient: torch.empty_strided((8, 2, 1, 1), (2, 1, 1, 1)).copy_(gradient))
+            replica(inputs[rank])[0].sum().backward()
+            torch.save([means, *(parameter.grad for parameter in network.parameters())], f"rank{rank}.pt")
+
+    assert launch(run, 3) == [0, 0, 0]
+    gradients = []
+    for x in inputs:
+        network = new_network(0)
+        network(x)[0].sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for rank in range(3):
+        means, *own = torch.load(f"rank{rank}.pt")
+        assert means == [0.0] * 8
+        for gradient, of_ranks in zip(own, zip(*gradients, strict=True), strict=True):
+            torch.testing.assert_close(gradient, torch.stack(of_ranks).mean(0))
+        assert "strides" not in Path(f"stderr{rank}").read_text()
 
 
 def test_two_ranks_end_early_together(folder_dir: Path) -> None:

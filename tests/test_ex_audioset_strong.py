@@ -51,6 +51,23 @@ def test_everything_at_once_and_resumed(tiny_strong: Path) -> None:
     assert last.epoch == 2 and any(not np.array_equal(last.state[key], first.state[key]) for key in first.state)
 
 
+def test_new_heads_start_at_rare_events_and_others_are_kept(tiny_strong: Path) -> None:
+    still = ("--max_lr", 1e-6)
+    assert run("--train", "--dataset_dir", tiny_strong, *TINY, *still, "--experiment_name", "new") == 0
+    first = checkpoints.load("runs/new/last.pt").state["strong_head.bias"]
+    assert first.numpy() == pytest.approx(-4, abs=0.01)
+    network = checkpoints.load_model("runs/new/last.pt")
+    network.strong_head.bias.data.fill_(1.0)
+    checkpoints.save(Path("start.pt"), network)
+    assert (
+        run(
+            "--train", "--dataset_dir", tiny_strong, *TINY[4:], *still, "--pretrained_name", "start.pt", "--experiment_name", "kept"
+        )
+        == 0
+    )
+    assert checkpoints.load("runs/kept/last.pt").state["strong_head.bias"].numpy() == pytest.approx(1, abs=0.01)
+
+
 def test_a_teacher_teaches_stored_as_online(tiny_strong: Path, tmp_path: Path) -> None:
     """The first step's losses are those of the teacher that hears the clips itself, but for float16 and batch norms."""
     plain = ("--no-wavmix", "--frame_shift", 0, "--mixup_p", 0, "--fmin_aug_range", 1, "--fmax_aug_range", 1)
@@ -90,7 +107,8 @@ def test_published_logits_are_read_by_youtube_id(tiny_strong: Path, tmp_path: Pa
     (data / "audioset_eval_strong.tsv").write_text(table.read_text().replace("unba", "eval"))
     options = ("--batch_size", 1, "--epoch_len", 1, "--teacher_preds", published)
     assert run("--train", "--dataset_dir", data, *TINY, *options) == 0
-    assert checkpoints.load("runs/audioset_strong/last.pt").metrics["distillation_loss"] == pytest.approx(np.log(2), rel=0.2)
+    loss = 0.5 * (np.log1p(np.exp(-4)) + np.log1p(np.exp(4)))  # a probability of 0.5 where the new head says: rare
+    assert checkpoints.load("runs/audioset_strong/last.pt").metrics["distillation_loss"] == pytest.approx(loss, rel=0.2)
 
 
 @pytest.mark.parametrize(

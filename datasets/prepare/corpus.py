@@ -72,6 +72,8 @@ class Corpus:
 
 def _corpus_clip(row: dict[str, str]) -> CorpusClip:
     labels, all_labels = (tuple(row[column].split(";")) for column in ("labels", "labels_with_ancestors"))
+    if not row["fold"].isdecimal():
+        raise UserError(f"clips.csv gives {row['name']} the fold {row['fold']!r}, which must be 1 to 5; build the corpus again")
     return CorpusClip(row["name"], row["split"] == "eval", labels, all_labels, row["package"], row["recording"], int(row["fold"]))
 
 

@@ -27,9 +27,10 @@ import torch
 from datasets import audioset
 from datasets.hdf5_mp3 import Mp3Dataset
 from helpers import cli
-from helpers.devices import pick_device
+from helpers.devices import loader_workers, pick_device
 from helpers.distillation.frame_writer import refuse_existing_frames, write_frame_logits
 from helpers.distillation.writer import LogitsWriter, refuse_existing, write_logits
+from helpers.training.evaluation import PRECISIONS, autocast, default_precision
 from models.ensemble import get_ensemble_model
 from models.errors import UserError
 
@@ -54,12 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--clip_seconds", type=cli.clip_seconds, default=10.0,
         help="length of a window; the logits of a longer clip are the mean over its windows, but --frames takes the first one",
     )  # fmt: skip
-    workers = min(12, os.cpu_count() or 1)
     parser.add_argument("--batch_size", type=cli.positive_int, default=32, help="windows in a batch")
     parser.add_argument(
-        "--num_workers", type=cli.non_negative_int, default=workers, help="processes that decode; 0: the main process"
+        "--num_workers", type=cli.non_negative_int, default=loader_workers(), help="processes that decode; 0: the main process"
     )
     parser.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
+    parser.add_argument(
+        "--precision", choices=tuple(PRECISIONS), help="of the networks (CUDA: bf16, or fp16 where there is no bf16; CPU: fp32)"
+    )
     return parser
 
 
@@ -69,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_existing_frames(args.output)
     else:
         refuse_existing(args.output)  # before anything is downloaded
+    device = pick_device(args.cuda)
+    precision = args.precision or default_precision(device)
     model = get_ensemble_model(args.models)
     seconds = args.clip_seconds if args.frames else None
     if args.hdf:
@@ -87,16 +92,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "clip_seconds": args.clip_seconds,
         "sample_rate": model.sample_rate,
         "num_classes": model.num_classes,
+        "precision": precision,
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
     if args.frames:
-        rows, left_out = write_frame_logits(model.to(pick_device(args.cuda)), clips, args.output, settings, args)
+        with autocast(device, precision):
+            rows, left_out = write_frame_logits(model.to(device), clips, args.output, settings, args)
         print(
             f"{args.output}: {rows} rows of logits of frames; left out: {left_out} clips that cannot be decoded or have no own name"
         )
         return 0
     writer = LogitsWriter(args.output, model.num_classes, settings)
-    repeated = write_logits(model.to(pick_device(args.cuda)), clips, writer, args)
+    repeated = write_logits(model.to(device), clips, writer, args, precision)
     undecodable = len(clips) - repeated - len(writer.names)
     writer.finish()
     print(f"{args.output}: {len(writer.names)} rows of {model.num_classes} logits")

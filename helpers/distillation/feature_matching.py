@@ -77,5 +77,5 @@ def _adapted(output: Tensor, target: Tensor) -> Tensor:
     flat = torch.cat([flat, torch.ones_like(flat[:, :1])], 1)
     gram = flat.T @ flat
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-    weight = torch.linalg.solve(gram, flat.T @ target.movedim(1, -1).flatten(0, -2))
+    weight, _ = torch.linalg.solve_ex(gram, flat.T @ target.movedim(1, -1).flatten(0, -2))  # `solve` would wait for a GPU
     return (source @ weight[:-1] + weight[-1]).movedim(-1, 1)

@@ -24,6 +24,7 @@ from helpers.training.mixing import Mix, Style
 from helpers.training.objectives import bce_per_clip, cross_entropy_per_clip
 from helpers.training.run import Run
 from models.base import TaggingNetwork
+from models.config import MelConfig
 from models.ensemble import get_ensemble_model
 from models.errors import UserError
 from models.waveform import WaveformModel
@@ -93,11 +94,14 @@ class OnlineTeacher:
     def __call__(self, waveform: Tensor, mix: Mix | None, style: Style | None = None) -> Taught:
         """Hear waveforms (B, samples), mixed as the student's spectrograms were: first by style, then by mixup."""
         logits, features = [], []
+        spectrograms: dict[MelConfig, Tensor] = {}  # teachers with one front end share what it computes
         for member in self.models.members:
-            x = member.front_end(waveform)
-            for mixing in (style, mix):
-                x = x if mixing is None else mixing.apply(x)
-            x = x.unsqueeze(1)
+            if member.front_end.config not in spectrograms:
+                x = member.front_end(waveform)
+                for mixing in (style, mix):
+                    x = x if mixing is None else mixing.apply(x)
+                spectrograms[member.front_end.config] = x.unsqueeze(1)
+            x = spectrograms[member.front_end.config]
             for block in member.network.features:
                 x = block(x)
                 if self.feature_weight > 0 and not logits:

@@ -20,6 +20,8 @@ from tqdm import tqdm
 from datasets.audio import AudioError
 from datasets.clip import Clip
 from datasets.hdf5_mp3 import Mp3Dataset
+from helpers.devices import copied_ahead
+from helpers.training.evaluation import autocast, suit_device
 from models.ensemble import EnsembleModel
 from models.errors import UserError
 from models.files import publish, remove_leftovers, write_bytes
@@ -69,11 +71,14 @@ class Windowed(Dataset):
         return [item[0] for item in clips], [len(item[1]) for item in clips], together, errors
 
 
-def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, args: argparse.Namespace) -> int:
+def write_logits(
+    model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, args: argparse.Namespace, precision: str = "fp32"
+) -> int:
     """Append the logits of all clips, each the mean over its windows, and return the number of repeated names, left out.
 
     Clips are processed in groups of `args.batch_size`, and an interrupted run resumes with a whole group: so its batches, on which
-    the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged.
+    the last bits of a result depend, are those of an uninterrupted run. Clips that cannot be decoded are logged. The networks
+    compute in `precision`.
     """
     names = clips.names
     if any("\n" in name or "\r" in name for name in names):
@@ -86,18 +91,28 @@ def write_logits(model: EnsembleModel, clips: Mp3Dataset, writer: LogitsWriter, 
     start = (done[-1] + 1) // args.batch_size * args.batch_size if done else 0
     writer.truncate(bisect_left(done, start))
     windowed = Windowed(clips, round(args.clip_seconds * model.sample_rate))
+    device = model.device
+    suit_device(model, device)
     loader = DataLoader(
-        windowed, args.batch_size, sampler=order[start:], num_workers=args.num_workers, collate_fn=windowed.collate
+        windowed, args.batch_size, sampler=order[start:], num_workers=args.num_workers, collate_fn=windowed.collate,
+        pin_memory=device.type == "cuda",
     )  # fmt: skip
+
+    def copy(batch: tuple[list[str], list[int], Tensor, list[str]]) -> tuple[tuple, list[Tensor]]:
+        group, counts, waveforms, errors = batch
+        waveforms = waveforms.to(device, non_blocking=True)
+        return (group, counts, waveforms, errors), [waveforms]
+
     with (
         tqdm(total=len(order), initial=start, desc="teacher", unit="clip", leave=False, disable=None) as progress,
         torch.inference_mode(),
+        autocast(device, precision),
     ):
-        for group, counts, waveforms, errors in loader:
+        for group, counts, waveforms, errors in copied_ahead(loader, copy, device):
             for error in errors:
                 logger.warning("left out: %s", error)
             if group:
-                logits = torch.cat([model(batch.to(model.device))[0].float().cpu() for batch in waveforms.split(args.batch_size)])
+                logits = torch.cat([model(batch)[0].float() for batch in waveforms.split(args.batch_size)]).cpu()
                 writer.append(group, torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy())
             progress.update(len(group) + len(errors))
     return len(names) - len(order)

@@ -38,7 +38,8 @@ class ClipScoring:
         self._targets, self._metric = targets, metric
 
     def highest(self, rows: np.ndarray) -> float:
-        return self._metric(self._targets[rows], self._targets[rows])
+        targets = self._targets[rows]
+        return self._metric(targets, targets)
 
     def choose(self, rows: np.ndarray, outputs: np.ndarray) -> tuple[float, None]:
         return self._metric(self._targets[rows], outputs), None

@@ -35,7 +35,7 @@ def timestamp_embeddings(model: EmbeddingModel, waveform: Tensor) -> tuple[Tenso
         return [tuple(part[0].float().cpu().numpy() for part in (output.logits, output.embedding)) for output in outputs]
 
     found = []
-    for sound in waveform.cpu().numpy():
+    for sound in waveform.detach().float().cpu().numpy():
         frames = SeamlessFrames(cut, compute).all(cut.cut(sound), WINDOWS_AT_ONCE)
         found.append(np.concatenate([embeddings for _, embeddings in frames]))
     embeddings = torch.from_numpy(np.stack(found)).to(waveform.device)

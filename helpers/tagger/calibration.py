@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from datasets.audio_folders import list_recordings
-from datasets.labels import audioset_labels, audioset_mids
+from datasets.labels import audioset_labels, audioset_mids, audioset_strong_labels, audioset_strong_mids
 from datasets.strong_labels import encode, read_strong_labels
 from helpers import cli
 from helpers.devices import pick_device
@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     device = pick_device(args.cuda) if args.backend == "torch" else None
     tagger = AudioTagger(args.model_name, device, args.backend)
-    mids = audioset_mids() if tagger.labels == audioset_labels() else ()
+    known = dict(zip(audioset_labels() + audioset_strong_labels(), audioset_mids() + audioset_strong_mids(), strict=True))
+    mids = [known.get(label, label) for label in tagger.labels]
     truth = {recording_key(clip): events for clip, events in read_strong_labels(args.events, tagger.labels, mids).items()}
     counts, found = FrameCounts(len(tagger.labels)), 0
     for name, audio in find_recordings(args.audio_path):
@@ -108,16 +109,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not found:
         raise UserError(f"{args.audio_path} holds none of the {len(truth)} recordings in {args.events}; compare their names")
     thresholds, best = counts.best()
-    known = np.flatnonzero(~np.isnan(thresholds))
-    if not len(known):
+    found_classes = np.flatnonzero(~np.isnan(thresholds))
+    if not len(found_classes):
         raise UserError(
             f"{args.events} has no events in the {found} recordings of {args.audio_path}, so there is nothing to calibrate"
         )
-    write_thresholds(args.output, {tagger.labels[k]: thresholds[k] for k in known})
-    usual = counts.f1()[known, round(THRESHOLD * BINS)].mean()
+    write_thresholds(args.output, {tagger.labels[k]: thresholds[k] for k in found_classes})
+    usual = counts.f1()[found_classes, round(THRESHOLD * BINS)].mean()
     print(
-        f"{args.output}: {len(known)} classes, {found} of {len(truth)} recordings; "
-        f"mean F1 of frames {best[known].mean():.3f}, with {THRESHOLD} for all classes {usual:.3f}",
+        f"{args.output}: {len(found_classes)} classes, {found} of {len(truth)} recordings; "
+        f"mean F1 of frames {best[found_classes].mean():.3f}, with {THRESHOLD} for all classes {usual:.3f}",
         file=sys.stderr,
     )
     return 0

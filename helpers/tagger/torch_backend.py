@@ -5,18 +5,26 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from helpers.devices import synchronize, upload
 from helpers.export.checks import check_results, check_scores_frames, check_waveforms
 from helpers.tagger.backends import Results
+from helpers.tagger.padded import forward_padded, groups_of_similar_length, takes_padding
 from models import checkpoints
 from models.embeddings import EmbeddingConfig, EmbeddingModel
 from models.ensemble import EnsembleModel
 from models.errors import UserError
+
+
+def float32_convolutions() -> AbstractContextManager[None]:
+    """Within it, convolutions on a GPU do not round their inputs to TF32."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 class TorchBackend:
@@ -62,6 +70,8 @@ class TorchBackend:
         # A GPU computes whole windows sooner than spectrograms move to the CPU and back.
         can_share = self.device.type == "cpu" and all(member.front_end.config == mel for member in members)
         self.hop_size, self.min_samples = mel.hop_size if can_share else None, mel.min_samples
+        is_usual = is_single and config.layers == ("embedding",)
+        self._pads = self.device.type == "cuda" and is_usual and takes_padding(self.model.network)
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,10 +91,17 @@ class TorchBackend:
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Compute scores (K,) in [0, 1] and embedding (C,), float32, of each waveform (samples,) float32 in [-1, 1].
 
-        Waveforms of equal length are computed together. Errors are those of `OnnxBackend`.
+        Waveforms of equal length are computed together; on a GPU also those of which none is more than twice as long as another,
+        where `helpers.tagger.padded` knows the network: results then differ by float32's rounding. Errors are those of
+        `OnnxBackend`.
         """
         check_waveforms(waveforms)
-        return self._results(self.model, waveforms)
+        if not self._pads or len(set(map(len, waveforms))) == 1:
+            return self._results(self.model, waveforms)
+        results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for group in groups_of_similar_length([len(waveform) for waveform in waveforms]):
+            results |= zip(group, self._padded([waveforms[i] for i in group]), strict=True)
+        return [results[i] for i in range(len(waveforms))]
 
     def spectrograms(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Compute the spectrogram (1, n_mels, frames) of each waveform; what is taken and raised is as in a call."""
@@ -124,14 +141,33 @@ class TorchBackend:
         return results
 
     @torch.inference_mode()
+    def _padded(self, waveforms: Sequence[np.ndarray]) -> Results:
+        """Compute waveforms of any lengths in one batch: spectrograms one after the other, the network at once."""
+        spectrograms = [self.model.front_end(upload(torch.from_numpy(one)[None], self.device))[0].T for one in waveforms]
+        frames = [len(spectrogram) for spectrogram in spectrograms]
+        batch = torch.nn.utils.rnn.pad_sequence(spectrograms, batch_first=True).mT.unsqueeze(1)  # (B, 1, n_mels, frames)
+        with float32_convolutions():
+            logits, embeddings = forward_padded(self.model.network, batch, frames)
+        outputs = [values.to("cpu", non_blocking=True) for values in (self.model.scores(logits), embeddings)]
+        synchronize(self.device)
+        results = list(zip(*(values.numpy() for values in outputs), strict=True))
+        check_results(results, "the model")
+        return results
+
+    @torch.inference_mode()
     def _in_batches(self, compute: Callable[[Tensor], list[Tensor]], clips: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         """Compute each clip, together with others of its shape."""
         if os.getpid() != self._process:  # after a fork: OpenMP's threads are gone, and waiting for them would never end
             torch.set_num_threads(1)
             self._process = os.getpid()
+        computed: list[tuple[list[int], list[Tensor]]] = []
+        with float32_convolutions():
+            for shape in {clip.shape for clip in clips}:
+                group = [i for i, clip in enumerate(clips) if clip.shape == shape]
+                outputs = compute(upload(torch.from_numpy(np.stack([clips[i] for i in group])), self.device))
+                computed.append((group, [values.float().to("cpu", non_blocking=True) for values in outputs]))
+        synchronize(self.device)
         results: dict[int, tuple[np.ndarray, ...]] = {}
-        for shape in {clip.shape for clip in clips}:
-            group = [i for i, clip in enumerate(clips) if clip.shape == shape]
-            outputs = compute(torch.from_numpy(np.stack([clips[i] for i in group])).to(self.device))
-            results |= zip(group, zip(*(values.float().cpu().numpy() for values in outputs), strict=True), strict=True)
+        for group, outputs in computed:
+            results |= zip(group, zip(*(values.numpy() for values in outputs), strict=True), strict=True)
         return [results[i] for i in range(len(clips))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -33,15 +34,15 @@ def balanced_loss(targets: np.ndarray, single_label: bool) -> Callable[[Tensor, 
     """
     present = targets.sum(0, dtype=np.float64)  # (K,)
     if single_label:
-        weight = _mean_one(present)
+        weight = cache(_mean_one(present).to)  # copied to a device once
         return lambda logits, target: functional.cross_entropy(
-            logits.float(), target, weight=weight.to(logits.device), reduction="none"
+            logits.float(), target, weight=weight(logits.device), reduction="none"
         )
-    weights = _mean_one(np.stack([present, len(targets) - present]))  # (2, K)
+    weights = cache(_mean_one(np.stack([present, len(targets) - present])).to)  # (2, K)
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         logits = logits.float()
-        of_present, of_absent = weights.to(logits.device)
+        of_present, of_absent = weights(logits.device)
         entropy = of_present * target * functional.logsigmoid(logits) + of_absent * (1 - target) * functional.logsigmoid(-logits)
         return -entropy.mean(1)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,13 +13,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from helpers.devices import pick_device
 from models.errors import UserError
 
+START_TIMEOUT = timedelta(minutes=5)  # for all ranks to start
+STEP_TIMEOUT = timedelta(minutes=30)  # for all GPUs to reach the same step
+WAIT_TIMEOUT = timedelta(hours=2)  # for one rank that downloads, or reads a large data set for the first time
 # Of torchrun, Open MPI, other MPIs and, last because mpirun in a SLURM job inherits it as 0, SLURM.
 _LOCAL_RANK_VARIABLES = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+
+_waiting: dist.ProcessGroup | None = None  # the group in which ranks wait for each other on the CPU
 
 
 @contextmanager
@@ -45,15 +53,44 @@ def group(cuda: bool) -> Iterator[torch.device]:
             raise UserError(f"rank {local_rank()} of this machine has no GPU: there are {available}; lower --nproc_per_node")
         device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        timeout=timedelta(hours=2),  # a long download by one; when a rank dies, torchrun ends the others
-        device_id=device if device.type == "cuda" else None,
-    )
+    _join(device)
     if not is_main():
         logging.getLogger().setLevel(logging.ERROR)
     yield device
     dist.destroy_process_group()  # not after an error: it would wait for ranks that wait for this one
+
+
+def _join(device: torch.device) -> None:
+    """Wait for all ranks and make their group; UserError where one does not come."""
+    global _waiting
+    number, wanted, seconds = _int("RANK"), _int("WORLD_SIZE"), START_TIMEOUT.total_seconds()
+    try:
+        store, *_ = next(dist.rendezvous("env://", timeout=START_TIMEOUT))
+        store.set(f"here/{number}", "")
+        store.wait([f"here/{other}" for other in range(wanted)], START_TIMEOUT)
+    except (RuntimeError, OSError) as error:  # of the store, which belongs to the first rank, or to torchrun
+        raise UserError(
+            f"not all {wanted} ranks were there within {seconds:g} s; see what the others printed, and that all "
+            "are started with the same WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+        ) from error
+    is_cuda = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if is_cuda else "gloo", store=store, rank=number, world_size=wanted,
+        timeout=STEP_TIMEOUT if is_cuda else WAIT_TIMEOUT, device_id=device if is_cuda else None,
+    )  # fmt: skip
+    # NCCL does not notice a rank that ended; gloo does at once, and nobody waits for a GPU while one rank downloads.
+    _waiting = dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT) if is_cuda else dist.group.WORLD
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """UserError where another rank ended, or does not come, instead of doing what all do within this context."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo: the connection is closed, or the time is over
+        raise UserError(
+            f"another rank ended, or did not come within {WAIT_TIMEOUT.total_seconds() / 60:g} minutes; see what it printed"
+        ) from error
 
 
 def rank() -> int:
@@ -95,18 +132,19 @@ def is_main() -> bool:
 def local_main_first() -> Iterator[None]:
     """Let the first rank of each machine do something, such as a download, before its other ranks do the same."""
     is_first = local_rank() == 0
-    if dist.is_initialized() and not is_first:
-        dist.barrier()
+    if not is_first:
+        gather(None)  # waits for all
     yield
-    if dist.is_initialized() and is_first:
-        dist.barrier()
+    if is_first:
+        gather(None)
 
 
 def mean(tensor: Tensor) -> Tensor:
     """Return the mean of a floating-point tensor over the ranks."""
     if dist.is_initialized():
         tensor = tensor.clone()
-        dist.all_reduce(tensor)
+        with _together():
+            dist.all_reduce(tensor)
         tensor /= world_size()
     return tensor
 
@@ -116,5 +154,16 @@ def gather(value: Any) -> list[Any]:
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    with _together():
+        dist.all_gather_object(values, value, group=_waiting)
     return values
+
+
+def replicate(network: nn.Module) -> DistributedDataParallel:
+    """Wrap a network for training: weights and buffers become those of the first rank, gradients the mean over the ranks."""
+    for buffer in network.buffers():
+        dist.broadcast(buffer, 0)
+    # It compares strides also along axes of size 1, where they mean nothing: of 1x1 kernels stored channels last, for example.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # the other name is deprecated then
+    return DistributedDataParallel(network, **{"forward_sync_buffers" if newer else "broadcast_buffers": False})

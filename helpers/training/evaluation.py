@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from helpers.devices import copied_ahead, synchronize
 from helpers.training import distributed
 from models.errors import UserError
 
@@ -35,8 +37,21 @@ class Predictions:
 
 
 def default_precision(device: torch.device) -> str:
-    """Return the precision where none is asked for: the released models' float16 on GPUs, float32 on CPUs."""
-    return "fp16" if device.type == "cuda" else "fp32"
+    """Return the precision where none is asked for: on GPUs bfloat16, or float16 where they have none, on CPUs float32."""
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a network computes in one of `PRECISIONS`; front ends compute in float32 also within it."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def suit_device(model: nn.Module, device: torch.device) -> None:
+    """Lay out the weights of a model that is to be evaluated as its device wants them: on GPUs, channels last."""
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -51,16 +66,22 @@ def predict(model: nn.Module, loader: DataLoader, precision: str = "fp32") -> Pr
     was_training = model.training
     model.eval()
     device: torch.device = model.device
-    batches: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
-    autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
-    with autocast, clip_bar("evaluating", len(loader.dataset)) as bar:
-        for clips in loader:
-            inputs, target, name, index = clips[:4]
-            output, _ = model(inputs.to(device, non_blocking=True))
-            batches.append((index.numpy(), name, target.numpy(), output.float().cpu().numpy()))
+    suit_device(model, device)
+
+    def copy(clips: Any) -> tuple[Any, list[Tensor]]:
+        inputs = clips[0].to(device, non_blocking=True)
+        return (inputs, *clips[1:4]), [inputs]
+
+    computed: list[tuple[Tensor, list[str], Tensor, Tensor]] = []
+    with autocast(device, precision), clip_bar("evaluating", len(loader.dataset)) as bar:
+        for inputs, target, name, index in copied_ahead(loader, copy, device):
+            logits, _ = model(inputs)
+            computed.append((index, name, target, logits.float().to("cpu", non_blocking=True)))
             bar.update(len(name) * distributed.world_size())
+    synchronize(device)
     model.train(was_training)
-    batches = [batch for share in distributed.gather(batches) for batch in share]
+    own = [(index.numpy(), name, target.numpy(), logits.numpy()) for index, name, target, logits in computed]
+    batches = [batch for share in distributed.gather(own) for batch in share]
     if not batches:
         raise UserError("the data set holds no clips")
     indices, names, targets, logits = zip(*batches, strict=True)

@@ -194,7 +194,8 @@ def finetune(
             loss_per_clip = balanced_loss(training_clips.targets(), task.objective.single_label)
         loader = make_training_loader(augmented(training_clips, args), sampler, args, training_clips.names)
         validation_loader = make_loader(task.validation_set(model.sample_rate), args)
-        optimizer = torch.optim.Adam(parameter_groups(model.network, args), weight_decay=args.weight_decay)
+        groups, is_cuda = parameter_groups(model.network, args), device.type == "cuda"
+        optimizer = torch.optim.Adam(groups, weight_decay=args.weight_decay, fused=is_cuda)
 
         def training_loss(network: nn.Module, clips: Clip) -> dict[str, Tensor]:
             spectrogram = model.front_end(clips.waveform)  # (B, n_mels, frames)
@@ -214,6 +215,7 @@ def finetune(
             optimizer=optimizer, schedule=optimization.schedule_from_options(args), n_epochs=args.n_epochs,
             run=run, selection=task.objective.selection, patience=args.patience,
             precision=args.precision, compile_network=args.compile, save_minutes=args.save_minutes,
+            deterministic=args.deterministic,
         )  # fmt: skip
         return metrics, run.folder
 

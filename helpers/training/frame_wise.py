@@ -39,6 +39,8 @@ from models.waveform import WaveformModel
 # What an evaluation measures, see `event_metrics.summary`; the first one chooses the best epoch.
 SCORES = ("psds1", "psds1_penalised", "psds2", "psds2_penalised", "event_f1", "segment_f1", "intersection_f1")
 
+RARE_LOGIT = -4.0  # bias of a new head: events are rare, and Adam is slow to find that out (Lin et al., Focal Loss, ICCV 2017)
+
 logger = logging.getLogger(__name__)
 
 
@@ -155,6 +157,8 @@ def train(
         without_time_masks = argparse.Namespace(**vars(args), timem=0)  # of the front end, which does not know the targets
         model = build_training_model(without_time_masks, run, len(task.labels), task.labels, task.clip_seconds).to(device)
         check_frame_wise(model, args.pretrained_name or "--arch")
+        if not run.resumed and not keeps_head(args.pretrained_name, model.network):
+            nn.init.constant_(model.network.strong_head.bias, RARE_LOGIT)
         form = form_of(model, task.clip_seconds)
         clips, validation_clips = task.training_set(form), task.validation_set(form)
         model.network.set_trained_heads("strong" if clips.has_times.all() else "both")
@@ -204,10 +208,11 @@ def train(
         groups = parameter_groups(model.network, args.max_lr, args.layer_decay, args.sequence_lr or args.max_lr)
         metrics = fit(
             model, loader, training_loss, validation_scores,
-            optimizer=torch.optim.Adam(groups, weight_decay=args.weight_decay),
+            optimizer=torch.optim.Adam(groups, weight_decay=args.weight_decay, fused=model.device.type == "cuda"),
             schedule=lambda epoch: linear_warmup_cosine_down(epoch, args.n_epochs, min(args.warm_up_len, args.n_epochs - 1)),
             n_epochs=args.n_epochs, run=run, selection=SCORES[0], patience=args.patience, precision=args.precision,
             compile_network=args.compile, save_minutes=args.save_minutes, forward=FrameLogits,
+            deterministic=args.deterministic,
         )  # fmt: skip
         return metrics, run.folder
 
@@ -256,6 +261,14 @@ def load_frame_wise(name: str, labels: Sequence[str], device: torch.device) -> W
 def check_frame_wise(model: WaveformModel, name: str) -> None:
     if model.network.step_seconds is None:
         raise UserError(f"{name} gives a network that scores whole clips; training on events needs a frame-wise one, --arch fmn")
+
+
+def keeps_head(pretrained_name: str | None, network: TaggingNetwork) -> bool:
+    """Whether a network that starts from a checkpoint has its head, too."""
+    if pretrained_name is None:
+        return False
+    arch, _ = checkpoints.architecture(pretrained_name)
+    return type(arch) is type(network.arch) and arch.num_classes == network.arch.num_classes
 
 
 def form_of(model: WaveformModel, clip_seconds: float) -> Form:

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from helpers.devices import copied_ahead, training_algorithms
 from helpers.training import distributed
-from helpers.training.evaluation import PRECISIONS, clip_bar
+from helpers.training.evaluation import autocast, clip_bar
 from helpers.training.run import Run
 from helpers.training.sampling import TrainingBatches
 from models import interrupts
@@ -55,11 +56,10 @@ class Progress:
             raise ValueError(f"its progress is {self!r:.200}")
 
 
-def to_device(clips: Any, device: torch.device) -> Any:
-    """Move the tensors of a collated named tuple; names stay where they are."""
-    return clips._replace(
-        **{field: value.to(device, non_blocking=True) for field, value in clips._asdict().items() if isinstance(value, Tensor)}
-    )
+def to_device(clips: Any, device: torch.device) -> tuple[Any, list[Tensor]]:
+    """Return a collated named tuple with its tensors on the device, where names cannot go, and these tensors."""
+    copies = {field: value.to(device, non_blocking=True) for field, value in clips._asdict().items() if isinstance(value, Tensor)}
+    return clips._replace(**copies), list(copies.values())
 
 
 class _Stepper:
@@ -73,17 +73,19 @@ class _Stepper:
         average: AveragedModel | None,
         precision: str,
         compile_network: bool,
-        forward: Callable[[TaggingNetwork], nn.Module] | None,
+        forward: Callable[[TaggingNetwork], nn.Module] | None = None,
     ) -> None:
         self.device = model.device
         self.training_loss = training_loss
         self.optimizer = optimizer
-        self.autocast = torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "fp32")
+        self.autocast = autocast(self.device, precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        network = model.network if forward is None else forward(model.network)
-        self.network: nn.Module = torch.compile(network) if compile_network else network
+        self.network: nn.Module = model.network if forward is None else forward(model.network)
+        self.distributed: DistributedDataParallel | None = None
         if distributed.world_size() > 1:
-            self.network = DistributedDataParallel(self.network, forward_sync_buffers=False)
+            self.network = self.distributed = distributed.replicate(self.network)
+        if compile_network:  # also what gathers gradients, so that the compiler can cut its graphs where they are sent
+            self.network = torch.compile(self.network, dynamic=True)  # once, for batches and clips of all sizes
         self.model = model
         self.average = average
         self.parameters = list(model.network.parameters())
@@ -96,16 +98,16 @@ class _Stepper:
     ) -> tuple[dict[str, float], bool, bool]:
         """Return the step's losses, means over the whole batch, whether they and the gradients were finite, and whether to end.
 
-        If they were not, the step was skipped. In float16 that is also how the scale of the loss finds its size. All ranks end
-        behind the same step, also where a signal reached one of them alone.
+        Micro-batches are on the device. If losses or gradients were not finite, the step was skipped. In float16 that is also how
+        the scale of the loss finds its size. All ranks end behind the same step, also where a signal reached one of them alone.
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number in range(batches.accumulate):
-            clips = to_device(next(micro_batches), self.device)
+            clips = next(micro_batches)
             batches.seed_micro_batch(step, number)
-            if isinstance(self.network, DistributedDataParallel):
-                self.network.require_backward_grad_sync = number == batches.accumulate - 1
+            if self.distributed is not None:
+                self.distributed.require_backward_grad_sync = number == batches.accumulate - 1
             with self.autocast:
                 losses = self.training_loss(self.network, clips)
             self.scaler.scale(losses["loss"] / batches.accumulate).backward()
@@ -118,7 +120,7 @@ class _Stepper:
         means = dict(zip(sums, values, strict=True))
         finite = all(map(math.isfinite, [*values, norm]))
         if finite:
-            self.scaler.step(self.optimizer)
+            self.optimizer.step()  # `scaler.step` would ask the GPU once more whether the gradients are finite
         self.scaler.update()
         if finite and self.average is not None:
             self.average.update_parameters(self.model.network)
@@ -199,6 +201,7 @@ def fit(
     save_minutes: float = 10.0,
     start_epoch: Callable[[int], None] | None = None,
     forward: Callable[[TaggingNetwork], nn.Module] | None = None,
+    deterministic: bool = False,
 ) -> dict[str, float]:
     """Train up to epoch `n_epochs` and return the last epoch's metrics.
 
@@ -213,6 +216,8 @@ def fit(
 
     `start_epoch(epoch)` is called before each epoch is trained, and before what is left of one.
 
+    `deterministic` is that of `training_algorithms`: on GPUs, the same bits each time.
+
     Modules whose parameters are all frozen (requires_grad False) stay in evaluation mode.
 
     `precision` is that of the network's forward pass, one of `PRECISIONS`; weights are float32. A step whose loss or gradients are
@@ -224,6 +229,7 @@ def fit(
     """
     batches: TrainingBatches = loader.batch_sampler
     run.require_same("training clips", batches.fingerprint, "--dataset_dir")
+    _check_ranks(run, batches)
     run.open()
     for network in filter(None, (model.network, average)):
         network.to(memory_format=torch.channels_last)  # on CPUs a third faster, on GPUs what half precision wants
@@ -250,11 +256,11 @@ def fit(
         """Train the steps of an epoch that are left. An interruption saves the run behind the step that it comes in."""
         _set_training(model)
         batches.start(epoch, progress.step)
-        micro_batches = iter(loader)
+        micro_batches = copied_ahead(loader, lambda clips: to_device(clips, model.device), model.device)
         saved_at = started = perf_counter()
         started -= progress.seconds
         bar = clip_bar(f"epoch {epoch}", batches.steps * batches.batch_size, progress.step * batches.batch_size)
-        with interrupts.deferred() as interruption, bar:
+        with training_algorithms(model.device, deterministic), interrupts.deferred() as interruption, bar:
             for step in range(progress.step, batches.steps):
                 losses, finite, ends = take_step(micro_batches, batches, step, interruption)
                 if finite:
@@ -318,6 +324,16 @@ def _set_training(model: nn.Module) -> None:
             module.eval()
 
 
+def _check_ranks(run: Run, batches: TrainingBatches) -> None:
+    """Raise UserError where the ranks see different files, before one of them waits for what others never do."""
+    progress = run.resumed[1]["progress"] if run.resumed else {}
+    clips, states = zip(*distributed.gather((batches.fingerprint, str(progress))), strict=True)
+    if len(set(clips)) > 1:
+        raise UserError("the ranks see different training clips; --dataset_dir must have the same files on all machines")
+    if len(set(states)) > 1:
+        raise UserError("the ranks see different states of the run; --resume needs a folder that all machines share")
+
+
 def _resume(
     resumed: tuple[Checkpoint, dict[str, Any]], take_step: _Stepper, batches: TrainingBatches
 ) -> tuple[Progress, dict[str, float]]:
@@ -330,8 +346,6 @@ def _resume(
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:  # RuntimeError: torch's, of several lines
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{checkpoint.name} is not of this training ({reason}); start a new run") from error
-    if len(set(distributed.gather((progress.epoch, progress.step)))) > 1:
-        raise UserError("the ranks see different states of the run; --resume needs a folder that all machines share")
     if batches.micro_batches != state["micro_batches"]:
         logger.warning(
             "batches were cut into %d micro-batches and are now cut into %d: results differ slightly",

@@ -1,4 +1,7 @@
-"""Mixing of the examples in a batch: mixup (Zhang et al., ICLR 2018) and Freq-MixStyle (Schmid et al., DCASE 2022)."""
+"""Mixing of the examples in a batch: mixup (Zhang et al., ICLR 2018) and Freq-MixStyle (Schmid et al., DCASE 2022).
+
+Weights and partners are drawn on the CPU, so that they are the same on every device.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from helpers.devices import upload
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ def mixup(x: Tensor, alpha: float) -> tuple[Tensor, Mix | None]:
     if alpha == 0:
         return x, None
     drawn = torch.distributions.Beta(alpha, alpha).sample((len(x),))
-    weight = torch.maximum(drawn, 1.0 - drawn).to(x.device)
-    mix = Mix(torch.randperm(len(x)).to(x.device), weight)
+    weight = upload(torch.maximum(drawn, 1.0 - drawn), x.device)
+    mix = Mix(upload(torch.randperm(len(x)), x.device), weight)
     return mix.apply(x), mix
 
 
@@ -58,8 +63,8 @@ def freq_mixstyle(x: Tensor, probability: float, alpha: float) -> tuple[Tensor, 
     """
     if probability == 0 or torch.rand(()) >= probability:
         return x, None
-    share = torch.distributions.Beta(alpha, alpha).sample((len(x), 1, 1)).to(x.device)
-    style = Style(torch.randperm(len(x)).to(x.device), share)
+    share = upload(torch.distributions.Beta(alpha, alpha).sample((len(x), 1, 1)), x.device)
+    style = Style(upload(torch.randperm(len(x)), x.device), share)
     return style.apply(x), style
 
 

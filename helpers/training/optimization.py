@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -69,18 +70,34 @@ def parameter_groups(network: TaggingNetwork, args: argparse.Namespace) -> list[
     return trained
 
 
-def moving_average(network: TaggingNetwork, decay: float) -> AveragedModel:
+class MovingAverage(AveragedModel):
     """An average of weights and batch-norm statistics that keeps `decay` of itself at each step.
 
     In step t it keeps no more than (1 + t) / (10 + t), so that the average of a short training does not hold its first weights
-    (as TensorFlow's ExponentialMovingAverage with `num_updates` does).
+    (as TensorFlow's ExponentialMovingAverage with `num_updates` does). Steps are counted on the CPU: nothing is copied to a GPU.
     """
 
-    def update(averages: list[Tensor], currents: list[Tensor], steps: Tensor) -> None:
-        changes = torch._foreach_mul(torch._foreach_sub(currents, averages), (9.0 / (steps + 10.0)).clamp(min=1.0 - decay))
-        torch._foreach_copy_(averages, torch._foreach_add(averages, changes))
+    def __init__(self, network: TaggingNetwork, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self.decay = decay
 
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        steps = int(self.n_averaged)
+        change = float((9.0 / (self.n_averaged + 10.0)).clamp(min=1.0 - self.decay))  # a float32 of the CPU
+        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        for floats in (True, False):  # by type, as foreach operations are fast; counters of batches are whole numbers
+            averages = [average for average, _ in pairs if average.is_floating_point() == floats]
+            currents = [current for _, current in pairs if current.is_floating_point() == floats]
+            if steps:
+                changes = torch._foreach_mul(torch._foreach_sub(currents, averages), change)
+                currents = torch._foreach_add(averages, changes)
+            torch._foreach_copy_(averages, currents)
+        self.n_averaged += 1
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    return chain(network.parameters(), network.buffers())
 
 
 def set_batch_norm_momentum(network: TaggingNetwork, momentum: float) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from helpers import cli
+from helpers.devices import loader_workers
 from helpers.training import tracking
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
     """Options of every experiment: where and how it computes."""
-    workers = min(12, os.cpu_count() or 1)
     group = parser.add_argument_group("computation")
     group.add_argument("--cuda", action="store_true", help="compute on a CUDA device if there is one")
     group.add_argument("--batch_size", type=cli.positive_int, default=batch_size, help="clips in a batch, over all ranks")
-    group.add_argument("--num_workers", type=cli.non_negative_int, default=workers, help="worker processes that decode; 0: none")
     group.add_argument(
-        "--precision", choices=("fp32", "fp16", "bf16"), help="of the network's forward pass (fp16 on CUDA, fp32 on the CPU)"
-    )
+        "--num_workers", type=cli.non_negative_int, default=loader_workers(), help="worker processes that decode; 0: none"
+    )  # fmt: skip
+    group.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16"),
+        help="of the network's forward pass (CUDA: bf16, or fp16 where there is no bf16; CPU: fp32)",
+    )  # fmt: skip
 
 
 def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: str) -> None:
@@ -33,7 +35,10 @@ def add_training_options(parser: argparse.ArgumentParser, *, experiment_name: st
         "--accumulate", type=cli.positive_int, default=1, metavar="MICRO_BATCHES",
         help="micro-batches that a rank cuts its share of a batch into, to save memory",
     )  # fmt: skip
-    group.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
+    group.add_argument("--compile", action="store_true", help="compile the network with torch.compile, once for all lengths")
+    group.add_argument(
+        "--deterministic", action="store_true", help="on CUDA, repeat a training bit by bit, at the cost of speed; CPUs always do"
+    )
     group.add_argument(
         "--wandb", choices=tracking.MODES, default="auto",
         help="where Weights & Biases keeps the run's metrics; auto: online if logged in, else in the run's folder",

@@ -32,7 +32,7 @@ from models.errors import UserError
 
 RUNS_DIR = Path("runs")  # in the working directory
 # What --resume may change; clips and teacher must stay the same (`Run.require_same`), also in files that were moved.
-MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb"}
+MAY_CHANGE = {"resume", "cuda", "precision", "num_workers", "dataset_dir", "n_epochs", "save_minutes", "wandb", "deterministic"}
 MAY_CHANGE |= {"teacher", "teacher_preds", "fname_to_index", "cache_path", "train", "patience"}
 # What last.pt holds next to the model.
 STATE = {"progress": dict, "micro_batches": int, "optimizer": dict, "scaler": dict, "best": (float, int), "fingerprints": dict}

@@ -10,7 +10,8 @@ import pytest
 
 from datasets.strong_labels import LabelledEvent
 from helpers import event_metrics
-from helpers.tagger.event_decoding import decode, median_filter
+from helpers.median_filter import median_filter
+from helpers.tagger.event_decoding import decode
 from models.errors import UserError
 from tests.golden.sed_example import scores as example_scores
 

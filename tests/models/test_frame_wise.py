@@ -11,6 +11,7 @@ import torch
 from models import checkpoints
 from models.checkpoints import CheckpointError
 from models.config import FrameWiseArch, MelConfig, from_plain, to_plain
+from models.embeddings import EmbeddingConfig, EmbeddingModel
 from models.ensemble import EnsembleModel
 from models.errors import UserError
 from models.frame_wise import FrameWiseMobileNet, get_model
@@ -206,3 +207,18 @@ def test_ensembles_of_frame_wise_networks():
     assert mixed.step_seconds is None
     with pytest.raises(UserError):
         mixed.forward_frames(x)
+
+
+@pytest.mark.parametrize("heads", ["strong", "weak"])
+def test_layers_as_embeddings(heads):
+    model = network("gru", trained_heads=heads)
+    x = 0.1 * torch.randn(2, 8000)
+    embedder = EmbeddingModel(model, EmbeddingConfig("block15+embedding")).eval()
+    with torch.no_grad():
+        expected, embedding = WaveformModel(model).eval()(x)
+        logits, layers = embedder(x)
+        alone = embedder.embed(x)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(layers[:, embedder.columns["embedding"]], embedding)
+    torch.testing.assert_close(alone, layers)
+    assert layers.shape[1] == model.stage_channels[15] + model.embedding_size

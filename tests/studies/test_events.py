@@ -55,7 +55,7 @@ def test_all_trainings_are_valid_and_of_one_length(tmp_path: Path) -> None:
     trainings = {
         arm: script.build_parser().parse_args(["--train", *map(str, events.options(args, arm))]) for arm, script in scripts.items()
     }
-    assert {(t.n_epochs, t.epoch_len, t.batch_size, t.clip_seconds) for t in trainings.values()} == {(4, 50, 8, 10.0)}
+    assert {(t.n_epochs, t.epoch_len, t.batch_size, t.clip_seconds) for t in trainings.values()} == {(7, 50, 4, 10.0)}
     assert {t.pretrained_name for t in trainings.values()} == {events.START}
     assert [t.sequence_model for t in trainings.values()] == [None, None, "tf"]
 

@@ -42,18 +42,20 @@ def test_names_of_recordings() -> None:
 def test_the_command_writes_a_table_for_inference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_message: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "load_backend", lambda *_: FrameLoudness())
+    backend = FrameLoudness()
+    backend.labels = ("Bell", "around")
+    monkeypatch.setattr(module, "load_backend", lambda *_: backend)
     sound = np.full(6 * RATE, 0.2, np.float32)
     sound[2 * RATE : 4 * RATE] = 0.7
     soundfile.write(tmp_path / "a.wav", sound, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "other.wav", sound, RATE)
     table, output = tmp_path / "events.tsv", tmp_path / "thresholds.csv"
-    table.write_text("filename\tonset\toffset\tevent_label\na.wav\t2.0\t4.0\tpeak\nb.wav\t0\t1\tpeak\n")
+    table.write_text("filename\tonset\toffset\tevent_label\na.wav\t2.0\t4.0\t/m/0395lw\nb.wav\t0\t1\tBell\n")
     argv = ["--model_name", "any", "--audio_path", tmp_path, "--events", table, "--output", output]
     assert calibration.main([*map(str, argv)]) == 0
     assert "1 of 2 recordings" in capsys.readouterr().err
     assert output.read_text().splitlines()[0] == "label,threshold"
-    thresholds = class_thresholds(output, FrameLoudness.labels)
+    thresholds = class_thresholds(output, backend.labels)
     assert 0.2 < thresholds[0] < 0.7 and thresholds[1] == 0.3
-    table.write_text("filename\tonset\toffset\tevent_label\nc.wav\t2.0\t4.0\tpeak\n")
+    table.write_text("filename\tonset\toffset\tevent_label\nc.wav\t2.0\t4.0\tBell\n")
     assert "none of the 1 recordings" in failing_message(calibration.main, *argv)

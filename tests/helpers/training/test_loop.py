@@ -4,7 +4,7 @@ import argparse
 import csv
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, RandomSampler
 from datasets.clip import Clip
 from helpers.training import loop as training
 from helpers.training.builders import make_loader, make_training_loader
-from helpers.training.evaluation import predict
+from helpers.training.evaluation import PRECISIONS, predict
 from helpers.training.loop import fit
 from helpers.training.objectives import bce_per_clip
-from helpers.training.optimization import moving_average
+from helpers.training.optimization import MovingAverage
 from helpers.training.run import Run
 from models import checkpoints
 from models.config import Arch, MelConfig
@@ -125,7 +125,7 @@ def test_half_precision_trains_the_network_and_leaves_the_front_end_alone(precis
         return plain_loss(network, model, batch)
 
     model, metrics, _ = train([0.0] * 2, loss=loss, precision=precision)
-    assert set(seen) == {(torch.float32, training.PRECISIONS[precision])}
+    assert set(seen) == {(torch.float32, PRECISIONS[precision])}
     assert {tensor.dtype for tensor in model.network.parameters()} == {torch.float32}
     assert metrics["train_loss"] == pytest.approx(train([0.0] * 2)[1]["train_loss"], rel=0.02)
 
@@ -202,7 +202,7 @@ def test_where_no_epoch_has_a_score_the_first_is_the_best() -> None:
 
 def averaging(decay: float = 0.9) -> dict:
     model = new_model()
-    return {"model": model, "average": moving_average(model.network, decay)}
+    return {"model": model, "average": MovingAverage(model.network, decay)}
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.9])
@@ -396,3 +396,23 @@ def test_a_compiled_network_trains_the_same_weights() -> None:
     plain, compiled = (weights(train([0.0] * 2, compile_network=choice)[0]) for choice in (False, True))
     torch.testing.assert_close(plain, compiled, atol=1e-3, rtol=1e-2)
     assert not torch.equal(compiled, weights(new_model()))
+
+
+@pytest.mark.slow
+def test_a_network_is_compiled_once_for_batches_and_clips_of_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips are as long as their batch's number says; nothing but the compiler's count is looked at, so that it is quick."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    lengths = iter([100, 131, 164, 200])
+
+    def loss(network: nn.Module, model: WaveformModel, batch: Clip) -> torch.Tensor:
+        spectrogram = model.front_end(batch.waveform).unsqueeze(1)
+        frames = next(lengths)
+        spectrogram = spectrogram.repeat(1 + frames % 2, 1, 1, 10)[..., :frames]
+        return network(spectrogram)[0].square().mean()
+
+    train([0.0] * 2, loss=loss, compile_network=True)
+    assert next(lengths, None) is None
+    assert counter.frame_count == 1

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.training.optimization import exp_warmup_linear_down, linear_warmup_cosine_down, moving_average
+from helpers.training.optimization import MovingAverage, exp_warmup_linear_down, linear_warmup_cosine_down
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_moving_average_is_bitwise_that_of_single_tensors() -> None:
         return average + (current - average) * (9.0 / (steps + 10.0)).clamp(min=0.1)
 
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
-    average, expected = moving_average(network, 0.9), AveragedModel(network, avg_fn=update, use_buffers=True)
+    average, expected = MovingAverage(network, 0.9), AveragedModel(network, avg_fn=update, use_buffers=True)
     for _ in range(120):
         with torch.no_grad():
             network(torch.randn(2, 1, 8, 8))
@@ -83,7 +83,7 @@ def test_a_step_of_the_moving_average_has_as_many_operations_for_any_number_of_l
     totals = []
     for depth in (1, 20):
         network = nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))))
-        average = moving_average(network, 0.9)
+        average = MovingAverage(network, 0.9)
         average.update_parameters(network)  # the first step copies each tensor
         with CountedOperations() as counted:
             average.update_parameters(network)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from datasets import audioset
+from datasets.csv_table import write_table
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.prepare.opensounds.tables import with_ancestors
 from datasets.prepare.soundscapes import build
@@ -117,3 +118,13 @@ def test_a_folder_with_something_else_is_refused(corpus_dir: Path, tmp_path: Pat
     (tmp_path / "mine.txt").write_text("mine")
     assert "something else" in failing_message(build.main, *arguments(corpus_dir, tmp_path))
     assert contents(tmp_path) == {"mine.txt": b"mine"}
+
+
+def test_a_damaged_table_of_the_corpus_is_one_line(corpus_dir: Path, tmp_path: Path, failing_message: Callable[..., str]) -> None:
+    with (corpus_dir / "clips.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[3]["fold"] = "two"
+    write_table(tmp_path / "clips.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
+    for path in corpus_dir.glob("*.hdf"):
+        (tmp_path / path.name).symlink_to(path)
+    assert "'two'" in failing_message(build.main, *arguments(tmp_path, tmp_path / "new"))
