@@ -27,8 +27,7 @@ TABLES = {part: f"audioset_{part}_strong.tsv" for part in ("train", "validation"
 CLASSES = "strong_classes.tsv"  # columns mid and display_name, in the order of the targets
 _AUDIO = {"train": audioset.training_set, "validation": audioset.validation_set, "eval": audioset.evaluation_set}
 _SUFFIX = re.compile(r"\.(mp3|wav|flac|ogg|m4a|opus)$", re.IGNORECASE)
-_SEGMENT = re.compile(r"([A-Za-z0-9_-]{11})_\d+")  # YouTube id, start in milliseconds
-_AUDIOSET_NAME = re.compile(r"Y([A-Za-z0-9_-]{11})")
+_AUDIOSET_NAME = re.compile(r"Y?([A-Za-z0-9_-]{11})(_\d+)?")  # YouTube id, start in milliseconds
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ def events_of(names: Sequence[str], events: Events, table: Path) -> dict[int, li
 class ClipRows:
     """The rows of clips in a table or file, found by name: equal but for folder and suffix or, of AudioSet, by the YouTube id.
 
-    The id is that of Yid.mp3, as audio is called, and of id_30000, a segment_id, if a single row has it.
+    The id is that of Yid.mp3, as audio is called, of id_30000, a segment_id, or alone, if a single row has it.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -138,7 +137,7 @@ def _stem(name: str) -> str:
 
 
 def _youtube_id(name: str) -> str:
-    match = _SEGMENT.fullmatch(_stem(name)) or _AUDIOSET_NAME.fullmatch(_stem(name))
+    match = _AUDIOSET_NAME.fullmatch(_stem(name))
     return match[1] if match else ""
 
 

@@ -142,8 +142,8 @@ def encode(events: Iterable[LabelledEvent], num_classes: int, frames: int = 250,
     """
     target = np.zeros((num_classes, frames), np.float32)
     for event in events:
-        first = math.floor(round(event.onset / step, 6))  # 0.28 / 0.04 is a little more than 7
-        target[event.class_index, first : math.ceil(round(event.offset / step, 6))] = 1
+        first, last = (round(min(time / step, frames), 6) for time in (event.onset, event.offset))  # 0.28 / 0.04 is above 7
+        target[event.class_index, math.floor(first) : math.ceil(last)] = 1
     return target
 
 

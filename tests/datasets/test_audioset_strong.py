@@ -85,6 +85,8 @@ def test_classes_are_those_of_the_corpus_or_audioset_strongs(tmp_path: Path) -> 
         ("---1_cCGK4M_30000", "Y---1_cCGK4M.mp3", True),
         ("Y---1_cCGK4M.wav", "Y---1_cCGK4M.mp3", True),
         ("Y---1_cCGK4M.wav", "---1_cCGK4M_0", True),
+        ("---1_cCGK4M.wav", "Y---1_cCGK4M.mp3", True),
+        ("Y---1_cCGK4M_30000.wav", "Y---1_cCGK4M.mp3", True),
         ("scenes/a.flac", "a.mp3", True),
         ("scene_train_00012", "scene_train_00013.mp3", False),
         ("a", "b", False),

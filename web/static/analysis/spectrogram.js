@@ -92,8 +92,10 @@ function transform(real, imaginary) {
     const stride = SIZE / length;
     for (let start = 0; start < size; start += length) {
       for (let k = 0; k < half; k++) {
-        const [c, s] = [COSINES[k * stride], SINES[k * stride]];
-        const [a, b] = [start + k, start + k + half];
+        const c = COSINES[k * stride];
+        const s = SINES[k * stride];
+        const a = start + k;
+        const b = a + half;
         const r = real[b] * c + imaginary[b] * s;
         const i = imaginary[b] * c - real[b] * s;
         real[b] = real[a] - r;
