@@ -93,9 +93,9 @@ def test_views_wait_once(pretended_cuda: PretendedCuda) -> None:
     """For the ends of recordings."""
     torch.manual_seed(0)
     with pretended_cuda.counting():
-        recordings = torch.rand(12, 16000, device=CUDA)
+        recordings = torch.rand(6, 9000, device=CUDA)
     with pretended_cuda.counting() as counts:
-        views.random_views(recordings, 32000, (0.3, 0.5))
+        views.random_views(recordings, 32000, (0.2, 0.25))
     views._octave_positions.cache_clear()  # nothing of this device is left
     assert (counts.waits.total(), counts.pageable_copies) == (1, 0)
     assert counts.pinned_copies > 0  # filters are among the draws
