@@ -83,6 +83,7 @@ class TorchBackend:
         device = state.pop("_device")
         vars(self).update(state, _process=os.getpid())
         self.model.to(device if device.type != "cuda" or torch.cuda.is_available() else "cpu")
+        self._pads = self._pads and self.device.type == "cuda"
 
     @property
     def device(self) -> torch.device:
