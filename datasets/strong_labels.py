@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ COLUMN_NAMES = {
     "offset": ("end_time_seconds", "offset", "end"),
     "label": ("label", "event_label", "labels"),
 }
+_SUFFIX = re.compile(r"\.(mp3|wav|flac|ogg|m4a|opus)$", re.IGNORECASE)
+_SEGMENT = re.compile(r"([A-Za-z0-9_-]{11})_\d+")  # YouTube id, start in milliseconds
+_AUDIOSET_NAME = re.compile(r"Y([A-Za-z0-9_-]{11})")
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +138,32 @@ def merged(events: Iterable[LabelledEvent]) -> list[LabelledEvent]:
             last[event.class_index] = len(result)
             result.append(event)
     return result
+
+
+class ClipRows:
+    """The rows of clips in a table or file, found by name: equal but for folder and suffix or, of AudioSet, by the YouTube id.
+
+    The id is that of Yid.mp3, as audio is called, and of id_30000, a segment_id, if a single row has it.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._by_stem = {_stem(name): row for row, name in enumerate(names)}
+        ids = [_youtube_id(name) for name in names]
+        counts = Counter(ids)
+        self._by_id = {found: row for row, found in enumerate(ids) if found and counts[found] == 1}
+
+    def find(self, name: str) -> int | None:
+        row = self._by_stem.get(_stem(name))
+        return self._by_id.get(_youtube_id(name)) if row is None else row
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name.rpartition("/")[2])
+
+
+def _youtube_id(name: str) -> str:
+    match = _SEGMENT.fullmatch(_stem(name)) or _AUDIOSET_NAME.fullmatch(_stem(name))
+    return match[1] if match else ""
 
 
 def encode(events: Iterable[LabelledEvent], num_classes: int, frames: int = 250, step: float = STEP_SECONDS) -> np.ndarray:
