@@ -40,6 +40,13 @@ if __name__ == "__main__":
         package_dir={f"{PACKAGE}.{folder}": folder.replace(".", "/") for folder in [*folders, "resources"]},
         package_data={
             f"{PACKAGE}.web": ["static/*", "static/*/*"],
-            f"{PACKAGE}.resources": ["*.md", "*.tsv", "mn04_distilled.*", "opensounds/*", "recordings/*.ogg"],
+            f"{PACKAGE}.resources": [
+                "*.md",
+                "*.tsv",
+                "mn04_distilled.*",
+                "fmn04_soundscapes.*",
+                "opensounds/*",
+                "recordings/*.ogg",
+            ],
         },
     )

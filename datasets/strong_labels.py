@@ -34,8 +34,7 @@ COLUMN_NAMES = {
     "label": ("label", "event_label", "labels"),
 }
 _SUFFIX = re.compile(r"\.(mp3|wav|flac|ogg|m4a|opus)$", re.IGNORECASE)
-_SEGMENT = re.compile(r"([A-Za-z0-9_-]{11})_\d+")  # YouTube id, start in milliseconds
-_AUDIOSET_NAME = re.compile(r"Y([A-Za-z0-9_-]{11})")
+_AUDIOSET_NAME = re.compile(r"Y?([A-Za-z0-9_-]{11})(_\d+)?")  # YouTube id, start in milliseconds
 
 logger = logging.getLogger(__name__)
 
@@ -143,27 +142,30 @@ def merged(events: Iterable[LabelledEvent]) -> list[LabelledEvent]:
 class ClipRows:
     """The rows of clips in a table or file, found by name: equal but for folder and suffix or, of AudioSet, by the YouTube id.
 
-    The id is that of Yid.mp3, as audio is called, and of id_30000, a segment_id, if a single row has it.
+    The id is that of Yid.mp3, as audio is called, of id_30000, a segment_id, or alone, if a single row has it. Names with different
+    starts are different clips.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._by_stem = {_stem(name): row for row, name in enumerate(names)}
-        ids = [_youtube_id(name) for name in names]
-        counts = Counter(ids)
-        self._by_id = {found: row for row, found in enumerate(ids) if found and counts[found] == 1}
+        segments = [_segment(name) for name in names]
+        counts = Counter(found for found, _ in segments)
+        self._by_id = {found: (row, start) for row, (found, start) in enumerate(segments) if found and counts[found] == 1}
 
     def find(self, name: str) -> int | None:
-        row = self._by_stem.get(_stem(name))
-        return self._by_id.get(_youtube_id(name)) if row is None else row
+        found, start = _segment(name)
+        row, other = self._by_id.get(found, (None, ""))
+        return self._by_stem.get(_stem(name), row if start == other or not (start and other) else None)
 
 
 def _stem(name: str) -> str:
     return _SUFFIX.sub("", name.rpartition("/")[2])
 
 
-def _youtube_id(name: str) -> str:
-    match = _SEGMENT.fullmatch(_stem(name)) or _AUDIOSET_NAME.fullmatch(_stem(name))
-    return match[1] if match else ""
+def _segment(name: str) -> tuple[str, str]:
+    """The YouTube id and the start in a name, or empty ones."""
+    match = _AUDIOSET_NAME.fullmatch(_stem(name))
+    return (match[1], match[2] or "") if match else ("", "")
 
 
 def encode(events: Iterable[LabelledEvent], num_classes: int, frames: int = 250, step: float = STEP_SECONDS) -> np.ndarray:
@@ -173,8 +175,8 @@ def encode(events: Iterable[LabelledEvent], num_classes: int, frames: int = 250,
     """
     target = np.zeros((num_classes, frames), np.float32)
     for event in events:
-        first = math.floor(round(event.onset / step, 6))  # 0.28 / 0.04 is a little more than 7
-        target[event.class_index, first : math.ceil(round(event.offset / step, 6))] = 1
+        first, last = (round(min(time / step, frames), 6) for time in (event.onset, event.offset))  # 0.28 / 0.04 is above 7
+        target[event.class_index, math.floor(first) : math.ceil(last)] = 1
     return target
 
 

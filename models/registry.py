@@ -173,7 +173,7 @@ ENSEMBLE: tuple[str, ...] = (
 ENSEMBLE_MAP = 0.498
 
 # trained here on open recordings, kept in resources/ next to the code; the file holds the whole configuration
-BUNDLED: dict[str, str] = {"mn04_distilled": "mn04_distilled.pt"}
+BUNDLED: dict[str, str] = {"mn04_distilled": "mn04_distilled.pt", "fmn04_soundscapes": "fmn04_soundscapes.pt"}
 
 
 def full_name(name: str) -> str:

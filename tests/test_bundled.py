@@ -44,11 +44,27 @@ def test_hears_nothing_in_silence_and_low_noise(tagger: AudioTagger, level_db: f
     assert first.label == "Silence" or first.score <= 0.3
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_frames_of_the_scene_say_when_speech_and_music_are(backend: str) -> None:
+    frames = AudioTagger("fmn04_soundscapes", "cpu", backend=backend).frames(RESOURCES / "recordings" / "scene.ogg")
+
+    def mean(label: str, start: float, end: float) -> float:
+        inside = (frames.times >= start) & (frames.times < end)
+        return float(frames.scores[inside, frames.labels.index(label)].mean())
+
+    assert frames.step_seconds == 0.04 and len(frames.times) == 250
+    assert mean("Speech", 0.5, 5.0) > 0.7 > 0.3 > mean("Speech", 7.5, 10.0)
+    assert mean("Music", 6.5, 10.0) > 0.7 > 0.3 > mean("Music", 0.5, 5.0)
+    assert mean("Speech", 5.6, 6.2) < 0.3 and mean("Music", 5.7, 6.1) < 0.4  # the pause between them
+
+
 def test_bundled_files_are_small_and_complete() -> None:
     for name, file in BUNDLED.items():
         assert (RESOURCES / file).stat().st_size <= 5e6
+        assert (RESOURCES / file).with_suffix(".onnx").is_file() and (RESOURCES / file).with_suffix(".md").is_file()
         checkpoint = checkpoints.load(name)
-        assert checkpoint.labels == audioset_labels() and checkpoint.metrics["mAP"] > 0
+        assert set(checkpoint.labels) <= set(audioset_labels()) and len(set(checkpoint.labels)) == checkpoint.arch.num_classes
+        assert checkpoint.metrics["psds1" if name.startswith("f") else "mAP"] > 0
         assert not any(str(value).startswith("/") for value in checkpoint.args.values())
     assert sum(path.stat().st_size for path in (RESOURCES / "recordings").iterdir()) <= 2e6
 

@@ -174,7 +174,7 @@ def train(
         weak_classes = torch.tensor(range(len(task.labels)) if task.weak_classes is None else task.weak_classes, device=device)
 
         def training_loss(network: nn.Module, clips: FrameClip) -> dict[str, Tensor]:
-            waveform, clips = _shifted(clips, args.frame_shift, form)
+            waveform, clips = shifted(clips, args.frame_shift, form)
             alpha = args.mixup_alpha if args.mixup_p and torch.rand(()) < args.mixup_p else 0.0
             spectrogram, mix = mixup(model.front_end(waveform), alpha)  # (B, F, frames)
             heard = draw_heard(len(waveform), form.frames, round(args.time_mask / form.step)).to(device)  # (B, T)
@@ -341,7 +341,7 @@ def predict_frames(model: WaveformModel, loader: DataLoader, precision: str = "f
     return {name: of_clip for share in distributed.gather(scores) for name, of_clip in share.items()}
 
 
-def _shifted(clips: FrameClip, seconds: float, form: Form) -> tuple[Tensor, FrameClip]:
+def shifted(clips: FrameClip, seconds: float, form: Form) -> tuple[Tensor, FrameClip]:
     """Waveforms and targets shifted in a circle by whole frames, each clip by its own number."""
     if not seconds:
         return clips.waveform, clips

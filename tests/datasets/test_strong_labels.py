@@ -110,6 +110,10 @@ def test_events_on_the_frames_grid_get_no_further_frame():
         assert encode([LabelledEvent(onset, offset, 0)], 1)[0].nonzero()[0].tolist() == [first]
 
 
+def test_events_of_any_length_are_encoded():
+    assert encode([LabelledEvent(0.04, 1e308, 0), LabelledEvent(1e307, 1e308, 1)], 2, frames=3).tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
 def test_written_tables_are_read_back(tmp_path):
     events = {"a": [LabelledEvent(0.125, 2.5, 2)], "b": [], "c": [LabelledEvent(0, 10, 0), LabelledEvent(1, 2, 1)]}
     for names in (LABELS, MIDS):
@@ -123,6 +127,10 @@ def test_written_tables_are_read_back(tmp_path):
         ("---1_cCGK4M_30000", "Y---1_cCGK4M.mp3", True),
         ("Y---1_cCGK4M.wav", "Y---1_cCGK4M.mp3", True),
         ("Y---1_cCGK4M.wav", "---1_cCGK4M_0", True),
+        ("---1_cCGK4M.wav", "Y---1_cCGK4M.mp3", True),
+        ("Y---1_cCGK4M_30000.wav", "Y---1_cCGK4M.mp3", True),
+        ("---1_cCGK4M_30000", "Y---1_cCGK4M_30000.wav", True),
+        ("soundscapes_1", "soundscapes_2.wav", False),
         ("scenes/a.flac", "a.mp3", True),
         ("scene_train_00012", "scene_train_00013.mp3", False),
         ("a", "b", False),

@@ -78,6 +78,14 @@ def table_attacks() -> Iterator[Attack]:
     }.items():
         yield Attack(entries.LABELS, name, make, must_fail=False)
     for name, make in {
+        "empty": _text(""),
+        "reversed times": _text("filename,onset,offset,event_label\na,2,1,a\n"),
+        "times of nan": _text("filename,onset,offset,event_label\na,nan,1,a\n"),
+        "columns twice": _text("filename,onset,onset,event_label\na,1,2\n"),
+        "no text": lambda *_: bytes(1000),
+    }.items():
+        yield Attack(entries.EVENTS, name, make)
+    for name, make in {
         "control characters": _text(f'{CONTROL}, 0, 10, "/m/09x0r"\n'),
         "unknown class": _text('a, 0, 10, "/m/evil"\n'),
         "times of nan": _text('a, nan, inf, "/m/09x0r"\n'),

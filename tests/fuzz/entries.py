@@ -25,9 +25,11 @@ from datasets.prepare import audioset as prepare_audioset
 from datasets.prepare import dcase20 as prepare_dcase20
 from datasets.prepare import esc50 as prepare_esc50
 from datasets.prepare.opensounds import debian
+from datasets.strong_labels import encode, read_strong_labels
 from helpers.distillation import __main__ as distillation
 from helpers.tagger.audio_tagger import AudioTagger
 from models import convert
+from models.command import printable
 from models.embeddings import PUBLISHED_BEST
 from models.MobileNetV3 import get_model
 from tests.fuzz import undamaged
@@ -79,6 +81,13 @@ def tag_content(argv: Sequence[str] | None) -> int:
     for result in tagger.tag_files([Path(recording).read_bytes()], workers=1):
         print(result)
     _print_finite(tagger.scores(Path(recording).read_bytes()), bounds=(0, 1))
+    return 0
+
+
+def read_events(argv: Sequence[str] | None) -> int:
+    """A table of events, and its targets of frames."""
+    for clip, events in read_strong_labels(argv[0], ("a", "b"), seconds=10.0, leave_out_unknown=True).items():
+        print(printable(clip), encode(events, 2).sum())
     return 0
 
 
@@ -331,6 +340,7 @@ LABELS = Kind(
     ),
     _copies("recordings"),
 )
+EVENTS = Kind("table of events", "events.tsv", "events.tsv", (Entry("datasets.strong_labels", read_events, "{file}"),))
 METADATA = Kind(
     "HEAR task, JSON",
     "hear/task_metadata.json",
@@ -419,6 +429,7 @@ KINDS = (
     SEGMENT_LIST,
     TABLE,
     LABELS,
+    EVENTS,
     METADATA,
     SPLIT,
     LOGITS,

@@ -222,6 +222,7 @@ BY_KIND: dict[entries.Kind, tuple[Damage, ...]] = {
     entries.SEGMENT_LIST: (table, bytes_changed),
     entries.TABLE: (table, bytes_changed),
     entries.LABELS: (table, bytes_changed),
+    entries.EVENTS: (table, bytes_changed),
     entries.METADATA: (json_text, json_text, bytes_changed),
     entries.SPLIT: (json_text, json_text, bytes_changed),
     entries.LOGITS: (bytes_changed,),

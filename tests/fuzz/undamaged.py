@@ -89,6 +89,8 @@ def _recordings(folder: Path) -> None:
             raven.append(f"{len(raven)}\t0\t0.2\t{label}\t{path.name}")
     (folder.parent / "table.csv").write_text("\n".join(rows) + "\n")
     (folder.parent / "raven.txt").write_text("\n".join(raven) + "\n")
+    events = ["segment_id\tstart_time_seconds\tend_time_seconds\tlabel", "a_0\t0.1\t2\ta", "b_0\t\t\t", "c_0\t9\t11\tb"]
+    (folder.parent / "events.tsv").write_text("\n".join(events) + "\n")
     (folder.parent / "track.txt").write_text("0.0\t0.1\ta\n0.1\t0.2\tb\n0.15\t0.3\ta\n0.2\t0.3\tb\n")
     soundfile.write(folder.parent / "track.wav", sound(0), RATE)
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from helpers.training.frame_wise import draw_clips, mix_weighted, parameter_groups, weighted_bce
+from datasets.clip import FrameClip
+from helpers.training.frame_wise import Form, draw_clips, mix_weighted, parameter_groups, shifted, weighted_bce
 from helpers.training.mixing import Mix
 from models.errors import UserError
 
@@ -42,6 +43,21 @@ def test_targets_of_clips_without_times_cost_nothing() -> None:
     mix = Mix(torch.tensor([1, 0]), torch.tensor([0.5, 0.5]))
     target, weight = mix_weighted(mix, torch.ones(2, 1, 4), torch.zeros(2))
     assert not weight.any() and torch.isfinite(target).all()
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_sound_and_targets_are_shifted_alike(taught: bool) -> None:
+    form = Form(sample_rate=1000, frames=25, step=0.04)
+    target = torch.zeros(40, 2, 25)
+    target[torch.arange(40), 0, torch.arange(40) % 25] = 1
+    waveform = target[:, 0].repeat_interleave(40, 1)  # loud where the first class is active
+    soft = target[:, :1] if taught else torch.zeros(40, 0)
+    clips = FrameClip(waveform, target, "", 0, torch.ones(40), target.amax(2), soft, torch.ones(40))
+    torch.manual_seed(0)
+    moved, after = shifted(clips, 0.3, form)
+    assert torch.equal(moved, after.target[:, 0].repeat_interleave(40, 1)) and not torch.equal(moved, waveform)
+    assert not taught or torch.equal(after.soft_target, after.target[:, :1])
+    assert shifted(clips, 0.0, form) == (waveform, clips)
 
 
 def test_the_rate_falls_from_the_last_convolution_to_the_stem() -> None:

@@ -1,0 +1,99 @@
+"""studies.bundled_frames: its data, both runs, resumed by the same command, and the files that it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets import audio, audioset_strong
+from datasets.csv_table import write_table
+from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.labels import audioset_labels, audioset_mids
+from datasets.prepare.corpus import CorpusClip
+from datasets.strong_labels import LabelledEvent, read_strong_labels, write_strong_labels
+from helpers.export.runtime import OnnxBackend
+from models import checkpoints
+from models.frame_wise import get_model
+from studies import bundled_frames
+
+SCENE_CLASSES = ("Clapping", "Electric guitar", "Saxophone")
+ALL_CLASSES = ("Clapping", "Electric guitar", "Saxophone", *bundled_frames.GENERAL)
+
+
+class TinyCorpus:
+    """A corpus of a training band, a band of the evaluation split, and a clap."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = [(False, ("Rock music", "Music"), 1), (True, ("Rock music", "Music"), 1), (False, ("Clapping",), 2)]
+        self.clips = [
+            CorpusClip(f"Y{name:_<11}.mp3", is_eval, labels, labels, "package", name, fold)
+            for name, (is_eval, labels, fold) in zip(("band", "other", "clap"), rows, strict=True)
+        ]
+
+    def mp3(self, clip: CorpusClip) -> bytes:
+        return audio.encode_mp3(np.zeros(32000, np.float32), 32000)
+
+
+@pytest.fixture
+def scenes_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "scenes"
+    mids = dict(zip(audioset_labels(), audioset_mids(), strict=True))
+    write_table(
+        folder / "strong_classes.tsv", [("mid", "display_name"), *((mids[name], name) for name in SCENE_CLASSES)], delimiter="\t"
+    )
+    events = {"train000000_0": [LabelledEvent(0.5, 2, 1), LabelledEvent(1, 3, 2)], "train000001_0": []}
+    for table in audioset_strong.TABLES.values():
+        write_strong_labels(folder / table, events, [mids[name] for name in SCENE_CLASSES])
+    return folder
+
+
+def test_events_are_what_their_classes_imply(scenes_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled_frames, "Corpus", TinyCorpus)
+    folder = tmp_path / "data"
+    bundled_frames.build_data(tmp_path, scenes_dir, folder)
+    classes = audioset_strong.read_classes(folder)
+    assert classes.labels == tuple(sorted(ALL_CLASSES))
+    events = read_strong_labels(folder / audioset_strong.TABLES["train"], *classes)
+    found = {(event.onset, event.offset, classes.labels[event.class_index]) for event in events["train000000_0"]}
+    assert found == {
+        (0.5, 2, "Electric guitar"), (0.5, 2, "Guitar"), (0.5, 3, "Music"), (1, 3, "Saxophone"),
+        (1, 3, "Wind instrument, woodwind instrument"),
+    }  # fmt: skip
+    assert events["train000001_0"] == []
+    (band,) = events["band________0"]
+    assert classes.labels[band.class_index] == "Music" and band.onset == 0 and band.offset == pytest.approx(1, abs=0.1)
+    assert Mp3Dataset(folder / "unbalanced_train_segments_mp3.hdf", num_classes=527).names == ["Yband_______.mp3"]
+    assert "band" not in (folder / audioset_strong.TABLES["eval"]).read_text()
+
+
+def test_both_runs_in_order_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, written = [], []
+    monkeypatch.setattr(bundled_frames.common, "run_python", lambda command, *_: commands.append(list(map(str, command))))
+    monkeypatch.setattr(bundled_frames, "build_data", lambda *_: None)
+    monkeypatch.setattr(bundled_frames, "write_model", lambda *paths: written.append(paths))
+    options = [f"--{name}={tmp_path / name}" for name in ("corpus_dir", "dataset_dir", "output_dir")]
+    runs = tmp_path / "output_dir" / "runs"
+    assert bundled_frames.main(options) == 0 and "--resume" not in commands[0]
+    assert commands[1][commands[1].index("--pretrained_name") + 1] == str(runs / "mixed" / "last.pt")
+    (runs / "mixed").mkdir(parents=True)
+    (runs / "mixed" / "config.json").touch()
+    bundled_frames.main(options)
+    assert commands[2][commands[2].index("--resume") + 1] == str(runs / "mixed") and "--resume" not in commands[3]
+    assert written == [(runs / "plain" / "best.pt", tmp_path / "output_dir")] * 2
+
+
+def test_the_files_hold_the_trained_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = get_model(num_classes=3, width_mult=0.1).eval()
+    network.labels = SCENE_CLASSES
+    checkpoints.save(tmp_path / "best.pt", network, epoch=3, metrics={"psds1": 0.25}, args={"dataset_dir": str(tmp_path)})
+    bundled_frames.write_model(tmp_path / "best.pt", tmp_path)
+    checkpoint = checkpoints.load(tmp_path / f"{bundled_frames.NAME}.pt")
+    assert (checkpoint.metrics, checkpoint.labels) == ({"psds1": 0.25}, SCENE_CLASSES) and str(tmp_path) not in str(checkpoint.args)
+    assert all(torch.equal(tensor, checkpoint.state[name]) for name, tensor in network.state_dict().items())
+    sound = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
+    scores, _ = OnnxBackend(tmp_path / f"{bundled_frames.NAME}.onnx", threads=1).frames([sound])[0]
+    assert scores.shape == (50, 3)
