@@ -68,8 +68,8 @@ def read_strong_labels(
     """Read a table; the events of each clip by onset, overlapping or touching ones of one class merged.
 
     `labels` are the class names by index, `mids` their identifiers; either may be in the table. `seconds` is the length of all
-    clips, or of each: what lies behind it is cut off. `leave_out_unknown` leaves events of other classes out, as evaluations do.
-    What is merged, cut or left out is counted and logged, a line for each kind.
+    clips, or of each: what lies behind it is cut off. `leave_out_unknown` leaves out events of other classes, and clips with no
+    others, as the published evaluation does. What is merged, cut or left out is counted and logged, a line for each kind.
 
     Raises FileNotFoundError, and UserError, with the line, for a table of another form, unknown labels, negative or reversed times.
     """
@@ -78,8 +78,8 @@ def read_strong_labels(
     remarks: dict[str, list[str]] = {}
     found: Events = {}
     for line, clip, onset, offset, label in _rows(path):
-        events = found.setdefault(clip, [])
         if not (onset or offset or label):
+            found.setdefault(clip, [])
             continue
         try:
             if label not in index and not leave_out_unknown:
@@ -90,6 +90,7 @@ def read_strong_labels(
         if label not in index:
             remarks.setdefault("of other classes, left out", []).append(f"{label!r} in {clip}")
             continue
+        events = found.setdefault(clip, [])
         end = seconds.get(clip, math.inf) if isinstance(seconds, Mapping) else seconds or math.inf
         where = f"{label} in {clip}, {event.onset:g} to {event.offset:g} s"
         if event.onset >= end:

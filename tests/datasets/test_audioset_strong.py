@@ -56,10 +56,14 @@ def test_what_the_audio_lacks_is_counted(tiny_strong: Path, tmp_path: Path, capl
 
 def test_other_classes_are_refused_in_training_and_left_out_in_evaluation(tiny_strong: Path, tmp_path: Path) -> None:
     table = tmp_path / "other.tsv"
-    table.write_text("filename\tonset\toffset\tevent_label\neval0000000_0\t0\t1\tMeow\nunba0000000_0\t0\t1\tMeow\n")
+    table.write_text(
+        "filename\tonset\toffset\tevent_label\neval0000000_0\t0\t1\tMeow\nunba0000000_0\t0\t1\tMeow\n"
+        "eval0000001_0\t0\t1\tTone 0\neval0000001_0\t0\t1\tMeow\n"
+    )
     with pytest.raises(UserError, match="Meow"):
         open_set(tiny_strong, table=table)
-    assert open_set(tiny_strong, "eval", table=table).events == [[]]
+    clips = open_set(tiny_strong, "eval", table=table)  # as published, without those that have nothing else
+    assert clips.names == ["Yeval0000001.mp3"] and clips.events == [[LabelledEvent(0.0, 1.0, 0)]]
 
 
 def test_the_evaluation_part_validates_where_there_is_no_other(tiny_strong: Path) -> None:

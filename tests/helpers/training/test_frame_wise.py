@@ -1,6 +1,7 @@
 """What trains frame-wise networks: losses under mixing, learning rates, how clips are drawn."""
 
 import argparse
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -76,7 +77,11 @@ def test_clips_without_times_have_their_share() -> None:
     args = argparse.Namespace(epoch_len=200, weak_share=0.25)
     drawn = list(draw_clips(Clips([True] * 10_000 + [False] * 50_000), args))
     assert len(drawn) == len(set(drawn)) == 200
-    assert 25 <= sum(index >= 10_000 for index in drawn) <= 80
+    assert sum(index >= 10_000 for index in drawn) == 50 and drawn != sorted(drawn)
+    all_of_few = Counter(draw_clips(Clips([True] * 30 + [False] * 10), argparse.Namespace(epoch_len=None, weak_share=0.6)))
+    assert all_of_few.total() == 40 and {all_of_few[index] for index in range(30, 40)} == {2, 3}
+    alone = list(draw_clips(Clips([True] * 3 + [False] * 2), argparse.Namespace(epoch_len=4, weak_share=1.0)))
+    assert sorted(alone) == [3, 3, 4, 4]
     assert len(list(draw_clips(Clips([True] * 30), args))) == 30
     with pytest.raises(UserError, match="no training clip"):
         draw_clips(Clips([False] * 3), args)
