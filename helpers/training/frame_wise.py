@@ -100,8 +100,7 @@ def add_options(parser: argparse.ArgumentParser, *, experiment_name: str, n_epoc
     """Options of every training of a frame-wise network; defaults are the published recipe where nothing else is said."""
     options.add_run_options(parser, batch_size=256)
     options.add_training_options(parser, experiment_name=experiment_name)
-    network_options.add_network_options(parser)
-    parser.set_defaults(arch="fmn")
+    network_options.add_network_options(parser, arch="fmn")
     network_options.add_front_end_options(parser)
     parser.add_argument(
         "--pretrained_name", help="checkpoint to start training from, frame-wise or an mn; without one, random weights"
