@@ -62,7 +62,7 @@ class Taught(NamedTuple):
 
 
 class FrameTeacher(Protocol):
-    """What a network learns from besides the labels, such as `helpers.distillation.frame_teacher.OnlineFrameTeacher`."""
+    """What a network learns from besides the labels, such as `helpers.distillation.frame_teachers.OnlineFrameTeacher`."""
 
     def __call__(self, waveform: Tensor, clips: FrameClip, mix: Mix | None) -> Taught:
         """Hear waveforms (B, samples), of which spectrograms are mixed; or mix what is stored with the clips."""
