@@ -126,6 +126,17 @@ def test_what_does_not_fit_is_refused(tiny_strong: Path, options: tuple[object, 
     assert not Path("runs").exists() or not list(Path("runs").iterdir())
 
 
+def test_validation_needs_an_event(tiny_strong: Path, tmp_path: Path) -> None:
+    for path in tiny_strong.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "audioset_eval_strong.tsv").unlink()
+    (tmp_path / "audioset_eval_strong.tsv").write_text(
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\neval0000000_30000\t\t\t\n"
+    )
+    with pytest.raises(UserError, match="validate"):
+        run("--train", "--dataset_dir", tmp_path, *TINY)
+
+
 def test_a_model_of_other_classes_is_not_evaluated(tiny_strong: Path) -> None:
     with pytest.raises(UserError, match="whole clips"):
         run("--model_name", "mn04_distilled", "--dataset_dir", tiny_strong, *SHORT[:4])

@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from datasets.clip import FrameClip
-from helpers.training.frame_wise import Form, draw_clips, mix_weighted, parameter_groups, shifted, weighted_bce
+from helpers.training.frame_wise import Form, draw_clips, keeps_head, mix_weighted, parameter_groups, shifted, weighted_bce
 from helpers.training.mixing import Mix
+from models.config import FrameWiseArch
 from models.errors import UserError
 
 
@@ -71,6 +73,21 @@ def test_the_rate_falls_from_the_last_convolution_to_the_stem() -> None:
     assert rates == pytest.approx([1e-2 * 0.9 ** (16 - i) for i in range(17)])
     assert rate_of[id(network.head.bias)] == 3e-3 and id(network.unused.weight) not in rate_of
     assert len(rate_of) == 2 * 18
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "kept"),
+    [
+        ("fmn10_strong", FrameWiseArch(447), True),
+        ("fmn10_strong", FrameWiseArch(447, 1.0, "tf", 256), False),  # starts from the convolutions alone
+        ("fmn10+tf-256", FrameWiseArch(447, 1.0, "tf", 256), True),
+        ("fmn10_strong", FrameWiseArch(3), False),
+        ("mn10_as", FrameWiseArch(527), False),
+        (None, FrameWiseArch(447), False),
+    ],
+)
+def test_which_heads_are_new(name: str | None, arch: FrameWiseArch, kept: bool) -> None:
+    assert keeps_head(name, SimpleNamespace(arch=arch)) is kept
 
 
 def test_clips_without_times_have_their_share() -> None:
