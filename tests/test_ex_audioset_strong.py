@@ -118,6 +118,7 @@ def test_published_logits_are_read_by_youtube_id(tiny_strong: Path, tmp_path: Pa
         (("--pretrained_name", "mn04_distilled", "--arch", "mn"), "frame-wise"),
         ((*TINY[:4], "--teacher", "mn04_distilled"), "32000 Hz"),
         ((*TINY[:4], "--teacher_preds", "missing.hdf5"), "missing.hdf5"),
+        ((*TINY[:4], "--patience", 2, "--evaluate_every", 3), "patience"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(tiny_strong: Path, options: tuple[object, ...], said: str) -> None:
