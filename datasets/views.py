@@ -46,15 +46,15 @@ def _view(waveforms: Tensor, ends: list[int], index: int, length: int, sample_ra
         return waveforms.new_zeros(length)
     count = 1 + int(torch.multinomial(torch.tensor(SOURCES), 1))
     others = torch.randint(len(waveforms), (count - 1,)).tolist()
-    spectrum, loudness = 0.0, 0.0
-    for source in (index, *others):
+    spectrum, loudness = 0.0, torch.zeros((), dtype=torch.float64, device=waveforms.device)
+    for number, source in enumerate((index, *others)):
         part = _crop(waveforms[source], ends[source], length)
-        level = float(part.square().mean().sqrt())
-        gain = 1.0
-        if loudness and level:
+        heard = _at_speed(part, length)
+        level = part.square().mean().sqrt().double()
+        if number:  # by tensors: a GPU is not waited for
             gain = loudness / level * _amplitude(_uniform(*LEVELS))
-        loudness = loudness or level
-        heard = gain * _at_speed(part, length)
+            heard = heard * torch.where((loudness > 0) & (level > 0), gain, 1.0)
+        loudness = torch.where(loudness > 0, loudness, level)
         if _chance(FILTER_RATE):
             heard = heard * _response(length, sample_rate, part.device)
         spectrum = spectrum + heard
@@ -95,7 +95,8 @@ def _response(length: int, sample_rate: int, device: torch.device) -> Tensor:
         decibels -= 24 * (octaves - _uniform(4.0, 8.0)).clamp(min=0)  # low-pass from 0.8 kHz on
     if _chance(0.3):
         decibels -= 24 * (_uniform(1.0, 4.0) - octaves).clamp(min=0)  # high-pass up to 0.8 kHz
-    factors = (10 ** (decibels.clamp(-80, 40) / 20)).to(device)
+    factors = 10 ** (decibels.clamp(-80, 40) / 20)
+    factors = (factors.pin_memory() if device.type == "cuda" else factors).to(device, non_blocking=True)
     lower, share = _octave_positions(length, sample_rate, device)
     return torch.lerp(factors[lower], factors[lower + 1], share)
 

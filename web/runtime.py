@@ -52,7 +52,11 @@ def fetch(package: Package = RUNTIME) -> list[Path]:
     Raises `AssetError` where there is no network, and for an archive that is not the release.
     """
     folder = package.folder
-    if not folder.is_dir():
+    paths = [folder / PurePosixPath(name).name for name in package.files]
+    if folder.is_dir():
+        if missing := [path.name for path in paths if not path.is_file()]:
+            raise AssetError(f"{folder} lacks {' and '.join(missing)}; put it there, or remove the folder to download it again")
+    else:
         try:
             with replacing_folder(folder) as temporary:
                 archive = temporary / "package.tgz"
@@ -63,12 +67,12 @@ def fetch(package: Package = RUNTIME) -> list[Path]:
         except UserError as error:
             raise AssetError(f"the download of {package.url} was refused and removed: {error}") from error
         except OSError as error:
-            names = " and ".join(PurePosixPath(name).name for name in package.files)
+            names = " and ".join(path.name for path in paths)
             raise AssetError(
                 f"{folder.name} is neither in {folder.parent} nor could it be downloaded from {package.url} "
                 f"({getattr(error, 'reason', None) or error}); without a network, put {names} of that package into {folder}"
             ) from error
-    return [folder / PurePosixPath(name).name for name in package.files]
+    return paths
 
 
 def _check(archive: Path, package: Package) -> None:

@@ -61,7 +61,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def translate_path(self, path: str) -> str:
         """Return the file at a path, by its exact name in the list; a name that is not there is no file."""
-        name = urllib.parse.unquote(urllib.parse.urlsplit(path).path).lstrip("/") or "index.html"
+        name = urllib.parse.unquote(path.partition("?")[0]).lstrip("/") or "index.html"
         return str(self.server.files.get(name, f"{__file__}/missing"))
 
     def end_headers(self) -> None:

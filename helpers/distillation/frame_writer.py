@@ -105,7 +105,7 @@ def frame_logits(model: EnsembleModel, waveforms: Tensor) -> np.ndarray:
 
 
 def _open_part(part: Path, settings: dict[str, Any]) -> h5py.File:
-    """Open what an interrupted run with the same settings left, or begin anew where it was killed while writing."""
+    """Open what an interrupted run with the same settings left, or start again where it was killed while writing."""
     text = json.dumps(settings)
     if part.exists():
         try:

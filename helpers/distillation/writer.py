@@ -206,7 +206,8 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
-    settings = json.loads(json.dumps(settings))
+    # What was written before there was a choice was computed in float32.
+    found, settings = ({"precision": "fp32"} | one for one in (found, json.loads(json.dumps(settings))))
     differing = sorted(key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key))
     if differing:
         raise UserError(

@@ -161,8 +161,9 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
     table += RNG.uniform(-0.05, 0.05, table.shape).astype(np.float32)
 
     def compute(waveforms):
-        """A frame is the row of the table whose number its first sample is."""
+        """A frame is the row of the table whose number its first sample is, and more the later it is in its window."""
         rows = [table[np.round(waveform[::40] / 40).astype(int)] for waveform in waveforms]
+        rows = [scores + np.arange(len(scores), dtype=np.float32)[:, None] / 2500 for scores in rows]
         return [(scores, scores) for scores in rows]
 
     samples = np.arange(count, dtype=np.float32)
@@ -175,7 +176,8 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
         """const { FrameWindows, FrameEvents } = await load("analysis/frames.js");
         const [windows, decoder] = [new FrameWindows(1000, 0.04), new FrameEvents(0.04)];
         const compute = ({ samples }) =>
-          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) => given.table[Math.round(samples[40 * i] / 40)]);
+          Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) =>
+            given.table[Math.round(samples[40 * i] / 40)].map((score) => score + i / 2500));
         const frames = [];
         const take = (cut) => cut.forEach((window) => frames.push(...windows.keep(window, compute(window))));
         const events = [];
@@ -273,3 +275,22 @@ def test_files_in_pieces_are_decoded_as_in_python(kind: str, rate: int, channels
     length = min(len(samples), len(expected))
     tolerance = {"opus": 0.2, "mp3": 2e-3, "vorbis": 2e-3}.get(kind, 1e-6)
     np.testing.assert_allclose(samples[:length], expected[:length], atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac"])
+def test_sound_behind_much_damage_is_not_left_out_silently(kind: str, module) -> None:
+    content = bytearray(encoded(kind, RNG.uniform(-0.5, 0.5, (900_000, 1)).astype(np.float32), 32000))
+    if kind == "mp3":
+        content[100_000:100_000] = bytes(100_000)
+    else:
+        content = content[:100_000] + bytes(5_000_000) + content[100_000:]
+    seconds, warnings = module(
+        """const { openSound } = await load("decoding/sound.js");
+        const sound = await openSound(new Blob([bytesOf(given)]));
+        let samples = 0;
+        for await (const [channel] of sound.blocks) samples += channel.length;
+        return [samples / sound.rate, sound.warnings];""",
+        base64.b64encode(content).decode(),
+    )
+    assert 0.5 < seconds < 28
+    assert len(warnings) == 1 and "damaged" in warnings[0]

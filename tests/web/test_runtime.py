@@ -74,5 +74,13 @@ def test_without_a_network_one_line_says_where_the_files_go(publish, tmp_path: P
         fetch(package)
 
 
+def test_a_folder_that_lacks_a_file_is_one_line(publish, empty_resources: Path) -> None:
+    package = publish(archive())
+    package.folder.mkdir(parents=True)
+    (package.folder / "a.mjs").touch()
+    with pytest.raises(AssetError, match=r"lacks b\.wasm"):
+        fetch(package)
+
+
 def test_the_release_is_pinned() -> None:
     assert len(RUNTIME.sha512) == 128 and RUNTIME.version in RUNTIME.url and RUNTIME.url.startswith("https://registry.npmjs.org/")

@@ -66,6 +66,10 @@ const messages = {
     showNow(message.scores, "Now");
     redraw();
   },
+  async liveFailed({ message }) {
+    if (live) await stopLive();
+    alarm(`Microphone: ${message}.`);
+  },
 };
 
 worker.onmessage = ({ data }) => (messages[data.type] ?? ((message) => queue.take(message)))(data);
@@ -84,8 +88,10 @@ async function chooseModel(file) {
   alarm(null);
   if (file.size > MAX_MODEL_BYTES) return alarm(`${file.name}: it has ${bytes(file.size)}; a model has ${bytes(MAX_MODEL_BYTES)} at most.`);
   if (live) await stopLive();
+  const content = await file.arrayBuffer().catch(() => null);
+  if (!content) return alarm(`${file.name} cannot be read; choose a file that export.py has written.`);
   queue.ready = false;
-  worker.postMessage({ type: "load", bytes: new Uint8Array(await file.arrayBuffer()), name: file.name });
+  worker.postMessage({ type: "load", bytes: new Uint8Array(content), name: file.name });
 }
 
 /* recordings */

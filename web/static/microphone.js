@@ -25,6 +25,7 @@ export async function openMicrophone(take) {
     await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));
   } catch (error) {
     stream.getTracks().forEach((track) => track.stop());
+    context.close();
     throw new Error(`The microphone cannot be read (${error.message}).`);
   }
   const recorder = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0, processorOptions: { seconds: BATCH_SECONDS } });

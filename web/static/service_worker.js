@@ -53,14 +53,15 @@ self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim(
 self.addEventListener("fetch", (event) => {
   const { request } = event;
   if (request.method !== "GET" || !request.url.startsWith(self.registration.scope)) return;
-  event.respondWith(fetched(request));
+  event.respondWith(fetched(event));
 });
 
-async function fetched(request) {
+async function fetched(event) {
+  const { request } = event;
   const cache = await caches.open(CACHE);
   try {
     const response = await fetch(request);
-    if (response.status === 200) cache.put(request, response.clone()).catch(() => {}); // a full disk is no reason to fail
+    if (response.status === 200) event.waitUntil(cache.put(request, response.clone()).catch(() => {})); // a full disk does no harm
     return response;
   } catch (error) {
     const kept = await cache.match(request, { ignoreSearch: true });

@@ -9,6 +9,7 @@ import { NotStreamable } from "./decoding/reader.js";
 import { openSound, soundOf } from "./decoding/sound.js";
 
 const STEP_SECONDS = 2; // of sound between two messages
+const MAX_RATE = 768000; // Hz
 let model = null;
 let live = null;
 const cancelled = new Set();
@@ -76,8 +77,13 @@ const handlers = {
     while (session === live && session.waiting.length) {
       const { window, time: heard } = session.waiting.splice(0).at(-1);
       const started = performance.now();
-      const { windows, events } = await session.timeline.compute([window]);
-      if (session === live) postMessage({ type: "liveWindow", ...windows[0], events, heard, computeSeconds: (performance.now() - started) / 1000 });
+      try {
+        const { windows, events } = await session.timeline.compute([window]);
+        if (session === live) postMessage({ type: "liveWindow", ...windows[0], events, heard, computeSeconds: (performance.now() - started) / 1000 });
+      } catch (error) {
+        if (session === live) postMessage({ type: "liveFailed", message: error.message });
+        return;
+      }
       await breath();
     }
     session.busy = false;
@@ -92,6 +98,7 @@ onmessage = ({ data }) => handlers[data.type](data);
 
 /** Yield mono samples of a sound at a rate, in pieces of up to STEP_SECONDS. */
 async function* monoAt(rate, sound) {
+  if (sound.rate > MAX_RATE) throw new Error(`it has a sample rate of ${sound.rate} Hz; convert it to ${MAX_RATE} Hz or less`);
   const mixer = new Mixer(sound.channels, sound.rate);
   const resampler = new Resampler(sound.rate, rate);
   const size = Math.round(STEP_SECONDS * rate);

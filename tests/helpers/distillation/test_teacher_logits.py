@@ -311,3 +311,10 @@ def test_values_beyond_float16_are_cut_and_others_refused(tmp_path):
         writer.append(["b", "c"], np.array([[0, 0, 0], [0, math.nan, 0]], np.float32))
     writer.finish()
     assert np.load(tmp_path / "teacher.npy").tolist() == [[65504, -65504, 65504]]
+
+
+def test_what_was_begun_before_there_was_a_choice_of_precision_resumes_in_float32(tmp_path):
+    LogitsWriter(tmp_path / "teacher.npy", 3, {"models": "a"}).append(["a"], np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="precision"):
+        LogitsWriter(tmp_path / "teacher.npy", 3, {"models": "a", "precision": "bf16"})
+    assert LogitsWriter(tmp_path / "teacher.npy", 3, {"models": "a", "precision": "fp32"}).names == ["a"]

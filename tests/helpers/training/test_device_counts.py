@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
+from datasets import views
 from datasets.clip import Clip
 from helpers.distillation.online_teacher import OnlineTeacher
 from helpers.distillation.writer import LogitsWriter, write_logits
@@ -86,6 +87,18 @@ def training_step(cuda: PretendedCuda, precision: str, average: bool = False, te
         losses, finite, _ = take_step(on_device(clip), batches, 2, Interruption())
     assert finite
     return counts, counts.operations.total() - network_passes(network, cuda)
+
+
+def test_views_wait_once(pretended_cuda: PretendedCuda) -> None:
+    """For the ends of recordings."""
+    torch.manual_seed(0)
+    with pretended_cuda.counting():
+        recordings = torch.rand(6, 9000, device=CUDA)
+    with pretended_cuda.counting() as counts:
+        views.random_views(recordings, 32000, (0.2, 0.25))
+    views._octave_positions.cache_clear()  # nothing of this device is left
+    assert (counts.waits.total(), counts.pageable_copies) == (1, 0)
+    assert counts.pinned_copies > 0  # filters are among the draws
 
 
 def on_device(clip: Clip) -> Iterator[Clip]:

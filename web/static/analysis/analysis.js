@@ -17,7 +17,6 @@ export class Analysis {
     this.whole = new SideBySide(wholeSamples(model.metadata.clip_seconds, model.rate));
     this.mean = new Mean();
     this.samples = 0;
-    this.shortest = Infinity;
     this.timeline = model.hasFrames ? new FrameTimeline(model) : new WindowTimeline(model, resolution);
   }
 

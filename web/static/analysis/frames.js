@@ -4,30 +4,38 @@
 import { THRESHOLD } from "./events.js";
 import { Windows } from "./windows.js";
 
-const [WINDOW, HOP, MARGIN] = [10, 6, 2]; // seconds; of a window, the frames within the margin of its ends are dropped
+const [WINDOW, HOP] = [10, 6]; // seconds
+const MARGIN = 1; // seconds of a window, on each side, whose frames are dropped
+const FADE = 2; // seconds in which one window takes over from another
 const MEDIAN_FRAMES = 9;
 const HALF = (MEDIAN_FRAMES - 1) / 2;
 const CELL_SECONDS = 0.2; // of the timeline, whose cells hold the highest scores of their frames
 
-/** Cut sound into windows, and keep of their frames each one of the sound once. */
+/** Cut sound into windows, and make each frame of the sound of theirs, once. */
 export class FrameWindows extends Windows {
   #done = 0; // frames
-  #rest = []; // of the last window, those that only the end of the sound confirms
+  #rest = []; // of the last window, those behind these
 
   constructor(rate, stepSeconds) {
     const step = Math.round(stepSeconds * rate);
     const samples = (seconds) => step * Math.round(seconds / stepSeconds);
     super(samples(WINDOW), samples(HOP), step);
     this.margin = samples(MARGIN) / step;
+    this.fade = samples(FADE) / step;
   }
 
+  /** Take the frames of a window, lists of scores, which it may change; return those of the sound that are decided. */
   keep({ start, samples }, frames) {
     const count = Math.ceil(samples.length / this.align); // frames of what was padded are not the sound's
-    const first = this.#done - start / this.align;
-    const last = Math.max(first, count - this.margin);
-    this.#rest = frames.slice(last, count);
-    this.#done += last - first;
-    return frames.slice(first, last);
+    const added = frames.slice(this.#done - start / this.align, count);
+    this.#rest.slice(0, this.fade).forEach((before, i) => {
+      const share = (i + 1) / (this.fade + 1); // of the later window
+      for (let k = 0; k < before.length; k++) added[i][k] = before[k] + share * (added[i][k] - before[k]);
+    });
+    const known = Math.max(0, added.length - this.margin - this.fade);
+    this.#rest = added.slice(known);
+    this.#done += known;
+    return added.slice(0, known);
   }
 
   /** Return the last frames of the sound. */

@@ -1,7 +1,7 @@
 // Overlapping windows over sound of any length, and which windows a whole recording is averaged over: the rules of AudioTagger
 // in Python (helpers/tagger/windows.py and averaging.py), against which tests/web compares them.
 
-export const WHOLE_SECONDS = 10; // windows of whole recordings
+const WHOLE_SECONDS = 10; // windows of whole recordings
 const MAX_LONGER = 0.1; // of such a window, that the last one may be longer
 const MAX_PADDING = 60; // seconds that short recordings may be padded to
 

@@ -42,7 +42,7 @@ async function* frames(reader) {
         if (bytes.length === before) break; // the last frame
       }
       if (bytes[at] === 0xff && (next = parseHeader(bytes, at)) && next.number === header.next && next.isVariable === header.isVariable) break;
-      if (at > MAX_FRAME) return;
+      if (at > MAX_FRAME) throw new NotStreamable("a frame is damaged");
     }
     const isLast = at + 16 > bytes.length;
     yield bytes.slice(0, isLast ? bytes.length : at);

@@ -62,7 +62,10 @@ async function* frames(reader, first) {
     const bytes = await reader.bytes(MAX_FRAME);
     let frame = bytes.length >= 4 ? parseHeader(bytes, 0) : null;
     if (!frame || frame.rate !== first.rate) frame = await findFrame(reader);
-    if (!frame) return;
+    if (!frame) {
+      if ((await reader.bytes(4)).length < 4) return;
+      throw new NotStreamable("frames are missing");
+    }
     const data = (await reader.bytes(frame.length)).slice(0, frame.length);
     if (data.length < frame.length) return;
     yield data;

@@ -3,6 +3,8 @@
 import { decodePackets, requireDecoder } from "./packets.js";
 import { NotStreamable, Reader, text } from "./reader.js";
 
+const MAX_PACKET = 1 << 26; // bytes; comments may hold pictures
+
 /** Return {rate, channels, seconds, blocks, warnings} as wav.js; seconds are null, as only the last page says them. */
 export async function openOgg(file) {
   const stream = { reader: new Reader(file), serial: null, granule: -1, isLast: false };
@@ -40,6 +42,7 @@ function laced(headers) {
 async function* packetsOf(stream) {
   const { reader } = stream;
   let parts = []; // of a packet that continues
+  let held = 0; // bytes in them
   for (;;) {
     const head = await reader.bytes(27 + 255);
     if (head.length < 27) return;
@@ -59,11 +62,13 @@ async function* packetsOf(stream) {
     let at = 0;
     for (const length of table) {
       parts.push(page.subarray(at, at + length));
+      held += length;
+      if (held > MAX_PACKET) throw new NotStreamable("a packet is too long");
       at += length;
       if (length === 255) continue;
-      const packet = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+      const packet = new Uint8Array(held);
       parts.reduce((offset, part) => (packet.set(part, offset), offset + part.length), 0);
-      parts = [];
+      [parts, held] = [[], 0];
       if (packet.length) yield packet;
     }
   }

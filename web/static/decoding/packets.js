@@ -32,8 +32,9 @@ export async function* decodePackets(config, packets, { skip = 0, total = () => 
       const drop = Math.min(skip - skipped, data.numberOfFrames);
       const count = Math.min(data.numberOfFrames - drop, total() - given);
       if (count > 0) {
-        yield Array.from({ length: data.numberOfChannels }, (_, planeIndex) => {
+        yield Array.from({ length: config.numberOfChannels }, (_, channel) => {
           const plane = new Float32Array(data.numberOfFrames);
+          const planeIndex = Math.min(channel, data.numberOfChannels - 1); // some files change to mono
           data.copyTo(plane, { planeIndex, format: "f32-planar" });
           return plane.subarray(drop, drop + count);
         });

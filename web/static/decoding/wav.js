@@ -3,6 +3,7 @@
 import { NotStreamable, Reader, text } from "./reader.js";
 
 const BLOCK_SECONDS = 2;
+const MAX_BLOCK = 1 << 24; // bytes
 const [PCM, FLOAT, EXTENSIBLE] = [1, 3, 0xfffe];
 const UNKNOWN = 0xffffffff; // a size that a recorder which was cut off, or RF64, leaves
 
@@ -18,7 +19,7 @@ export async function openWav(file) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     const [name, size] = [text(bytes, 0, 4), view.getUint32(4, true)];
     reader.skip(8);
-    if (name === "fmt ") format = readFormat(view, size);
+    if (name === "fmt ") format = readFormat(view, Math.min(size, bytes.length - 8));
     if (name === "ds64" && bytes.length >= 24) dataSize = Number(view.getBigUint64(16, true));
     if (name === "data") {
       if (!format) throw new NotStreamable("its format is missing");
@@ -31,6 +32,7 @@ export async function openWav(file) {
 }
 
 function readFormat(view, size) {
+  if (size < 16) throw new NotStreamable("its format is damaged");
   let kind = view.getUint16(8, true);
   const bits = view.getUint16(22, true);
   if (kind === EXTENSIBLE && size >= 26) kind = view.getUint16(32, true);
@@ -54,7 +56,7 @@ function sound(reader, { channels, rate, frame, read }, size, isCut) {
   if (!total) throw new NotStreamable("it has no samples");
   async function* blocks() {
     for (let done = 0; done < total; ) {
-      const count = Math.min(BLOCK_SECONDS * rate, total - done);
+      const count = Math.min(BLOCK_SECONDS * rate, Math.ceil(MAX_BLOCK / frame), total - done);
       const bytes = await reader.bytes(count * frame);
       const view = new DataView(bytes.buffer, bytes.byteOffset, count * frame);
       const width = frame / channels;
