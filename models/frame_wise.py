@@ -156,7 +156,7 @@ def read_released(arch: FrameWiseArch, state: Mapping[str, Any]) -> tuple[FrameW
             fresh = nn.Linear(output_size(arch, 6 * large_block_configs(arch.width_mult, (1, 1, 1, 1))[-1].out_channels), classes)
             tensors |= {f"{head}_head.{name}": tensor for name, tensor in fresh.state_dict().items()}
             logger.info(
-                "the file has a %s head of %s instead of %d classes: a random one replaces it", head, found[0] if found else 0, classes
+                "the file has a %s head of %s instead of %d classes: it is replaced", head, found[0] if found else 0, classes
             )
     return arch, tensors
 

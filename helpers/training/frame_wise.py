@@ -151,7 +151,7 @@ def train(
 ) -> tuple[dict[str, float], Path | None]:
     """Train on a task and return the last epoch's metrics and, on the main rank, the run's folder (see `Run`)."""
     if args.patience and args.patience < args.evaluate_every:
-        raise UserError(f"--patience {args.patience} is over before the first evaluation; give {args.evaluate_every} epochs or more")
+        raise UserError(f"--patience {args.patience} ends before the first evaluation; give {args.evaluate_every} or more")
     args.precision = args.precision or default_precision(device)
     seed_everything(args.seed)
     with Run(args, folder) as run:
