@@ -7,8 +7,6 @@ corpus of this form will do, with a file `CLASSES` next to it where its classes 
 from __future__ import annotations
 
 import logging
-import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +18,12 @@ from datasets.clip import ClipDataset
 from datasets.csv_table import read_table
 from datasets.labels import audioset_mids, audioset_strong_labels, audioset_strong_mids
 from datasets.strong_clips import StrongClips
-from datasets.strong_labels import Events, read_strong_labels
+from datasets.strong_labels import ClipRows, Events, read_strong_labels
 from models.errors import UserError
 
 TABLES = {part: f"audioset_{part}_strong.tsv" for part in ("train", "validation", "eval")}
 CLASSES = "strong_classes.tsv"  # columns mid and display_name, in the order of the targets
 _AUDIO = {"train": audioset.training_set, "validation": audioset.validation_set, "eval": audioset.evaluation_set}
-_SUFFIX = re.compile(r"\.(mp3|wav|flac|ogg|m4a|opus)$", re.IGNORECASE)
-_AUDIOSET_NAME = re.compile(r"Y?([A-Za-z0-9_-]{11})(_\d+)?")  # YouTube id, start in milliseconds
 
 logger = logging.getLogger(__name__)
 
@@ -113,32 +109,6 @@ def events_of(names: Sequence[str], events: Events, table: Path) -> dict[int, li
     if lacking:
         logger.warning("%d of the %d clips in %s are not in the audio, such as %s", len(lacking), len(events), table, lacking[0])
     return found
-
-
-class ClipRows:
-    """The rows of clips in a table or file, found by name: equal but for folder and suffix or, of AudioSet, by the YouTube id.
-
-    The id is that of Yid.mp3, as audio is called, of id_30000, a segment_id, or alone, if a single row has it.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._by_stem = {_stem(name): row for row, name in enumerate(names)}
-        ids = [_youtube_id(name) for name in names]
-        counts = Counter(ids)
-        self._by_id = {found: row for row, found in enumerate(ids) if found and counts[found] == 1}
-
-    def find(self, name: str) -> int | None:
-        row = self._by_stem.get(_stem(name))
-        return self._by_id.get(_youtube_id(name)) if row is None else row
-
-
-def _stem(name: str) -> str:
-    return _SUFFIX.sub("", name.rpartition("/")[2])
-
-
-def _youtube_id(name: str) -> str:
-    match = _AUDIOSET_NAME.fullmatch(_stem(name))
-    return match[1] if match else ""
 
 
 def clip_label_columns(mids: Sequence[str]) -> dict[int, int]:

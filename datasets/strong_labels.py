@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ COLUMN_NAMES = {
     "offset": ("end_time_seconds", "offset", "end"),
     "label": ("label", "event_label", "labels"),
 }
+_SUFFIX = re.compile(r"\.(mp3|wav|flac|ogg|m4a|opus)$", re.IGNORECASE)
+_AUDIOSET_NAME = re.compile(r"Y?([A-Za-z0-9_-]{11})(_\d+)?")  # YouTube id, start in milliseconds
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +68,8 @@ def read_strong_labels(
     """Read a table; the events of each clip by onset, overlapping or touching ones of one class merged.
 
     `labels` are the class names by index, `mids` their identifiers; either may be in the table. `seconds` is the length of all
-    clips, or of each: what lies behind it is cut off. `leave_out_unknown` leaves events of other classes out, as evaluations do.
-    What is merged, cut or left out is counted and logged, a line for each kind.
+    clips, or of each: what lies behind it is cut off. `leave_out_unknown` leaves out events of other classes, and clips with no
+    others, as the published evaluation does. What is merged, cut or left out is counted and logged, a line for each kind.
 
     Raises FileNotFoundError, and UserError, with the line, for a table of another form, unknown labels, negative or reversed times.
     """
@@ -74,8 +78,8 @@ def read_strong_labels(
     remarks: dict[str, list[str]] = {}
     found: Events = {}
     for line, clip, onset, offset, label in _rows(path):
-        events = found.setdefault(clip, [])
         if not (onset or offset or label):
+            found.setdefault(clip, [])
             continue
         try:
             if label not in index and not leave_out_unknown:
@@ -86,6 +90,7 @@ def read_strong_labels(
         if label not in index:
             remarks.setdefault("of other classes, left out", []).append(f"{label!r} in {clip}")
             continue
+        events = found.setdefault(clip, [])
         end = seconds.get(clip, math.inf) if isinstance(seconds, Mapping) else seconds or math.inf
         where = f"{label} in {clip}, {event.onset:g} to {event.offset:g} s"
         if event.onset >= end:
@@ -133,6 +138,35 @@ def merged(events: Iterable[LabelledEvent]) -> list[LabelledEvent]:
             last[event.class_index] = len(result)
             result.append(event)
     return result
+
+
+class ClipRows:
+    """The rows of clips in a table or file, found by name: equal but for folder and suffix or, of AudioSet, by the YouTube id.
+
+    The id is that of Yid.mp3, as audio is called, of id_30000, a segment_id, or alone, if a single row has it. Names with different
+    starts are different clips.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._by_stem = {_stem(name): row for row, name in enumerate(names)}
+        segments = [_segment(name) for name in names]
+        counts = Counter(found for found, _ in segments)
+        self._by_id = {found: (row, start) for row, (found, start) in enumerate(segments) if found and counts[found] == 1}
+
+    def find(self, name: str) -> int | None:
+        found, start = _segment(name)
+        row, other = self._by_id.get(found, (None, ""))
+        return self._by_stem.get(_stem(name), row if start == other or not (start and other) else None)
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name.rpartition("/")[2])
+
+
+def _segment(name: str) -> tuple[str, str]:
+    """The YouTube id and the start in a name, or empty ones."""
+    match = _AUDIOSET_NAME.fullmatch(_stem(name))
+    return (match[1], match[2] or "") if match else ("", "")
 
 
 def encode(events: Iterable[LabelledEvent], num_classes: int, frames: int = 250, step: float = STEP_SECONDS) -> np.ndarray:

@@ -40,10 +40,11 @@ NETWORK_OPTIONS = {"width_mult": "model_width"} | {  # field of an architecture 
 FRONT_END_OPTIONS = ("sample_rate", "win_length", "hop_size", "n_fft", "n_mels", "fmin", "fmax")  # fields of a MelConfig
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Options that describe a network; unset ones are None."""
+def add_network_options(parser: argparse.ArgumentParser, arch: str | None = None) -> None:
+    """Options that describe a network, of the family `arch` unless they say otherwise; unset ones are None."""
     group = parser.add_argument_group("network")
-    group.add_argument("--arch", choices=FAMILIES, help="family of networks (mn, MobileNetV3, unless a checkpoint says otherwise)")
+    otherwise = "" if arch else " (mn, MobileNetV3, unless a checkpoint says otherwise)"
+    group.add_argument("--arch", choices=FAMILIES, default=arch, help=f"family of networks{otherwise}")
     group.add_argument("--model_width", type=cli.positive_float, help="width multiplier (1.0 unless a checkpoint says otherwise)")
     group.add_argument(
         "--head_type", choices=HEAD_TYPES + FRAME_HEAD_TYPES,

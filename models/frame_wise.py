@@ -144,7 +144,7 @@ def read_released(arch: FrameWiseArch, state: Mapping[str, Any]) -> tuple[FrameW
     """Return what `Architecture.read_released` does: names as in our network, and the hybrid's number of heads as in the file.
 
     Names begin with "net." (EfficientSED), and those of the backbone with "model.frame_mn." (PretrainedSED) or "model.model.".
-    A head that the release did not train may be missing or have other classes: it starts anew, which is logged.
+    A head that the release did not train may be missing or have other classes: it is a random one then, which is logged.
     """
     tensors = {BACKBONE.sub("model.fmn.features.", str(key).removeprefix("net.")): tensor for key, tensor in state.items()}
     norm = tensors.get("seq_model.1.layers.0.1.rnn_out_norm.gamma")
@@ -156,7 +156,7 @@ def read_released(arch: FrameWiseArch, state: Mapping[str, Any]) -> tuple[FrameW
             fresh = nn.Linear(output_size(arch, 6 * large_block_configs(arch.width_mult, (1, 1, 1, 1))[-1].out_channels), classes)
             tensors |= {f"{head}_head.{name}": tensor for name, tensor in fresh.state_dict().items()}
             logger.info(
-                "the file has a %s head of %s instead of %d classes: it starts anew", head, found[0] if found else 0, classes
+                "the file has a %s head of %s instead of %d classes: it is replaced", head, found[0] if found else 0, classes
             )
     return arch, tensors
 
@@ -180,7 +180,7 @@ def get_model(
     `pretrained_name` is a released model ("fmn10+tf-256", see `list_models`), a bundled one, or the path of one of our checkpoints.
     None stands for the checkpoint's value, else for the default of `models.config.FrameWiseArch`. With another `num_classes` both
     heads are re-initialised. From a MobileNetV3 ("mn04_distilled"), or where a `sequence_model` is asked for and the checkpoint has
-    none ("fmn10_weak"), the network takes the backbone and the front end; sequence model and heads start anew. `trained_heads` and
+    none ("fmn10_weak"), the network takes the backbone and the front end; sequence model and heads are random. `trained_heads` and
     `seq_len` may differ from the checkpoint's; any other argument that contradicts it is a `UserError`, and a file that cannot be
     downloaded or used raises `AssetError`.
 

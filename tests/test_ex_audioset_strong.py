@@ -118,12 +118,24 @@ def test_published_logits_are_read_by_youtube_id(tiny_strong: Path, tmp_path: Pa
         (("--pretrained_name", "mn04_distilled", "--arch", "mn"), "frame-wise"),
         ((*TINY[:4], "--teacher", "mn04_distilled"), "32000 Hz"),
         ((*TINY[:4], "--teacher_preds", "missing.hdf5"), "missing.hdf5"),
+        ((*TINY[:4], "--patience", 2, "--evaluate_every", 3), "patience"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(tiny_strong: Path, options: tuple[object, ...], said: str) -> None:
     with pytest.raises((UserError, FileNotFoundError), match=said):
         run("--train", "--dataset_dir", tiny_strong, *options, *SHORT)
     assert not Path("runs").exists() or not list(Path("runs").iterdir())
+
+
+def test_validation_needs_an_event(tiny_strong: Path, tmp_path: Path) -> None:
+    for path in tiny_strong.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "audioset_eval_strong.tsv").unlink()
+    (tmp_path / "audioset_eval_strong.tsv").write_text(
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\neval0000000_30000\t\t\t\n"
+    )
+    with pytest.raises(UserError, match="validate"):
+        run("--train", "--dataset_dir", tmp_path, *TINY)
 
 
 def test_a_model_of_other_classes_is_not_evaluated(tiny_strong: Path) -> None:

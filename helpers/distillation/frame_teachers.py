@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.audioset_strong import ClipRows
 from datasets.clip import FrameClip
 from datasets.labels import audioset_strong_labels, default_labels
 from datasets.strong_clips import StrongClips
+from datasets.strong_labels import ClipRows
 from helpers.distillation.online_teacher import matched_classes
 from helpers.training import distributed
 from helpers.training.frame_wise import FrameTeacher, Taught, mix_weighted

@@ -5,22 +5,22 @@ python inference.py --model_name best.pt --audio_path recordings --events events
 
 The table of events is of the form of AudioSet Strong's (`datasets.strong_labels`). Recordings are those of a folder, or in an HDF5
 file of the AudioSet format; they are found by the names in the table, with or without their suffix. Use others than those that the
-model was trained on. Classes without events there are left out: their threshold is the usual one.
+model was trained on. Classes without events there are left out: their threshold is the usual one. Events of classes that the model
+does not have are left out, and counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
 from datasets.audio_folders import list_recordings
 from datasets.labels import audioset_labels, audioset_mids, audioset_strong_labels, audioset_strong_mids
-from datasets.strong_labels import encode, read_strong_labels
+from datasets.strong_labels import ClipRows, encode, read_strong_labels
 from helpers import cli
 from helpers.devices import pick_device
 from helpers.median_filter import MEDIAN_FRAMES, median_filter
@@ -63,21 +63,12 @@ class FrameCounts:
 
 def find_recordings(path: Path) -> Iterator[tuple[str, Path | bytes]]:
     """Yield name and content of each recording in a folder or HDF5 file."""
-    if path.suffix.lower() not in HDF5_SUFFIXES:
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        from datasets.hdf5_mp3 import read_entries  # imports torch
+
+        yield from ((name, mp3) for name, mp3, _ in read_entries(path, len(audioset_labels())))
+    else:
         yield from ((recording.name, recording) for recording in list_recordings(path, problems=[]))
-        return
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        for name, mp3 in zip(file["audio_name"], file["mp3"], strict=True):
-            yield name.decode(), mp3.tobytes()
-
-
-def recording_key(name: str) -> str:
-    """Return what names of a recording have in common: no folder, no suffix, and of AudioSet's the YouTube id alone."""
-    stem = re.sub(r"\.(mp3|wav|flac|ogg|m4a|opus)$", "", PurePath(name).name, flags=re.IGNORECASE)
-    segment = re.fullmatch(r"Y?([\w-]{11})(_\d+)?", stem)
-    return segment[1] if segment else stem
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,12 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     tagger = AudioTagger(args.model_name, device, args.backend)
     known = dict(zip(audioset_labels() + audioset_strong_labels(), audioset_mids() + audioset_strong_mids(), strict=True))
     mids = [known.get(label, label) for label in tagger.labels]
-    truth = {recording_key(clip): events for clip, events in read_strong_labels(args.events, tagger.labels, mids).items()}
+    truth = read_strong_labels(args.events, tagger.labels, mids, leave_out_unknown=True)
+    rows, of_rows = ClipRows(list(truth)), list(truth.values())
     counts, found = FrameCounts(len(tagger.labels)), 0
     for name, audio in find_recordings(args.audio_path):
-        if (events := truth.get(recording_key(name))) is not None:
+        if (row := rows.find(name)) is not None:
             frames = tagger.frames(audio, name=name)
-            targets = encode(events, len(tagger.labels), len(frames), frames.step_seconds).T
+            targets = encode(of_rows[row], len(tagger.labels), len(frames), frames.step_seconds).T
             counts.add(median_filter(frames.scores, args.median), targets)
             found += 1
     if not found:

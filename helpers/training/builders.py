@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.augment import Augmented
 from datasets.clip import ClipDataset
@@ -78,9 +78,7 @@ def make_loader(clips: Dataset, args: argparse.Namespace) -> DataLoader:
     return DataLoader(clips, batch_size, sampler=range(rank, len(clips), world_size), **_worker_options(args))
 
 
-def make_training_loader(
-    clips: Dataset, sampler: RandomSampler | WeightedRandomSampler, args: argparse.Namespace, names: Sequence[str] = ()
-) -> DataLoader:
+def make_training_loader(clips: Dataset, sampler: Sampler[int], args: argparse.Namespace, names: Sequence[str] = ()) -> DataLoader:
     """Load what `sampler` draws from a data set, in the micro-batches that this rank trains on.
 
     A resumed run refuses clips of other `names` than it was started with.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from datasets.augment import Augmented
 from datasets.clip import FrameClip
@@ -31,6 +31,7 @@ from helpers.training.loop import fit
 from helpers.training.mixing import Mix, mixup
 from helpers.training.optimization import linear_warmup_cosine_down
 from helpers.training.run import Run
+from helpers.training.sampling import KindSampler
 from models import checkpoints
 from models.base import FrameOutput, TaggingNetwork
 from models.errors import UserError
@@ -61,7 +62,7 @@ class Taught(NamedTuple):
 
 
 class FrameTeacher(Protocol):
-    """What a network learns from besides the labels, such as `helpers.distillation.frame_teacher.OnlineFrameTeacher`."""
+    """What a network learns from besides the labels, such as `helpers.distillation.frame_teachers.OnlineFrameTeacher`."""
 
     def __call__(self, waveform: Tensor, clips: FrameClip, mix: Mix | None) -> Taught:
         """Hear waveforms (B, samples), of which spectrograms are mixed; or mix what is stored with the clips."""
@@ -99,7 +100,7 @@ def add_options(parser: argparse.ArgumentParser, *, experiment_name: str, n_epoc
     """Options of every training of a frame-wise network; defaults are the published recipe where nothing else is said."""
     options.add_run_options(parser, batch_size=256)
     options.add_training_options(parser, experiment_name=experiment_name)
-    network_options.add_network_options(parser)
+    network_options.add_network_options(parser, arch="fmn")
     network_options.add_front_end_options(parser)
     parser.add_argument(
         "--pretrained_name", help="checkpoint to start training from, frame-wise or an mn; without one, random weights"
@@ -149,6 +150,8 @@ def train(
     folder: Path | None = None,
 ) -> tuple[dict[str, float], Path | None]:
     """Train on a task and return the last epoch's metrics and, on the main rank, the run's folder (see `Run`)."""
+    if args.patience and args.patience < args.evaluate_every:
+        raise UserError(f"--patience {args.patience} ends before the first evaluation; give {args.evaluate_every} or more")
     args.precision = args.precision or default_precision(device)
     seed_everything(args.seed)
     with Run(args, folder) as run:
@@ -161,6 +164,8 @@ def train(
             nn.init.constant_(model.network.strong_head.bias, RARE_LOGIT)
         form = form_of(model, task.clip_seconds)
         clips, validation_clips = task.training_set(form), task.validation_set(form)
+        if not any(validation_clips.events):
+            raise UserError("no clip to validate on has an event; choose others, or more")
         model.network.set_trained_heads("strong" if clips.has_times.all() else "both")
         for module in model.network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -267,30 +272,26 @@ def keeps_head(pretrained_name: str | None, network: TaggingNetwork) -> bool:
     """Whether a network that starts from a checkpoint has its head, too."""
     if pretrained_name is None:
         return False
-    arch, _ = checkpoints.architecture(pretrained_name)
-    return type(arch) is type(network.arch) and arch.num_classes == network.arch.num_classes
+    own, (arch, _) = network.arch, checkpoints.architecture(pretrained_name)
+    return type(arch) is type(own) and (arch.num_classes, arch.sequence_model) == (own.num_classes, own.sequence_model)
 
 
 def form_of(model: WaveformModel, clip_seconds: float) -> Form:
     """The form of clips of so many seconds for a model."""
     network = model.network
     frames = -(-model.mel.frames(round(clip_seconds * model.sample_rate)) // network.arch.frames_per_step)
-    if network.arch.seq_len is not None:
-        return Form(model.sample_rate, network.arch.seq_len, clip_seconds / network.arch.seq_len)
     return Form(model.sample_rate, frames, network.step_seconds)
 
 
-def draw_clips(clips: StrongClips, args: argparse.Namespace) -> Sampler:
+def draw_clips(clips: StrongClips, args: argparse.Namespace) -> RandomSampler | KindSampler:
     """Draw the clips of an epoch: all alike or, where some are without times, these with the share `--weak_share`."""
     count = min(args.epoch_len or len(clips), len(clips))
     has_times = clips.has_times
     if has_times.all():
         return RandomSampler(clips, num_samples=count)
-    share = args.weak_share
-    weights = np.where(has_times, (1 - share) / max(has_times.sum(), 1), share / (~has_times).sum())
     if not has_times.any():
         raise UserError("no training clip has events in time; without any, train a clip model by ex_audioset.py or ex_folder.py")
-    return WeightedRandomSampler(torch.from_numpy(weights), count, replacement=False)
+    return KindSampler(~has_times, args.weak_share, count)
 
 
 def parameter_groups(network: TaggingNetwork, max_lr: float, layer_decay: float, sequence_lr: float) -> list[dict[str, Any]]:

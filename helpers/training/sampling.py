@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import Dataset, Sampler
 
 from datasets.audio import AudioError
 from datasets.images import ImageError
@@ -57,6 +58,30 @@ class SeededClips(Dataset):
             return self.clips[index]
 
 
+class KindSampler(Sampler[int]):
+    """Draw clips of two kinds, of which the second has a share of the draws; a clip comes again when all of its kind have come."""
+
+    def __init__(self, is_second: np.ndarray, share: float, count: int) -> None:
+        """`is_second` (N,) says of which kind a clip is, and there are clips of both; `count` clips are drawn."""
+        second = round(share * count)
+        self._kinds = [(np.flatnonzero(~is_second), count - second), (np.flatnonzero(is_second), second)]
+        draws = [number / len(indices) for indices, number in self._kinds]
+        self.weights = torch.from_numpy(np.where(is_second, draws[1], draws[0]))  # expected draws, for the fingerprint of batches
+        self.generator: torch.Generator | None = None
+
+    def __len__(self) -> int:
+        return sum(number for _, number in self._kinds)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = []
+        for indices, number in self._kinds:
+            rounds = range(max(1, -(-number // len(indices))))
+            order = torch.cat([torch.randperm(len(indices), generator=self.generator) for _ in rounds])
+            drawn.append(torch.from_numpy(indices)[order[:number]])
+        mixed = torch.cat(drawn)
+        return iter(mixed[torch.randperm(len(mixed), generator=self.generator)].tolist())
+
+
 class TrainingBatches(Sampler[list[ClipDraw]]):
     """The batches of an epoch, cut into equal micro-batches: `accumulate` a step for each of `world_size` ranks.
 
@@ -66,7 +91,7 @@ class TrainingBatches(Sampler[list[ClipDraw]]):
 
     def __init__(
         self,
-        sampler: RandomSampler | WeightedRandomSampler,
+        sampler: Sampler[int],
         batch_size: int,
         *,
         seed: int,

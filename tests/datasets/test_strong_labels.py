@@ -5,7 +5,15 @@ import logging
 import numpy as np
 import pytest
 
-from datasets.strong_labels import LabelledEvent, encode, merged, read_strong_labels, table_labels, write_strong_labels
+from datasets.strong_labels import (
+    ClipRows,
+    LabelledEvent,
+    encode,
+    merged,
+    read_strong_labels,
+    table_labels,
+    write_strong_labels,
+)
 from models.errors import UserError
 
 LABELS, MIDS = ("Bark", "Speech", "Water"), ("/m/05tny_", "/m/09x0r", "/m/0838f")
@@ -111,3 +119,22 @@ def test_written_tables_are_read_back(tmp_path):
     for names in (LABELS, MIDS):
         write_strong_labels(tmp_path / "written.tsv", events, names)
         assert read_strong_labels(tmp_path / "written.tsv", LABELS, MIDS) == events
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "found"),
+    [
+        ("---1_cCGK4M_30000", "Y---1_cCGK4M.mp3", True),
+        ("Y---1_cCGK4M.wav", "Y---1_cCGK4M.mp3", True),
+        ("Y---1_cCGK4M.wav", "---1_cCGK4M_0", True),
+        ("---1_cCGK4M.wav", "Y---1_cCGK4M.mp3", True),
+        ("Y---1_cCGK4M_30000.wav", "Y---1_cCGK4M.mp3", True),
+        ("---1_cCGK4M_30000", "Y---1_cCGK4M_30000.wav", True),
+        ("soundscapes_1", "soundscapes_2.wav", False),
+        ("scenes/a.flac", "a.mp3", True),
+        ("scene_train_00012", "scene_train_00013.mp3", False),
+        ("a", "b", False),
+    ],
+)  # fmt: skip
+def test_names_of_one_clip(row: str, name: str, found: bool) -> None:
+    assert (ClipRows(["scene_train_00000", row]).find(name) == 1) is found

@@ -1,6 +1,8 @@
 """What trains frame-wise networks: losses under mixing, learning rates, how clips are drawn."""
 
 import argparse
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from datasets.clip import FrameClip
-from helpers.training.frame_wise import Form, draw_clips, mix_weighted, parameter_groups, shifted, weighted_bce
+from helpers.training.frame_wise import Form, draw_clips, keeps_head, mix_weighted, parameter_groups, shifted, weighted_bce
 from helpers.training.mixing import Mix
+from models.config import FrameWiseArch
 from models.errors import UserError
 
 
@@ -72,11 +75,30 @@ def test_the_rate_falls_from_the_last_convolution_to_the_stem() -> None:
     assert len(rate_of) == 2 * 18
 
 
+@pytest.mark.parametrize(
+    ("name", "arch", "kept"),
+    [
+        ("fmn10_strong", FrameWiseArch(447), True),
+        ("fmn10_strong", FrameWiseArch(447, 1.0, "tf", 256), False),  # starts from the convolutions alone
+        ("fmn10+tf-256", FrameWiseArch(447, 1.0, "tf", 256), True),
+        ("fmn10_strong", FrameWiseArch(3), False),
+        ("mn10_as", FrameWiseArch(527), False),
+        (None, FrameWiseArch(447), False),
+    ],
+)
+def test_which_heads_are_new(name: str | None, arch: FrameWiseArch, kept: bool) -> None:
+    assert keeps_head(name, SimpleNamespace(arch=arch)) is kept
+
+
 def test_clips_without_times_have_their_share() -> None:
     args = argparse.Namespace(epoch_len=200, weak_share=0.25)
     drawn = list(draw_clips(Clips([True] * 10_000 + [False] * 50_000), args))
     assert len(drawn) == len(set(drawn)) == 200
-    assert 25 <= sum(index >= 10_000 for index in drawn) <= 80
+    assert sum(index >= 10_000 for index in drawn) == 50 and drawn != sorted(drawn)
+    all_of_few = Counter(draw_clips(Clips([True] * 30 + [False] * 10), argparse.Namespace(epoch_len=None, weak_share=0.6)))
+    assert all_of_few.total() == 40 and {all_of_few[index] for index in range(30, 40)} == {2, 3}
+    alone = list(draw_clips(Clips([True] * 3 + [False] * 2), argparse.Namespace(epoch_len=4, weak_share=1.0)))
+    assert sorted(alone) == [3, 3, 4, 4]
     assert len(list(draw_clips(Clips([True] * 30), args))) == 30
     with pytest.raises(UserError, match="no training clip"):
         draw_clips(Clips([False] * 3), args)
