@@ -309,7 +309,7 @@ def drawn_edges(monkeypatch: pytest.MonkeyPatch, calls: int, **arguments) -> tup
     """fmin and fmax of the filterbank in each of many training calls."""
     edges = []
 
-    def record(n_mels, n_fft, sample_rate, fmin, fmax):
+    def record(n_mels, n_fft, sample_rate, fmin, fmax, device):
         edges.append((fmin, fmax))
         return torch.ones(n_mels, n_fft // 2 + 1)
 
