@@ -44,7 +44,7 @@ SHIFT = 3.0  # seconds, of the windows that begin elsewhere
 EDGES = 10.0  # seconds at both ends that are not compared
 COLLAR = 0.2  # seconds
 PIECE = 7.0  # seconds of each bundled recording at a time
-HEADER = ("margin, s", "against", "largest", "99.9 %", "mean", "events", "seams")
+WINDOW_COLUMNS = ("margin, s", "against", "largest", "99.9 %", "mean", "F1 of events", "change at seams, times that elsewhere")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,9 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sound = load(args.audio_path, args.seconds, tagger.sample_rate)
     seconds = len(sound) / tagger.sample_rate
     about = f"{Path(args.model_name).name}, {seconds:g} s"
-    print_table(
-        f"windows: {about}", ("margin, s", "against", "largest", "99.9 %", "mean", "events"), compare_windows(tagger, sound)
-    )
+    print_table(f"windows: {about}", WINDOW_COLUMNS, compare_windows(tagger, sound))
     print_table(f"stream: {about}", ("reported after, s", "at most, s", "computing a window, ms"), [follow_stream(tagger, sound)])
     print_table(f"time: {about}", ("", "ms per second", "times real time"), measure_time(args, tagger, sound))
     return 0

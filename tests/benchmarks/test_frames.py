@@ -20,6 +20,7 @@ def tagger(monkeypatch: pytest.MonkeyPatch) -> AudioTagger:
 def test_frames_differ_where_the_margin_is_shorter_than_their_surroundings(tagger: AudioTagger) -> None:
     sound = np.repeat(np.random.default_rng(0).uniform(-1, 1, 1000), 640).astype(np.float32)
     rows = frames.compare_windows(tagger, sound)
+    assert {len(row) for row in rows} == {len(frames.WINDOW_COLUMNS)}
     assert all(0.5 < float(row[-1]) < 2 for row in rows)
     largest = {(margin, against): float(value) for margin, against, value, *_ in rows}
     for against in ("the whole", "windows elsewhere"):
