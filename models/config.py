@@ -69,7 +69,7 @@ class Architecture:
         return self
 
     def with_classes(self, num_classes: int) -> Architecture:
-        """Return the architecture with another number of classes, whose layers start anew."""
+        """Return the architecture with another number of classes, whose layers get random weights."""
         return replace(self, num_classes=num_classes)
 
     @classmethod

@@ -41,7 +41,7 @@ def test_recordings_are_cut_into_clips_with_their_events(recordings: Path) -> No
     assert data.data.class_names == ("tone 0", "tone 1", "tone 2") and len(data.events) == 36
     assert data.events[3:6] == (
         (LabelledEvent(0.5, 1.0, 1),),
-        (LabelledEvent(0.75, 1.0, 1),),  # goes on
+        (LabelledEvent(0.75, 1.0, 1),),  # continues
         (LabelledEvent(0.0, 0.25, 1),),
     )
     assert data.data.segments[3:6] == ((0, 1), (1, 2), (2, 2.5)) and data.data.targets[3:6, 1].all()

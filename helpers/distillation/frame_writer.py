@@ -20,11 +20,11 @@ from tqdm import tqdm
 from datasets.audio import AudioError
 from datasets.clip import ClipDataset
 from helpers.distillation.frame_teachers import LABELS, LOGITS, NAMES
+from helpers.distillation.writer import FLOAT16_MAX, clip_or_error
 from models.ensemble import EnsembleModel
 from models.errors import UserError
 from models.files import publish
 
-_FLOAT16_MAX = 65504
 _SETTINGS, _WRITING = "settings", "writing"  # attributes: JSON; of a .part, whether a batch is being written
 
 logger = logging.getLogger(__name__)
@@ -40,11 +40,8 @@ class _Waveforms(Dataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> tuple[str, Tensor] | AudioError:
-        try:
-            clip = self.clips[index]
-        except AudioError as error:
-            return error
-        return clip.name, clip.waveform
+        clip = clip_or_error(self.clips, index)
+        return clip if isinstance(clip, AudioError) else (clip.name, clip.waveform)
 
 
 def write_frame_logits(
@@ -101,7 +98,7 @@ def frame_logits(model: EnsembleModel, waveforms: Tensor) -> np.ndarray:
     mean = torch.stack([output.float() for output in outputs]).mean(0).transpose(1, 2)
     if not mean.isfinite().all():
         raise UserError("the logits are not finite; check the models")
-    return mean.clamp(-_FLOAT16_MAX, _FLOAT16_MAX).half().cpu().numpy()
+    return mean.clamp(-FLOAT16_MAX, FLOAT16_MAX).half().cpu().numpy()
 
 
 def _open_part(part: Path, settings: dict[str, Any]) -> h5py.File:

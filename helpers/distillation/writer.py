@@ -28,7 +28,7 @@ from models.files import publish, remove_leftovers, write_bytes
 
 logger = logging.getLogger(__name__)
 
-_FLOAT16_MAX = 65504
+FLOAT16_MAX = 65504
 _HEADER_BYTES = 128  # of a .npy file
 
 
@@ -44,6 +44,16 @@ def windows(waveform: Tensor, length: int) -> Tensor:
     return torch.stack([waveform[start : start + length] for start in starts])
 
 
+def clip_or_error(clips: Dataset[Clip], index: int) -> Clip | AudioError:
+    """Return a clip, or the error of decoding it; an error of the machine (too many open files, a broken disk) is raised."""
+    try:
+        return clips[index]
+    except AudioError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+            raise
+        return error
+
+
 class Windowed(Dataset):
     """A data set of full-length clips that yields a clip's name and its windows, (n, length), or the error of decoding it."""
 
@@ -55,13 +65,8 @@ class Windowed(Dataset):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> tuple[str, Tensor] | AudioError:
-        try:
-            clip = self.clips[index]
-        except AudioError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
-                raise  # the machine failed (too many open files, a disk that cannot be read), not the recording
-            return error
-        return clip.name, windows(clip.waveform, self.length)
+        clip = clip_or_error(self.clips, index)
+        return clip if isinstance(clip, AudioError) else (clip.name, windows(clip.waveform, self.length))
 
     def collate(self, items: Sequence[tuple[str, Tensor] | AudioError]) -> tuple[list[str], list[int], Tensor, list[str]]:
         """Return names, numbers of windows, all windows in one tensor, and messages of the clips that cannot be decoded."""
@@ -161,7 +166,7 @@ class LogitsWriter:
             if not np.isfinite(row).all():
                 raise UserError(f"the logits of {name} are not finite; check the models")
         with open(self.parts[2], "ab") as file:
-            file.write(np.clip(logits, -_FLOAT16_MAX, _FLOAT16_MAX).astype("<f2").tobytes())
+            file.write(np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX).astype("<f2").tobytes())
         with open(self.parts[1], "ab") as file:
             file.write("".join(f"{name}\n" for name in names).encode())
         self.names += names

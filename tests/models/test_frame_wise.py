@@ -151,7 +151,7 @@ def test_the_file_says_how_many_heads_a_hybrid_has(heads, resources):
     assert checkpoints.load("fmn04+hybrid-104").arch.sequence_heads == heads
 
 
-def test_heads_of_other_classes_start_anew_and_needed_ones_are_required(resources, caplog):
+def test_heads_of_other_classes_are_random_and_needed_ones_are_required(resources, caplog):
     caplog.set_level(logging.INFO)
     made = released_file(resources, "fmn04_weak", lambda key: f"net.{key}", num_classes=5, weak_classes=527, trained_heads="strong")
     loaded = checkpoints.load_model("fmn04_weak")
