@@ -140,9 +140,15 @@ def run_merge(args: argparse.Namespace, archives: list[Archive]) -> None:
 
 
 def run_export(args: argparse.Namespace, archives: list[Archive]) -> None:
-    from helpers.archive.export import export
+    from helpers.archive.export import TABLE, export_copy, export_table
 
-    print(export(archives, pick_model(archives, args.model), args.output, args.labels, args.threshold, copy=args.copy))
+    chosen = (archives, pick_model(archives, args.model), args.output, args.labels, args.threshold)
+    strong = " --strong" if archives[0].has_events else ""
+    if args.copy:
+        files, failed = export_copy(*chosen)
+        print(f"{files:,} files, {failed:,} recordings that failed: python ex_folder.py {args.output} --csv {args.output / TABLE}{strong}")
+    else:
+        print(f"{export_table(*chosen):,} rows: python ex_folder.py INPUT --csv {args.output}{strong}")
 
 
 def open_indexes(args: argparse.Namespace, archives: list[Archive]) -> list[Index]:
