@@ -15,17 +15,18 @@ COMMAND --help has the options of a command.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from helpers import cli
-from helpers.archive import answers, best, histogram
-from helpers.archive.reading import Archive, open_alike, pick_model
+from helpers.archive import answers, best, duplicates, histogram, neighbours
+from helpers.archive.export import TABLE, export_copy, export_table
+from helpers.archive.index import Index, open_index
+from helpers.archive.merge import merge
+from helpers.archive.reading import Archive, missing_shards, open_alike, pick_model
 from models.errors import UserError
-
-if TYPE_CHECKING:
-    from helpers.archive.index import Index
 
 HISTOGRAMS = ("labels", "scores", "durations", "failures")
 
@@ -91,17 +92,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     archives = open_alike(args.outputs)
-    globals()[f"run_{args.command}"](args, archives)
+    for archive in archives:
+        if missing := missing_shards(archive):
+            print(f"{archive.address} is not complete, shards that are missing: {missing}", file=sys.stderr)
+    COMMANDS[args.command](args, archives)
     return 0
 
 
-def run_best(args: argparse.Namespace, archives: list[Archive]) -> None:
+def answer_best(args: argparse.Namespace, archives: list[Archive]) -> None:
     model = pick_model(archives, args.model)
     rows = best.best(archives, model, args.label, args.top_k, args.threshold, args.every_row)
     show(rows, best.columns(archives), args.format)
 
 
-def run_histogram(args: argparse.Namespace, archives: list[Archive]) -> None:
+def answer_histogram(args: argparse.Namespace, archives: list[Archive]) -> None:
     if (args.what == "scores") != (args.label is not None):
         raise UserError("histogram scores needs --label LABEL, and the other histograms take none")
     if args.what == "labels":
@@ -115,45 +119,48 @@ def run_histogram(args: argparse.Namespace, archives: list[Archive]) -> None:
         bars.draw(args.figure)
 
 
-def run_neighbours(args: argparse.Namespace, archives: list[Archive]) -> None:
-    from helpers.archive import neighbours
-
+def answer_neighbours(args: argparse.Namespace, archives: list[Archive]) -> None:
     model = pick_model(archives, args.model)
     embeddings, source = neighbours.stored_embeddings(archives, model, args.recording), args.recording
     if not len(embeddings):
-        embeddings, source = neighbours.file_embeddings(archives, model, args.recording), None
+        embeddings, source = neighbours.file_embeddings(archives[0], model, args.recording), None
     indexes = open_indexes(args, archives)
     show(neighbours.neighbours(indexes, embeddings, args.top_k, source), neighbours.columns(indexes), args.format)
 
 
-def run_duplicates(args: argparse.Namespace, archives: list[Archive]) -> None:
-    from helpers.archive import duplicates
-
+def answer_duplicates(args: argparse.Namespace, archives: list[Archive]) -> None:
     indexes = open_indexes(args, archives)
     show(duplicates.duplicates(indexes, args.threshold), duplicates.columns(indexes), args.format)
 
 
-def run_merge(args: argparse.Namespace, archives: list[Archive]) -> None:
-    from helpers.archive.merge import merge
+def write_merged(args: argparse.Namespace, archives: list[Archive]) -> None:
+    shards, rows = merge(archives, args.output, prefix=args.prefix)
+    print(f"{args.output}: {rows:,} rows in {shards:,} shards")
 
-    print("{rows:,} rows in {shards:,} shards: ".format(**merge(archives, args.output, prefix=args.prefix)) + str(args.output))
 
-
-def run_export(args: argparse.Namespace, archives: list[Archive]) -> None:
-    from helpers.archive.export import TABLE, export_copy, export_table
-
+def write_data_set(args: argparse.Namespace, archives: list[Archive]) -> None:
     chosen = (archives, pick_model(archives, args.model), args.output, args.labels, args.threshold)
-    strong = " --strong" if archives[0].has_events else ""
     if args.copy:
         files, failed = export_copy(*chosen)
-        print(f"{files:,} files, {failed:,} recordings that failed: python ex_folder.py {args.output} --csv {args.output / TABLE}{strong}")
+        print(f"{files:,} files; recordings that failed: {failed:,}")
+        folder, table = args.output, args.output / TABLE
     else:
-        print(f"{export_table(*chosen):,} rows: python ex_folder.py INPUT --csv {args.output}{strong}")
+        print(f"{export_table(*chosen):,} rows")
+        folder, table = archives[0].manifest.get("input", "INPUT"), args.output
+    print(f"python ex_folder.py {folder} --csv {table}{' --strong' if archives[0].unit == 'events' else ''}")
+
+
+COMMANDS = {
+    "best": answer_best,
+    "histogram": answer_histogram,
+    "neighbours": answer_neighbours,
+    "duplicates": answer_duplicates,
+    "merge": write_merged,
+    "export": write_data_set,
+}
 
 
 def open_indexes(args: argparse.Namespace, archives: list[Archive]) -> list[Index]:
-    from helpers.archive.index import open_index
-
     if args.index and len(archives) > 1:
         raise UserError("--index is the folder of one output's index; leave it out, or ask the outputs one by one")
     return [open_index(archive, pick_model(archives, args.model), args.index) for archive in archives]

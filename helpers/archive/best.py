@@ -26,7 +26,7 @@ def best(
     """
     names = columns(archives)
     rows = rows_of_label(archives, model, label, every_part=every_row)
-    if archives[0].unit != "recordings" and not every_row:
+    if not every_row and archives[0].unit != "recordings":
         times = 'arg_max(start, score) AS start, arg_max("end", score) AS "end"'
         rows = f"SELECT output, source, channel, {times}, max(score) AS score FROM ({rows}) GROUP BY output, source, channel"
     query = f"""

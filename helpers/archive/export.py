@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -14,8 +14,10 @@ import numpy as np
 
 from datasets.audio import AudioError
 from datasets.sound import open_sound
+from helpers.archive.inputs import Entry, open_entry
 from helpers.archive.joining import PART_SECONDS, matrix
-from helpers.archive.reading import Archive, StoredModel, open_parquet
+from helpers.archive.plan import Plan
+from helpers.archive.reading import Archive, StoredModel
 from helpers.tagger.selection import find_classes
 from helpers.tagger.thresholds import class_thresholds
 from models.command import printable
@@ -24,8 +26,6 @@ from models.files import replacing, replacing_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from helpers.archive.inputs import Entry
 
 TABLE = "labels.csv"  # in the folder of a copy
 COLUMNS = ("path", "labels", "start", "end")
@@ -50,8 +50,8 @@ def export_table(archives: Sequence[Archive], model: StoredModel, path: Path, la
     rows = 0
     with replacing(path) as temporary, _table(temporary, COLUMNS) as table:
         for archive in archives:
-            for file in archive.files:
-                for clip in choose(archive, file):
+            for shard in archive.shards:
+                for clip in choose(archive, shard):
                     table.writerow(_cells(clip.source, clip))
                     rows += 1
         _refuse_none(rows, threshold)
@@ -73,17 +73,17 @@ def export_copy(
     files = failed = 0
     with replacing_folder(folder) as temporary, _table(temporary / TABLE, (*COLUMNS, "group")) as table:
         for archive in archives:
-            for file in archive.files:
-                entries = _entries(file)
-                for source, of_recording in groupby(choose(archive, file), key=lambda clip: clip.source):
+            for shard in archive.shards:
+                entries = _entries(archive, shard)
+                for source, of_recording in groupby(choose(archive, shard), key=lambda clip: clip.source):
                     clips = list(of_recording)
-                    cuts = [(None, None, clips)] if archive.has_events else [(clip.start, clip.end, [clip]) for clip in clips]
+                    cuts = [(None, None, clips)] if archive.unit == "events" else [(clip.start, clip.end, [clip]) for clip in clips]
                     try:
                         for start, end, of_file in cuts:
                             name = f"{files:07}-{PurePosixPath(source).stem[:40]}.flac"
                             _cut(_find(entries, source), source, start, end, temporary / name)
                             files += 1
-                            table.writerows([*_cells(name, clip, times=archive.has_events), source] for clip in of_file)
+                            table.writerows([*_cells(name, clip, times=archive.unit == "events"), source] for clip in of_file)
                     except (AudioError, FileNotFoundError) as error:
                         print(f"left out: {printable(error)}", file=sys.stderr)
                         failed += 1
@@ -105,16 +105,13 @@ class _Choice:
         if classes is not None:
             self.thresholds[np.setdiff1d(np.arange(len(model.labels)), classes)] = np.inf
 
-    def __call__(self, archive: Archive, file: str) -> Iterator[Clip]:
+    def __call__(self, archive: Archive, shard: int) -> Iterator[Clip]:
         archive.require_scores(self.model)
         label, listed, scored = (name + self.model.suffix for name in ("label", "labels", "scores"))
         times, suffix = ["source", "start", "end", "error"], self.model.suffix
-        names = [label, f"score{suffix}"] if archive.has_events else [listed, f"label_scores{suffix}"]
+        names = [label, f"score{suffix}"] if archive.unit == "events" else [listed, f"label_scores{suffix}"]
         names = [scored] if scored in archive.columns else names
-        import pyarrow as pa
-
-        for batch in archive.batches([*times, *names], file):
-            table = pa.Table.from_batches([batch])
+        for table in archive.batches([*times, *names], shard):
             table = table.filter(table["error"].is_null())
             columns = [table[name].to_pylist() for name in ("source", "start", "end")]
             for source, start, end, classes in zip(*columns, self._classes(table, names), strict=True):
@@ -160,17 +157,12 @@ def _refuse_none(count: int, threshold: str) -> None:
         raise UserError(f"no recording has one of the labels with a score of at least {threshold}; lower --threshold")
 
 
-def _entries(file: str) -> dict[str, Entry]:
-    """Where the recordings of a shard are, from the plan."""
-    from helpers.archive.inputs import Entry
-
-    names = Entry._fields
-    try:
-        with open_parquet(file.replace("/data/", "/plan/")) as plan:
-            rows = plan.read(columns=names).to_pylist()
-    except FileNotFoundError as error:
-        raise UserError(f"{file} has no plan next to it, which says where the recordings are; export without --copy") from error
-    return {row["source"]: Entry(**row) for row in rows}
+def _entries(archive: Archive, shard: int) -> dict[str, Entry]:
+    """Where the recordings of a shard are."""
+    plan = Plan(archive.address)
+    if shard >= plan.num_shards:
+        raise UserError(f"{archive.address} has no plan, which says where its recordings are; export without --copy")
+    return {entry.source: entry for task in range(plan.tasks(shard)) for entry in plan.recordings(shard, task)}
 
 
 def _find(entries: dict[str, Entry], source: str) -> Entry:
@@ -181,8 +173,6 @@ def _find(entries: dict[str, Entry], source: str) -> Entry:
 
 def _cut(entry: Entry, source: str, start: float | None, end: float | None, path: Path) -> None:
     import soundfile
-
-    from helpers.archive.inputs import open_entry
 
     sound = open_sound(open_entry(entry), name=source, start=start or 0.0, end=end)
     with soundfile.SoundFile(path, "w", sound.rate, 1, "PCM_16", format="FLAC") as file:

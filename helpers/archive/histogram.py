@@ -59,7 +59,7 @@ def labels(archives: Sequence[Archive], model: StoredModel, threshold: float, to
     counts, rows = np.zeros(len(model.labels), int), 0
     for archive in archives:
         archive.require_scores(model)
-        for table in (table for file in archive.files for table in joined(archive, file)):
+        for table in (table for shard in archive.shards for table in joined(archive, shard)):
             table = table.filter(table["error"].is_null())
             if label in archive.columns:
                 table = table.filter(table[label].is_valid())
@@ -89,7 +89,7 @@ def scores(archives: Sequence[Archive], model: StoredModel, label: str) -> Histo
 
 def durations(archives: Sequence[Archive]) -> Histogram:
     """Count recordings by their length; in archives of events, events."""
-    if archives[0].has_events:
+    if archives[0].unit == "events":
         what, of_archive = "events", 'SELECT "end" - start AS seconds FROM {} WHERE error IS NULL'
     else:
         what, of_archive = "recordings", 'SELECT max("end") - min(start) AS seconds FROM {} WHERE error IS NULL GROUP BY source'
@@ -107,7 +107,9 @@ def durations(archives: Sequence[Archive]) -> Histogram:
 
 def failures(archives: Sequence[Archive]) -> Histogram:
     """Count recordings that could not be used, by the kind of error."""
-    rows = " UNION ALL ".join(f"SELECT error_kind FROM {archive.rows()} WHERE error IS NOT NULL" for archive in archives)
+    rows = " UNION ALL ".join(
+        f"SELECT DISTINCT source, error_kind FROM {archive.rows()} WHERE error IS NOT NULL" for archive in archives
+    )
     with connect(archives) as connection:
         query = f"SELECT error_kind, count(*) AS count FROM ({rows}) GROUP BY error_kind ORDER BY count DESC, error_kind"
         counts = connection.execute(query).fetchall()

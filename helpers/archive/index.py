@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.archive.joining import matrix
-from helpers.archive.reading import Archive, StoredModel, file_system, is_local, open_parquet, require
+from helpers.archive.reading import Archive, StoredModel, require
+from helpers.archive.storage import is_remote, opened, status
 from models.errors import UserError
 from models.files import replacing_folder, write_bytes
 
@@ -78,13 +79,17 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
     and for one behind an address without a `folder`.
     """
     faiss = require("faiss")
-    column = archive.require("embedding", model, "embeddings")
+    column = archive.require("embedding", model, "with --embed")
     if folder is None:
-        if not is_local(archive.address):
+        if is_remote(archive.address):
             raise UserError(f"{archive.address} is no folder of this machine; give one for its index by --index")
         folder = Path(archive.address) / FOLDER
     folder = folder / column
-    about = {"version": VERSION, "model": model.sha256, "files": _stamps(archive)}
+    about = {
+        "version": VERSION,
+        "model": model.sha256,
+        "files": [[os.path.basename(file), *status(file)] for file in archive.files()],
+    }
     try:
         found = json.loads((folder / ABOUT).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -109,11 +114,8 @@ def vectors(archive: Archive, column: str) -> Iterator[tuple[np.ndarray, pa.Reco
 
 def embedded_rows(archive: Archive, column: str) -> Iterator[pa.Table]:
     """Yield source, start, end, maybe channel, and embedding of the rows that have one."""
-    import pyarrow as pa
-
     names = ["source", "start", "end", *(["channel"] if "channel" in archive.columns else []), column]
-    for batch in archive.batches(names):
-        table = pa.Table.from_batches([batch])
+    for table in archive.batches(names):
         table = table.filter(table[column].is_valid())
         if len(table):
             yield table
@@ -125,22 +127,11 @@ def normalized(embeddings: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-def _stamps(archive: Archive) -> list[list[Any]]:
-    """Name, size and time of change (of a remote file: its tag) of each file."""
-    stamps = []
-    for file in archive.files:
-        fs, path = file_system(file)
-        info = fs.info(path)
-        changed = info.get("mtime") or info.get("ETag") or info.get("LastModified") or info.get("created")
-        stamps.append([os.path.basename(file), info["size"], str(changed)])
-    return stamps
-
-
 def _build(folder: Path, archive: Archive, column: str, about: dict[str, Any]) -> None:
     """Write the files of an index; the folder is there when it is complete."""
     shutil.rmtree(folder, ignore_errors=True)  # an outdated one
     with replacing_folder(folder) as temporary:
-        number_of_rows = sum(_number_of_rows(file) for file in archive.files)  # those of errors count, which does not matter
+        number_of_rows = sum(_number_of_rows(file) for file in archive.files())  # those of errors count, which does not matter
         batches = _written(embedded_rows(archive, column), column, temporary / ROWS)
         if number_of_rows <= EXACT_UP_TO:
             _build_exact(temporary, batches)
@@ -151,8 +142,10 @@ def _build(folder: Path, archive: Archive, column: str, about: dict[str, Any]) -
 
 
 def _number_of_rows(file: str) -> int:
-    with open_parquet(file) as parquet:
-        return parquet.metadata.num_rows
+    from pyarrow.parquet import read_metadata
+
+    with opened(file) as content:
+        return read_metadata(content).num_rows
 
 
 def _written(tables: Iterable[pa.Table], column: str, path: Path) -> Iterator[np.ndarray]:

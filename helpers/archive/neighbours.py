@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from helpers.archive.index import Index, normalized
 from helpers.archive.reading import Archive, StoredModel, connect, quoted
+from helpers.tagger.results import Failure
+from models.errors import UserError
 
 FARTHEST = 4**4  # rows searched for each neighbour asked for
 QUERY_ROWS = 1024
@@ -24,10 +27,36 @@ def stored_embeddings(archives: Sequence[Archive], model: StoredModel, source: s
     found = []
     with connect(archives) as connection:
         for archive in archives:
-            column = archive.require("embedding", model, "embeddings")
+            column = archive.require("embedding", model, "with --embed")
             query = f"SELECT {column} FROM {archive.rows()} WHERE source = {quoted(source)} AND {column} IS NOT NULL"
             found += [np.array(row) for (row,) in connection.execute(query).fetchall()]
     return normalized(np.stack(found)) if found else np.zeros((0, 1), np.float32)
+
+
+def file_embeddings(archive: Archive, model: StoredModel, path: str) -> np.ndarray:
+    """Embed a file as the archive's recordings were, by the same model; return (n, C) of length 1.
+
+    Raises FileNotFoundError, AudioError, and UserError where the model's file has changed since, which its hash shows.
+    """
+    from helpers.archive.options import model_hash
+    from helpers.tagger import AudioTagger
+
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path} is neither a recording of {archive.address} nor a file")
+    settings = archive.manifest["settings"]
+    name = settings["models"][archive.models.index(model)]
+    if (found := model_hash(name, settings["backend"])) != model.sha256:
+        raise UserError(
+            f"{name} is not the model that made {archive.address}: its SHA-256 is {found[:16]}... instead of {model.sha256[:16]}..."
+        )
+    options = {key: settings[key] for key in ("min_seconds", "layers", "pooling")}
+    tagger = AudioTagger(name, backend=settings["backend"], **options)
+    reading = {key: settings[key] for key in ("window", "hop", "channel", "strict") if settings[key] is not None}
+    results = list(tagger.embed_files([path], **reading))
+    for result in results:
+        if isinstance(result, Failure):
+            raise result.error
+    return normalized(np.stack([result.vector for result in results]))
 
 
 def neighbours(indexes: Sequence[Index], queries: np.ndarray, count: int, source: str | None = None) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 from helpers.archive import index as index_module
 from helpers.archive.__main__ import main
 from models.errors import UserError
-from tests.helpers.archive.conftest import failure, row, vector
+from tests.helpers.archive.archives import failure, row, vector
 
 
 def ask(capsys, *argv: object) -> list[dict]:
@@ -116,7 +116,7 @@ def test_neighbours_of_a_recording_of_windows_are_listed_once(write_archive, cap
 def test_archives_without_embeddings_are_refused(write_archive):
     archive = write_archive("tags", [row("a.wav", scores=[0, 0, 1])])
     for argv in (["duplicates", archive], ["neighbours", "a.wav", archive]):
-        with pytest.raises(UserError, match="embeddings"):
+        with pytest.raises(UserError, match="--embed"):
             main(argv)
     broken = write_archive("broken", [{**failure("a.wav"), "embedding": None}])
     with pytest.raises(UserError):
