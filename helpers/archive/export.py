@@ -15,7 +15,8 @@ import numpy as np
 from datasets.audio import AudioError
 from datasets.sound import open_sound
 from helpers.archive.inputs import Entry, open_entry
-from helpers.archive.joining import PART_SECONDS, matrix
+from helpers.archive.joining import matrix
+from helpers.archive.parcels import PART_SECONDS
 from helpers.archive.plan import Plan
 from helpers.archive.reading import Archive, StoredModel
 from helpers.tagger.selection import find_classes

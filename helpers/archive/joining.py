@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers.archive.parcels import PART_SECONDS
 from helpers.archive.reading import Archive
 from helpers.archive.schema import METADATA, rounded
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_SECONDS = 600.0
 TOLERANCE = 1e-3  # seconds between events that touch
 
 Row = dict[str, Any]

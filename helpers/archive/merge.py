@@ -42,7 +42,8 @@ def merge(archives: Sequence[Archive], output: Path, *, prefix: bool = False) ->
                 plan.extend((entry._replace(source=front + entry.source) for entry in entries), shard_recordings=2**31)
                 shards += 1
         merged.write_failed()
-        merged.write_json(MANIFEST, {**archives[0].manifest, "merged": [archive.address for archive in archives]})
+        counts = {"shards": shards, "recordings": plan.num_recordings, "merged": [archive.address for archive in archives]}
+        merged.write_json(MANIFEST, archives[0].manifest | counts)
     return shards, rows
 
 

@@ -50,7 +50,8 @@ def write(
     }
     asked = Settings(tuple(models), embed="embedding" in names, top_k=2 if "labels" in names else None, **columns)
     has_scores = any(name.startswith(("scores", "label")) for name in names)
-    kind = schema(asked, [labels if has_scores else ()] * len(models), [SIZE] * len(models))
+    size = max((len(one["embedding"]) for rows in shards for one in rows if one.get("embedding") is not None), default=SIZE)
+    kind = schema(asked, [labels if has_scores else ()] * len(models), [size] * len(models))
     output = Output(folder)
     for number, rows in enumerate(shards):
         sources = dict.fromkeys(one["source"] for one in rows)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from helpers.archive import index as index_module
 from helpers.archive.__main__ import main
+from helpers.tagger import AudioTagger
+from models import assets
 from models.errors import UserError
 from tests.helpers.archive.archives import failure, row, vector
 
@@ -122,3 +125,34 @@ def test_archives_without_embeddings_are_refused(write_archive):
     with pytest.raises(UserError):
         main(["duplicates", broken])
     assert not Path(broken, "index/embedding").exists()
+
+
+@pytest.fixture
+def of_files(write_archive, tmp_path) -> str:
+    """The archive of two of three files, of the bundled model."""
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", np.clip(0.2 * rng.standard_normal(8000), -1, 1), 32000)
+    tagger = AudioTagger("mn04_distilled", device="cpu")
+    rows = [row(f"{name}.wav", embedding=tagger.embed(tmp_path / f"{name}.wav").tolist()) for name in "ab"]
+    reading = {"backend": "torch", "min_seconds": None, "layers": "embedding", "pooling": "mean", "channel": None, "strict": False}
+    sha256 = assets.content_hash(assets.checkpoint_path("mn04_distilled"))
+    return write_archive("of_files", rows, models=("mn04_distilled",), sha256=sha256, settings=reading)
+
+
+def test_neighbours_of_a_new_file(of_files, tmp_path, capsys):
+    found = ask(capsys, "neighbours", tmp_path / "a.wav", of_files)
+    assert [one["source"] for one in found] == ["a.wav", "b.wav"]
+    assert found[0]["similarity"] == pytest.approx(1, abs=1e-3) and found[1]["similarity"] < 0.9999
+    assert len(ask(capsys, "neighbours", tmp_path / "c.wav", of_files)) == 2
+
+
+def test_a_new_file_is_embedded_by_the_same_model_or_not_at_all(of_files, tmp_path):
+    manifest = Path(of_files, "manifest.json")
+    content = json.loads(manifest.read_text())
+    content["models"][0]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="SHA-256"):
+        main(["neighbours", str(tmp_path / "a.wav"), of_files])
+    with pytest.raises(FileNotFoundError, match="neither"):
+        main(["neighbours", str(tmp_path / "missing.wav"), of_files])
