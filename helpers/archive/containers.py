@@ -9,13 +9,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from datasets.audio import SUFFIXES, AudioError
-from datasets.shards.clips import ID_KEYS, ShardError
+from datasets.shards.clips import ID_KEYS, ShardError, clip_key
 from datasets.shards.parquet import read_parquet
 from datasets.shards.stored import CODECS, MAX_BYTES
 from helpers.archive.storage import is_remote, local_path, opened
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
 
 # What damaged bytes make tarfile raise.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
@@ -64,7 +65,8 @@ def _check_end(file: BinaryIO, member: tarfile.TarInfo) -> None:
 def rows_of(address: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the name of each row of a Parquet file and the numbers of its `datasets.shards.stored.Stored`, without its path.
 
-    The name is that in audio.path, else an id, else the row's number. Rows without a recording are left out. Raises ShardError.
+    The name is an id, else that in audio.path without its suffix, else the row's number. Rows without a recording are left out.
+    Raises ShardError.
     """
     rows = _remote_rows(address) if is_remote(address) else _local_rows(address)
     for number, (name, stored) in enumerate(rows):
@@ -93,8 +95,13 @@ def _remote_rows(address: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
                 if (size := info.column(audio).total_uncompressed_size) > MAX_BYTES:
                     raise ShardError(f"{address} has a row group of {size / 2**30:.1f} GiB; write it with smaller ones")
                 names = _names(file.read_row_group(group, columns=named).to_pylist(), info.num_rows)
-                length = size // max(1, info.num_rows)
-                yield from ((name, (group, 0, CODECS.index("arrow"), 0, row, length)) for row, name in enumerate(names))
+                statistics = info.column(audio).statistics
+                missing = set()
+                if statistics is not None and statistics.has_null_count and statistics.null_count:
+                    missing = {row for row, content in enumerate(_contents(file, group)) if not content.is_valid}
+                for row, name in enumerate(names):
+                    place = (group, 0, CODECS.index("arrow"), 0, row, size // info.num_rows)
+                    yield name, None if row in missing else place
     except (ArrowException, ValueError) as error:
         if isinstance(error, ShardError):
             raise
@@ -116,18 +123,20 @@ def _row_group(address: str, group: int) -> pa.Array:
 
     try:
         with opened(address) as content, parquet.ParquetFile(content) as file:
-            column = file.read_row_group(group, columns=["audio"]).column("audio").combine_chunks()
+            return _contents(file, group)
     except (ArrowException, ValueError) as error:
         raise AudioError(f"row group {group} of {address} cannot be read ({error}); fetch it again") from error
+
+
+def _contents(file: ParquetFile, group: int) -> pa.Array:
+    column = file.read_row_group(group, columns=["audio"]).column("audio").combine_chunks()
     return column.field("bytes") if hasattr(column, "field") else column
 
 
 def _names(rows: list[dict[str, Any]], count: int) -> list[str]:
     found = []
     for row in rows or count * [{}]:
-        inner = (row.get("audio") or {}).get("path")
-        ids = (row[key] for key in ID_KEYS if isinstance(row.get(key), str) and row[key])
-        found.append(PurePosixPath(inner).name if inner else next(ids, ""))
+        found.append(clip_key(row, (row.get("audio") or {}).get("path") or ""))
     return found
 
 

@@ -194,8 +194,8 @@ def _table(entries: list[Entry], task: int, number: int) -> pa.Table:
     return pa.table({name: pa.array(values, _schema().field(name).type) for name, values in columns.items()})
 
 
-def _entries(table: pa.Table) -> list[Entry]:
-    rows = table.drop_columns(["task", "number"]).to_pylist()
+def _entries(table: pa.Table | pa.RecordBatch) -> list[Entry]:
+    rows = table.select(list(Entry._fields)).to_pylist()
     for row in rows:
         row["address"] = os.fsdecode(row["address"])
         row["member"] = None if row["member"] is None else os.fsdecode(row["member"])
@@ -275,10 +275,8 @@ def _compared(planned: Iterable[Entry], listed: Iterable[Entry]) -> Changes:
 
     def new() -> Iterator[Entry]:
         with folder, database:
-            result = database.execute("SELECT new.* FROM new ANTI JOIN old USING (source) ORDER BY task, number")
-            for batch in result.to_arrow_reader(SHARD_RECORDINGS):
-                import pyarrow as pa
-
-                yield from _entries(pa.Table.from_batches([batch]))
+            rows = database.sql("SELECT new.* FROM new ANTI JOIN old USING (source) ORDER BY task, number")
+            for batch in rows.to_arrow_reader(SHARD_RECORDINGS):
+                yield from _entries(batch)
 
     return Changes(new(), changed, gone, num_changed, num_gone)
