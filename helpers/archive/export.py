@@ -118,8 +118,8 @@ class _Choice:
             for source, start, end, classes in zip(*columns, self._classes(table, names), strict=True):
                 if classes:
                     found = [self._name(k) for k in classes]
-                    # a shorter recording is no part of a longer one
-                    is_whole = archive.unit == "recordings" and start == 0 and end < PART_SECONDS
+                    # parts of long recordings are longer than this
+                    is_whole = archive.unit == "recordings" and start == 0 and end < PART_SECONDS / 2
                     yield Clip(source, None if is_whole else start, None if is_whole else end, found)
 
     def _classes(self, table: pa.Table, names: Sequence[str]) -> Iterator[list[int]]:

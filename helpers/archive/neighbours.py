@@ -45,12 +45,12 @@ def file_embeddings(archive: Archive, model: StoredModel, path: str) -> np.ndarr
         raise FileNotFoundError(f"{path} is neither a recording of {archive.address} nor a file")
     settings = archive.manifest["settings"]
     name = settings["models"][archive.models.index(model)]
-    if (found := model_hash(name, settings["backend"])) != model.sha256:
+    options = {key: settings[key] for key in ("backend", "min_seconds", "layers", "pooling")}
+    tagger = AudioTagger(name, **options)
+    if (found := model_hash(tagger, name, settings["backend"])) != model.sha256:
         raise UserError(
             f"{name} is not the model that made {archive.address}: its SHA-256 is {found[:16]}... instead of {model.sha256[:16]}..."
         )
-    options = {key: settings[key] for key in ("min_seconds", "layers", "pooling")}
-    tagger = AudioTagger(name, backend=settings["backend"], **options)
     reading = {key: settings[key] for key in ("window", "hop", "channel", "strict") if settings[key] is not None}
     results = list(tagger.embed_files([path], **reading))
     for result in results:
