@@ -31,7 +31,7 @@ def duplicates(indexes: Sequence[Index], threshold: float) -> Iterator[dict[str,
     pa = require("pyarrow")
     leaders, cosines = _groups(indexes, threshold)
     members = np.flatnonzero(np.bincount(leaders, minlength=len(leaders))[leaders] > 1)
-    with connect([]) as connection:
+    with connect() as connection:
         found = {"number": members, "leader": leaders[members], "similarity": cosines[members].astype(float)}
         connection.register("members", pa.table(found))
         cursor = connection.execute(f"""

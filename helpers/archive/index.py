@@ -97,7 +97,10 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
     if found != about:
         what = "is made" if found is None else "is outdated and made again"
         print(f"the index of {archive.address} {what}: {folder}", file=sys.stderr)
-        _build(folder, archive, column, about)
+        try:
+            _build(folder, archive, column, about)
+        except RuntimeError as error:  # of faiss, such as of a full disk
+            raise UserError(f"{folder} cannot be written: {str(error).splitlines()[-1]}") from error
     flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR  # of lists on the disk, wherever the folder is now
     with _without_messages():
         index = faiss.read_index(os.fspath(folder / VECTORS), flags)

@@ -66,7 +66,7 @@ def neighbours(indexes: Sequence[Index], queries: np.ndarray, count: int, source
     """
     names = columns(indexes)
     found = []
-    with connect([]) as connection:
+    with connect() as connection:
         for index in indexes:
             wanted, rows = count, []
             while len(rows) < count and wanted < FARTHEST * count:  # rows of one recording, or of the query's, may fill a search

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import tempfile
@@ -157,20 +158,23 @@ def pick_model(archives: Sequence[Archive], name: str | None) -> StoredModel:
     return models[name]
 
 
-def connect(archives: Sequence[Archive]) -> duckdb.DuckDBPyConnection:
-    """Open a database in memory that can read the archives' files."""
-    connection = require("duckdb").connect()
+@contextlib.contextmanager
+def connect(archives: Sequence[Archive] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a database in memory that can read the archives' files. `UserError` for a damaged file, and where memory is full."""
+    duckdb = require("duckdb")
     folder = os.path.join(tempfile.gettempdir(), f"efficientat-{os.getpid()}")  # made and removed where memory is short
-    for name, value in (
-        ("memory_limit", quoted(MEMORY_LIMIT)),
-        ("temp_directory", quoted(folder)),
-        ("preserve_insertion_order", "false"),
-    ):
-        connection.execute(f"SET {name} = {value}")
-    for protocol, address in {archive.address.partition("://")[0]: archive.address for archive in archives}.items():
-        if is_remote(address) and not connection.filesystem_is_registered(protocol):
-            connection.register_filesystem(file_system(address)[0])
-    return connection
+    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": folder, "preserve_insertion_order": "false"}
+    with duckdb.connect() as connection:
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = {quoted(value)}")
+        for archive in archives:
+            protocol = archive.address.partition("://")[0]
+            if is_remote(archive.address) and not connection.filesystem_is_registered(protocol):
+                connection.register_filesystem(file_system(archive.address)[0])
+        try:
+            yield connection
+        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
+            raise UserError(f"the archive cannot be read: {str(error).strip().splitlines()[0]}") from error
 
 
 def require(package: str) -> ModuleType:

@@ -142,8 +142,8 @@ def test_an_incomplete_archive_is_reported(tagged, capsys):
 def test_mistakes_are_user_errors(tagged, write_archive, tmp_path):
     (tmp_path / "empty").mkdir()
     embedded = write_archive("embedded", [row("a.wav", embedding=[0.0] * 8)])
-    damaged = write_archive("damaged", [row("a.wav", scores=[0, 0, 0])])
-    Path(damaged, "data/shard-000000.parquet").write_bytes(b"PAR1")
+    damaged = write_archive("damaged", [row("a.wav", scores=[0, 0, 0])], [row("b.wav", scores=[0, 0, 0])])
+    Path(damaged, "data/shard-000001.parquet").write_bytes(b"PAR1")
     for argv, problem in (
         (["best", "Speeck", tagged], "'Speech'"),
         (["best", "Speech", str(tmp_path / "empty")], "manifest.json"),
@@ -152,7 +152,9 @@ def test_mistakes_are_user_errors(tagged, write_archive, tmp_path):
         (["histogram", "labels", embedded], "no scores"),
         (["histogram", "scores", tagged], "--label"),
         (["histogram", "labels", tagged, "--label", "Dog"], "--label"),
-        (["best", "Speech", damaged], "damaged"),
+        (["best", "Speech", damaged], "000001.parquet"),
+        (["histogram", "labels", damaged], "000001.parquet"),
+        (["merge", damaged, "--output", str(tmp_path / "merged")], "000001.parquet"),
         (["best", "Speech", tagged, "--model", "other"], "tiny"),
     ):
         with pytest.raises(UserError, match=problem):
