@@ -268,9 +268,7 @@ def load_frame_wise(name: str, labels: Sequence[str], device: torch.device) -> W
 
 def check_frame_wise(model: WaveformModel, name: str) -> None:
     if getattr(model.network.arch, "seq_len", None) is not None:
-        raise UserError(
-            f"{name} resamples the time axis (seq_len {model.network.arch.seq_len}), so its frames have no times; start from one without"
-        )
+        raise UserError(f"{name} resamples the time axis to seq_len {model.network.arch.seq_len}; start from a network without")
     if model.network.step_seconds is None:
         raise UserError(f"{name} gives a network that scores whole clips; training on events needs a frame-wise one, --arch fmn")
 
