@@ -53,6 +53,7 @@ def test_lists_on_the_disk_find_what_the_exact_index_finds(embedded, capsys, mon
     monkeypatch.setattr(index_module, "EXACT_UP_TO", 100)
     monkeypatch.setattr(index_module, "BLOCK_ROWS", 120)
     monkeypatch.setattr(index_module, "PROBES", 100)
+    monkeypatch.setattr(index_module, "NEAR_PROBES", 100)
     folder = Path(embedded) / "elsewhere"
     lists = ask(capsys, "neighbours", "20.wav", embedded, "--index", folder)
     assert (folder / "embedding/vectors.lists").is_file() and not list((folder / "embedding").glob("block*"))
