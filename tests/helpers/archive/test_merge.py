@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from helpers.archive import parquet_files, reading
 from helpers.archive.__main__ import main
+from helpers.tagger import AudioTagger
 from models.errors import UserError
 from tests.helpers.archive.archives import LABELS, failure, row, vector
 
@@ -53,6 +55,21 @@ def test_parts_are_joined_by_the_mean_weighted_with_their_length(write_archive, 
     assert found[1]["scores"] == pytest.approx([0.4, 0.4, 0.2], abs=5e-4)
     assert found[1]["embedding"][:2] == pytest.approx([1.4, 1], abs=1e-3)
     assert found[2]["embedding"] is None and found[4]["scores"] == [0, 0, 1]
+
+
+def test_joined_parts_have_the_scores_and_embedding_of_the_whole(write_archive, tmp_path):
+    tagger = AudioTagger("mn04_distilled", device="cpu")
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 33 * 32000).astype(np.float32) * np.linspace(
+        0, 1, 33 * 32000, dtype=np.float32
+    )
+    parts = [
+        row("long.wav", start, end, scores=tagger.scores(part, 32000), embedding=tagger.embed(part, 32000).tolist())
+        for start, end in ((0, 20), (20, 33))
+        for part in [sound[start * 32000 : end * 32000]]
+    ]
+    [found] = merged(tmp_path, write_archive("parts", parts, labels=tagger.labels, dtype="float32"))
+    np.testing.assert_allclose(found["scores"], tagger.scores(sound, 32000), atol=1e-5)
+    np.testing.assert_allclose(found["embedding"], tagger.embed(sound, 32000), rtol=1e-3, atol=1e-4)
 
 
 def test_parts_of_each_channel_are_joined(write_archive, tmp_path):
