@@ -99,6 +99,8 @@ def test_events_that_touch_where_parts_meet_are_one(write_archive, tmp_path):
         row("a.wav", 600, 1200, label=0, score=0.75),
         row("a.wav", 600.5, 610, label=1, score=0.5),
         row("a.wav", 1200, 1201, label=0, score=0.25),
+        row("b.wav", 500, 590, label=0, score=0.25),
+        row("b.wav", 600, 610, label=0, score=0.25),
         row("b.wav", 1200, 1201, label=0, score=0.25),
         row("b.wav", 1201, 1202, label=0, score=0.25),
     ]
@@ -107,8 +109,19 @@ def test_events_that_touch_where_parts_meet_are_one(write_archive, tmp_path):
         ("a.wav", 590, 1201, 0, 0.75),
         ("a.wav", 595, 600, 1, 0.5),
         ("a.wav", 600.5, 610, 1, 0.5),
+        ("b.wav", 500, 590, 0, 0.25),
+        ("b.wav", 600, 610, 0, 0.25),
         ("b.wav", 1200, 1201, 0, 0.25),
         ("b.wav", 1201, 1202, 0, 0.25),
+    ]
+
+
+def test_a_recording_has_a_row_without_a_label_only_if_it_has_no_event(write_archive, tmp_path):
+    parts = [row("a.wav", 0, 600), row("a.wav", 700, 800, label=0, score=0.5), row("b.wav", 0, 600), row("b.wav", 600, 900)]
+    found = merged(tmp_path, write_archive("events", parts, events=True))
+    assert [(one["source"], one["start"], one["end"], one["label"]) for one in found] == [
+        ("a.wav", 700, 800, 0),
+        ("b.wav", 0, 900, None),
     ]
 
 

@@ -97,6 +97,16 @@ def test_duplicates_are_grouped_by_the_first_of_them(write_archive, capsys):
     assert 0.98 < found[3]["similarity"] < 1
 
 
+def test_a_row_is_in_the_group_of_the_first_row_that_it_is_similar_to(write_archive, capsys):
+    rows = [
+        row(f"{degrees}.wav", embedding=vector(np.cos(angle), np.sin(angle)))
+        for degrees in (0, 10, 20)
+        for angle in [np.radians(degrees)]
+    ]
+    found = ask(capsys, "duplicates", write_archive("chain", rows), "--threshold", 0.98)
+    assert [(one["group"], one["source"]) for one in found] == [(1, "0.wav"), (1, "10.wav")]
+
+
 def test_duplicates_within_one_recording_are_none(write_archive, capsys):
     rows = [row("silence.wav", start, start + 1, embedding=vector(1)) for start in range(3)]
     assert ask(capsys, "duplicates", write_archive("windows", rows, window=1.0)) == []
