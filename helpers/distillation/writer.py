@@ -86,9 +86,7 @@ def write_logits(
     compute in `precision`.
     """
     names = clips.names
-    if any("\n" in name or "\r" in name for name in names):
-        raise UserError("a clip's name holds an end of line, and the index has one name per line; rename the clip")
-    order = np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()  # the first clip of each name
+    order = first_of_each(names)
     place = {names[index]: position for position, index in enumerate(order)}
     done = [place.get(name, -1) for name in writer.names]
     if -1 in done or done != sorted(set(done)):
@@ -117,10 +115,22 @@ def write_logits(
             for error in errors:
                 logger.warning("left out: %s", error)
             if group:
-                logits = torch.cat([model(batch)[0].float() for batch in waveforms.split(args.batch_size)]).cpu()
-                writer.append(group, torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy())
+                writer.append(group, mean_logits(model, counts, waveforms, args.batch_size))
             progress.update(len(group) + len(errors))
     return len(names) - len(order)
+
+
+def first_of_each(names: Sequence[str]) -> list[int]:
+    """Return the indices of the clips that get a row: the first one of each name. UserError for a name that no index can hold."""
+    if any("\n" in name or "\r" in name for name in names):
+        raise UserError("a clip's name holds an end of line, and the index has one name per line; rename the clip")
+    return np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()
+
+
+def mean_logits(model: EnsembleModel, counts: Sequence[int], waveforms: Tensor, batch_size: int) -> np.ndarray:
+    """Mean logits of clips over their windows, (clips, K) float32; `counts` are the clips' shares of `waveforms` (n, samples)."""
+    logits = torch.cat([model(batch)[0].float() for batch in waveforms.split(batch_size)]).cpu()
+    return torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy()
 
 
 class LogitsWriter:
