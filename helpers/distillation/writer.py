@@ -143,7 +143,7 @@ class LogitsWriter:
     def __init__(self, output: Path, num_classes: int, settings: dict[str, Any]) -> None:
         """`settings`, plain data, becomes the .json. Raises FileExistsError, and ValueError for parts with other settings."""
         self.output = output
-        self.parts = about, names, rows = _parts(output)
+        self.parts = about, names, rows = part_files(output)
         self.num_classes, self._row_bytes = num_classes, 2 * num_classes
         refuse_existing(output)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def refuse_existing(output: Path) -> None:
     """Raise FileExistsError if an output is there that no interrupted writer left, ValueError if it is not called .npy."""
     if output.suffix != ".npy":
         raise UserError(f"--output {output} must end in .npy")
-    about, names, rows = _parts(output)
+    about, names, rows = part_files(output)
     # A writer that was killed while it finished leaves rows, and a .json and a .txt that are no longer parts.
     left = [part.with_suffix("") for part in (about, names) if rows.exists() and not part.exists()]
     for path in (output, names.with_suffix(""), about.with_suffix("")):
@@ -211,7 +211,7 @@ def refuse_existing(output: Path) -> None:
             raise FileExistsError(f"{path} exists; remove it or write to another --output")
 
 
-def _parts(output: Path) -> tuple[Path, Path, Path]:
+def part_files(output: Path) -> tuple[Path, Path, Path]:
     """Return what is written for an --output until all is complete: settings, names and rows."""
     return output.with_suffix(".json.part"), output.with_suffix(".txt.part"), output.with_suffix(".npy.part")
 
