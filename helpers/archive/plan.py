@@ -65,6 +65,10 @@ class Plan:
     def num_recordings(self) -> int:
         return sum(_metadata(self._path(shard)).num_rows for shard in range(self.num_shards))
 
+    def recordings_of(self, shard: int) -> int:
+        """Return how many recordings a shard has."""
+        return _metadata(self._path(shard)).num_rows
+
     def tasks(self, shard: int) -> int:
         """Return how many tasks a shard has."""
         return _metadata(self._path(shard)).num_row_groups
