@@ -1,0 +1,108 @@
+"""What archive.py makes of its options: how recordings are read, by which models, and what rows hold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.archive.decode import Reading
+from helpers.archive.network import Tagging, load_taggers
+from helpers.archive.parcels import PART_SECONDS
+from helpers.archive.schema import Settings, schema
+from helpers.export.cache import exported
+from helpers.inference.options import event_options
+from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
+from helpers.tagger.averaging import MAX_LONGER
+from helpers.tagger.reading import ReadOptions
+from helpers.tagger.recording_events import EventFinder
+from helpers.tagger.windows import to_samples
+from models import assets
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from helpers.tagger.audio_tagger import AudioTagger
+
+# What rows depend on: an archive is resumed with the same.
+STORED = (
+    "model_name", "backend", "min_seconds", "events", "embed", "layers", "pooling", "top_k", "window", "hop", "threshold",
+    "off_threshold", "median", "channel", "per_channel", "strict",
+)  # fmt: skip
+
+
+def tagging(args: argparse.Namespace, version: str) -> tuple[Tagging, dict[str, Any]]:
+    """Return the work that options ask for, and the manifest of its archive. `UserError` for what does not go together."""
+    names = tuple(os.path.abspath(name) if os.path.isfile(name) else name for name in args.model_name)
+    models = {"cuda": args.gpus_per_network > 0, "backend": args.backend, "batch_size": args.batch_size}
+    models |= {"min_seconds": args.min_seconds, "layers": args.layers, "pooling": args.pooling}
+    taggers = load_taggers(names, **models)
+    labels = [tagger.labels for tagger in taggers]
+    settings = Settings(
+        models=names,
+        tags=not args.events and all(labels),
+        events=args.events,
+        embed=args.embed,
+        top_k=args.top_k,
+        window=None if args.events else args.window,
+        hop=(args.hop or HOP_SECONDS) if args.window and not args.events else None,
+        per_channel=args.per_channel,
+    )
+    events = event_options(args) | {"window": args.window, "hop": args.hop} if args.events else {}
+    windows = [EventFinder(tagger, **events).windows[0] for tagger in taggers] if args.events else []  # raises what is wrong
+    hashes = [model_hash(name, args.backend) for name in names]
+    titles = [suffix.removeprefix("_") or Path(name).stem for suffix, name in zip(settings.suffixes, args.model_name, strict=True)]
+    about = {"model": "+".join(titles), "model_hash": "+".join(hashes), "version": version}
+    sizes = [tagger.backend.embedding_size for tagger in taggers]
+    rows = schema(settings, labels, sizes)
+    work = Tagging(settings, reading(args, taggers, settings, max(windows, default=0.0)), rows, models, events, about)
+    described = [
+        {"name": title, "given": given, "sha256": sha256, "labels": list(own), "columns": tagger.backend.columns}
+        for title, given, sha256, own, tagger in zip(titles, args.model_name, hashes, labels, taggers, strict=True)
+    ]
+    stored = {name: getattr(args, name) for name in STORED}
+    manifest = {"version": version, "input": args.input, "settings": {**vars(settings), **stored}, "models": described}
+    return work, json.loads(json.dumps(manifest))
+
+
+def reading(args: argparse.Namespace, taggers: Sequence[AudioTagger], settings: Settings, event_window: float) -> Reading:
+    """Return how recordings are read: into parts of such lengths that results are those of the whole recording."""
+    rates = {tagger.sample_rate for tagger in taggers}
+    if len(rates) > 1:
+        raise UserError(f"the models compute at {' and '.join(map(str, sorted(rates)))} Hz; make an archive for each rate")
+    if args.channel is not None and args.per_channel:
+        raise UserError(f"--per_channel reads all channels, so it does not go with --channel {args.channel}; leave one out")
+    [rate] = rates
+    if settings.window is not None:  # the next part begins with the window behind the last one of this part
+        window, hop = to_samples(settings.window, settings.hop, rate)
+        count = max(1, round(PART_SECONDS * rate) // hop)
+        lengths = ((count - 1) * hop + window, count * hop, window)
+    elif settings.events:
+        part = round(PART_SECONDS * rate)
+        lengths = (part, part, round(event_window * rate))
+    else:  # windows side by side
+        window = round(max(WINDOW_SECONDS, *(tagger.min_seconds for tagger in taggers)) * rate)
+        part = window * max(1, round(PART_SECONDS * rate) // window)
+        lengths = (part, part, int(MAX_LONGER * window) + 1)
+    options = ReadOptions(channel=args.channel, strict=args.strict)
+    return Reading(rate, options, args.per_channel, args.time_limit or None, *lengths)
+
+
+def model_hash(name: str, backend: str) -> str:
+    """Return the SHA-256 of a model's file."""
+    return assets.content_hash(exported(name) if backend == "onnx" else assets.checkpoint_path(name))
+
+
+def check_manifest(found: dict[str, Any], wanted: dict[str, Any], address: str) -> None:
+    """Raise `UserError` where an archive was made with other options or models."""
+    for name, value in wanted["settings"].items():
+        if (before := found["settings"].get(name)) != value:
+            raise UserError(f"{address} was made with {name} {before}, not {value}; give the same options, or another --output")
+    for before, model in zip(found["models"], wanted["models"], strict=True):
+        if before["sha256"] != model["sha256"]:
+            raise UserError(
+                f"{address} was made with another {model['given']}: its SHA-256 was {before['sha256'][:16]}... and is "
+                f"{model['sha256'][:16]}...; give the same model, or another --output"
+            )
