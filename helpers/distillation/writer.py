@@ -7,7 +7,8 @@ import json
 import logging
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,6 @@ def write_logits(
     writer.truncate(bisect_left(done, start))
     windowed = Windowed(clips, round(args.clip_seconds * model.sample_rate))
     device = model.device
-    suit_device(model, device)
     loader = DataLoader(
         windowed, args.batch_size, sampler=order[start:], num_workers=args.num_workers, collate_fn=windowed.collate,
         pin_memory=device.type == "cuda",
@@ -108,8 +108,7 @@ def write_logits(
 
     with (
         tqdm(total=len(order), initial=start, desc="teacher", unit="clip", leave=False, disable=None) as progress,
-        torch.inference_mode(),
-        autocast(device, precision),
+        computing(model, precision),
     ):
         for group, counts, waveforms, errors in copied_ahead(loader, copy, device):
             for error in errors:
@@ -125,6 +124,14 @@ def first_of_each(names: Sequence[str]) -> list[int]:
     if any("\n" in name or "\r" in name for name in names):
         raise UserError("a clip's name holds an end of line, and the index has one name per line; rename the clip")
     return np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()
+
+
+@contextmanager
+def computing(model: EnsembleModel, precision: str) -> Iterator[None]:
+    """Within this, the model computes as logits are written, whatever writes them."""
+    suit_device(model, model.device)
+    with torch.inference_mode(), autocast(model.device, precision):
+        yield
 
 
 def mean_logits(model: EnsembleModel, counts: Sequence[int], waveforms: Tensor, batch_size: int) -> np.ndarray:
