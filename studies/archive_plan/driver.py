@@ -84,6 +84,7 @@ def list_folder(folder: Path) -> int:
 def make_plan(folder: Path, count: int) -> Plan:
     plan = Plan(folder)
     plan.extend(entries(count), SHARD_RECORDINGS, TASK_RECORDINGS)
+    plan.check_names()
     return plan
 
 
