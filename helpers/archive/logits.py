@@ -131,6 +131,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    if args.frames:
+        raise UserError("logits of frames are written on one machine, by python -m helpers.distillation --frames")
     refuse_existing(args.output)  # before anything is downloaded
     model, clips, settings = distillation.load(args)
     names = clips.names

@@ -11,12 +11,13 @@ Each is a slope, from few to many, medians of rounds; so what happens once does 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,8 +146,8 @@ def measure_listing(folder: Path, rounds: int, count: int) -> dict[str, float]:
 
 def peak_of_driver(folder: Path, count: int) -> int:
     """Return the largest memory, in bytes, of a process that plans so many recordings and compares them."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_plan_and_compare, (folder / f"peak{count}", count))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_plan_and_compare, folder / f"peak{count}", count).result()
 
 
 def _plan_and_compare(folder: Path, count: int) -> int:
@@ -214,10 +215,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        print("rows", flush=True)
+        write_seconds, compact_seconds, row_bytes = measure_writing(folder / "rows", args.rounds)
+        print("listing and planning", flush=True)
+        of_recordings = measure_listing(folder / "listed", args.rounds, args.recordings)
+        print("driver", flush=True)
         of_driver = driver.drive(folder / "driven", args.tasks)
-        of_recordings = measure_listing(folder, args.rounds, args.recordings)
-        write_seconds, compact_seconds, row_bytes = measure_writing(folder, args.rounds)
+    print("formats", flush=True)
     open_seconds, decode_seconds, sound_bytes = measure_formats(args.rounds)
+    print("networks", flush=True)
     costs = Costs(
         machine=machine("torch", "onnxruntime", "soundfile", "av", "ray", "pyarrow"),
         **of_recordings,

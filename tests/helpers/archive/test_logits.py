@@ -137,6 +137,12 @@ def test_other_settings_and_other_clips_do_not_resume(model, clips, serial, tmp_
     assert not output.exists()
 
 
+def test_logits_of_frames_are_refused(model, clips, tmp_path, failing_message) -> None:
+    assert "python -m helpers.distillation --frames" in failing_message(
+        logits.main, *arguments(model, clips, tmp_path / "teacher.hdf5", "--frames")
+    )
+
+
 def test_what_is_computed_does_not_outlive_its_settings(model, clips, serial, tmp_path, pool) -> None:
     output = tmp_path / "out" / "teacher.npy"
     pool.interrupt_after = 1
