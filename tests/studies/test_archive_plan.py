@@ -16,7 +16,8 @@ COSTS = Costs(
     machine="none",
     list_seconds=1e-5, plan_seconds=1e-5, compare_seconds=1e-5, plan_bytes=100, held_bytes=1,
     task_seconds=0.01, task_bytes=10,
-    start_seconds=5, wave_seconds=2, task_overhead_seconds=0.5, open_seconds=0.001, decode_seconds={"mp3": 1e-3}, network_seconds={"net": 9e-3},
+    start_seconds=5, wave_seconds=2, task_overhead_seconds=0.5, open_seconds=0.001,
+    decode_seconds={"mp3": 1e-3}, network_seconds={"net": 9e-3},
     write_seconds={"tags": 1e-4}, compact_seconds={"tags": 1e-4}, sound_bytes={"mp3": 16_000}, row_bytes={"tags": 1000},
 )  # fmt: skip
 JOB = Job(64_000, 10.0, 1, 4, "mp3", "net", "tags", wave_tasks=1000)  # 1,000 tasks of 0.5 + 64 * 0.1012 s
