@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.common import print_table
 from helpers import cli
+from helpers.archive.engine import WAVE_TASKS
 from models.errors import UserError
 from studies.archive_plan import simulation
 from studies.archive_plan.costs import Costs, read_costs
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="mn10 torch", help="model and backend, one of the costs")
     parser.add_argument("--rows", default="tags", help="what is written, one of the costs")
     parser.add_argument("--task_recordings", type=cli.positive_int, default=64, help="recordings in a task")
+    parser.add_argument("--wave_tasks", type=cli.positive_int, default=WAVE_TASKS, help="tasks that the driver waits for at a time")
     parser.add_argument(
         "--list_request", type=cli.non_negative_float, default=0.15,
         help="seconds that a store takes to list 1,000 recordings (0: a folder)",
@@ -85,13 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, option) not in known:
             raise UserError(f"--{option} {getattr(args, option)} has no measured costs; there are those of {', '.join(known)}")
     prices = Prices(args.core_price, args.store_price, args.network_price, args.reads_price, args.writes_price)
+    kind = {"mean_seconds": args.mean_seconds, "format": args.format, "model": args.model, "rows": args.rows}
+    tasks = {"task_recordings": args.task_recordings, "wave_tasks": args.wave_tasks, "listing_seconds": args.list_request / 1000}
     jobs = [
-        Job(
-            recordings, args.mean_seconds, machines, args.cores, args.format, args.model, args.rows, args.task_recordings,
-            args.list_request / 1000,
-        )
+        Job(recordings=recordings, machines=machines, cores=args.cores, **kind, **tasks)
         for recordings, machines in product(args.recordings, args.machines)
-    ]  # fmt: skip
+    ]
     job = jobs[0]
     print(f"costs of {costs.machine}\nrecordings of {job.mean_seconds:g} s, {job.format}; rows: {job.rows}")
     print_costs(costs, job)
