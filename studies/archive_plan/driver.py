@@ -110,7 +110,7 @@ def drive(folder: Path, tasks: int) -> DriverCosts:
 
 
 def tree_seconds() -> float:
-    """Return the CPU seconds of this process and of all its descendants that live."""
+    """Return the CPU seconds of this process and of all its descendants, also of those that have ended."""
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -119,7 +119,7 @@ def tree_seconds() -> float:
         except OSError:  # it has just ended
             continue
         pid = int(path.parent.name)
-        parents[pid], ticks[pid] = int(values[1]), int(values[11]) + int(values[12])
+        parents[pid], ticks[pid] = int(values[1]), sum(map(int, values[11:15]))  # its own, and of children that ended
     total = 0
     for pid in ticks:
         ancestor = pid
