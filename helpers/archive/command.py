@@ -49,8 +49,6 @@ def write_archive(args: argparse.Namespace, version: str) -> int:
                 run(work, plan, output, pool, progress)
     finally:
         progress.close()
-    if missing := plan.num_shards - len(output.complete()):
-        raise UserError(f"{missing} of {plan.num_shards} shards are not complete; the same command resumes")
     return 1 if finish(output, plan, progress) or findings.problems else 0
 
 
@@ -86,7 +84,7 @@ def finish(output: Output, plan: Plan, progress: Progress) -> int:
     failed = output.write_failed()
     batches = read_batches(output.folder.path(FAILED), ["error_kind"])
     failures = Counter(kind for batch in batches for kind in batch["error_kind"].to_pylist())
-    run_figures = run_report(progress.counts, progress.wall_seconds)
+    run_figures = run_report(progress)
     report: dict[str, Any] = {"recordings": plan.num_recordings, "failures": dict(failures), "last_run": run_figures}
     output.write_json(REPORT, report)
     print("\n".join(report_lines(plan.num_recordings, failures, run_figures)))
