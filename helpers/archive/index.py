@@ -220,29 +220,24 @@ def _build_lists(folder: Path, batches: Iterable[np.ndarray], trained: faiss.Ind
 
     files: list[str] = []
     count = 0
-    for vectors in _blocks(batches):
-        block = faiss.clone_index(trained)
-        block.add_with_ids(vectors, np.arange(count, count + len(vectors)))
-        count += len(vectors)
+
+    def write(block: faiss.Index) -> None:
         files.append(os.fspath(folder / f"block-{len(files)}"))
         faiss.write_index(block, files[-1])
+
+    block = faiss.clone_index(trained)
+    for vectors in batches:
+        block.add_with_ids(vectors, np.arange(count, count + len(vectors)))
+        count += len(vectors)
+        if block.ntotal >= BLOCK_ROWS:
+            write(block)
+            block = faiss.clone_index(trained)
+    write(block)
     with _without_messages():
         merge_ondisk(trained, files, os.fspath(folder / LISTS))
     faiss.write_index(trained, os.fspath(folder / VECTORS))
     for file in files:
         os.remove(file)
-
-
-def _blocks(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    held, count = [], 0
-    for vectors in batches:
-        held.append(vectors)
-        count += len(vectors)
-        if count >= BLOCK_ROWS:
-            yield np.concatenate(held)
-            held, count = [], 0
-    if held:
-        yield np.concatenate(held)
 
 
 @contextlib.contextmanager
