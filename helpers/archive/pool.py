@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.archive.engine import TaskKey, Work, Written, staged_check
-from helpers.archive.parcels import Address, Counts, Parcel, counts
+from helpers.archive.parcels import Address, Counts, Parcel, Piece, counts
 from helpers.devices import available_cores
 from models.errors import UserError, install_command
 
@@ -124,6 +124,7 @@ def started(resources: Resources) -> Iterator[RayPool]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     cores = resources.cores or available_cores()
     if resources.address is None:
+        os.environ["RAY_worker_maximum_startup_concurrency"] = str(8 * max(2, cores))  # more are no warning: they share cores
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES * max(2, cores)}
     try:
         with _own_signals(handlers), _silent():
@@ -225,20 +226,39 @@ class NetworkStep:
                 continue
             samples = np.frombuffer(content, np.float32)
             if self._attempts.begin(parcel.address) > ATTEMPTS:
-                parcel, samples = _given_up(parcel), samples[:0]
+                why = f"computing it, or a recording next to it, ended the worker {ATTEMPTS} times; leave it out"
+                parcel, samples = replace(parcel, pieces=[_failed(piece, "worker", why) for piece in parcel.pieces]), samples[:0]
             before = time.process_time()
-            table = self._network(parcel, samples)
+            parcel, table = self._computed(parcel, samples)
             done = counts(parcel)
             done.network_seconds = time.process_time() - before
             self._attempts.end(parcel.address)
             yield to_row(_written(parcel, done), _to_ipc(table))
 
+    def _computed(self, parcel: Parcel, samples: np.ndarray) -> tuple[Parcel, pa.Table]:
+        """Return the rows of a parcel; where they cannot be computed, piece by piece, with failures in place of some."""
+        import pyarrow as pa
 
-def _given_up(parcel: Parcel) -> Parcel:
-    error = f"computing it, or a recording next to it, ended the worker {ATTEMPTS} times; leave it out"
-    failed = {"start": None, "end": None, "samples": 0, "warnings": (), "error_kind": "worker"}
-    pieces = [piece if piece.error else replace(piece, error=f"{piece.source}: {error}", **failed) for piece in parcel.pieces]
-    return replace(parcel, pieces=pieces)
+        try:
+            return parcel, self._network(parcel, samples)
+        except UserError:  # such as sound that makes scores that are no numbers
+            pieces, tables = [], []
+            for piece, own in zip(parcel.pieces, parcel.waveforms(samples), strict=True):
+                try:
+                    tables.append(self._network(replace(parcel, pieces=[piece]), own))
+                except UserError as error:
+                    piece = _failed(piece, "network", str(error))
+                    tables.append(self._network(replace(parcel, pieces=[piece]), own[:0]))
+                pieces.append(piece)
+            return replace(parcel, pieces=pieces), pa.concat_tables(tables)
+
+
+def _failed(piece: Piece, kind: str, why: str) -> Piece:
+    """Return the failure that a piece becomes; one that is a failure stays."""
+    if piece.error is not None:
+        return piece
+    error = f"{piece.source}: {' '.join(why.split())}"
+    return replace(piece, start=None, end=None, samples=0, warnings=(), error=error, error_kind=kind)
 
 
 def _written(parcel: Parcel, done: Counts) -> Written:
