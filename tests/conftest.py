@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,16 @@ from tests.finetuning import piece, write
 from tests.pretended_cuda import pretended_cuda  # noqa: F401
 
 torch.set_num_threads(1)  # two threads wait for each other when the machine is busy
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage, here or in a fork, looks at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -113,10 +113,10 @@ class Tagger:
         settings, values = self._work.settings, {}
         if settings.embed:
             values[f"embedding{suffix}"] = embedding
-        if settings.tags and settings.top_k is not None:
+        if settings.top_k is not None:
             best = np.argsort(-scores, kind="stable")[: settings.top_k]
             values |= {f"labels{suffix}": best, f"label_scores{suffix}": scores[best]}
-        elif settings.tags:
+        else:
             values[f"scores{suffix}"] = scores
         return values
 

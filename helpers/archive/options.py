@@ -13,10 +13,8 @@ from helpers.archive.decode import Reading
 from helpers.archive.network import Tagging, load_taggers
 from helpers.archive.parcels import PART_SECONDS
 from helpers.archive.schema import Settings, schema
-from helpers.export.cache import exported
 from helpers.inference.options import event_options
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
-from helpers.tagger.averaging import MAX_LONGER
 from helpers.tagger.reading import ReadOptions
 from helpers.tagger.recording_events import EventFinder
 from helpers.tagger.windows import to_samples
@@ -39,10 +37,11 @@ def tagging(args: argparse.Namespace, version: str) -> tuple[Tagging, dict[str, 
     models = {"cuda": args.gpus_per_network > 0, "backend": args.backend, "batch_size": args.batch_size}
     models |= {"min_seconds": args.min_seconds, "layers": args.layers, "pooling": args.pooling}
     taggers = load_taggers(names, **models)
+    for tagger in taggers if not args.embed else ():
+        tagger.classes(None)  # raises for a model without classes
     labels = [tagger.labels for tagger in taggers]
     settings = Settings(
         models=names,
-        tags=not args.events and all(labels),
         events=args.events,
         embed=args.embed,
         top_k=args.top_k,
@@ -52,15 +51,14 @@ def tagging(args: argparse.Namespace, version: str) -> tuple[Tagging, dict[str, 
     )
     events = event_options(args) | {"window": args.window, "hop": args.hop} if args.events else {}
     windows = [EventFinder(tagger, **events).windows[0] for tagger in taggers] if args.events else []  # raises what is wrong
-    hashes = [model_hash(name, args.backend) for name in names]
-    titles = [suffix.removeprefix("_") or Path(name).stem for suffix, name in zip(settings.suffixes, args.model_name, strict=True)]
-    about = {"model": "+".join(titles), "model_hash": "+".join(hashes), "version": version}
+    hashes = [model_hash(tagger, name, args.backend) for tagger, name in zip(taggers, names, strict=True)]
+    about = {"model": "+".join(settings.names), "model_hash": "+".join(hashes), "version": version}
     sizes = [tagger.backend.embedding_size for tagger in taggers]
     rows = schema(settings, labels, sizes)
     work = Tagging(settings, reading(args, taggers, settings, max(windows, default=0.0)), rows, models, events, about)
     described = [
         {"name": title, "given": given, "sha256": sha256, "labels": list(own), "columns": tagger.backend.columns}
-        for title, given, sha256, own, tagger in zip(titles, args.model_name, hashes, labels, taggers, strict=True)
+        for title, given, sha256, own, tagger in zip(settings.names, args.model_name, hashes, labels, taggers, strict=True)
     ]
     stored = {name: getattr(args, name) for name in STORED}
     manifest = {"version": version, "input": args.input, "settings": {**vars(settings), **stored}, "models": described}
@@ -85,14 +83,14 @@ def reading(args: argparse.Namespace, taggers: Sequence[AudioTagger], settings: 
     else:  # windows side by side
         window = round(max(WINDOW_SECONDS, *(tagger.min_seconds for tagger in taggers)) * rate)
         part = window * max(1, round(PART_SECONDS * rate) // window)
-        lengths = (part, part, int(MAX_LONGER * window) + 1)
+        lengths = (part, part, window)
     options = ReadOptions(channel=args.channel, strict=args.strict)
     return Reading(rate, options, args.per_channel, args.time_limit or None, *lengths)
 
 
-def model_hash(name: str, backend: str) -> str:
+def model_hash(tagger: AudioTagger, name: str, backend: str) -> str:
     """Return the SHA-256 of a model's file."""
-    return assets.content_hash(exported(name) if backend == "onnx" else assets.checkpoint_path(name))
+    return assets.content_hash(Path(tagger.backend.path) if backend == "onnx" else assets.checkpoint_path(name))
 
 
 def check_manifest(found: dict[str, Any], wanted: dict[str, Any], address: str) -> None:

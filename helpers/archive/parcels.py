@@ -76,10 +76,13 @@ class Counts:
 
 def counts(parcel: Parcel) -> Counts:
     """Count the pieces of a parcel; a recording counts where it begins."""
-    failures = Counter(piece.error_kind for piece in parcel.pieces if piece.error is not None)
-    seconds = sum(piece.samples for piece in parcel.pieces) / parcel.rate
-    warnings = sum(len(piece.warnings) for piece in parcel.pieces)
-    return Counts(sum(piece.position[1] == 0 for piece in parcel.pieces), seconds, failures, warnings, parcel.cpu_seconds)
+    return Counts(
+        recordings=sum(piece.position[1] == 0 for piece in parcel.pieces),
+        seconds=sum(piece.samples for piece in parcel.pieces) / parcel.rate,
+        failures=Counter(piece.error_kind for piece in parcel.pieces if piece.error is not None),
+        warnings=sum(len(piece.warnings) for piece in parcel.pieces),
+        decode_seconds=parcel.cpu_seconds,
+    )
 
 
 def cut_parts(blocks: Iterable[np.ndarray], length: int, hop: int, shortest: int) -> Iterator[tuple[int, np.ndarray, bool]]:
