@@ -52,15 +52,15 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
 
 @contextlib.contextmanager
 def errors_name(address: str) -> Iterator[None]:
-    """Make whatever a library of a store raises an OSError of one line that names the address; OSErrors stay."""
+    """Make whatever a library of a store raises an OSError of one line that names the address. ValueErrors stay."""
     try:
         yield
-    except (OSError, UserError, MemoryError):
+    except (ValueError, MemoryError):  # not of the store
         raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{address} is not there") from error
     except Exception as error:  # of botocore, aiohttp, gcsfs, ...: no two have a class in common
-        raise OSError(
-            f"{address} cannot be reached ({type(error).__name__}: {error}); look at the address and the access"
-        ) from error
+        raise OSError(f"{address} cannot be reached ({type(error).__name__}: {error}); look at the address and the access") from error
 
 
 def status(address: str) -> Status:
