@@ -314,3 +314,12 @@ def test_nothing_is_read_in_advance(tmp_path: Path) -> None:
     entries = list_inputs(text)
     assert next(entries).source == "0.wav"
     entries.close()  # 100,000 files were not looked for, or this would take seconds
+
+
+def test_a_server_that_sends_whole_files_only(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    put(f"{store}/x.tar", tar_of(("a.wav", b"a")))
+    [entry] = list_inputs(f"{store}/x.tar")
+    whole = MemoryFileSystem.cat_file
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, **_: whole(self, path))
+    with pytest.raises(OSError, match="x.tar"):
+        open_entry(entry)
