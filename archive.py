@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("--layers", args.layers != LAYERS, "--embed", args.embed),
         ("--pooling", args.pooling != POOLINGS[0], "--embed", args.embed),
     ):
-        if value and not given:
+        if value is not None and value is not False and not given:  # 0 is given too
             parser.error(f"{option} needs {needs}")
     return write_archive(args, __version__)
 

@@ -94,7 +94,9 @@ def model_hash(tagger: AudioTagger, name: str, backend: str) -> str:
 
 
 def check_manifest(found: dict[str, Any], wanted: dict[str, Any], address: str) -> None:
-    """Raise `UserError` where an archive was made with other options or models."""
+    """Raise `UserError` where an archive was made with other options or models, or a manifest is that of something else."""
+    if not isinstance(found.get("settings"), dict) or not isinstance(found.get("models"), list):
+        raise UserError(f"the manifest.json in {address} is not that of an archive; give another --output")
     for name, value in wanted["settings"].items():
         if (before := found["settings"].get(name)) != value:
             raise UserError(f"{address} was made with {name} {before}, not {value}; give the same options, or another --output")

@@ -125,6 +125,13 @@ class Plan:
             named = _named([name for (name,) in names], int(count[0]))
             raise UserError(f"recordings that are there twice, {count[0]}: {named}; list each once")
 
+    def cut(self, num_shards: int) -> None:
+        """Remove the shards behind the first `num_shards`."""
+        while self.num_shards > num_shards:
+            self.num_shards -= 1
+            self._folder.remove(f"{FOLDER}/{_name(self.num_shards)}")
+        _content.cache_clear()
+
     def _append(self, shard: list[Entry], task_recordings: int) -> None:
         from pyarrow import parquet
 
