@@ -15,6 +15,8 @@ COMMAND --help has the options of a command.
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -146,8 +148,10 @@ def write_data_set(args: argparse.Namespace, archives: list[Archive]) -> None:
         folder, table = args.output, args.output / TABLE
     else:
         print(f"{export_table(*chosen):,} rows")
-        folder, table = archives[0].manifest.get("input", "INPUT"), args.output
-    print(f"python ex_folder.py {folder} --csv {table}{' --strong' if archives[0].unit == 'events' else ''}")
+        given = archives[0].manifest["input"]
+        folder, table = given if os.path.isdir(given) else os.path.dirname(given) or ".", args.output
+    strong = ["--strong"] if archives[0].unit == "events" else []
+    print(shlex.join(["python", "ex_folder.py", str(folder), "--csv", str(table), *strong]))
 
 
 COMMANDS = {

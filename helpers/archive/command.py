@@ -86,7 +86,7 @@ def finish(output: Output, plan: Plan, progress: Progress) -> int:
     failed = output.write_failed()
     batches = read_batches(output.folder.path(FAILED), ["error_kind"])
     failures = Counter(kind for batch in batches for kind in batch["error_kind"].to_pylist())
-    run_figures = run_report(progress.counts, progress.wall_seconds)
+    run_figures = run_report(progress)
     report: dict[str, Any] = {"recordings": plan.num_recordings, "failures": dict(failures), "last_run": run_figures}
     output.write_json(REPORT, report)
     print("\n".join(report_lines(plan.num_recordings, failures, run_figures)))

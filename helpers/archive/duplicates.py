@@ -26,7 +26,7 @@ def duplicates(indexes: Sequence[Index], threshold: float) -> Iterator[dict[str,
 
     A group is a row and all later ones that are similar to it and in no group yet, in the order of the archive. Its first row has
     the kind "first"; of the others, those of "exact" have the same embedding, to the bit, and the same length, others are "near".
-    Groups within one recording are left out. Takes some ten bytes of memory for each row.
+    Groups within one recording are left out. Takes some tens of bytes of memory for each row.
     """
     pa = require("pyarrow")
     leaders, cosines = _groups(indexes, threshold)
@@ -58,7 +58,7 @@ def _groups(indexes: Sequence[Index], threshold: float) -> tuple[np.ndarray, np.
     leaders, cosines = np.full(len(same), -1), np.ones(len(same), np.float32)
     number = 0
     for index in indexes:
-        for queries, _ in vectors(index.archive, index.column):
+        for queries in vectors(index.archive, index.column):
             for first in range(0, len(queries), QUERY_ROWS):
                 numbers = np.arange(number + first, number + min(first + QUERY_ROWS, len(queries)))
                 numbers = numbers[(leaders[numbers] < 0) & (same[numbers] == numbers)]

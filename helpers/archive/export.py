@@ -6,7 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ from helpers.archive.joining import matrix
 from helpers.archive.parcels import PART_SECONDS
 from helpers.archive.plan import Plan
 from helpers.archive.reading import Archive, StoredModel
+from helpers.archive.storage import is_remote
 from helpers.tagger.selection import find_classes
 from helpers.tagger.thresholds import class_thresholds
 from models.command import printable
@@ -49,6 +50,10 @@ def export_table(archives: Sequence[Archive], model: StoredModel, path: Path, la
     """
     choose = _Choice(model, labels, threshold)
     rows = 0
+    if any(
+        entry.member is not None or is_remote(entry.address) for archive in archives for entry in islice(Plan(archive.address), 1)
+    ):
+        raise UserError("ex_folder.py reads neither tars nor Parquet files nor addresses, where these recordings are; give --copy")
     with replacing(path) as temporary, _table(temporary, COLUMNS) as table:
         for archive in archives:
             for shard in archive.shards:

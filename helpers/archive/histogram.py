@@ -32,7 +32,7 @@ class Histogram:
         width = max((len(name) for name, _ in self.bars), default=0)
         highest = max((count for _, count in self.bars), default=0) or 1
         lines = [
-            f"{printable(name):>{width}}  {count:>10,}  {'#' * round(BAR * count / highest)}".rstrip() for name, count in self.bars
+            f"{printable(name):>{width}}  {count:>10,}  {'#' * -(-BAR * count // highest)}".rstrip() for name, count in self.bars
         ]
         return "\n".join([self.title, *lines])
 

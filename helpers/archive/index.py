@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -47,6 +48,7 @@ TRAINING_ROWS_PER_LIST = 50
 ITERATIONS = 10  # of k-means
 PROBES = 8  # lists that a search looks into
 VERSION = 1
+_NO_EMBEDDING = "the archive has no embedding: none of its recordings could be used"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
     `folder` is where indexes of this archive are kept (None: in the archive). Raises UserError for an archive without embeddings,
     and for one behind an address without a `folder`.
     """
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it reports which variants of itself it tries
     faiss = require("faiss")
     column = archive.require("embedding", model, "with --embed")
     if folder is None:
@@ -109,13 +112,13 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
     return Index(archive, column, folder / ROWS, index)
 
 
-def vectors(archive: Archive, column: str) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-    """Yield embeddings of length 1, (n, C) float32, and the rows that they are of, in the order of their numbers."""
-    for table in embedded_rows(archive, column):
-        yield normalized(matrix(table[column])), table
+def vectors(archive: Archive, column: str) -> Iterator[np.ndarray]:
+    """Yield embeddings of length 1, (n, C) float32, in the order of the index's row numbers."""
+    for table in _embedded_rows(archive, column):
+        yield normalized(matrix(table[column]))
 
 
-def embedded_rows(archive: Archive, column: str) -> Iterator[pa.Table]:
+def _embedded_rows(archive: Archive, column: str) -> Iterator[pa.Table]:
     """Yield source, start, end, maybe channel, and embedding of the rows that have one."""
     names = ["source", "start", "end", *(["channel"] if "channel" in archive.columns else []), column]
     for table in archive.batches(names):
@@ -135,7 +138,7 @@ def _build(folder: Path, archive: Archive, column: str, about: dict[str, Any]) -
     shutil.rmtree(folder, ignore_errors=True)  # an outdated one
     with replacing_folder(folder) as temporary:
         number_of_rows = sum(_number_of_rows(file) for file in archive.files())  # those of errors count, which does not matter
-        batches = _written(embedded_rows(archive, column), column, temporary / ROWS)
+        batches = _written(_embedded_rows(archive, column), column, temporary / ROWS)
         if number_of_rows <= EXACT_UP_TO:
             _build_exact(temporary, batches)
         else:
@@ -152,7 +155,7 @@ def _number_of_rows(file: str) -> int:
 
 
 def _written(tables: Iterable[pa.Table], column: str, path: Path) -> Iterator[np.ndarray]:
-    """Write what is told about the rows, and yield their vectors, (n, C)."""
+    """Write what is known of the rows, and yield their vectors, (n, C). Raises UserError where there are none."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -169,7 +172,7 @@ def _written(tables: Iterable[pa.Table], column: str, path: Path) -> Iterator[np
         count += len(rows)
         yield normalized(embeddings)
     if writer is None:
-        raise UserError("the archive has no embedding: none of its recordings could be used")
+        raise UserError(_NO_EMBEDDING)
     writer.close()
 
 
@@ -178,7 +181,7 @@ def _build_exact(folder: Path, batches: Iterable[np.ndarray]) -> None:
 
     index = None
     for vectors in batches:
-        index = index or faiss.IndexFlatIP(vectors.shape[1])
+        index = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
         index.add(vectors)
     faiss.write_index(index, os.fspath(folder / VECTORS))
 
@@ -191,9 +194,11 @@ def _trained(archive: Archive, column: str, number_of_rows: int) -> faiss.Index:
     share = min(1.0, TRAINING_ROWS_PER_LIST * lists / number_of_rows)
     generator = np.random.default_rng(0)
     drawn = []
-    for table in embedded_rows(archive, column):
+    for table in _embedded_rows(archive, column):
         chosen = np.flatnonzero(generator.random(len(table)) < share)
         drawn.append(normalized(matrix(table[column].take(chosen))))
+    if not drawn:
+        raise UserError(_NO_EMBEDDING)
     sample = np.concatenate(drawn)
     size = sample.shape[1]
     quantizer = faiss.IndexFlatIP(size)

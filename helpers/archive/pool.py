@@ -112,6 +112,8 @@ class RayPool:
 @contextmanager
 def started(resources: Resources) -> Iterator[RayPool]:
     """Start Ray on this machine, or connect to a cluster, and end that again."""
+    if resources.address and resources.address.startswith("ray://"):
+        raise UserError(f"--address {resources.address} is that of Ray Client; run this on a machine of the cluster with host:port")
     os.environ.update(QUIET)
     try:
         import ray

@@ -22,6 +22,7 @@ class Progress:
         self.recordings = recordings  # of the archive
         self.counts = Counts()
         self._begin = self._told = time.monotonic()
+        self.start_seconds = 0.0  # until the first rows were there
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -30,6 +31,8 @@ class Progress:
 
     def __call__(self, counts: Counts) -> None:
         self.counts.add(counts)
+        if counts.recordings and not self.start_seconds:
+            self.start_seconds = self.wall_seconds
         if self._bar:
             self._bar.set_postfix_str(self._speed(), refresh=False)
             self._bar.update(counts.recordings + counts.staged)
@@ -56,8 +59,9 @@ class Progress:
         return f"{self.counts.seconds / 3600:.1f} h, {speed:.0f} s of sound a second"
 
 
-def run_report(counts: Counts, wall_seconds: float) -> dict[str, Any]:
-    """Return what one run did; `core` is CPU time of all its workers."""
+def run_report(progress: Progress) -> dict[str, Any]:
+    """Return what one run did; `core_seconds` are CPU time of its workers."""
+    counts, wall_seconds = progress.counts, progress.wall_seconds
     core = counts.decode_seconds + counts.network_seconds + counts.write_seconds
     return {
         "recordings": counts.recordings,
@@ -65,6 +69,7 @@ def run_report(counts: Counts, wall_seconds: float) -> dict[str, Any]:
         "failures": dict(sorted(counts.failures.items())),
         "warnings": counts.warnings,
         "wall_seconds": round(wall_seconds, 1),
+        "start_seconds": round(progress.start_seconds, 1),
         "core_seconds": {
             "decode": round(counts.decode_seconds, 1),
             "network": round(counts.network_seconds, 1),

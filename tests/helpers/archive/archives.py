@@ -37,7 +37,8 @@ def write(
     sha256: str = "f" * 64,
     labels: Sequence[str] = LABELS,
     models: Sequence[str] = ("tiny",),
-    addresses: Path | None = None,  # of the recordings
+    addresses: Path | None = None,  # folder of the recordings
+    entries: Sequence[Entry] | None = None,  # of the one shard, where they are no files of a folder
     settings: dict[str, Any] | None = None,
     **columns: Any,
 ) -> str:
@@ -55,12 +56,14 @@ def write(
     output = Output(folder)
     for number, rows in enumerate(shards):
         sources = dict.fromkeys(one["source"] for one in rows)
-        entries = [Entry(source, str((addresses or Path("/in")) / source)) for source in sources]
-        Plan(folder).extend(entries, 10**6, 10**6)  # one shard, one task
+        listed = entries or [Entry(source, str((addresses or Path("/in")) / source)) for source in sources]
+        Plan(folder).extend(listed, 10**6, 10**6)  # one shard, one task
         about = {"model": "+".join(models), "model_hash": sha256, "version": "1"}
         table = {field.name: [{**about, **one}.get(field.name) for one in rows] for field in kind}
         output.write_parcel(number, 0, 0, True, to_table(table, kind))
         output.compact(number)
     described = [{"name": name, "given": name, "sha256": sha256, "labels": list(labels)} for name in models]
-    output.write_json(MANIFEST, {"settings": {**vars(asked), **(settings or {})}, "models": described})
+    output.write_json(
+        MANIFEST, {"input": str(addresses or "/in"), "settings": {**vars(asked), **(settings or {})}, "models": described}
+    )
     return output.address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import soundfile
 from datasets.folders import folder
 from datasets.folders.strong import scan_events
 from helpers.archive.__main__ import main
+from helpers.archive.inputs import list_inputs
 from models.errors import UserError
 from tests.helpers.archive.archives import failure, row
 
@@ -87,6 +89,20 @@ def test_recordings_are_cut_into_a_folder(write_archive, recordings, tmp_path, c
     np.testing.assert_allclose(samples, soundfile.read(recordings / "sub/long.wav")[0][4 * RATE :], atol=1e-4)
     data = folder.scan(tmp_path / "cut", tmp_path / "cut/labels.csv", decode_all=True)
     assert (data.groups, len(data.left_out)) == (("a.wav", "sub/long.wav"), 0)
+
+
+def test_recordings_in_a_tar_are_copied_or_refused(write_archive, recordings, tmp_path):
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for name in ("a.wav", "b.wav"):
+            tar.add(recordings / name, name)
+    rows = [row("all.tar/a.wav", scores=[0.75, 0, 0]), row("all.tar/b.wav", scores=[0, 0.75, 0])]
+    archive = write_archive("tags", rows, entries=list(list_inputs(str(tmp_path / "all.tar"))))
+    with pytest.raises(UserError, match="--copy"):
+        main(["export", archive, "--output", str(tmp_path / "labels.csv")])
+    main(["export", archive, "--output", str(tmp_path / "cut"), "--copy"])
+    assert [one["labels"] for one in table(tmp_path / "cut/labels.csv")] == ["Speech", "Dog"]
+    data = folder.scan(tmp_path / "cut", tmp_path / "cut/labels.csv", decode_all=True)
+    np.testing.assert_allclose(data.seconds, (2, 3))
 
 
 def test_a_recording_with_events_is_copied_once(write_archive, recordings, tmp_path):
