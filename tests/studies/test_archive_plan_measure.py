@@ -36,6 +36,9 @@ def test_tasks_that_do_nothing_leave_a_row_for_each_recording() -> None:
     [(parcel, samples)] = driver.Nothing().decoder()(0, 0, entries, lambda *_: False)
     assert parcel.address.is_last and parcel.next_position == (3, 0) and not len(samples)
     assert driver.Nothing().network()(parcel, samples)["source"].to_pylist() == [entry.source for entry in entries]
+    parcels = [parcel for parcel, _ in driver.Nothing(2)(0, 0, entries, lambda *_: False)]
+    assert [(len(one.pieces), one.address.number, one.address.is_last) for one in parcels] == [(1, 0, False), (2, 1, True)]
+    assert parcels[1].pieces[0].position == parcels[0].next_position
 
 
 def test_cpu_time_and_memory_of_this_process() -> None:
