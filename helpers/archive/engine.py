@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from helpers.archive.parcels import Address, Counts, Parcel, Piece
+from models.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +132,8 @@ def run(work: Work, plan: Plan, output: Output, pool: Pool, follow: Callable[[Co
                     repeated.append(TaskKey(shard, task))
             tasks = repeated
         pool.finish()
+        if missing := [shard for shard in shards if not output.is_complete(shard)]:
+            raise UserError(f"{len(missing)} shards are not complete, the first one is {missing[0]}; the same command resumes")
     return total
 
 

@@ -20,6 +20,7 @@ from helpers.archive.output import Output
 from helpers.archive.parcels import Counts, Parcel, cut_parts
 from helpers.archive.plan import Plan
 from helpers.archive.pool import ATTEMPTS, Attempts, DecodeStep, NetworkStep, to_row, unpacked, write_step
+from models.errors import UserError
 
 RATE = 8000
 LENGTHS = (1.0, 0.5, 3.0, 1.0, 0.25)  # seconds
@@ -168,7 +169,7 @@ def test_a_run_that_ended_before_a_shard_became_a_file_makes_it(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, output = planned(recordings, tmp_path / "out")
-    with monkeypatch.context() as context:
+    with monkeypatch.context() as context, pytest.raises(UserError, match="not complete"):
         context.setattr(LocalPool, "compact", lambda *_: None)
         run(Loudness(), plan, output, LocalPool(), lambda counts: None)
     assert rows(output) == []
@@ -183,7 +184,7 @@ def test_staged_parcels_of_other_recordings_are_computed_again(
     expected, _ = compute(recordings, tmp_path / "expected")
     plan, output = planned(recordings, tmp_path / "out", task=4)
     monkeypatch.setattr(decode, "PARCEL_SECONDS", 1.2)
-    with monkeypatch.context() as context:
+    with monkeypatch.context() as context, pytest.raises(UserError, match="not complete"):
         context.setattr(Output, "compact", lambda *_: None)
         run(Loudness(), plan, output, LocalPool(), lambda counts: None)
     last = max(output.parcels_of(0), key=lambda parcel: parcel.number)
@@ -211,6 +212,17 @@ def test_a_task_whose_parcels_do_not_fit_together_is_done_again(recordings: Path
     run(Loudness(), plan, output, shifted, lambda counts: None)
     assert rows(output) == expected
     assert shifted.times == 2
+
+
+def test_rows_that_are_lost_on_the_way_are_an_error(recordings: Path, tmp_path: Path) -> None:
+    class Losing(LocalPool):
+        def written(self, *args: Any) -> Iterator[engine.Written]:
+            first, *others = super().written(*args)
+            yield from others
+
+    plan, output = planned(recordings, tmp_path / "out")
+    with pytest.raises(UserError, match="not complete"):
+        run(Loudness(), plan, output, Losing(), lambda counts: None)
 
 
 def test_a_parcel_that_ends_its_worker_is_given_up(recordings: Path, tmp_path: Path) -> None:
