@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,10 +56,14 @@ class Plan:
     def __init__(self, output: str | os.PathLike[str]) -> None:
         """`output` is the address of the archive, which need not be there."""
         self._folder = Folder(output)
-        self.num_shards = 0
+
+    @cached_property
+    def num_shards(self) -> int:
+        """How many shards there are; not looked up before it is asked for, as the folder of a large plan is long."""
+        count = 0
         for name in self._folder.names(FOLDER):
-            if name == _name(self.num_shards):
-                self.num_shards += 1
+            count += name == _name(count)
+        return count
 
     @property
     def num_recordings(self) -> int:
