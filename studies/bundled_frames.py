@@ -1,17 +1,13 @@
 """Train the bundled frame-wise model fmn04_soundscapes: it learns when sounds are, from scenes mixed of the open corpus.
 
 python -m datasets.prepare.opensounds --output_dir data/opensounds
-python -m datasets.prepare.soundscapes --dataset_dir data/opensounds --output_dir data/soundscapes
+python -m datasets.prepare.soundscapes --dataset_dir data/opensounds --output_dir data/soundscapes --hours 6
 python -m studies.bundled_frames --corpus_dir data/opensounds --dataset_dir data/soundscapes --output_dir runs/bundled_frames
 
 The classes are those of the scenes and `GENERAL` ones that several of them are. Clips of whole bands from the corpus are music from
-beginning to end. A frame-wise MobileNet learns all that from the convolutions and with the front end of mn04_distilled:
-
-1. scenes that are mixed with each other and filtered,
-2. the scenes as they are, in smaller batches.
-
-The epoch of the second run that is best on validation scenes becomes fmn04_soundscapes.pt and its ONNX export. The same command
-resumes after an interruption.
+beginning to end. A frame-wise MobileNet learns all that from the convolutions and with the front end of mn04_distilled. Scenes are
+not mixed with each other, as they are mixtures already. The epoch that is best on validation scenes becomes fmn04_soundscapes.pt
+and its ONNX export. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -45,15 +41,12 @@ NAME = "fmn04_soundscapes"
 GENERAL = (
     "Animal", "Drum", "Guitar", "Keyboard (musical)", "Music", "Percussion", "Speech", "Wind instrument, woodwind instrument",
 )  # fmt: skip
-SHARED = (
-    "--arch", "fmn", "--layer_decay", 0.95, "--warm_up_len", 0, "--max_lr", 1e-3, "--batch_norm_momentum", 0.02,
-    "--gain_augment", 10, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--save_minutes", 3, "--wandb", "disabled",
-    "--num_workers", 0,
+OPTIONS = (
+    "--arch", "fmn", "--pretrained_name", "mn04_distilled", "--n_epochs", 6, "--batch_size", 4, "--max_lr", 2e-3,
+    "--sequence_lr", 4e-3, "--layer_decay", 1, "--warm_up_len", 1, "--batch_norm_momentum", 0.02, "--no-wavmix", "--mixup_p", 0,
+    "--gain_augment", 10, "--filter_augment", 6, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--save_minutes", 3,
+    "--wandb", "disabled", "--num_workers", 0,
 )  # fmt: skip
-MIXED = (
-    "--pretrained_name", "mn04_distilled", "--n_epochs", 2, "--batch_size", 8, "--sequence_lr", 2e-3, "--filter_augment", 6,
-)  # fmt: skip
-PLAIN = ("--n_epochs", 6, "--batch_size", 4, "--sequence_lr", 4e-3, "--no-wavmix", "--mixup_p", 0)
 
 
 def build_data(corpus_dir: Path, scenes_dir: Path, folder: Path) -> None:
@@ -108,17 +101,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     build_data(args.corpus_dir, args.dataset_dir, args.output_dir / "data")
-    mixed = train(args.output_dir, "mixed", MIXED)
-    plain = train(args.output_dir, "plain", ("--pretrained_name", mixed / "last.pt", *PLAIN))
-    write_model(plain / "best.pt", args.output_dir)
+    folder = train(args.output_dir)
+    write_model(folder / "best.pt", args.output_dir)
     return 0
 
 
-def train(output_dir: Path, name: str, options: Sequence[object]) -> Path:
-    """Train or resume the run of this name; return its folder."""
+def train(output_dir: Path) -> Path:
+    """Train, or resume the training; return its folder."""
+    name = "scenes"
     folder = output_dir / "runs" / name
     command = [common.ROOT / "ex_audioset_strong.py", "--train", "--experiment_name", name, "--dataset_dir", output_dir / "data"]
-    command += [*SHARED, *options]
+    command += OPTIONS
     if (folder / "config.json").exists():
         command += ["--resume", folder]
     common.run_python(command, name, output_dir, 1)
