@@ -1,4 +1,4 @@
-"""studies.bundled_frames: its data, both runs, resumed by the same command, and the files that it writes."""
+"""studies.bundled_frames: its data, the training, resumed by the same command, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import ex_audioset_strong
 from datasets import audio, audioset_strong
 from datasets.csv_table import write_table
 from datasets.hdf5_mp3 import Mp3Dataset
@@ -69,20 +70,20 @@ def test_events_are_what_their_classes_imply(scenes_dir: Path, tmp_path: Path, m
     assert "band" not in (folder / audioset_strong.TABLES["eval"]).read_text()
 
 
-def test_both_runs_in_order_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_training_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, written = [], []
     monkeypatch.setattr(bundled_frames.common, "run_python", lambda command, *_: commands.append(list(map(str, command))))
     monkeypatch.setattr(bundled_frames, "build_data", lambda *_: None)
     monkeypatch.setattr(bundled_frames, "write_model", lambda *paths: written.append(paths))
     options = [f"--{name}={tmp_path / name}" for name in ("corpus_dir", "dataset_dir", "output_dir")]
-    runs = tmp_path / "output_dir" / "runs"
+    folder = tmp_path / "output_dir" / "runs" / "scenes"
     assert bundled_frames.main(options) == 0 and "--resume" not in commands[0]
-    assert commands[1][commands[1].index("--pretrained_name") + 1] == str(runs / "mixed" / "last.pt")
-    (runs / "mixed").mkdir(parents=True)
-    (runs / "mixed" / "config.json").touch()
+    ex_audioset_strong.build_parser().parse_args(commands[0][1:])
+    folder.mkdir(parents=True)
+    (folder / "config.json").touch()
     bundled_frames.main(options)
-    assert commands[2][commands[2].index("--resume") + 1] == str(runs / "mixed") and "--resume" not in commands[3]
-    assert written == [(runs / "plain" / "best.pt", tmp_path / "output_dir")] * 2
+    assert commands[1] == [*commands[0], "--resume", str(folder)]
+    assert written == [(folder / "best.pt", tmp_path / "output_dir")] * 2
 
 
 def test_the_files_hold_the_trained_network(tmp_path: Path) -> None:
