@@ -4,9 +4,10 @@ python -m datasets.prepare.opensounds --output_dir data/opensounds
 python -m studies.dynamic --dataset_dir data/opensounds --audio_dir data/ESC-10 --output_dir runs/dynamic_study
 
 Networks of both families start from random weights and learn from labels and the stored logits of a teacher, with the same seeds,
-options and clips; the temperature of the dynamic ones falls to 1 in the first half of the epochs. Small batches, for many steps, and
-a batch-norm momentum that follows them: with too few, statistics in evaluation are not those of the weights, which hurts dynamic
-networks most, as what they multiply by depends on the input. Then each network is fine-tuned on ESC-10, next to a network of its architecture from random weights; the fold to test on is the seed's, the others train.
+options and clips; the temperature of the dynamic ones falls to 1 in the first half of the epochs. Batches are small, for many
+steps, and batch norms follow them: where their statistics are behind the weights, dynamic networks suffer most. Then each of them
+is fine-tuned on ESC-10, next to a network of its architecture from random weights; the fold to test on is the seed's, the others
+train.
 
 Writes results.csv, dynamic.png and esc10.csv and prints tables. After an interruption the same command resumes.
 """
