@@ -6,7 +6,7 @@ python -m studies.dynamic --dataset_dir data/opensounds --audio_dir data/ESC-10 
 Networks of both families start from random weights and learn from labels and the stored logits of a teacher, with the same seeds,
 options and clips; the temperature of the dynamic ones falls to 1 in the first half of the epochs. They are evaluated with the
 running statistics of their batch norms, and with statistics that are computed again from training clips. Then each of them is
-fine-tuned on ESC-10, next to a network of its architecture from random weights. The fold to test on is the seed's; the others train.
+fine-tuned on ESC-10, next to a network of its architecture from random weights. It is tested on the fold of its seed.
 
 Writes results.csv, dynamic.png and esc10.csv and prints tables. After an interruption the same command resumes.
 """
