@@ -6,8 +6,8 @@ python -m studies.bundled_frames --corpus_dir data/opensounds --dataset_dir data
 
 The classes are those of the scenes and `GENERAL` ones that several of them are. Some scenes end where a clip of a whole band from
 the corpus begins, which is music from there on. A frame-wise MobileNet learns all that from the convolutions and with the front end
-of mn04_distilled. Scenes are not mixed with each other, as they are mixtures already. The epoch that is best on validation scenes
-becomes fmn04_soundscapes.pt and its ONNX export. The same command resumes after an interruption.
+of mn04_distilled. Scenes are not mixed with each other, as they are mixtures already. The last epoch becomes fmn04_soundscapes.pt
+and its ONNX export. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     build_data(args.corpus_dir, args.dataset_dir, args.output_dir / "data")
     folder = train(args.output_dir)
-    write_model(folder / "best.pt", args.output_dir)
+    write_model(folder / "last.pt", args.output_dir)
     return 0
 
 

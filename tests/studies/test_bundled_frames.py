@@ -92,7 +92,7 @@ def test_one_training_resumed_by_the_same_command(tmp_path: Path, monkeypatch: p
     (folder / "config.json").touch()
     bundled_frames.main(options)
     assert commands[1] == [*commands[0], "--resume", str(folder)]
-    assert written == [(folder / "best.pt", tmp_path / "output_dir")] * 2
+    assert written == [(folder / "last.pt", tmp_path / "output_dir")] * 2
 
 
 def test_the_files_hold_the_trained_network(tmp_path: Path) -> None:
