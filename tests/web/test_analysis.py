@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+import onnxruntime
 import pytest
 import soundfile
 
 from datasets.audio import load, resample
 from datasets.channels import mono
-from helpers.export.protobuf import field
+from datasets.csv_table import safe_cell
+from helpers.export.protobuf import field, fields, repeated
 from helpers.export.runtime import OnnxBackend
 from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, FrameWindows, SeamlessFrames
 from helpers.tagger.averaging import average_windows
@@ -203,6 +207,54 @@ def test_metadata_of_the_bundled_model_are_read(module) -> None:
     assert found.items() <= OnnxBackend(BUNDLED_DIR / "mn04_distilled.onnx").metadata.items()
 
 
+def test_a_model_in_single_precision_has_the_same_scores(module) -> None:
+    converted = module(
+        """const { inSinglePrecision } = await load("analysis/single_precision.js");
+        const bytes = new Uint8Array(await (await fetch("../models/mn04_distilled.onnx")).arrayBuffer());
+        return btoa(letters(inSinglePrecision(bytes)));"""
+    )
+    waveform = load(BUNDLED_DIR / "recordings" / "speech.ogg", 32000)[None]
+    sessions = [
+        onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        for content in (base64.b64decode(converted), (BUNDLED_DIR / "mn04_distilled.onnx").read_bytes())
+    ]
+    found, expected = (session.run(["scores"], {"waveform": waveform})[0] for session in sessions)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    [graph] = repeated(memoryview(base64.b64decode(converted)), 7)
+    types = {dict(fields(tensor))[2] for tensor in repeated(graph, 5)}
+    assert 1 in types and 11 not in types  # float32, float64
+
+
+def test_cells_of_a_table_are_those_of_python(module) -> None:
+    names = [
+        "plain",
+        'a "quoted", one',
+        "=1+1",
+        " @x",
+        "-1.5",
+        "-a",
+        "+",
+        "tab\tand\nline",
+        "\tx",
+        "\t-2",
+        "\u202eevil",
+        "\x85",
+        "\u00e4",
+    ]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["source", "start", "end", "label", "score"])
+    writer.writerows([safe_cell(name), 0, 1.5, safe_cell(name), 0.25] for name in names)
+    found = module(
+        """const { exported } = await load("view/exports.js");
+        const track = { starts: [0], ends: [1.5], scores: [Float32Array.of(0.25)] };
+        const lines = given.map((name) => exported("csv", { name, track }, [name]).split("\\n"));
+        return lines.map(([head, line], i) => (i ? line : `${head}\\n${line}`)).join("\\n") + "\\n";""",
+        names,
+    )
+    assert found == file.getvalue()
+
+
 def hostile() -> dict[str, bytes]:
     good = {"format_version": 2, "input": "waveform", "sample_rate": 32000, "num_classes": 1, "single_label": False}
     good |= {"clip_seconds": None, "model_name": "x", "labels": ["x"]}
@@ -253,6 +305,19 @@ def encoded(kind: str, samples: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
+def mp3_frames(samples: np.ndarray, rate: int) -> bytes:
+    """(samples, channels) as frames alone, without one in front that says how many they are."""
+    content = io.BytesIO()
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
+    with av.open(content, "w", format="mp3", options={"write_xing": "0", "id3v2_version": "0"}) as container:
+        stream = container.add_stream("mp3", rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("kind", ["wav", "wav24", "float", "wavex", "rf64", "u8", "flac", "mp3", "vorbis", "opus"])
 @pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (16000, 1)])
 def test_files_in_pieces_are_decoded_as_in_python(kind: str, rate: int, channels: int, module, tmp_path: Path) -> None:
@@ -277,14 +342,9 @@ def test_files_in_pieces_are_decoded_as_in_python(kind: str, rate: int, channels
     np.testing.assert_allclose(samples[:length], expected[:length], atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", ["mp3", "flac"])
-def test_sound_behind_much_damage_is_not_left_out_silently(kind: str, module) -> None:
-    content = bytearray(encoded(kind, RNG.uniform(-0.5, 0.5, (900_000, 1)).astype(np.float32), 32000))
-    if kind == "mp3":
-        content[100_000:100_000] = bytes(100_000)
-    else:
-        content = content[:100_000] + bytes(5_000_000) + content[100_000:]
-    seconds, warnings = module(
+def seconds_and_warnings(module, content: bytes) -> tuple[float, list[str]]:
+    """What the page reads of a file."""
+    return module(
         """const { openSound } = await load("decoding/sound.js");
         const sound = await openSound(new Blob([bytesOf(given)]));
         let samples = 0;
@@ -292,5 +352,37 @@ def test_sound_behind_much_damage_is_not_left_out_silently(kind: str, module) ->
         return [samples / sound.rate, sound.warnings];""",
         base64.b64encode(content).decode(),
     )
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac"])
+def test_sound_behind_much_damage_is_not_left_out_silently(kind: str, module) -> None:
+    content = bytearray(encoded(kind, RNG.uniform(-0.5, 0.5, (900_000, 1)).astype(np.float32), 32000))
+    if kind == "mp3":
+        content[100_000:100_000] = bytes(100_000)
+    else:
+        content = content[:100_000] + bytes(5_000_000) + content[100_000:]
+    seconds, warnings = seconds_and_warnings(module, content)
     assert 0.5 < seconds < 28
     assert len(warnings) == 1 and "damaged" in warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["vorbis", "opus", "flac"])
+def test_recordings_that_are_joined_in_a_file_are_not_left_out_silently(kind: str, module) -> None:
+    one = encoded(kind, RNG.uniform(-0.5, 0.5, (48000, 1)).astype(np.float32), 48000)
+    other = encoded(kind, RNG.uniform(-0.5, 0.5, (48000, 1)).astype(np.float32), 48000)
+    for second in (one, other):
+        seconds, warnings = seconds_and_warnings(module, one + second)
+        assert abs(seconds - 1) < 0.01
+        assert len(warnings) == 1 and "left out" in warnings[0]
+
+
+@pytest.mark.parametrize("change", ["sample rate", "channels"])
+def test_mp3_that_changes_is_not_left_out_silently(change: str, module) -> None:
+    noise = RNG.uniform(-0.5, 0.5, (48000, 2)).astype(np.float32)
+    first = mp3_frames(noise[:, :1], 48000)
+    rate, second = (16000, noise[:, :1]) if change == "sample rate" else (48000, noise)
+    seconds, warnings = seconds_and_warnings(module, first + mp3_frames(second, rate))
+    assert 0.95 < seconds < 1.1
+    assert len(warnings) == 1 and "left out" in warnings[0]
+    seconds, warnings = seconds_and_warnings(module, mp3_frames(noise, 48000) + first)  # it becomes mono
+    assert 1.95 < seconds < 2.2 and not warnings
