@@ -20,7 +20,8 @@ from datasets.channels import mono
 from datasets.csv_table import safe_cell
 from helpers.export.protobuf import field, fields, repeated
 from helpers.export.runtime import OnnxBackend
-from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, FrameWindows, SeamlessFrames
+from helpers.frame_windows import FRAME_HOP, FRAME_WINDOW, STREAM_HOP, FrameWindows, SeamlessFrames
+from helpers.tagger.audio_tagger import AudioTagger
 from helpers.tagger.averaging import average_windows
 from helpers.tagger.event_decoding import decode
 from helpers.tagger.events import EventTracker
@@ -29,6 +30,7 @@ from helpers.tagger.windows import cut_windows
 from models.assets import BUNDLED_DIR
 
 pytestmark = pytest.mark.web
+MODEL = BUNDLED_DIR / "mn04_distilled.onnx"
 RNG = np.random.default_rng(0)
 BASE64 = """
     const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -98,6 +100,29 @@ def test_the_mean_over_a_whole_recording_is_that_of_python(count: int, window: i
     np.testing.assert_allclose(found, expected.scores, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("seconds", [3.0, 27.0])
+def test_a_model_of_long_clips_has_their_padding_and_windows(seconds: float, module, tmp_path: Path) -> None:
+    clips = {"clip_seconds": 12.0} | {k: v for k, v in OnnxBackend(MODEL).metadata.items() if k != "clip_seconds"}
+    (tmp_path / "long.onnx").write_bytes(
+        MODEL.read_bytes() + field(14, field(1, b"efficientat") + field(2, json.dumps(clips).encode()))
+    )
+    waveform = np.resize(load(BUNDLED_DIR / "recordings" / "scene.ogg", 32000), round(seconds * 32000))
+    found = module(
+        """const { Analysis } = await load("analysis/analysis.js");
+        const { Model } = await load("analysis/model.js");
+        const model = await Model.load(bytesOf(given.model), "processor");
+        const analysis = new Analysis(model, { window: 12, hop: 6 });
+        await analysis.push(new Float32Array(bytesOf(given.waveform).buffer));
+        return textOf((await analysis.finish()).scores);""",
+        {
+            "model": base64.b64encode((tmp_path / "long.onnx").read_bytes()).decode(),
+            "waveform": base64.b64encode(waveform.tobytes()).decode(),
+        },
+    )
+    expected = AudioTagger(tmp_path / "long.onnx", backend="onnx").scores(waveform, 32000)
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(found), np.float32), expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000, 44056, 31999])
 def test_resampling_is_as_good_as_soxr(rate: int, module) -> None:
     time = np.arange(rate // 2) / rate
@@ -120,11 +145,13 @@ def test_resampling_is_as_good_as_soxr(rate: int, module) -> None:
     np.testing.assert_allclose(found[inner], expected[inner], atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", ["stereo", "plug turned round", "surround", "cancels at first"])
+@pytest.mark.parametrize("kind", ["stereo", "plug turned round", "surround", "cancels at first", "loses 11 dB", "loses 13 dB"])
 def test_channels_are_mixed_as_in_python(kind: str, module) -> None:
     rate = 100  # stretches of 1000 samples
     channels = RNG.uniform(-1, 1, (6 if kind == "surround" else 2, 2500)).astype(np.float32)
-    if kind != "stereo":
+    if kind.startswith("loses"):
+        channels[1] = -channels[0] + 2 * 3**-0.5 * 10 ** (-int(kind.split()[1]) / 20) * RNG.choice([-1, 1], 2500)
+    elif kind != "stereo":
         channels[1, : 1000 if kind == "cancels at first" else None] = -channels[0, : 1000 if kind == "cancels at first" else None]
     expected = np.concatenate(list(mono([channels.T], rate, "x", warnings=[])))
     found = module(
@@ -138,6 +165,22 @@ def test_channels_are_mixed_as_in_python(kind: str, module) -> None:
         channels.tolist(),
     )
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_spectrogram_shows_a_tone_in_its_band_and_as_loud_as_it_is(module) -> None:
+    columns, bands, loudest, peak = module(
+        """const { BANDS, Spectrogram, toMel } = await load("analysis/spectrogram.js");
+        const spectrogram = new Spectrogram(32000);
+        const tone = Float32Array.from({ length: 32000 }, (_, n) => 0.5 * Math.sin((2 * Math.PI * n) / 32)); // 1 kHz
+        const part = spectrogram.push(tone);
+        const column = part.bands.slice(50 * BANDS, 51 * BANDS);
+        const loudest = column.indexOf(Math.max(...column));
+        const expected = (toMel(1000) / toMel(16000)) * (BANDS + 1) - 1;
+        return [part.bands.length / BANDS, loudest - expected, column[loudest], part.extremes[2 * 50 + 1]];"""
+    )
+    assert columns == 99 and abs(bands) <= 1  # columns whose frames are complete
+    assert loudest == pytest.approx(255 * (1 - 6 / 100), abs=10)  # -6 dB
+    assert peak == pytest.approx(127 / 2, abs=1)
 
 
 def test_events_of_windows_are_those_of_python(module) -> None:
@@ -157,8 +200,11 @@ def test_events_of_windows_are_those_of_python(module) -> None:
     np.testing.assert_allclose(sorted(map(tuple, found)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("seconds", [2.5, 10.0, 10.02, 16.0, 33.33])
-def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: float, module) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "hop"),
+    [(2.5, FRAME_HOP), (10.0, FRAME_HOP), (10.02, FRAME_HOP), (16.0, FRAME_HOP), (33.33, FRAME_HOP), (14.7, STREAM_HOP)],
+)
+def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: float, hop: float, module) -> None:
     rate, step = 1000, 0.04
     count = round(seconds * rate)
     table = np.repeat(RNG.uniform(0, 0.6, (count // 400 + 2, 3)), 10, axis=0).astype(np.float32)  # (frames, classes)
@@ -171,14 +217,14 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
         return [(scores, scores) for scores in rows]
 
     samples = np.arange(count, dtype=np.float32)
-    lengths = FrameWindows.of_seconds(rate, step, FRAME_WINDOW, FRAME_HOP)
+    lengths = FrameWindows.of_seconds(rate, step, FRAME_WINDOW, hop)
     windows = cut_windows(blocks(samples, 700), lengths.window, lengths.hop, lengths.step)
     scores = np.concatenate([piece for piece, _ in SeamlessFrames(lengths, compute).all(windows, 2)])
     events = decode(scores, step, 0.3, duration=seconds, labels=["0", "1", "2"])
     expected = sorted((e.start, e.end, int(e.label), e.score, e.mean) for e in events)
     found = module(
-        """const { FrameWindows, FrameEvents } = await load("analysis/frames.js");
-        const [windows, decoder] = [new FrameWindows(1000, 0.04), new FrameEvents(0.04)];
+        """const { FrameWindows, FrameEvents, LIVE_HOP } = await load("analysis/frames.js");
+        const [windows, decoder] = [new FrameWindows(1000, 0.04, given.isLive ? LIVE_HOP : undefined), new FrameEvents(0.04)];
         const compute = ({ samples }) =>
           Array.from({ length: Math.ceil(samples.length / 40) }, (_, i) =>
             given.table[Math.round(samples[40 * i] / 40)].map((score) => score + i / 2500));
@@ -193,10 +239,21 @@ def test_frames_of_long_sound_and_their_events_are_those_of_python(seconds: floa
         frames.push(...windows.rest());
         events.push(...decoder.push(frames).events, ...decoder.finish(given.count / 1000).events);
         return events.map((e) => [e.start, e.end, e.label, e.score, e.mean]);""",
-        {"count": count, "table": table.tolist()},
+        {"count": count, "table": table.tolist(), "isLive": hop == STREAM_HOP},
     )
     assert expected or seconds < 5
     np.testing.assert_allclose(sorted(map(tuple, found)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_of_live_sound_are_kept_for_a_while_only(module) -> None:
+    found = module(
+        """const { Track } = await load("view/timeline.js");
+        const track = new Track(5);
+        for (let n = 0; n < 100; n++) track.push({ start: n, end: n + 1, scores: Float32Array.of(n === 3 ? 0.9 : 0.1 + n / 1000) });
+        return { starts: track.starts, count: track.scores.length, edges: [...track.edges()], highest: track.highest[0] };"""
+    )
+    assert found["starts"] == [95, 96, 97, 98, 99] and found["count"] == 5 and found["edges"] == [95, 96, 97, 98, 99, 100]
+    assert found["highest"] == pytest.approx(0.199)
 
 
 def test_metadata_of_the_bundled_model_are_read(module) -> None:
