@@ -28,9 +28,9 @@ PATIENCE = 300_000  # ms
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from benchmarks.web import chromium
+    from benchmarks.web import SOFTWARE_CARD, chromium
 
-    with chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as started:
+    with chromium(*SOFTWARE_CARD) as started:
         page = started.new_page()
         page.goto("chrome://version")  # an address that is secure, where there is WebGPU
         if not page.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
@@ -99,6 +99,8 @@ def choose_small_model(page: Any, folder: Path) -> None:
 
 
 def test_a_card_that_is_lost_is_one_line_and_the_processor_computes(page: Any, tmp_path: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     choose_small_model(page, tmp_path)
     expected = result_of(page, RECORDINGS / "speech.ogg")
     page.click("#queue .remove")
@@ -108,6 +110,9 @@ def test_a_card_that_is_lost_is_one_line_and_the_processor_computes(page: Any, t
     result = result_of(page, RECORDINGS / "speech.ogg")
     assert message(page, "#alert").startswith("The graphics card cannot be used")
     assert page.input_value("#device") == "processor"
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert Axe().run(page).response["violations"] == []
     assert result == expected and result["windows"][10]["tags"][0]["score"] > 0
 
 
