@@ -19,6 +19,7 @@ import soundfile
 from helpers.archive.inputs import list_inputs
 from helpers.archive.output import Output
 from helpers.archive.plan import Plan
+from helpers.archive.pool import QUIET
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ("--model_name", "mn04_distilled", "--backend", "onnx")
@@ -67,7 +68,7 @@ def test_archive_from_end_to_end(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recordings(tmp_path_factory.mktemp("inputs") / "recordings", 159, 60.0)
+    return write_recordings(tmp_path_factory.mktemp("inputs") / "recordings", 159, 30.0)
 
 
 @pytest.fixture(scope="module")
@@ -195,10 +196,12 @@ def test_a_full_disk_is_one_line_and_resumed_when_there_is_room(
 
 @pytest.mark.archive
 def test_two_machines_share_the_work_and_one_of_them_is_lost(
-    recordings: Path, expected: list[dict[str, Any]], tmp_path: Path
+    recordings: Path, expected: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.cluster_utils import Cluster
 
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
     output = plan(recordings, tmp_path / "out")
     machine = {"num_cpus": 1, "object_store_memory": 300 << 20}
     cluster = Cluster(initialize_head=True, head_node_args=machine)

@@ -38,7 +38,7 @@ NETWORK_SHARE, DECODE_SHARE, WRITE_SHARE = 0.4, 0.08, 0.01
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_worker_niceness": "0",  # workers have the priority of other programs
 }
 STORE_BYTES = 512 << 20  # of Ray's object store for each core, where it is started here
@@ -128,7 +128,7 @@ def started(resources: Resources) -> Iterator[RayPool]:
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES * max(2, cores)}
     try:
         with _own_signals(handlers), _silent():
-            ray.init(resources.address, **options)
+            ray.init(resources.address or "local", **options)  # never a cluster that happens to run
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"the Ray cluster at {resources.address} cannot be reached" if resources.address else "Ray cannot be started here"
         raise UserError(f"{where}: {error}") from error
@@ -207,10 +207,11 @@ class DecodeStep:
         self._decoder, self._plan, self._output = work.decoder(), plan, output
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for task, _ in unpacked(batch):
-            entries = self._plan.recordings(task.shard, task.task)
-            for parcel, samples in self._decoder(task.shard, task.task, entries, staged_check(self._output, task)):
-                yield to_row(parcel, samples)
+        with _text_kept():
+            for task, _ in unpacked(batch):
+                entries = self._plan.recordings(task.shard, task.task)
+                for parcel, samples in self._decoder(task.shard, task.task, entries, staged_check(self._output, task)):
+                    yield to_row(parcel, samples)
 
 
 class NetworkStep:
@@ -220,6 +221,10 @@ class NetworkStep:
         self._network, self._attempts = work.network(threads), attempts
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        with _text_kept():
+            yield from self._rows(batch)
+
+    def _rows(self, batch: pa.Table) -> Iterator[pa.Table]:
         for parcel, content in unpacked(batch):
             if parcel.is_staged:
                 yield to_row(_written(parcel, Counts(staged=counts(parcel).recordings)))
@@ -268,13 +273,14 @@ def _written(parcel: Parcel, done: Counts) -> Written:
 
 def write_step(batch: pa.Table, output: Output) -> Iterator[pa.Table]:
     """Write the rows of parcels."""
-    for written, content in unpacked(batch):
-        if len(content):
-            before = time.process_time()
-            address = written.address
-            output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
-            written.counts.write_seconds = time.process_time() - before
-        yield to_row(written)
+    with _text_kept():
+        for written, content in unpacked(batch):
+            if len(content):
+                before = time.process_time()
+                address = written.address
+                output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
+                written.counts.write_seconds = time.process_time() - before
+            yield to_row(written)
 
 
 def to_row(about: Any, content: np.ndarray | pa.Buffer | None = None) -> pa.Table:
@@ -309,6 +315,16 @@ def _from_ipc(content: memoryview) -> pa.Table:
 
 
 @contextmanager
+def _text_kept() -> Iterator[None]:
+    """Keep the text of a worker's error: Ray Data adds remarks to it."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        error.text = str(error)
+        raise
+
+
+@contextmanager
 def _original_errors() -> Iterator[None]:
     """Raise what a worker raised, not what Ray makes of it."""
     import ray
@@ -321,4 +337,6 @@ def _original_errors() -> Iterator[None]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise UserError(f"Ray could not continue: {error}; the same command resumes") from error
-        raise cause from None
+        if not hasattr(cause, "text"):
+            raise cause from None
+        raise (OSError if isinstance(cause, OSError) else UserError)(cause.text) from None
