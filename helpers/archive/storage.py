@@ -110,7 +110,9 @@ class Folder:
     """A folder by its address; names in it are relative, with slashes. A file is complete under its name, or not there."""
 
     def __init__(self, address: str | os.PathLike[str]) -> None:
-        """`UserError` for an unknown protocol or a missing package."""
+        """`UserError` for an unknown protocol, a missing package or no address at all."""
+        if not os.fspath(address):
+            raise UserError("an empty name is no folder; give a path, or an address as s3://bucket/folder")
         self.address = os.fspath(address).rstrip("/") or "/"
         self.is_remote = is_remote(self.address)
         if self.is_remote:
