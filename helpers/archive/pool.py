@@ -65,11 +65,13 @@ class RayPool:
     def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
         import ray
         import ray.data
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = context.target_min_block_size = 1  # a block for each row
-        attempts = SharedAttempts(ray.remote(num_cpus=0)(Attempts).remote())
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # other machines may be lost
+        attempts = SharedAttempts(ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote())
         actors = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
         rows = ray.data.from_blocks([to_row(task) for task in tasks])
         rows = rows.map_batches(
