@@ -127,7 +127,7 @@ def started(resources: Resources) -> Iterator[RayPool]:
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES * max(2, cores)}
     try:
         with _own_signals(handlers), _silent():
-            ray.init(resources.address, **options)
+            ray.init(resources.address or "local", **options)  # else it would join any Ray of this machine
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"the Ray cluster at {resources.address} cannot be reached" if resources.address else "Ray cannot be started here"
         raise UserError(f"{where}: {error}") from error
