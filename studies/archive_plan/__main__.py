@@ -151,7 +151,8 @@ def thousand_hours(costs: Costs, job: Job, prices: Prices) -> dict[str, object]:
     core_hours = recordings / job.task_recordings * task_seconds(costs, job) / HOUR
     read = sound * costs.sound_bytes[job.format] / GB
     written = recordings * (job.rows_per_recording * costs.row_bytes[job.rows] + costs.plan_bytes) / GB
-    requests = recordings / 1000 * prices.reads + (recordings / job.task_recordings + recordings / 1000) / 1000 * prices.writes
+    parcels = recordings / job.task_recordings * job.parcels
+    requests = recordings / 1000 * prices.reads + (parcels + recordings / 1000) / 1000 * prices.writes
     return {
         "model": job.model,
         "decode, core h": f"{sound * costs.decode_seconds[job.format] / HOUR:.2f}",

@@ -117,6 +117,7 @@ def drive_tasks(pool: RayPool, folder: Path, parcels: int, tasks: int) -> tuple[
     last = parcels * tasks
     first = max(1, last // 5)
     samples: dict[int, np.ndarray] = {}  # by the number of parcels that are done
+    processes = ProcessTree()
     done = 0
     begin, until_first = time.monotonic(), 0.0
 
@@ -124,32 +125,38 @@ def drive_tasks(pool: RayPool, folder: Path, parcels: int, tasks: int) -> tuple[
         nonlocal done, until_first
         done += 1
         until_first = until_first or time.monotonic() - begin
-        if done in (first, last):
+        if done in (first, last) or done % max(1, last // 50) == 0:
             driver = time.process_time()
-            samples[done] = np.array([driver, tree_seconds() - driver, resident()])
+            samples[done] = np.array([driver, processes.seconds() - driver, resident()])
 
     run(Nothing(parcels), plan, Output(folder), pool, follow)
     return until_first, (samples[last] - samples[first]) / (last - first) * parcels
 
 
-def tree_seconds() -> float:
-    """Return the CPU seconds of this process and of all its descendants, also of those that have ended."""
-    parents: dict[int, int] = {}
-    ticks: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            values = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        pid = int(path.parent.name)
-        parents[pid], ticks[pid] = int(values[1]), sum(map(int, values[11:15]))  # its own, and of children that ended
-    total = 0
-    for pid in ticks:
-        ancestor = pid
-        while ancestor not in (0, os.getpid()):
-            ancestor = parents.get(ancestor, 0)
-        total += ticks[pid] if ancestor else 0
-    return total / os.sysconf("SC_CLK_TCK")
+class ProcessTree:
+    """CPU time of this process and of all its descendants; those that end count as they were last seen."""
+
+    def __init__(self) -> None:
+        self._ticks: dict[int, int] = {}
+
+    def seconds(self) -> float:
+        """Look at all processes; return the CPU seconds of those that were ever seen."""
+        parents: dict[int, int] = {}
+        ticks: dict[int, int] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                values = path.read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            pid = int(path.parent.name)
+            parents[pid], ticks[pid] = int(values[1]), int(values[11]) + int(values[12])
+        for pid in ticks:
+            ancestor = pid
+            while ancestor not in (0, os.getpid()):
+                ancestor = parents.get(ancestor, 0)
+            if ancestor:
+                self._ticks[pid] = ticks[pid]
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
 
 
 def resident() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -42,10 +45,17 @@ def test_tasks_that_do_nothing_leave_a_row_for_each_recording() -> None:
 
 
 def test_cpu_time_and_memory_of_this_process() -> None:
-    before = driver.tree_seconds()
+    processes = driver.ProcessTree()
     kept = np.ones(10_000_000)
-    while driver.tree_seconds() < before + 0.05:
-        kept.sum()
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    before = processes.seconds()
+    try:
+        while processes.seconds() < before + 0.1:
+            time.sleep(0.05)
+    finally:
+        child.kill()
+        child.wait()
+    assert processes.seconds() >= before + 0.1  # also when the child is gone
     assert driver.resident() > kept.nbytes
 
 
