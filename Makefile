@@ -9,6 +9,7 @@
 # make test-mobile   files for LiteRT and ExecuTorch in their runtimes, in .venv-litert and .venv-executorch
 # make web-test   the page in Debian's chromium, in .venv-web
 # make web-test-slow   an hour of sound in it
+# make test-archive   Ray with killed workers, drivers and machines, and a full disk, several minutes
 # make test-cuda   tests that need a CUDA device, and the benchmark of a GPU, 10 minutes at most
 # make test-hear   the HEAR benchmark's validator and evaluation kit on hear_mn.py, in .venv-hear
 PYTHON ?= python3
@@ -22,7 +23,7 @@ EXECUTORCH := .venv-executorch
 TOOLS := .venv-tools
 REQUIREMENTS := $(wildcard requirements*.txt)
 
-.PHONY: demo web web-test web-test-slow test test-slow test-network test-mobile test-cuda test-hear lint lock audit sbom clean
+.PHONY: demo web web-test web-test-slow test test-slow test-network test-mobile test-archive test-cuda test-hear lint lock audit sbom clean
 
 demo: $(LIGHT)/.installed
 	$(LIGHT)/bin/python inference.py --backend onnx --model_name mn04_distilled --audio_path resources/recordings/scene.ogg
@@ -44,6 +45,9 @@ test-slow: $(VENV)/.installed-dev
 
 test-network: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m network
+
+test-archive: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m archive
 
 test-cuda: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m cuda
@@ -97,7 +101,7 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/pip
 	$(BIN)/python -m pip install -r requirements.txt -c constraints.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-imagenet.txt requirements-events.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-imagenet.txt requirements-events.txt requirements-archive.txt $(VENV)/.installed
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@
 

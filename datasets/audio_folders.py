@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,13 @@ class Problem:
         return f"{self.path} {self.reason}"
 
 
-def list_recordings(folder: str | Path, *, problems: list[Problem], skipped: Counter[str] | None = None) -> Iterator[Path]:
+def list_recordings(
+    folder: str | Path,
+    *,
+    problems: list[Problem],
+    skipped: Counter[str] | None = None,
+    suffixes: Sequence[str] = SUFFIXES,
+) -> Iterator[Path]:
     """Yield the recordings below a folder, recognised by their suffix, as they are found, in the order of their paths.
 
     One folder is read at a time. `problems` gets what is found on the way: broken links, folders that cannot be read, links to
@@ -46,7 +52,7 @@ def list_recordings(folder: str | Path, *, problems: list[Problem], skipped: Cou
     skipped = Counter() if skipped is None else skipped
     real_root = os.path.realpath(root)
     listed = {real_root: root}  # folders, by their paths without links
-    pending = [_entries(root, problems, skipped)]  # of the folder that is read and of those around it
+    pending = [_entries(root, problems, skipped, suffixes)]  # of the folder that is read and of those around it
     while pending:
         entry = next(pending[-1], None)
         if entry is None:
@@ -64,7 +70,7 @@ def list_recordings(folder: str | Path, *, problems: list[Problem], skipped: Cou
                 problems.append(Problem(entry.path, "is a link to a folder that holds it; not followed"))
             else:
                 listed[real] = entry.path
-                pending.append(_entries(entry.path, problems, skipped))
+                pending.append(_entries(entry.path, problems, skipped, suffixes))
 
 
 def find_recordings(paths: Iterable[str | Path]) -> list[Path]:
@@ -97,7 +103,7 @@ class _Entry(NamedTuple):
     is_link: bool  # of a folder
 
 
-def _entries(folder: Path, problems: list[Problem], skipped: Counter[str]) -> Iterator[_Entry]:
+def _entries(folder: Path, problems: list[Problem], skipped: Counter[str], suffixes: Sequence[str]) -> Iterator[_Entry]:
     """Yield the recordings and the folders in a folder, sorted by name."""
     names: list[str] = []
     folders: dict[str, bool] = {}  # whether they are links
@@ -112,7 +118,7 @@ def _entries(folder: Path, problems: list[Problem], skipped: Counter[str]) -> It
                     names.append(entry.name)
                 elif entry.is_symlink() and not os.path.exists(entry):
                     problems.append(Problem(folder / entry.name, "is a broken link"))
-                elif suffix not in SUFFIXES:
+                elif suffix not in suffixes:
                     skipped[suffix] += 1
                 elif entry.is_file():
                     names.append(entry.name)

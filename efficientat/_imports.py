@@ -15,8 +15,8 @@ from types import CodeType, ModuleType
 PACKAGE = "efficientat"
 FOLDERS = ("datasets", "helpers", "models", "web")
 SCRIPTS = (
-    "complexity", "ex_audioset", "ex_audioset_strong", "ex_dcase20", "ex_embeddings", "ex_esc50", "ex_folder", "ex_fsd50k",
-    "ex_imagenet", "export", "hear_mn", "inference", "peak_memory",
+    "archive", "complexity", "ex_audioset", "ex_audioset_strong", "ex_dcase20", "ex_embeddings", "ex_esc50", "ex_folder",
+    "ex_fsd50k", "ex_imagenet", "export", "hear_mn", "inference", "peak_memory",
 )  # fmt: skip
 _MODULE_COMMAND = re.compile(rf"\bpython -m (?=(?:{'|'.join(FOLDERS)})\b)")
 _SCRIPT_COMMAND = re.compile(rf"\b(python|torchrun(?: --\w+ \w+)*) (?=({'|'.join(SCRIPTS)})\.py\b)\2\.py")

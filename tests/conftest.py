@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +24,19 @@ from models.MobileNetV3 import get_model
 from tests.finetuning import piece, write
 from tests.pretended_cuda import pretended_cuda  # noqa: F401
 
-torch.set_num_threads(1)  # two threads wait for each other when the machine is busy
+# Two threads wait for each other when the machine is busy: here, in the workers of pytest-xdist, and in what tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage, here or in a fork, looks at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 CUDA = torch.device("cuda")
 WAITING = ("nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive", "_linalg_check_errors")
@@ -76,15 +76,16 @@ class _Functions(TorchFunctionMode):
             if function is Tensor.numpy:
                 raise TypeError("can't convert cuda:0 device type tensor to numpy")
             self.counts.waits["tolist"] += 1
-        there = any(_is_cuda(value) for value in tree_leaves((args, kwargs)))
-        if there and function in (torch.tensor, torch.as_tensor):
+        if not any(_is_cuda(value) for value in _leaves((args, kwargs))):
+            return function(*args, **kwargs)
+        if function in (torch.tensor, torch.as_tensor):
             self.counts.pageable_copies += 1
         args, kwargs = tree_map(lambda value: torch.device("cpu") if _is_cuda(value) else value, (args, kwargs))
-        self.operations.making += there
+        self.operations.making += 1
         try:
             return function(*args, **kwargs)
         finally:
-            self.operations.making -= there
+            self.operations.making -= 1
 
     def _to(self, function: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if function is Tensor.cpu:
@@ -114,7 +115,7 @@ class _Operations(TorchDispatchMode):
         self.making = 0  # above 0 where new tensors are to be on the device
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        tensors = [value for value in _leaves((args, kwargs)) if isinstance(value, Tensor)]
         there = [self.memory.has("device", tensor) for tensor in tensors]
         result = function(*args, **(kwargs or {}))
         if not any(there) and not self.making:
@@ -135,10 +136,22 @@ class _Operations(TorchDispatchMode):
             self.counts.waits[name] += 1
         if not function.is_view:
             self.counts.operations[name] += 1
-        for value in tree_leaves(result):
+        for value in _leaves(result):
             if isinstance(value, Tensor):
                 self.memory.add("device", value)
         return result
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """What is in lists, tuples and dicts, as `torch.utils._pytree.tree_leaves`, which takes several times as long."""
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _leaves(one)
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _leaves(one)
+    else:
+        yield value
 
 
 def _is_cuda(value: object) -> bool:

@@ -31,6 +31,7 @@ HELPERS = {
     "distillation": {"training"},
     "tagger": {"export"},
     "inference": {"tagger"},
+    "archive": {"tagger", "inference", "distillation"},
 }
 WITHOUT_TORCH = ("helpers.inference", "helpers.tagger", "helpers.export", "helpers.export.runtime", "helpers.costs.tables")
 

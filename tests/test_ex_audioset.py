@@ -12,11 +12,13 @@ import pytest
 import torch
 
 import ex_audioset
+import export
 from datasets import audioset
 from datasets.hdf5_mp3 import Mp3Writer, read_entries
 from datasets.labels import audioset_labels
 from datasets.prepare import audioset_shards
 from helpers.distillation.soft_targets import INDEX_ASSET, PREDS_ASSET
+from helpers.export import cache
 from helpers.tagger import AudioTagger
 from models import checkpoints
 from models.errors import UserError
@@ -72,7 +74,9 @@ def test_a_network_that_the_options_describe_is_trained(tiny_audioset: Path) -> 
     assert not last.state["features.0.1.running_mean"].any()  # as at the start
 
 
-def test_a_dynamic_network_is_trained_resumed_and_used_like_others(tiny_audioset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dynamic_network_is_trained_resumed_and_used_like_others(
+    tiny_audioset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The temperature falls at each epoch's start, in a resumed run too, and is that of the evaluation."""
     network = ("--arch", "dymn", "--model_width", 0.1, "--use_dy_blocks", "replace_se", "--T_max", 3, "--n_mels", 32)
     data = ("--dataset_dir", tiny_audioset)
@@ -92,6 +96,8 @@ def test_a_dynamic_network_is_trained_resumed_and_used_like_others(tiny_audioset
     with pytest.raises(SystemExit):  # the temperature of no checkpoint
         run("--train", *data, *SHORT, *network, "--pretrain_final_temp", 2)
     sound = 0.1 * np.random.default_rng(0).standard_normal(32000).astype(np.float32)
+    # Exported in this process: another one takes seconds to start.
+    monkeypatch.setattr(cache, "_export", lambda name, path: export.main(["--model_name", name, "--output", str(path)]))
     tags = [AudioTagger("runs/audioset/last.pt", backend=backend).tag(sound, 32000, top_k=527) for backend in ("torch", "onnx")]
     scores = [{tag.label: tag.score for tag in found} for found in tags]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4) and len(scores[0]) == 527

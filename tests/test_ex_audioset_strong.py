@@ -10,6 +10,7 @@ import ex_audioset_strong
 from helpers.distillation import __main__ as writer
 from helpers.training.frame_wise import SCORES
 from models import checkpoints
+from models.config import FrameWiseArch
 from models.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("in_temporary_folder")
@@ -66,6 +67,20 @@ def test_new_heads_start_at_rare_events_and_others_are_kept(tiny_strong: Path) -
         == 0
     )
     assert checkpoints.load("runs/kept/last.pt").state["strong_head.bias"].numpy() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("fields", [{"trained_heads": "weak"}, {"seq_len": 250}])
+def test_a_network_that_scores_no_frames_yet(tiny_strong: Path, fields: dict[str, object]) -> None:
+    network = FrameWiseArch(3, 0.1, **fields).build(labels=("Tone 0", "Tone 1", "Tone 2"))
+    checkpoints.save(Path("start.pt"), network.eval())
+    start = ("--train", "--dataset_dir", tiny_strong, *TINY[4:], "--pretrained_name", "start.pt", "--max_lr", 1e-6)
+    if "seq_len" in fields:
+        with pytest.raises(UserError, match="seq_len 250"):
+            run(*start)
+    else:
+        assert run(*start) == 0
+        last = checkpoints.load("runs/audioset_strong/last.pt")
+        assert last.arch.trained_heads == "strong" and last.state["strong_head.bias"].numpy() == pytest.approx(-4, abs=0.01)
 
 
 def test_a_teacher_teaches_stored_as_online(tiny_strong: Path, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_embeddings_of_frames(path: Path, tmp_path: Path) -> None:
     [
         ("--events", "--off_threshold", 0.1), ("--events", "--median", 4), ("--events", "--hop", 7), ("--events", "--resume"),
         ("--events", "--threshold", "missing.csv"), ("--threshold", "missing.csv"), ("--plot", "x.png", "--median", 2),
+        ("--plot", "x.png", "--whole"),
     ],
 )  # fmt: skip
 def test_mistakes(path: Path, words: tuple[object, ...], failing_message: Callable[..., str]) -> None:

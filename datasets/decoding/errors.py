@@ -10,6 +10,14 @@ class AudioError(UserError):
     """A recording cannot be decoded or encoded; the message names it in one line."""
 
 
+class CrashError(AudioError):
+    """A recording ended the process that decoded it."""
+
+
+class HangError(AudioError):
+    """A recording kept the process that decoded it busy, without any sound, for longer than it may."""
+
+
 @dataclass(frozen=True)
 class Report:
     """Where remarks about a recording go: into a list, or into the log where there is none; `strict` makes them errors."""

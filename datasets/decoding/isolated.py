@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from datasets.audio import AudioError
+from datasets.decoding.errors import CrashError, HangError
 from datasets.sound import open_sound, resampled
 from models.errors import UserError
 
@@ -168,7 +169,7 @@ class _Process:
             while rest:
                 rest = rest[self._process.stdin.write(rest) :]
         except BrokenPipeError as error:
-            raise AudioError(self._how_it_ended()) from error
+            raise CrashError(self._how_it_ended()) from error
 
     def receive(self) -> tuple[bytes, bytearray]:
         """Return the kind and the content of the next message; raise what it holds if that is an error."""
@@ -193,10 +194,10 @@ class _Process:
         content[:count], self._ahead = self._ahead[:count], self._ahead[count:]
         while count < size:
             if not self._selector.select(limit):
-                raise AudioError(f"{self._name} takes more than {limit:g} s to decode; leave it out or raise the limit")
+                raise HangError(f"{self._name} takes more than {limit:g} s to decode; leave it out or raise the limit")
             received = os.readv(self._answers, [memoryview(content)[count:], self._buffer])
             if received == 0:
-                raise AudioError(self._how_it_ended())
+                raise CrashError(self._how_it_ended())
             self._ahead = self._buffer[: max(0, count + received - size)]
             count += received
         return content

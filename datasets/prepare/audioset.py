@@ -25,7 +25,7 @@ from datasets.audio_folders import Problem, describe_skipped, list_recordings
 from datasets.audioset import NUM_CLASSES
 from datasets.hdf5_mp3 import NAME_BYTES
 from datasets.prepare.command_line import command_parser, positive_int
-from datasets.prepare.conversion import Recording, Source, write_recordings, write_report
+from datasets.prepare.conversion import Converter, Recording, Source, write_recordings, write_report
 from datasets.prepare.segments import Segment, match, read_segments
 from datasets.shards.clips import ShardClip, clip_name
 from datasets.shards.files import find_shards, read_shard
@@ -133,11 +133,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file; returns 0 also when clips are missing, which the report lists, but 1 when not all was looked through."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    return prepare(build_parser().parse_args(argv))
+
+
+def prepare(args: argparse.Namespace, converter: Converter | None = None) -> int:
+    """Write the file; returns 0 also when clips are missing, which the report lists, but 1 when not all was looked through.
+
+    A `converter` is that of `write_recordings`.
+    """
     if args.audio_dir and not args.csv:
-        parser.error("--audio_dir needs AudioSet's --csv, which has the labels")
+        raise UserError("--audio_dir needs AudioSet's --csv, which has the labels")
     if args.output.exists():
         raise FileExistsError(f"{args.output} exists; remove it or give another --output")
     segments = read_segments(args.csv) if args.csv else None
@@ -155,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(found) > _PRINTED:
         notes.append(f"{len(found) - _PRINTED} more such problems are in the report")
     try:
-        report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers)
+        report = write_recordings(recordings, args.output, NUM_CLASSES, num_workers=args.num_workers, converter=converter)
     except UserError as error:
         raise UserError("; ".join([str(error), *notes[:3]])) from error
     print(*map(printable, notes), sep="\n", end="\n" if notes else "")

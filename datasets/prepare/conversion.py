@@ -76,8 +76,28 @@ class Report:
         return f"{there} of {there + missing + unreadable} clips ({written}); {missing} missing, {unreadable} unreadable{found}"
 
 
-def write_recordings(recordings: Sequence[Recording], output: str | Path, num_classes: int, *, num_workers: int = 2) -> Report:
-    """Convert recordings to mono 32 kHz mp3, `num_workers` at a time, and write them to an HDF5 file, in order.
+@dataclass(frozen=True)
+class Converted:
+    """A recording as it is stored."""
+
+    mp3: bytes
+    damage: list[str]
+    unused: list[str]  # copies
+
+
+# Yields each recording with what becomes of it, or with why it cannot be used, in order.
+Converter = Callable[[Sequence[Recording]], Iterator[tuple[Recording, Converted | Exception]]]
+
+
+def write_recordings(
+    recordings: Sequence[Recording],
+    output: str | Path,
+    num_classes: int,
+    *,
+    num_workers: int = 2,
+    converter: Converter | None = None,
+) -> Report:
+    """Convert recordings to mono 32 kHz mp3, `num_workers` at a time or by a `converter`, and write them to an HDF5 file, in order.
 
     Undamaged mono 32 kHz mp3s are stored byte for byte, and damaged recordings as far as they go. One that crashes or hangs its
     decoder is unreadable. Calling this again resumes an interrupted run. What is missing or unreadable is left out and reported.
@@ -90,7 +110,8 @@ def write_recordings(recordings: Sequence[Recording], output: str | Path, num_cl
         missing = tuple(recording.name for recording in left if not recording.sources)
         found = [recording for recording in left if recording.sources]
         unreadable = []
-        for recording, result in _converted(_convert, found, num_workers):
+        convert_all = converter or partial(_converted, convert, num_workers=num_workers)
+        for recording, result in convert_all(found):
             if isinstance(result, Exception):
                 unreadable.append((recording.name, str(result)))
             else:
@@ -118,13 +139,6 @@ def write_report(report: Report, output: Path) -> None:
     print(printable(f"{output}: {report}, listed in {path}"))
 
 
-@dataclass(frozen=True)
-class _Converted:
-    mp3: bytes
-    damage: list[str]
-    unused: list[str]  # copies
-
-
 class _Notes:
     """What was noted of recordings that are written, kept in a file until the end so that a resumed run reports it as well."""
 
@@ -133,7 +147,7 @@ class _Notes:
         if not resumed:
             self._path.unlink(missing_ok=True)
 
-    def add(self, name: str, converted: _Converted) -> None:
+    def add(self, name: str, converted: Converted) -> None:
         if converted.damage or converted.unused:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("\n" + json.dumps([name, converted.damage, converted.unused]))  # behind a line that a kill cut
@@ -181,7 +195,7 @@ class _Decoded:
             raise audio.AudioError(f"{self.source.path}: {error}") from error
 
 
-def _convert(decoders: Decoders, recording: Recording) -> _Converted | Exception:
+def convert(decoders: Decoders, recording: Recording) -> Converted | Exception:
     """Convert the copy that holds the most."""
     copies: list[_Decoded] = []
     reason: Exception | None = None
@@ -195,7 +209,7 @@ def _convert(decoders: Decoders, recording: Recording) -> _Converted | Exception
     best = max(copies, key=lambda copy: min(len(copy.waveform), _USUAL_SECONDS * _RATE))  # the first of equal ones
     unused = [f"{source.path} is not used, but {best.source.path}" for source in recording.sources if source != best.source]
     try:
-        return _Converted(best.mp3(), best.damage, unused)
+        return Converted(best.mp3(), best.damage, unused)
     except (UserError, OSError) as error:
         return error
 

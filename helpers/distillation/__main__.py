@@ -20,18 +20,20 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from datasets import audioset
 from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.shards.dataset import ShardDataset
 from helpers import cli
 from helpers.devices import loader_workers, pick_device
 from helpers.distillation.frame_writer import refuse_existing_frames, write_frame_logits
 from helpers.distillation.writer import LogitsWriter, refuse_existing, write_logits
 from helpers.training.evaluation import PRECISIONS, autocast, default_precision
-from models.ensemble import get_ensemble_model
+from models.ensemble import EnsembleModel, get_ensemble_model
 from models.errors import UserError
 
 
@@ -73,15 +75,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         refuse_existing(args.output)  # before anything is downloaded
     device = pick_device(args.cuda)
-    precision = args.precision or default_precision(device)
+    model, clips, settings = load(args)
+    model.to(device)
+    if args.frames:
+        with autocast(device, settings["precision"]):
+            rows, left_out = write_frame_logits(model, clips, args.output, settings, args)
+        print(
+            f"{args.output}: {rows} rows of logits of frames; left out: {left_out} clips that cannot be decoded or have no own name"
+        )
+        return 0
+    writer = LogitsWriter(args.output, model.num_classes, settings)
+    repeated = write_logits(model, clips, writer, args, settings["precision"])
+    finish(writer, len(clips), repeated)
+    return 0
+
+
+def load(args: argparse.Namespace) -> tuple[EnsembleModel, Mp3Dataset | ShardDataset, dict[str, Any]]:
+    """Load the models and open the clips that the options name; returns the settings that the results depend on as well."""
     model = get_ensemble_model(args.models)
-    seconds = args.clip_seconds if args.frames else None
-    if args.hdf:
-        classes = audioset.NUM_CLASSES if args.frames else model.num_classes  # of the clips' own labels, which are not used
-        clips = Mp3Dataset(args.hdf, num_classes=classes, sample_rate=model.sample_rate, clip_seconds=seconds)
-    else:
-        clips = audioset.training_set(args.dataset_dir, sample_rate=model.sample_rate, clip_seconds=seconds)
-        clips.random_crop = False
+    clips = open_clips(args, model.sample_rate, audioset.NUM_CLASSES if args.frames else model.num_classes)
     if not args.frames and model.num_classes != clips.num_classes:
         raise UserError(f"the models have {model.num_classes} classes, AudioSet {clips.num_classes}; give other models or --hdf")
     settings = {
@@ -92,24 +104,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "clip_seconds": args.clip_seconds,
         "sample_rate": model.sample_rate,
         "num_classes": model.num_classes,
-        "precision": precision,
+        "precision": args.precision or default_precision(pick_device(args.cuda)),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
-    if args.frames:
-        with autocast(device, precision):
-            rows, left_out = write_frame_logits(model.to(device), clips, args.output, settings, args)
-        print(
-            f"{args.output}: {rows} rows of logits of frames; left out: {left_out} clips that cannot be decoded or have no own name"
-        )
-        return 0
-    writer = LogitsWriter(args.output, model.num_classes, settings)
-    repeated = write_logits(model.to(device), clips, writer, args, precision)
-    undecodable = len(clips) - repeated - len(writer.names)
+    return model, clips, settings
+
+
+def open_clips(args: argparse.Namespace, sample_rate: int, num_classes: int) -> Mp3Dataset | ShardDataset:
+    """Open the clips that the options name, at the models' rate in Hz; `num_classes`, those of HDF5 files, are not used."""
+    seconds = args.clip_seconds if args.frames else None
+    if args.hdf:
+        return Mp3Dataset(args.hdf, num_classes=num_classes, sample_rate=sample_rate, clip_seconds=seconds)
+    clips = audioset.training_set(args.dataset_dir, sample_rate=sample_rate, clip_seconds=seconds)
+    clips.random_crop = False
+    return clips
+
+
+def finish(writer: LogitsWriter, num_clips: int, repeated: int) -> None:
+    """Finish the files and print what they hold, and how many of the clips they do not."""
+    undecodable = num_clips - repeated - len(writer.names)
     writer.finish()
-    print(f"{args.output}: {len(writer.names)} rows of {model.num_classes} logits")
+    print(f"{writer.output}: {len(writer.names)} rows of {writer.num_classes} logits")
     if undecodable or repeated:
         print(f"left out: {undecodable} clips that cannot be decoded, {repeated} clips whose name an earlier clip has")
-    return 0
 
 
 def _digest(model: torch.nn.Module) -> str:

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,7 @@ def write_logits(
     compute in `precision`.
     """
     names = clips.names
-    if any("\n" in name or "\r" in name for name in names):
-        raise UserError("a clip's name holds an end of line, and the index has one name per line; rename the clip")
-    order = np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()  # the first clip of each name
+    order = first_of_each(names)
     place = {names[index]: position for position, index in enumerate(order)}
     done = [place.get(name, -1) for name in writer.names]
     if -1 in done or done != sorted(set(done)):
@@ -97,7 +96,6 @@ def write_logits(
     writer.truncate(bisect_left(done, start))
     windowed = Windowed(clips, round(args.clip_seconds * model.sample_rate))
     device = model.device
-    suit_device(model, device)
     loader = DataLoader(
         windowed, args.batch_size, sampler=order[start:], num_workers=args.num_workers, collate_fn=windowed.collate,
         pin_memory=device.type == "cuda",
@@ -110,17 +108,36 @@ def write_logits(
 
     with (
         tqdm(total=len(order), initial=start, desc="teacher", unit="clip", leave=False, disable=None) as progress,
-        torch.inference_mode(),
-        autocast(device, precision),
+        computing(model, precision),
     ):
         for group, counts, waveforms, errors in copied_ahead(loader, copy, device):
             for error in errors:
                 logger.warning("left out: %s", error)
             if group:
-                logits = torch.cat([model(batch)[0].float() for batch in waveforms.split(args.batch_size)]).cpu()
-                writer.append(group, torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy())
+                writer.append(group, mean_logits(model, counts, waveforms, args.batch_size))
             progress.update(len(group) + len(errors))
     return len(names) - len(order)
+
+
+def first_of_each(names: Sequence[str]) -> list[int]:
+    """Return the indices of the clips that get a row: the first one of each name. UserError for a name that no index can hold."""
+    if any("\n" in name or "\r" in name for name in names):
+        raise UserError("a clip's name holds an end of line, and the index has one name per line; rename the clip")
+    return np.sort(np.unique(np.array(names), return_index=True)[1]).tolist()
+
+
+@contextmanager
+def computing(model: EnsembleModel, precision: str) -> Iterator[None]:
+    """Within this, the model computes as logits are written, whatever writes them."""
+    suit_device(model, model.device)
+    with torch.inference_mode(), autocast(model.device, precision):
+        yield
+
+
+def mean_logits(model: EnsembleModel, counts: Sequence[int], waveforms: Tensor, batch_size: int) -> np.ndarray:
+    """Mean logits of clips over their windows, (clips, K) float32; `counts` are the clips' shares of `waveforms` (n, samples)."""
+    logits = torch.cat([model(batch)[0].float() for batch in waveforms.split(batch_size)]).cpu()
+    return torch.stack([of_clip.mean(0) for of_clip in logits.split(counts)]).numpy()
 
 
 class LogitsWriter:
@@ -133,7 +150,7 @@ class LogitsWriter:
     def __init__(self, output: Path, num_classes: int, settings: dict[str, Any]) -> None:
         """`settings`, plain data, becomes the .json. Raises FileExistsError, and ValueError for parts with other settings."""
         self.output = output
-        self.parts = about, names, rows = _parts(output)
+        self.parts = about, names, rows = part_files(output)
         self.num_classes, self._row_bytes = num_classes, 2 * num_classes
         refuse_existing(output)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +210,7 @@ def refuse_existing(output: Path) -> None:
     """Raise FileExistsError if an output is there that no interrupted writer left, ValueError if it is not called .npy."""
     if output.suffix != ".npy":
         raise UserError(f"--output {output} must end in .npy")
-    about, names, rows = _parts(output)
+    about, names, rows = part_files(output)
     # A writer that was killed while it finished leaves rows, and a .json and a .txt that are no longer parts.
     left = [part.with_suffix("") for part in (about, names) if rows.exists() and not part.exists()]
     for path in (output, names.with_suffix(""), about.with_suffix("")):
@@ -201,7 +218,7 @@ def refuse_existing(output: Path) -> None:
             raise FileExistsError(f"{path} exists; remove it or write to another --output")
 
 
-def _parts(output: Path) -> tuple[Path, Path, Path]:
+def part_files(output: Path) -> tuple[Path, Path, Path]:
     """Return what is written for an --output until all is complete: settings, names and rows."""
     return output.with_suffix(".json.part"), output.with_suffix(".txt.part"), output.with_suffix(".npy.part")
 

@@ -36,6 +36,8 @@ def tag_recordings(tagger: AudioTagger, args: argparse.Namespace, inputs: Inputs
     if run:
         inputs.skip(run.done.__contains__, len(run.done))
     has_events = args.events or (args.plot and tagger.step_seconds is not None)
+    if has_events and args.whole:
+        raise UserError("--plot draws the events of a frame-wise model, in frames; --whole means nothing to them, leave it out")
     groups = inputs.follow(_event_results(tagger, args, inputs) if has_events else _tag_results(tagger, args, inputs))
     if run:
         with run:

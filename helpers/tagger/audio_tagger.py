@@ -305,6 +305,11 @@ class AudioTagger(FrameMethods):
         pairs = with_rates(sources, sample_rate)
         return read_ahead(pairs, self.sample_rate, options, workers, depth + workers, per_channel, time_limit)
 
+    def averages(self, recordings: Iterable[Recording | Failure]) -> Iterator[Average | Failure]:
+        """Yield scores and embedding of each whole recording of `open_files`, in their order, as `tag_files` computes them."""
+        window = round(max(WINDOW_SECONDS, self.min_seconds) * self.sample_rate)
+        return average_windows(recordings, self._batched, None if self.whole else window, self.batch_size, self.batch_size * window)
+
     def classes(self, labels: Sequence[str] | None) -> tuple[int, ...] | None:
         """Return the indices of classes by name, in any case; `UserError` for an unknown name, with similar ones."""
         self._require_classes()
@@ -356,18 +361,14 @@ class AudioTagger(FrameMethods):
         return ((start, end, scores) for start, end, scores, _ in self._windows(recording, window, hop))
 
     def _average_one(self, audio: AudioSource, sample_rate: float | None, name: str | None, options: ReadOptions) -> Average:
-        [result] = self._averages([self._open(audio, sample_rate, name, options)])
+        [result] = self.averages([self._open(audio, sample_rate, name, options)])
         if isinstance(result, Failure):
             raise result.error
         return result
 
     def _average_each(self, recordings: Iterable[Recording | Failure], make: Callable[[Average], T]) -> Iterator[T | Failure]:
         """Yield make(scores and embedding) of each whole recording."""
-        return (result if isinstance(result, Failure) else make(result) for result in self._averages(recordings))
-
-    def _averages(self, recordings: Iterable[Recording | Failure]) -> Iterator[Average | Failure]:
-        window = round(max(WINDOW_SECONDS, self.min_seconds) * self.sample_rate)
-        return average_windows(recordings, self._batched, None if self.whole else window, self.batch_size, self.batch_size * window)
+        return (result if isinstance(result, Failure) else make(result) for result in self.averages(recordings))
 
     def _batched(self, waveforms: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Scores (K,) and embedding (C,) of each waveform, padded where it is too short."""

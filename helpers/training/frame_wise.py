@@ -34,6 +34,7 @@ from helpers.training.run import Run
 from helpers.training.sampling import KindSampler
 from models import checkpoints
 from models.base import FrameOutput, TaggingNetwork
+from models.config import FrameWiseArch
 from models.errors import UserError
 from models.waveform import WaveformModel
 
@@ -159,6 +160,8 @@ def train(
             logger.info("%s", task.description)
         without_time_masks = argparse.Namespace(**vars(args), timem=0)  # of the front end, which does not know the targets
         model = build_training_model(without_time_masks, run, len(task.labels), task.labels, task.clip_seconds).to(device)
+        if isinstance(model.network.arch, FrameWiseArch) and model.network.arch.trained_heads == "weak":
+            model.network.set_trained_heads("strong")  # it is not trained yet
         check_frame_wise(model, args.pretrained_name or "--arch")
         if not run.resumed and not keeps_head(args.pretrained_name, model.network):
             nn.init.constant_(model.network.strong_head.bias, RARE_LOGIT)
@@ -264,16 +267,19 @@ def load_frame_wise(name: str, labels: Sequence[str], device: torch.device) -> W
 
 
 def check_frame_wise(model: WaveformModel, name: str) -> None:
+    if getattr(model.network.arch, "seq_len", None) is not None:
+        raise UserError(f"{name} resamples the time axis to seq_len {model.network.arch.seq_len}; start from a network without")
     if model.network.step_seconds is None:
         raise UserError(f"{name} gives a network that scores whole clips; training on events needs a frame-wise one, --arch fmn")
 
 
 def keeps_head(pretrained_name: str | None, network: TaggingNetwork) -> bool:
-    """Whether a network that starts from a checkpoint has its head, too."""
+    """Whether a frame-wise network that starts from a checkpoint has its trained strong head, too."""
     if pretrained_name is None:
         return False
     own, (arch, _) = network.arch, checkpoints.architecture(pretrained_name)
-    return type(arch) is type(own) and (arch.num_classes, arch.sequence_model) == (own.num_classes, own.sequence_model)
+    is_same = type(arch) is type(own) and (arch.num_classes, arch.sequence_model) == (own.num_classes, own.sequence_model)
+    return is_same and arch.trained_heads != "weak"
 
 
 def form_of(model: WaveformModel, clip_seconds: float) -> Form:

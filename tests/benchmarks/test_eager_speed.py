@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from benchmarks.eager_speed import BASELINE, THIS
 from models.errors import UserError
 
 
-def test_evaluation_and_training_are_compared(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    process = common.CheckoutProcess(common.ROOT, eager_speed.WORKER)  # starting one takes seconds: one for both
-    monkeypatch.setattr(eager_speed, "CheckoutProcess", lambda checkout, code: process)
+def test_evaluation_and_training_are_compared(
+    forked_process: Callable[..., common.CheckoutProcess], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eager_speed, "CheckoutProcess", forked_process)
     options = ["--baseline", str(common.ROOT), "--widths", "0.1", "--threads", "1", "--batch_sizes", "2"]
     assert eager_speed.main([*options, "--frames", "10", "--rounds", "1"]) == 0
     rows = [row.split() for row in capsys.readouterr().out.splitlines()[4:]]

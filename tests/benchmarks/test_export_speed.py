@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,13 @@ class StandIn:
 
 
 def test_the_front_end_and_networks_are_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    forked_process: Callable[..., common.CheckoutProcess],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def start(checkout: Path, code: str) -> common.CheckoutProcess | StandIn:
-        return common.CheckoutProcess(checkout, code) if checkout == common.ROOT else StandIn()
+        return forked_process(checkout, code) if checkout == common.ROOT else StandIn()
 
     monkeypatch.setattr(export_speed, "CheckoutProcess", start)
     (tmp_path / "helpers" / "export").mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -22,8 +23,8 @@ def test_loads_are_compared_round_by_round() -> None:
     assert [row[:4] for row in rows][1] == ("checkpoint, again", "3000.0", "2000.0", "1.500") and len(rows) == len(seconds)
 
 
-def test_a_checkout_that_cannot_load_ends_the_comparison() -> None:
-    process = CheckoutProcess(ROOT, load_time.WORKER)
+def test_a_checkout_that_cannot_load_ends_the_comparison(forked_process: Callable[..., CheckoutProcess]) -> None:
+    process = forked_process(ROOT, load_time.WORKER)
     with pytest.raises(UserError, match="could not do its task"):
         process({"name": "no model", "path": "missing.onnx", "way": "ONNX file"})
     process.close()

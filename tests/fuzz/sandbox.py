@@ -36,7 +36,6 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _WATCHED = 0x1 | 0x2 | 0x4 | 0x20 | 0x40 | 0x80 | 0x100 | 0x200  # inotify(7): read, written, changed, opened, moved, made, removed
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGING = {f"os.{name}" for name in ("remove", "rename", "mkdir", "rmdir", "symlink", "link", "truncate", "chmod")}
-_CHILDREN = Path("/proc/self/task", str(os.getpid()), "children")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.])")
 INJECTED = "INJECTED"  # what attacks put behind a newline
@@ -188,7 +187,8 @@ def _wait(child: int) -> tuple[int | None, resource.struct_rusage | None]:
 def _left_processes(server: int | None) -> int:
     """Wait for processes whose parent has ended; end those that go on, and return how many they were."""
     end, left = time.monotonic() + GRACE, 0
-    while children := {int(pid) for pid in _CHILDREN.read_text().split()} - {server}:
+    ours = Path("/proc/self/task", str(os.getpid()), "children")
+    while children := {int(pid) for pid in ours.read_text().split()} - {server}:
         if time.monotonic() > end:
             left, end = len(children), end + GRACE
             for pid in children:

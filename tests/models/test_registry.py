@@ -111,7 +111,7 @@ def test_every_architecture_computes_shapes_without_its_weights(name):
         x = torch.empty(2, 1, mel.n_mels, 100)
     with torch.no_grad():
         features = model.forward_features(x)
-        logits, embedding = model(x)
+        logits, embedding = model.forward_outputs(features)  # as `forward` does
     assert features.shape[:2] == (2, model.stage_channels[-1])
     assert model.forward_head(features).shape == logits.shape == (2, arch.num_classes)
     assert model.forward_head(features, pre_logits=True).shape == embedding.shape == (2, model.embedding_size)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import cycle
+from itertools import cycle, islice
 
 import pytest
 import torch
@@ -61,11 +61,15 @@ def test_other_released_models(name: str, params: int, macs: int) -> None:
 
 
 def outside_cases() -> list[tuple[Arch, MelConfig]]:
-    """Every head, width and resolution of a released model, heads alternating over the latter two; and what none of them has."""
+    """Every head, width and resolution of a released model, and what none of them has."""
     resolutions = sorted({(entry.mel.n_mels, entry.mel.hop_size) for entry in PRETRAINED.values()})
-    heads = cycle(HEAD_TYPES)
-    cases = [(Arch(width_mult=width, head_type=next(heads)), MelConfig()) for width, _, _ in WIDTHS]
-    cases += [(Arch(head_type=next(heads), input_dim_f=bands), MelConfig(n_mels=bands, hop_size=hop)) for bands, hop in resolutions]
+    widths = [width for width, *_ in WIDTHS]
+    count = max(len(widths), len(resolutions), len(HEAD_TYPES))
+    combined = islice(zip(cycle(widths), cycle(resolutions), cycle(HEAD_TYPES), strict=False), count)
+    cases = [
+        (Arch(width_mult=width, head_type=head, input_dim_f=bands), MelConfig(n_mels=bands, hop_size=hop))
+        for width, (bands, hop), head in combined
+    ]
     others = ({"se_dims": "cft", "reduced_tail": True}, {"se_dims": "none", "dilated": True}, {"strides": (2, 2, 1, 1)})
     return cases + [(Arch(width_mult=0.1, num_classes=10, **changes), MelConfig()) for changes in others]
 

@@ -63,9 +63,10 @@ def network_passes(network: nn.Module, cuda: PretendedCuda) -> int:
 
 def training_step(cuda: PretendedCuda, precision: str, average: bool = False, teacher: Path | None = None) -> tuple[Counts, int]:
     """What a step with all augmentation there is does, and how many of its operations are not the network's own."""
+    network = tiny()
+    model = WaveformModel(network, AugmentMelSTFT.from_config(network.mel, freqm=8, timem=8)).train()
     with cuda.counting():
-        network = tiny()
-        model = WaveformModel(network, AugmentMelSTFT.from_config(network.mel, freqm=8, timem=8)).to(CUDA).train()
+        model.to(CUDA)
         network.to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), fused=True)
         online = OnlineTeacher([teacher, teacher], model) if teacher else None
@@ -121,8 +122,9 @@ def test_the_average_of_weights_adds_a_few_operations(pretended_cuda: PretendedC
 
 
 def test_an_evaluation_waits_once_for_all_batches(pretended_cuda: PretendedCuda) -> None:
+    model = WaveformModel(tiny())
     with pretended_cuda.counting():
-        model = WaveformModel(tiny()).to(CUDA)
+        model.to(CUDA)
         predict(model, Batches(1), "bf16")
         weight = model.network.features[0][0].weight
         assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_inference()
@@ -151,9 +153,9 @@ def test_a_teacher_batch_waits_once_and_shares_the_front_end(
     totals = {}
     for names in (models[:1], models):
         for number in (1, 2):
-            clips = Clips(number * CLIPS)
+            clips, model = Clips(number * CLIPS), get_ensemble_model(names)
             with pretended_cuda.counting() as counts:
-                model = get_ensemble_model(names).to(CUDA)
+                model.to(CUDA)
                 model(torch.rand(1, SAMPLES, device=CUDA))  # makes what is kept
                 counts.__init__()
                 writer = LogitsWriter(tmp_path / f"{len(names)}{number}.npy", CLASSES, {})

@@ -82,6 +82,7 @@ def test_the_rate_falls_from_the_last_convolution_to_the_stem() -> None:
         ("fmn10_strong", FrameWiseArch(447, 1.0, "tf", 256), False),  # starts from the convolutions alone
         ("fmn10+tf-256", FrameWiseArch(447, 1.0, "tf", 256), True),
         ("fmn10_strong", FrameWiseArch(3), False),
+        ("fmn10_weak", FrameWiseArch(527), False),  # has no trained head for frames
         ("mn10_as", FrameWiseArch(527), False),
         (None, FrameWiseArch(447), False),
     ],

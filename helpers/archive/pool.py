@@ -1,0 +1,304 @@
+"""Workers on Ray Data: three operators with back pressure between them, on this machine or on a cluster.
+
+Rows are the unit, not Ray's blocks: each holds one `Parcel` and its samples, which the network reads where Ray's object store has
+them. Only functions of this module import ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers.archive.engine import TaskKey, Work, Written, staged_check
+from helpers.archive.parcels import Address, Counts, Parcel, counts
+from helpers.devices import available_cores
+from models.errors import UserError, install_command
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from helpers.archive.output import Output
+    from helpers.archive.plan import Plan
+
+ATTEMPTS = 3  # to compute a parcel, before its recordings are given up: it may be what ends the worker
+# What Ray counts of a core for a worker, for each core that it has to itself: so little that the workers of a machine that is lost
+# find room on the others. The operating system shares out what they really use.
+NETWORK_SHARE, DECODE_SHARE, WRITE_SHARE = 0.4, 0.08, 0.01
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_worker_niceness": "0",  # workers have the priority of other programs
+}
+STORE_BYTES = 512 << 20  # of Ray's object store for each core, where it is started here
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where the work is done."""
+
+    address: str | None = None  # of a cluster that runs; None: Ray is started on this machine
+    decoders: int | None = None  # workers; None: one for each core
+    networks: int | None = None  # None: one for each core or, with GPUs, as many as fit
+    gpus_per_network: float = 0.0
+    cores: int | None = None  # of this machine to use; None: those that this process may
+
+
+class RayPool:
+    """The workers of a run."""
+
+    def __init__(self, decoders: int, networks: int, threads: int, gpus_per_network: float) -> None:
+        self.decoders, self.networks, self.threads, self.gpus_per_network = decoders, networks, threads, gpus_per_network
+        self._compactions: list[Any] = []  # of shards, that Ray does
+
+    def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
+        import ray
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.target_max_block_size = context.target_min_block_size = 1  # a block for each row
+        attempts = SharedAttempts(ray.remote(num_cpus=0)(Attempts).remote())
+        actors = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
+        rows = ray.data.from_blocks([to_row(task) for task in tasks])
+        rows = rows.map_batches(
+            DecodeStep,
+            fn_constructor_args=(work, plan, output),
+            compute=ray.data.ActorPoolStrategy(size=min(self.decoders, len(tasks))),
+            num_cpus=DECODE_SHARE,
+            **actors,
+        )
+        rows = rows.map_batches(
+            NetworkStep,
+            fn_constructor_args=(work, self.threads, attempts),
+            compute=ray.data.ActorPoolStrategy(size=self.networks),
+            num_cpus=NETWORK_SHARE * self.threads,
+            num_gpus=self.gpus_per_network or None,
+            **actors,
+        )
+        rows = rows.map_batches(write_step, fn_args=(output,), num_cpus=WRITE_SHARE, **actors)
+        with _original_errors():
+            for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from (written for written, _ in unpacked(batch))
+
+    def compact(self, output: Output, shard: int) -> None:
+        import ray
+
+        task = ray.remote(num_cpus=WRITE_SHARE)(type(output).compact)
+        self._compactions.append(task.remote(output, shard))
+        done, self._compactions = ray.wait(self._compactions, num_returns=len(self._compactions), timeout=0)
+        with _original_errors():
+            ray.get(done)
+
+    def finish(self) -> None:
+        import ray
+
+        compactions, self._compactions = self._compactions, []
+        with _original_errors():
+            ray.get(compactions)
+
+
+@contextmanager
+def started(resources: Resources) -> Iterator[RayPool]:
+    """Start Ray on this machine, or connect to a cluster, and end that again."""
+    if resources.address and resources.address.startswith("ray://"):
+        raise UserError(f"--address {resources.address} is that of Ray Client; run this on a machine of the cluster with host:port")
+    os.environ.update(QUIET)
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise UserError(f"archive.py needs {error.name}, which is not installed: {install_command('archive')}") from error
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    cores = resources.cores or available_cores()
+    if resources.address is None:
+        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES * max(2, cores)}
+    try:
+        with _own_signals(handlers), _silent():
+            ray.init(resources.address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"the Ray cluster at {resources.address} cannot be reached" if resources.address else "Ray cannot be started here"
+        raise UserError(f"{where}: {error}") from error
+    try:
+        yield _pool(resources, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _pool(resources: Resources, found: dict[str, float]) -> RayPool:
+    """Share out the cores and GPUs of a cluster."""
+    cores, gpus = max(1, int(found.get("CPU", 1))), found.get("GPU", 0.0)
+    share = resources.gpus_per_network
+    if share > gpus:
+        raise UserError(f"--gpus_per_network is {share:g}, but Ray finds {gpus:g} GPUs; leave it out to compute on CPUs")
+    networks = resources.networks or (max(1, int(gpus / share)) if share else cores)
+    return RayPool(resources.decoders or cores, networks, 1 if share else max(1, cores // networks), share)
+
+
+@contextmanager
+def _own_signals(handlers: dict[int, Any]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM are what they were, whatever the block makes of them."""
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what libraries written in C print from standard error."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class Attempts:
+    """How often workers began parcels that are not done."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[Address] = Counter()
+
+    def begin(self, address: Address) -> int:
+        """Return the number of this attempt, from 1."""
+        self._begun[address] += 1
+        return self._begun[address]
+
+    def end(self, address: Address) -> None:
+        self._begun.pop(address, None)
+
+
+class SharedAttempts:
+    """`Attempts` that all workers share: an actor of Ray holds them."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def begin(self, address: Address) -> int:
+        import ray
+
+        return ray.get(self._actor.begin.remote(address))
+
+    def end(self, address: Address) -> None:
+        self._actor.end.remote(address)
+
+
+class DecodeStep:
+    """A worker that decodes."""
+
+    def __init__(self, work: Work, plan: Plan, output: Output) -> None:
+        self._decoder, self._plan, self._output = work.decoder(), plan, output
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for task, _ in unpacked(batch):
+            entries = self._plan.recordings(task.shard, task.task)
+            for parcel, samples in self._decoder(task.shard, task.task, entries, staged_check(self._output, task)):
+                yield to_row(parcel, samples)
+
+
+class NetworkStep:
+    """A worker that computes."""
+
+    def __init__(self, work: Work, threads: int, attempts: Attempts | SharedAttempts) -> None:
+        self._network, self._attempts = work.network(threads), attempts
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for parcel, content in unpacked(batch):
+            if parcel.is_staged:
+                yield to_row(_written(parcel, Counts(staged=counts(parcel).recordings)))
+                continue
+            samples = np.frombuffer(content, np.float32)
+            if self._attempts.begin(parcel.address) > ATTEMPTS:
+                parcel, samples = _given_up(parcel), samples[:0]
+            before = time.process_time()
+            table = self._network(parcel, samples)
+            done = counts(parcel)
+            done.network_seconds = time.process_time() - before
+            self._attempts.end(parcel.address)
+            yield to_row(_written(parcel, done), _to_ipc(table))
+
+
+def _given_up(parcel: Parcel) -> Parcel:
+    error = f"computing it, or a recording next to it, ended the worker {ATTEMPTS} times; leave it out"
+    failed = {"start": None, "end": None, "samples": 0, "warnings": (), "error_kind": "worker"}
+    pieces = [piece if piece.error else replace(piece, error=f"{piece.source}: {error}", **failed) for piece in parcel.pieces]
+    return replace(parcel, pieces=pieces)
+
+
+def _written(parcel: Parcel, done: Counts) -> Written:
+    position = parcel.pieces[0].position if parcel.pieces else parcel.next_position
+    return Written(parcel.address, position, parcel.next_position, done)
+
+
+def write_step(batch: pa.Table, output: Output) -> Iterator[pa.Table]:
+    """Write the rows of parcels."""
+    for written, content in unpacked(batch):
+        if len(content):
+            before = time.process_time()
+            address = written.address
+            output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
+            written.counts.write_seconds = time.process_time() - before
+        yield to_row(written)
+
+
+def to_row(about: Any, content: np.ndarray | pa.Buffer | None = None) -> pa.Table:
+    """Return a row of what goes through Ray: an object, and many bytes that are not copied."""
+    import pyarrow as pa
+
+    content = pa.py_buffer(b"" if content is None else content)
+    offsets = pa.py_buffer(np.array([0, content.size], np.int64))
+    column = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, content])
+    return pa.table({"about": pa.array([pickle.dumps(about)], pa.binary()), "content": column})
+
+
+def unpacked(batch: pa.Table) -> Iterator[tuple[Any, memoryview]]:
+    for about, content in zip(batch["about"], batch["content"], strict=True):
+        yield pickle.loads(about.as_py()), memoryview(content.as_buffer())
+
+
+def _to_ipc(table: pa.Table) -> pa.Buffer:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _from_ipc(content: memoryview) -> pa.Table:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
+        return reader.read_all()
+
+
+@contextmanager
+def _original_errors() -> Iterator[None]:
+    """Raise what a worker raised, not what Ray makes of it."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, ray.exceptions.RayError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise UserError(f"Ray could not continue: {error}; the same command resumes") from error
+        raise cause from None

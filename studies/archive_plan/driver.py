@@ -1,0 +1,134 @@
+"""What the driver of an archive costs: listing, plan and comparison of recordings, and the engine with tasks that do nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helpers.archive.engine import run
+from helpers.archive.inputs import Entry, list_inputs
+from helpers.archive.output import Output
+from helpers.archive.parcels import Address, Counts, Parcel, Piece
+from helpers.archive.plan import Plan
+from helpers.archive.pool import Resources, started
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from helpers.archive.engine import Staged
+
+TASK_RECORDINGS, SHARD_RECORDINGS = 64, 4096
+FOLDER_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Work that reads nothing and leaves the names of recordings."""
+
+    def decoder(self) -> Nothing:
+        return self
+
+    def network(self, threads: int | None = None) -> NoRows:
+        return NoRows()
+
+    def __call__(self, shard: int, task: int, entries: Sequence[Entry], staged: Staged) -> Iterator[tuple[Parcel, np.ndarray]]:
+        pieces = [Piece(entry.source, (number, 0)) for number, entry in enumerate(entries)]
+        yield Parcel(Address(shard, task, 0, True), pieces, (len(entries), 0), 1), np.zeros(0, np.float32)
+
+
+class NoRows:
+    def __call__(self, parcel: Parcel, samples: np.ndarray) -> pa.Table:
+        import pyarrow as pa
+
+        errors = pa.nulls(len(parcel.pieces), pa.string())
+        return pa.table({"source": [piece.source for piece in parcel.pieces], "error": errors, "error_kind": errors})
+
+
+@dataclass(frozen=True)
+class DriverCosts:
+    """Seconds and bytes, as in `Costs`."""
+
+    start_seconds: float
+    wave_seconds: float
+    task_seconds: float
+    task_bytes: float
+    task_overhead_seconds: float
+
+
+def entries(count: int) -> Iterator[Entry]:
+    """Yield recordings that do not exist, with paths of usual length."""
+    for number in range(count):
+        source = f"station-{number // FOLDER_FILES:05}/2024-05-17T04-30-00_{number:09}.flac"
+        yield Entry(source, f"/archive/recordings/{source}", None, None, 480_000, str(1_700_000_000_000_000_000 + number))
+
+
+def make_files(folder: Path, count: int) -> None:
+    """Make empty files under the names of `entries`."""
+    for entry in entries(count):
+        path = folder / entry.source
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def list_folder(folder: Path) -> int:
+    """List all recordings below a folder; returns their number."""
+    return sum(1 for _ in list_inputs(str(folder)))
+
+
+def make_plan(folder: Path, count: int) -> Plan:
+    plan = Plan(folder)
+    plan.extend(entries(count), SHARD_RECORDINGS, TASK_RECORDINGS)
+    plan.check_names()
+    return plan
+
+
+def drive(folder: Path, tasks: int) -> DriverCosts:
+    """Run so many tasks of `Nothing` on this machine; a task costs what was spent between a fifth of them and the last one."""
+    plan = make_plan(folder, tasks * TASK_RECORDINGS)
+    first = max(1, tasks // 5)
+    samples: dict[int, np.ndarray] = {}  # by the number of tasks that are done
+    done = 0
+    begin = time.monotonic()
+
+    def follow(_: Counts) -> None:
+        nonlocal done
+        done += 1
+        if done in (1, first, tasks):
+            samples[done] = np.array([time.monotonic(), time.process_time(), tree_seconds(), resident()])
+
+    with started(Resources()) as pool:
+        start = time.monotonic()
+        run(Nothing(), plan, Output(folder), pool, follow)
+    _, driver, everything, memory = (samples[tasks] - samples[first]) / (tasks - first)
+    return DriverCosts(start - begin, samples[1][0] - start, driver, max(0.0, memory), everything - driver)
+
+
+def tree_seconds() -> float:
+    """Return the CPU seconds of this process and of all its descendants, also of those that have ended."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            values = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        pid = int(path.parent.name)
+        parents[pid], ticks[pid] = int(values[1]), sum(map(int, values[11:15]))  # its own, and of children that ended
+    total = 0
+    for pid in ticks:
+        ancestor = pid
+        while ancestor not in (0, os.getpid()):
+            ancestor = parents.get(ancestor, 0)
+        total += ticks[pid] if ancestor else 0
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
