@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from datasets import audioset
 from datasets.audio import AudioError
 from helpers import cli
 from helpers.archive import ordered
@@ -129,6 +131,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def with_absolute_paths(args: argparse.Namespace) -> argparse.Namespace:
+    """Return options that mean the same in another working directory, as workers may have."""
+    hdf = args.hdf and [path.absolute() for path in args.hdf]
+    folder = None if args.hdf else audioset.LOCATION.resolve(args.dataset_dir).absolute()
+    models = [os.path.abspath(name) if os.path.isfile(name) else name for name in args.models]
+    return argparse.Namespace(**vars(args) | {"hdf": hdf, "dataset_dir": folder, "models": models})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.frames:
@@ -137,11 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, clips, settings = distillation.load(args)
     names = clips.names
     order = first_of_each(names)
-    folder = args.output.with_suffix(".parts")
+    folder = args.output.absolute().with_suffix(".parts")
     if not any(part.exists() for part in part_files(args.output)):  # which hold the settings of what is in the folder
         shutil.rmtree(folder, ignore_errors=True)
     writer = LogitsWriter(args.output, model.num_classes, settings)
-    work = TeacherLogits(args, model.sample_rate, model.num_classes, settings["precision"])
+    work = TeacherLogits(with_absolute_paths(args), model.sample_rate, model.num_classes, settings["precision"])
     entries = (Entry(names[index], "", None, index, 0, "") for index in order)
     on_gpus = args.cuda and (args.address is not None or pick_device(True).type == "cuda")
     resources = Resources(args.address, gpus_per_network=float(on_gpus))

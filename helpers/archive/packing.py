@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
@@ -78,7 +79,7 @@ class PackedTable:
     def __call__(self, parcel: Parcel, samples: np.ndarray) -> pa.Table:
         import pyarrow as pa
 
-        converted = from_samples(samples)
+        converted = from_samples(samples) if len(samples) else [None] * len(parcel.pieces)  # given up, as a worker ended
         columns = {
             "source": ([piece.source for piece in parcel.pieces], pa.string()),
             "mp3": ([one and one.mp3 for one in converted], pa.large_binary()),
@@ -124,8 +125,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-
-    folder = args.output.with_name(f"{args.output.name}.parts")
+    folder = args.output.absolute().with_name(f"{args.output.name}.parts")
+    args.audio_dir = args.audio_dir and args.audio_dir.absolute()  # workers may have another working directory
+    for name in ("parquet", "webdataset"):
+        setattr(args, name, getattr(args, name) and [os.path.abspath(path) for path in getattr(args, name)])
 
     def converter(recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Converted | Exception]]:
         wanted = {recording.name: recording for recording in recordings}

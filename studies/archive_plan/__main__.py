@@ -18,16 +18,17 @@ from pathlib import Path
 from benchmarks.common import print_table
 from helpers import cli
 from helpers.archive.engine import WAVE_TASKS
+from helpers.archive.parcels import PARCEL_SECONDS
 from models.errors import UserError
 from studies.archive_plan import simulation
 from studies.archive_plan.costs import Costs, read_costs
 from studies.archive_plan.figure import draw_plan
-from studies.archive_plan.simulation import Job, Outcome, largest_cluster, recording_seconds, simulate, task_seconds
+from studies.archive_plan.simulation import Job, Outcome, driver_seconds, largest_cluster, recording_seconds, simulate, task_seconds
 
 COSTS = Path(__file__).with_name("costs.json")
 GB = 1e9  # bytes
 HOUR = 3600  # seconds
-TASK_SIZES = (64, 640, 4096)
+TASK_SIZES = ((64, 300.0), (640, 300.0), (64, 600.0), (640, 3000.0))  # recordings, seconds of a parcel
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="mn10 torch", help="model and backend, one of the costs")
     parser.add_argument("--rows", default="tags", help="what is written, one of the costs")
     parser.add_argument("--task_recordings", type=cli.positive_int, default=64, help="recordings in a task")
+    parser.add_argument("--parcel_seconds", type=cli.positive_float, default=PARCEL_SECONDS, help="sound in a parcel of a task")
     parser.add_argument("--wave_tasks", type=cli.positive_int, default=WAVE_TASKS, help="tasks that the driver waits for at a time")
     parser.add_argument(
         "--list_request", type=cli.non_negative_float, default=0.15,
@@ -88,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{option} {getattr(args, option)} has no measured costs; there are those of {', '.join(known)}")
     prices = Prices(args.core_price, args.store_price, args.network_price, args.reads_price, args.writes_price)
     kind = {"mean_seconds": args.mean_seconds, "format": args.format, "model": args.model, "rows": args.rows}
-    tasks = {"task_recordings": args.task_recordings, "wave_tasks": args.wave_tasks, "listing_seconds": args.list_request / 1000}
+    tasks = {"task_recordings": args.task_recordings, "parcel_seconds": args.parcel_seconds, "wave_tasks": args.wave_tasks}
     jobs = [
-        Job(recordings=recordings, machines=machines, cores=args.cores, **kind, **tasks)
+        Job(recordings=recordings, machines=machines, cores=args.cores, listing_seconds=args.list_request / 1000, **kind, **tasks)
         for recordings, machines in product(args.recordings, args.machines)
     ]
     job = jobs[0]
@@ -100,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_rows("1,000 hours of sound, without the driver", [thousand_hours(costs, one, prices) for one in models])
     outcomes = {one: simulate(costs, one, args.seed) for one in jobs}
     print_rows(f"runs with {job.model}", [run_row(one, outcome) for one, outcome in outcomes.items()])
-    print_rows("what one driver can do", [limits_row(costs, replace(job, task_recordings=size)) for size in TASK_SIZES])
+    print_rows(
+        "what one driver can do",
+        [limits_row(costs, replace(job, task_recordings=count, parcel_seconds=seconds)) for count, seconds in TASK_SIZES],
+    )
     largest = replace(job, recordings=max(args.recordings))
     print_rows(f"the driver and the plan at {largest.recordings:.0e} recordings", list(driver_rows(costs, largest)))
     if args.figure:
@@ -118,8 +123,10 @@ def print_costs(costs: Costs, job: Job) -> None:
         ("driver", "list, a recording", costs.list_seconds),
         ("driver", "plan, a recording", costs.plan_seconds),
         ("driver", "compare at a repeated run, a recording", costs.compare_seconds),
-        ("driver", "a task", costs.task_seconds),
-        ("worker", "overhead of a task", costs.task_overhead_seconds),
+        ("driver", "a task of one parcel", costs.task_seconds),
+        ("driver", "a further parcel", costs.parcel_seconds),
+        ("worker", "overhead of a task of one parcel", costs.task_overhead_seconds),
+        ("worker", "overhead of a further parcel", costs.parcel_overhead_seconds),
         ("worker", "open, a recording", costs.open_seconds),
         *(("worker", f"decode {name}, a second of sound", value) for name, value in costs.decode_seconds.items()),
         *(("worker", f"network {name}, a second of sound", value) for name, value in costs.network_seconds.items()),
@@ -177,10 +184,13 @@ def run_row(job: Job, outcome: Outcome) -> dict[str, object]:
 def limits_row(costs: Costs, job: Job) -> dict[str, object]:
     return {
         "recordings in a task": job.task_recordings,
-        "seconds of a task": f"{task_seconds(costs, job):.2f}",
+        "seconds in a parcel": f"{job.parcel_seconds:.0f}",
+        "parcels": job.parcels,
+        "samples of one, MB": f"{job.parcel_seconds * simulation.RATE * simulation.SAMPLE_BYTES / 1e6:.0f}",
+        "core seconds of a task": f"{task_seconds(costs, job):.2f}",
+        "driver's seconds": f"{driver_seconds(costs, job):.4f}",
         "cores kept busy": f"{largest_cluster(costs, job):.0f}",
-        "recordings an hour": f"{HOUR / costs.task_seconds * job.task_recordings:.2e}",
-        "hours of sound lost by a kill, a core": f"{job.task_recordings * job.mean_seconds / HOUR:.2f}",
+        "recordings an hour": f"{HOUR / driver_seconds(costs, job) * job.task_recordings:.2e}",
     }
 
 
@@ -190,7 +200,7 @@ def driver_rows(costs: Costs, job: Job) -> list[dict[str, object]]:
         "list": costs.list_seconds + job.listing_seconds,
         "plan": costs.plan_seconds,
         "compare at a repeated run": costs.list_seconds + job.listing_seconds + costs.compare_seconds,
-        "hand out tasks": costs.task_seconds / job.task_recordings,
+        "hand out tasks": driver_seconds(costs, job) / job.task_recordings,
     }
     rows = [{"what": name, "amount": f"{job.recordings * seconds / HOUR:.2f} h"} for name, seconds in steps.items()]
     return [

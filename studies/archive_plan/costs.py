@@ -22,12 +22,14 @@ class Costs:
     plan_bytes: float  # on the disk
     held_bytes: float  # by which the driver's memory grows while it lists, plans and compares
     # Of the driver, for each task
-    task_seconds: float
+    task_seconds: float  # of one parcel
+    parcel_seconds: float  # for each further parcel of it
     task_bytes: float  # by which its memory grows
     # Of the workers
     start_seconds: float  # elapsed, of Ray
     wave_seconds: float  # elapsed, until the first of a wave of tasks is done: processes, model
-    task_overhead_seconds: float  # of Ray's processes and of an empty task
+    task_overhead_seconds: float  # of Ray's processes and of a task of one empty parcel
+    parcel_overhead_seconds: float  # for each further parcel of it
     open_seconds: float  # a recording
     decode_seconds: dict[str, float]  # by format: a second of sound, mono 32 kHz, to samples
     network_seconds: dict[str, float]  # by model and backend: a second of sound

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from helpers.archive.inputs import Entry, list_inputs
 from helpers.archive.output import Output
 from helpers.archive.parcels import Address, Counts, Parcel, Piece
 from helpers.archive.plan import Plan
-from helpers.archive.pool import Resources, started
+from helpers.archive.pool import RayPool, Resources, started
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 
 TASK_RECORDINGS, SHARD_RECORDINGS = 64, 4096
 FOLDER_FILES = 1000
+PARCELS = 5  # of tasks of several
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """Work that reads nothing and leaves the names of recordings."""
+    """Work that reads nothing and leaves the names of recordings; it cuts a task into parcels."""
+
+    parcels: int = 1
 
     def decoder(self) -> Nothing:
         return self
@@ -39,7 +43,10 @@ class Nothing:
 
     def __call__(self, shard: int, task: int, entries: Sequence[Entry], staged: Staged) -> Iterator[tuple[Parcel, np.ndarray]]:
         pieces = [Piece(entry.source, (number, 0)) for number, entry in enumerate(entries)]
-        yield Parcel(Address(shard, task, 0, True), pieces, (len(entries), 0), 1), np.zeros(0, np.float32)
+        borders = [len(pieces) * number // self.parcels for number in range(self.parcels + 1)]
+        for number, (start, end) in enumerate(pairwise(borders)):
+            address = Address(shard, task, number, end == len(pieces))
+            yield Parcel(address, pieces[start:end], (end, 0), 1), np.zeros(0, np.float32)
 
 
 class NoRows:
@@ -57,8 +64,10 @@ class DriverCosts:
     start_seconds: float
     wave_seconds: float
     task_seconds: float
+    parcel_seconds: float
     task_bytes: float
     task_overhead_seconds: float
+    parcel_overhead_seconds: float
 
 
 def entries(count: int) -> Iterator[Entry]:
@@ -89,24 +98,38 @@ def make_plan(folder: Path, count: int) -> Plan:
 
 
 def drive(folder: Path, tasks: int) -> DriverCosts:
-    """Run so many tasks of `Nothing` on this machine; a task costs what was spent between a fifth of them and the last one."""
-    plan = make_plan(folder, tasks * TASK_RECORDINGS)
-    first = max(1, tasks // 5)
-    samples: dict[int, np.ndarray] = {}  # by the number of tasks that are done
-    done = 0
+    """Run so many tasks of `Nothing` on this machine, half of the parcels as tasks of one, half as tasks of several."""
     begin = time.monotonic()
-
-    def follow(_: Counts) -> None:
-        nonlocal done
-        done += 1
-        if done in (1, first, tasks):
-            samples[done] = np.array([time.monotonic(), time.process_time(), tree_seconds(), resident()])
-
     with started(Resources()) as pool:
         start = time.monotonic()
-        run(Nothing(), plan, Output(folder), pool, follow)
-    _, driver, everything, memory = (samples[tasks] - samples[first]) / (tasks - first)
-    return DriverCosts(start - begin, samples[1][0] - start, driver, max(0.0, memory), everything - driver)
+        wave_seconds, task = drive_tasks(pool, folder / "one", 1, tasks)
+        _, several = drive_tasks(pool, folder / "several", PARCELS, max(2, tasks // PARCELS))
+    parcel = (several - task) / (PARCELS - 1)
+    return DriverCosts(start - begin, wave_seconds, task[0], max(0.0, parcel[0]), max(0.0, task[2]), task[1], max(0.0, parcel[1]))
+
+
+def drive_tasks(pool: RayPool, folder: Path, parcels: int, tasks: int) -> tuple[float, np.ndarray]:
+    """Run tasks; return the seconds until the first parcel is done, and what a task costs.
+
+    That is CPU seconds of the driver and of all others, and bytes: what was spent between a fifth of the parcels and the last one.
+    """
+    plan = make_plan(folder, tasks * TASK_RECORDINGS)
+    last = parcels * tasks
+    first = max(1, last // 5)
+    samples: dict[int, np.ndarray] = {}  # by the number of parcels that are done
+    done = 0
+    begin, until_first = time.monotonic(), 0.0
+
+    def follow(_: Counts) -> None:
+        nonlocal done, until_first
+        done += 1
+        until_first = until_first or time.monotonic() - begin
+        if done in (first, last):
+            driver = time.process_time()
+            samples[done] = np.array([driver, tree_seconds() - driver, resident()])
+
+    run(Nothing(parcels), plan, Output(folder), pool, follow)
+    return until_first, (samples[last] - samples[first]) / (last - first) * parcels
 
 
 def tree_seconds() -> float:

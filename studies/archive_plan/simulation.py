@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from helpers.archive.engine import WAVE_TASKS
+from helpers.archive.parcels import PARCEL_SECONDS, PART_SECONDS
 from models.errors import UserError
 from studies.archive_plan.costs import Costs
 
 RATE = 32_000  # Hz, of the networks
 SAMPLE_BYTES = 4  # between decoders and networks
-PART_SECONDS = 600  # longer recordings are cut into parts, each with a row
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Job:
     model: str  # of `Costs.network_seconds`
     rows: str  # of `Costs.row_bytes`
     task_recordings: int = 64
+    parcel_seconds: float = PARCEL_SECONDS  # of sound that goes from a decoder to a network at a time
     wave_tasks: int = WAVE_TASKS  # that the driver hands out before it waits for all of them
     listing_seconds: float = 0.0  # of waiting for a store's list, a recording
     spread: float = 1.0  # standard deviation of the logarithm of a recording's length
@@ -39,6 +41,11 @@ class Job:
     @property
     def tasks(self) -> int:
         return -(-self.recordings // self.task_recordings)
+
+    @property
+    def parcels(self) -> int:
+        """How many a task has."""
+        return math.ceil(self.task_recordings * self.mean_seconds / self.parcel_seconds)
 
     @property
     def rows_per_recording(self) -> float:
@@ -68,27 +75,38 @@ def recording_seconds(costs: Costs, job: Job) -> float:
     return costs.open_seconds + sound + rows
 
 
+def overhead_seconds(costs: Costs, job: Job) -> float:
+    """CPU seconds of the workers for a task, whatever is in it."""
+    return costs.task_overhead_seconds + (job.parcels - 1) * costs.parcel_overhead_seconds
+
+
 def task_seconds(costs: Costs, job: Job) -> float:
     """Mean CPU seconds of the workers for a task."""
-    return costs.task_overhead_seconds + job.task_recordings * recording_seconds(costs, job)
+    return overhead_seconds(costs, job) + job.task_recordings * recording_seconds(costs, job)
+
+
+def driver_seconds(costs: Costs, job: Job) -> float:
+    """CPU seconds of the driver for a task."""
+    return costs.task_seconds + (job.parcels - 1) * costs.parcel_seconds
 
 
 def largest_cluster(costs: Costs, job: Job) -> float:
     """Cores that one driver keeps busy: with more, they wait for it."""
-    return task_seconds(costs, job) / costs.task_seconds
+    return task_seconds(costs, job) / driver_seconds(costs, job)
 
 
 def simulate(costs: Costs, job: Job, seed: int = 0) -> Outcome:
     """Play a run through. The lengths of recordings are log-normal; tasks are computed in order, each by the next free core."""
     planning = costs.start_seconds + job.recordings * (costs.list_seconds + costs.plan_seconds + job.listing_seconds)
     durations = _durations(costs, job, np.random.default_rng(seed))
+    driving = driver_seconds(costs, job)
     working = 0.0
     for first in range(0, job.tasks, job.wave_tasks):
         driver = working + costs.wave_seconds
         # The driver gives each core its first task, and then each core that becomes free the next one.
         free = [driver] * (job.machines * job.cores)
         for duration in durations[first : first + job.wave_tasks].tolist():
-            driver = max(driver, free[0]) + costs.task_seconds
+            driver = max(driver, free[0]) + driving
             heapq.heapreplace(free, driver + duration)
         working = max(free)
     core_seconds = float(durations.sum())
@@ -96,7 +114,7 @@ def simulate(costs: Costs, job: Job, seed: int = 0) -> Outcome:
         planning=planning,
         working=working,
         workers_busy=core_seconds / (working * job.machines * job.cores),
-        driver_busy=job.tasks * costs.task_seconds / working,
+        driver_busy=job.tasks * driving / working,
         core_seconds=core_seconds,
         driver_bytes=job.recordings * costs.held_bytes + job.tasks * costs.task_bytes,
     )
@@ -109,4 +127,4 @@ def _durations(costs: Costs, job: Job, random: np.random.Generator) -> np.ndarra
     """
     variance = np.log1p(np.expm1(job.spread**2) / job.task_recordings)
     factors = np.exp(random.normal(-variance / 2, np.sqrt(variance), job.tasks))  # mean 1
-    return costs.task_overhead_seconds + job.task_recordings * recording_seconds(costs, job) * factors
+    return overhead_seconds(costs, job) + job.task_recordings * recording_seconds(costs, job) * factors

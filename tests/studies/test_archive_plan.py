@@ -10,17 +10,17 @@ import pytest
 from models.errors import UserError
 from studies.archive_plan import __main__ as plan
 from studies.archive_plan.costs import Costs, read_costs, write_costs
-from studies.archive_plan.simulation import Job, largest_cluster, simulate, task_seconds
+from studies.archive_plan.simulation import Job, driver_seconds, largest_cluster, simulate, task_seconds
 
 COSTS = Costs(
     machine="none",
     list_seconds=1e-5, plan_seconds=1e-5, compare_seconds=1e-5, plan_bytes=100, held_bytes=1,
-    task_seconds=0.01, task_bytes=10,
-    start_seconds=5, wave_seconds=2, task_overhead_seconds=0.5, open_seconds=0.001,
+    task_seconds=0.01, parcel_seconds=0.002, task_bytes=10,
+    start_seconds=5, wave_seconds=2, task_overhead_seconds=0.5, parcel_overhead_seconds=0.05, open_seconds=0.001,
     decode_seconds={"mp3": 1e-3}, network_seconds={"net": 9e-3},
     write_seconds={"tags": 1e-4}, compact_seconds={"tags": 1e-4}, sound_bytes={"mp3": 16_000}, row_bytes={"tags": 1000},
 )  # fmt: skip
-JOB = Job(64_000, 10.0, 1, 4, "mp3", "net", "tags", wave_tasks=1000)  # 1,000 tasks of 0.5 + 64 * 0.1012 s
+JOB = Job(64_000, 10.0, 1, 4, "mp3", "net", "tags", parcel_seconds=640, wave_tasks=1000)  # 1,000 tasks of 0.5 + 64 * 0.1012 s
 
 
 def test_workers_are_the_limit_while_they_are_few() -> None:
@@ -40,9 +40,16 @@ def test_the_driver_is_the_limit_of_a_large_cluster_and_larger_tasks_help() -> N
     outcome = simulate(COSTS, crowded)
     assert outcome.working == pytest.approx(100_000 * COSTS.task_seconds, rel=0.02)
     assert outcome.driver_busy > 0.98 and outcome.workers_busy == pytest.approx(1 / 3, rel=0.05)
-    larger = replace(crowded, task_recordings=640)
+    larger = replace(crowded, task_recordings=640, parcel_seconds=6400)
     assert largest_cluster(COSTS, larger) > 9 * limit
     assert simulate(COSTS, larger).working < 0.5 * outcome.working
+
+
+def test_a_task_costs_the_driver_more_with_each_parcel() -> None:
+    parcels = replace(JOB, parcel_seconds=300)
+    assert (JOB.parcels, parcels.parcels) == (1, 3)
+    assert driver_seconds(COSTS, parcels) == pytest.approx(0.01 + 2 * 0.002)
+    assert task_seconds(COSTS, parcels) == pytest.approx(task_seconds(COSTS, JOB) + 2 * 0.05)
 
 
 def test_cores_wait_at_the_end_of_a_wave_and_for_the_next_one() -> None:
@@ -55,7 +62,7 @@ def test_cores_wait_at_the_end_of_a_wave_and_for_the_next_one() -> None:
 
 def test_listing_a_store_and_long_recordings_cost_more() -> None:
     assert simulate(COSTS, replace(JOB, listing_seconds=1e-4)).planning == pytest.approx(5 + 64_000 * 1.2e-4)
-    hour = replace(JOB, recordings=64, mean_seconds=3600.0)
+    hour = replace(JOB, recordings=64, mean_seconds=3600.0, parcel_seconds=64 * 3600.0)
     assert hour.rows_per_recording == 6
     assert task_seconds(COSTS, hour) == pytest.approx(0.5 + 64 * (0.001 + 36 + 6 * 2e-4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from datasets.prepare import audioset
 from datasets.prepare.conversion import Source
 from datasets.shards.stored import Stored
 from helpers.archive import logits, ordered, packing
+from helpers.archive import pool as pool_module
 from helpers.archive.engine import TaskKey, Work, Written
 from helpers.archive.output import Output
 from helpers.archive.plan import Plan
@@ -35,6 +37,7 @@ class LocalPool:
     tasks = 0  # that were done
 
     def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
+        os.chdir("/")  # workers of a cluster have another working directory
         work = pickle.loads(pickle.dumps(work))
         decoder, network = DecodeStep(work, plan, output), NetworkStep(work, 1, Attempts())
         for task in tasks:
@@ -58,6 +61,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> type[LocalPool]:
 
     monkeypatch.setattr(ordered, "started", started)
     monkeypatch.setattr(ordered, "SHARD_TASKS", 2)
+    monkeypatch.chdir(Path.cwd())  # and back
     monkeypatch.setattr(LocalPool, "interrupt_after", None)
     monkeypatch.setattr(LocalPool, "tasks", 0)
     return LocalPool
@@ -221,6 +225,23 @@ def test_interrupted_packing_resumes(downloads, packed, tmp_path, monkeypatch, p
     clips, expected = (list(read_entries(path, 527)) for path in (output, tmp_path / "serial.hdf"))
     assert [clip[:2] for clip in clips] == [clip[:2] for clip in expected]
     assert all(np.array_equal(clip[2], other[2]) for clip, other in zip(clips, expected, strict=True))
+
+
+def test_paths_hold_in_another_working_directory(model, clips, downloads, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(clips.parent)
+    name = os.path.relpath(model, clips.parent)
+    assert logits.main(arguments(name, Path(clips.name), tmp_path / "teacher.npy")) == 0
+    monkeypatch.chdir(downloads)
+    assert packing.main(packing_arguments(Path(), tmp_path / "eval.hdf")) == 0
+
+
+def test_recordings_that_end_their_worker_are_unreadable(downloads, packed, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(pool_module, "ATTEMPTS", 0)
+    monkeypatch.setattr(packing, "TASK_RECORDINGS", 4)
+    attempts = iter([1, 0])
+    monkeypatch.setattr(Attempts, "begin", lambda *_: next(attempts))
+    assert packing.main(packing_arguments(downloads, tmp_path / "eval.hdf")) == 0
+    assert "1 of 7 clips (1 written now, 0 in an earlier run); 1 missing, 5 unreadable" in capsys.readouterr().out
 
 
 def test_sources_are_written_and_read() -> None:
