@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 
 import ex_audioset
 from models import checkpoints
@@ -44,7 +45,10 @@ def test_the_study_runs_and_resumes(
     argv = options(tiny_audioset, esc10_dir, tmp_path, tiny_checkpoint, *short)
     assert dynamic.main(argv) == 0
     printed = capsys.readouterr().out
-    assert "gain in mAP by seed, DyMN against MobileNetV3" in printed and "| DyMN from the open corpus |" in printed
+    assert printed.count("gain in mAP by seed, DyMN against MobileNetV3") == 2 and "| DyMN from the open corpus |" in printed
+    before, after = (checkpoints.load(tmp_path / "runs/mn_0" / name).state for name in ("last.pt", "recomputed.pt"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("running" in name or "num_batches" in name for name in changed)
     with open(tmp_path / "esc10.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["network"], row["start"], row["fold"]) for row in rows] == [
