@@ -22,7 +22,7 @@ from datasets.labels import audioset_labels
 from helpers import cli
 from helpers.archive.output import DATA, MANIFEST, Output
 from helpers.archive.parquet_files import write_batches, written
-from helpers.archive.reading import require
+from helpers.archive.queries.reading import require
 from helpers.archive.schema import Settings, schema, to_table
 from models.files import replacing_folder
 

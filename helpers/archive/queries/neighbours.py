@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from helpers.archive.index import Index, normalized
-from helpers.archive.reading import Archive, StoredModel, connect, quoted
+from helpers.archive.queries.index import Index, normalized
+from helpers.archive.queries.reading import Archive, StoredModel, connect, quoted
 from helpers.tagger.results import Failure
 from models.errors import UserError
 

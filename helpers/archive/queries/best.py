@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from helpers.archive.reading import Archive, StoredModel, connect, quoted
+from helpers.archive.queries.reading import Archive, StoredModel, connect, quoted
 
 
 def columns(archives: Sequence[Archive]) -> list[str]:

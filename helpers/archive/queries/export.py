@@ -15,10 +15,10 @@ import numpy as np
 from datasets.audio import AudioError
 from datasets.sound import open_sound
 from helpers.archive.inputs import Entry, open_entry
-from helpers.archive.joining import matrix
 from helpers.archive.parcels import PART_SECONDS
 from helpers.archive.plan import Plan
-from helpers.archive.reading import Archive, StoredModel
+from helpers.archive.queries.joining import matrix
+from helpers.archive.queries.reading import Archive, StoredModel
 from helpers.archive.storage import is_remote
 from helpers.tagger.selection import find_classes
 from helpers.tagger.thresholds import class_thresholds

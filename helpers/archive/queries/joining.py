@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.archive.parcels import PART_SECONDS
-from helpers.archive.reading import Archive
+from helpers.archive.queries.reading import Archive
 from helpers.archive.schema import METADATA, rounded
 
 if TYPE_CHECKING:

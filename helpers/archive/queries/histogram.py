@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.archive.best import rows_of_label
-from helpers.archive.joining import joined, matrix
-from helpers.archive.reading import Archive, StoredModel, connect
+from helpers.archive.queries.best import rows_of_label
+from helpers.archive.queries.joining import joined, matrix
+from helpers.archive.queries.reading import Archive, StoredModel, connect
 from models.command import printable
 from models.files import write_atomically
 

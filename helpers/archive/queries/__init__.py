@@ -1,0 +1,1 @@
+"""Questions to what an archive holds."""
