@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_schedule_options(
         parser, n_epochs=200, max_lr=8e-4, warm_up_len=8, ramp_down_start=80, ramp_down_len=95, last_lr_value=0.01, weight_decay=0.0
     )
+    options.add_batch_norm_option(parser)
     return parser
 
 
@@ -99,6 +100,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     seed_everything(args.seed)
     with Run(args) as run:
         model = build_training_model(args, run, audioset.NUM_CLASSES, audioset_labels(), args.clip_seconds).to(device)
+        optimization.set_batch_norm_momentum(model.network, args.batch_norm_momentum)
         model.network.single_label = False  # whatever it was pre-trained on
         form = {"sample_rate": model.sample_rate, "clip_seconds": args.clip_seconds}
         with distributed.local_main_first():  # which writes the index of shards

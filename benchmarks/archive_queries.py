@@ -92,7 +92,7 @@ def write_synthetic(folder: Path, rows: int, size: int) -> None:
         with written(output.folder, f"{DATA}/shard-{shard:06}.parquet", kind) as writer:
             write_batches(writer, (batch for _ in range(count) for batch in to_table(next(batches), kind).to_batches()))
     models = [{"name": "synthetic", "given": "synthetic", "sha256": "0" * 64, "labels": list(labels)}]
-    output.write_json(MANIFEST, {"settings": vars(settings), "models": models})
+    output.write_json(MANIFEST, {"input": "recordings", "settings": vars(settings), "models": models})
 
 
 def synthetic(rows: int, size: int, classes: int) -> Iterator[dict[str, Sequence]]:

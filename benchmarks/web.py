@@ -24,6 +24,7 @@ import soundfile
 from models.assets import BUNDLED_DIR
 from models.command import HelpFormatter, run
 from models.errors import UserError
+from web.runtime import GRAPHICS
 from web.server import SiteServer
 from web.site import site_files
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 RATE = 32000
+SOFTWARE_CARD = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")  # a program in Chromium in place of a graphics card
 
 
 @contextmanager
@@ -91,10 +93,30 @@ def computing_seconds(page: Page, path: Path, resolution: str) -> float:
     return seconds
 
 
+def measure_software_card(seconds: int) -> int:
+    """Print what WebGPU takes where a program stands in for the graphics card: it says nothing about cards."""
+    scene, rate = soundfile.read(BUNDLED_DIR / "recordings" / "scene.ogg", dtype="float32")
+    with tempfile.TemporaryDirectory() as folder, served() as url, chromium(*SOFTWARE_CARD) as browser:
+        path = Path(folder, "sound.wav")
+        soundfile.write(path, np.resize(scene, seconds * rate), rate)
+        page = browser.new_page()
+        page.set_default_timeout(600_000)
+        page.goto(url)
+        page.wait_for_selector("#device:visible")
+        for device in ("processor", "graphics card"):
+            page.select_option("#device", device)
+            page.wait_for_selector("#device:enabled")
+            computing_seconds(page, path, "10 10")  # shaders are compiled for each length
+            factor = seconds / computing_seconds(page, path, "10 10")
+            print(f"windows of 10 s every 10 s, {device} (the card is SwiftShader): {factor:.2f} times as fast as the sound")
+    return 0
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement, whose median is printed")
     parser.add_argument("--seconds", type=int, default=120, help="of sound")
+    parser.add_argument("--software_card", action="store_true", help="only WebGPU, on a program in place of a graphics card")
     return parser
 
 
@@ -102,13 +124,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     files = site_files()
     others = ("runtime/", "models/", "recordings/", "licences/", "service_worker.js")
-    groups = {"ONNX Runtime": "runtime/", "model": "models/"}
-    sizes = {name: [path for key, path in files.items() if key.startswith(start)] for name, start in groups.items()}
-    sizes["page and code"] = [path for key, path in files.items() if not key.startswith(others)]
+    card = {f"runtime/{Path(name).name}" for name in GRAPHICS}
+    sizes = {
+        "ONNX Runtime": [path for key, path in files.items() if key.startswith("runtime/") and key not in card],
+        "ONNX Runtime for graphics cards": [files[key] for key in card],
+        "model": [path for key, path in files.items() if key.startswith("models/")],
+        "page and code": [path for key, path in files.items() if not key.startswith(others)],
+    }
     for name, paths in sizes.items():
         contents = [path.read_bytes() for path in paths]
         plain, packed = (sum(map(len, those)) / 1e6 for those in (contents, map(gzip.compress, contents)))
         print(f"{name}: {plain:.2f} MB, {packed:.2f} MB where the host compresses")
+    if args.software_card:
+        return measure_software_card(args.seconds)
     scene, rate = soundfile.read(BUNDLED_DIR / "recordings" / "scene.ogg", dtype="float32")
     others = frozenset(worker_seconds())  # of other browsers
     with tempfile.TemporaryDirectory() as folder, served() as url, chromium() as browser:

@@ -1,23 +1,20 @@
 """Train the bundled frame-wise model fmn04_soundscapes: it learns when sounds are, from scenes mixed of the open corpus.
 
 python -m datasets.prepare.opensounds --output_dir data/opensounds
-python -m datasets.prepare.soundscapes --dataset_dir data/opensounds --output_dir data/soundscapes
+python -m datasets.prepare.soundscapes --dataset_dir data/opensounds --output_dir data/soundscapes --hours 6
 python -m studies.bundled_frames --corpus_dir data/opensounds --dataset_dir data/soundscapes --output_dir runs/bundled_frames
 
-The classes are those of the scenes and `GENERAL` ones that several of them are. Clips of whole bands from the corpus are music from
-beginning to end. A frame-wise MobileNet learns all that from the convolutions and with the front end of mn04_distilled:
-
-1. scenes that are mixed with each other and filtered,
-2. the scenes as they are, in smaller batches.
-
-The epoch of the second run that is best on validation scenes becomes fmn04_soundscapes.pt and its ONNX export. The same command
-resumes after an interruption.
+The classes are those of the scenes and `GENERAL` ones that several of them are. Some scenes end where a clip of a whole band from
+the corpus begins, which is music from there on. A frame-wise MobileNet learns all that from the convolutions and with the front end
+of mn04_distilled. Scenes are not mixed with each other, as they are mixtures already. The last epoch becomes fmn04_soundscapes.pt
+and its ONNX export. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +23,14 @@ from datasets import audio
 from datasets.audioset import NUM_CLASSES
 from datasets.audioset_strong import CLASSES, TABLES, Classes, read_classes
 from datasets.csv_table import write_table
-from datasets.hdf5_mp3 import Mp3Writer
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.prepare.corpus import Corpus
 from datasets.prepare.opensounds.build import hdf5_path
 from datasets.prepare.opensounds.tables import with_ancestors
-from datasets.prepare.soundscapes.build import HDF5_NAMES, segment_id
+from datasets.prepare.soundscapes.build import HDF5_NAMES, clip_name, segment_id
 from datasets.prepare.soundscapes.material import MIXTURES, part_of
+from datasets.prepare.soundscapes.scenes import SAMPLE_RATE, SAMPLES
 from datasets.strong_labels import LabelledEvent, merged, read_strong_labels, write_strong_labels
 from helpers import cli
 from helpers.export.graph import to_onnx
@@ -45,19 +43,19 @@ NAME = "fmn04_soundscapes"
 GENERAL = (
     "Animal", "Drum", "Guitar", "Keyboard (musical)", "Music", "Percussion", "Speech", "Wind instrument, woodwind instrument",
 )  # fmt: skip
-SHARED = (
-    "--arch", "fmn", "--layer_decay", 0.95, "--warm_up_len", 0, "--max_lr", 1e-3, "--batch_norm_momentum", 0.02,
-    "--gain_augment", 10, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--save_minutes", 3, "--wandb", "disabled",
-    "--num_workers", 0,
+SCENES_OF_A_BAND = 4  # scenes that end where a clip of a band begins; these are alone in having many instruments at a time
+BAND_BEGINS = (0.5, 8.0)  # seconds
+BAND_DB = (-20.0, 0.0)
+OPTIONS = (
+    "--arch", "fmn", "--pretrained_name", "mn04_distilled", "--n_epochs", 6, "--batch_size", 4, "--max_lr", 2e-3,
+    "--sequence_lr", 4e-3, "--layer_decay", 1, "--warm_up_len", 1, "--batch_norm_momentum", 0.02, "--no-wavmix", "--mixup_p", 0,
+    "--gain_augment", 10, "--filter_augment", 6, "--fmin_aug_range", 1, "--fmax_aug_range", 1, "--save_minutes", 3,
+    "--wandb", "disabled", "--num_workers", 0,
 )  # fmt: skip
-MIXED = (
-    "--pretrained_name", "mn04_distilled", "--n_epochs", 2, "--batch_size", 8, "--sequence_lr", 2e-3, "--filter_augment", 6,
-)  # fmt: skip
-PLAIN = ("--n_epochs", 6, "--batch_size", 4, "--sequence_lr", 4e-3, "--no-wavmix", "--mixup_p", 0)
 
 
 def build_data(corpus_dir: Path, scenes_dir: Path, folder: Path) -> None:
-    """Write the clips of bands, the tables of events with the general classes, and links to the scenes; the classes last."""
+    """Write scenes with bands, the tables of events with the general classes, and links to the scenes; the classes last."""
     if (folder / CLASSES).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,27 +66,38 @@ def build_data(corpus_dir: Path, scenes_dir: Path, folder: Path) -> None:
     def implied(onset: float, offset: float, names: Iterable[str]) -> list[LabelledEvent]:
         return [LabelledEvent(onset, offset, labels.index(name)) for name in names if name in labels]
 
-    bands = {}
-    corpus = Corpus(corpus_dir)
-    path = hdf5_path(folder, "unbalanced_train")
-    path.unlink(missing_ok=True)
-    with Mp3Writer(path, NUM_CLASSES) as writer:
-        for clip in corpus.clips:
-            if part_of(clip) == "train" and not MIXTURES.isdisjoint(clip.labels):
-                mp3 = corpus.mp3(clip)
-                samples, rate = audio.measure(mp3, warnings=[])
-                bands[segment_id(clip.name)] = implied(0.0, min(samples / rate, 10.0), clip.all_labels)
-                if clip.name not in writer.names:
-                    writer.add(clip.name, mp3, np.isin(audioset_labels(), clip.all_labels))
+    events = {}
     for part, table in TABLES.items():
-        events = {
+        events[part] = {
             scene: merged(same for event in found for same in implied(event.onset, event.offset, all_names(scenes, event)))
             for scene, found in read_strong_labels(scenes_dir / table, *scenes).items()
         }
-        write_strong_labels(folder / table, events | (bands if part == "train" else {}), [mids[label] for label in labels])
         link = hdf5_path(folder, HDF5_NAMES[part])
         link.unlink(missing_ok=True)
         link.symlink_to(hdf5_path(scenes_dir, HDF5_NAMES[part]))
+    corpus, training = Corpus(corpus_dir), Mp3Dataset(hdf5_path(folder, HDF5_NAMES["train"]), num_classes=NUM_CLASSES)
+    bands = [clip for clip in corpus.clips if part_of(clip) == "train" and not MIXTURES.isdisjoint(clip.labels)]
+    path = hdf5_path(folder, "unbalanced_train")
+    path.unlink(missing_ok=True)
+    rng = np.random.default_rng(0)
+    with Mp3Writer(path, NUM_CLASSES) as writer:
+        for number, clip in enumerate(bands * SCENES_OF_A_BAND):
+            index, begin, level = int(rng.integers(len(training))), rng.uniform(*BAND_BEGINS), 10 ** (rng.uniform(*BAND_DB) / 20)
+            scene = audio.load(training.read(index)[0], SAMPLE_RATE, name=training.names[index])[: round(begin * SAMPLE_RATE)]
+            waveform = np.concatenate([scene, level * corpus.waveform(clip, SAMPLE_RATE)])[:SAMPLES]
+            found = [
+                replace(event, offset=min(event.offset, begin))
+                for event in events["train"][segment_id(training.names[index])]
+                if event.onset < begin
+            ]
+            found += implied(begin, len(waveform) / SAMPLE_RATE, clip.all_labels)
+            name = clip_name("band", number)
+            events["train"][segment_id(name)] = merged(found)
+            if name not in writer.names:  # of an interrupted run
+                heard = [labels[event.class_index] for event in found]
+                writer.add(name, audio.encode_mp3(waveform, SAMPLE_RATE), np.isin(audioset_labels(), heard))
+    for part, table in TABLES.items():
+        write_strong_labels(folder / table, events[part], [mids[label] for label in labels])
     write_table(folder / CLASSES, [("mid", "display_name"), *((mids[label], label) for label in labels)], delimiter="\t")
 
 
@@ -108,17 +117,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     build_data(args.corpus_dir, args.dataset_dir, args.output_dir / "data")
-    mixed = train(args.output_dir, "mixed", MIXED)
-    plain = train(args.output_dir, "plain", ("--pretrained_name", mixed / "last.pt", *PLAIN))
-    write_model(plain / "best.pt", args.output_dir)
+    folder = train(args.output_dir)
+    write_model(folder / "last.pt", args.output_dir)
     return 0
 
 
-def train(output_dir: Path, name: str, options: Sequence[object]) -> Path:
-    """Train or resume the run of this name; return its folder."""
+def train(output_dir: Path) -> Path:
+    """Train, or resume the training; return its folder."""
+    name = "scenes"
     folder = output_dir / "runs" / name
     command = [common.ROOT / "ex_audioset_strong.py", "--train", "--experiment_name", name, "--dataset_dir", output_dir / "data"]
-    command += [*SHARED, *options]
+    command += OPTIONS
     if (folder / "config.json").exists():
         command += ["--resume", folder]
     common.run_python(command, name, output_dir, 1)

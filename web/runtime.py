@@ -36,13 +36,19 @@ class Package:
         return resources_dir() / f"{self.name}-{self.version}"
 
 
+# for graphics cards; the page fetches them when it is asked to compute there
+GRAPHICS = ("package/dist/ort.webgpu.bundle.min.mjs", "package/dist/ort-wasm-simd-threaded.asyncify.wasm")
 RUNTIME = Package(
     name="onnxruntime-web",
     version="1.30.0",
     size=33106585,
     sha512="ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
     "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61",
-    files=("package/dist/ort.wasm.bundle.min.mjs", "package/dist/ort-wasm-simd-threaded.wasm"),
+    files=(
+        "package/dist/ort.wasm.bundle.min.mjs",
+        "package/dist/ort-wasm-simd-threaded.wasm",
+        *GRAPHICS,
+    ),
 )
 
 

@@ -53,7 +53,9 @@ def write_archive(args: argparse.Namespace, version: str) -> int:
 
 
 def check_places(text: str, output: Output) -> None:
-    """Raise `UserError` for an output within the input, whose files would be listed."""
+    """Raise `UserError` for no input at all, and for an output within the input, whose files would be listed."""
+    if not text:
+        raise UserError("INPUT is empty; give a folder, a list, a tar, a Parquet file or an address")
     if not (is_remote(text) or output.folder.is_remote) and Path(output.address).is_relative_to(local_path(text)):
         raise UserError(f"{output.address} is within {text}, so its files would be taken for recordings; give another --output")
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from helpers.archive.output import Output
     from helpers.archive.plan import Plan
 
-WAVE_TASKS = 4096  # that Ray gets at once: what it holds in memory about tasks grows with their number
+# Tasks that Ray gets at once: what it holds in memory about tasks grows with their number, and workers wait for the last of them.
+WAVE_TASKS, WAVE_TASKS_OF_WORKER = 4096, 64
 
 Staged = Callable[[int, list[Piece]], bool]  # whether an earlier run wrote a parcel, by its number and its pieces
 
@@ -60,6 +61,8 @@ class Written:
 
 class Pool(Protocol):
     """Workers: `helpers.archive.pool.RayPool`, or this process."""
+
+    decoders: int  # workers
 
     def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
         """Compute tasks; yield their parcels, in any order, when they are written."""
@@ -103,7 +106,7 @@ def run(work: Work, plan: Plan, output: Output, pool: Pool, follow: Callable[[Co
     Errors of workers are raised as they are, such as the OSError of a full disk. What is done then is kept.
     """
     total = Counts()
-    for shards in _waves(plan, output, follow):
+    for shards in _waves(plan, output, follow, max(WAVE_TASKS, WAVE_TASKS_OF_WORKER * pool.decoders)):
         for shard, tasks in shards.items():
             if not tasks:  # an earlier run ended before it could make the file
                 pool.compact(output, shard)
@@ -137,7 +140,7 @@ def run(work: Work, plan: Plan, output: Output, pool: Pool, follow: Callable[[Co
     return total
 
 
-def _waves(plan: Plan, output: Output, follow: Callable[[Counts], object]) -> Iterator[dict[int, list[TaskKey]]]:
+def _waves(plan: Plan, output: Output, follow: Callable[[Counts], object], most: int) -> Iterator[dict[int, list[TaskKey]]]:
     """Yield shards that are not complete, some at a time, each with the tasks that are left of it."""
     wave: dict[int, list[TaskKey]] = {}
     for shard in range(plan.num_shards):
@@ -145,7 +148,7 @@ def _waves(plan: Plan, output: Output, follow: Callable[[Counts], object]) -> It
             follow(Counts(staged=plan.recordings_of(shard)))
             continue
         wave[shard] = list(_unfinished(plan, output, shard, follow))
-        if sum(map(len, wave.values())) >= WAVE_TASKS:
+        if sum(map(len, wave.values())) >= most:
             yield wave
             wave = {}
     if wave:

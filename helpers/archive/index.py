@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 FOLDER, ABOUT, VECTORS, LISTS, ROWS = "index", "about.json", "vectors.faiss", "vectors.lists", "rows.parquet"
 EXACT_UP_TO = 50_000  # rows
 BLOCK_ROWS = 100_000  # indexed at a time
-TRAINING_ROWS_PER_LIST = 50
+TRAINING_ROWS_PER_LIST = 45
 ITERATIONS = 10  # of k-means
-PROBES = 8  # lists that a search looks into
+PROBES, NEAR_PROBES = 16, 2  # lists that are looked into for neighbours; for what is nearly the same, which lies in the same list
 VERSION = 1
 _NO_EMBEDDING = "the archive has no embedding: none of its recordings could be used"
 
@@ -65,13 +65,19 @@ class Index:
 
     def search(self, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, C) of length 1 -> cosines and row numbers, (n, count) each, nearest first; numbers are -1 where there are no more."""
+        self._look_into(PROBES)
         return self.faiss.search(vectors, count)
 
     def within(self, vectors: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the cosines of at least `threshold` and the row numbers for each of (n, C)."""
+        self._look_into(NEAR_PROBES)
         limits, cosines, numbers = self.faiss.range_search(vectors, threshold)
         for first, last in pairwise(limits.astype(int)):
             yield cosines[first:last], numbers[first:last]
+
+    def _look_into(self, lists: int) -> None:
+        if hasattr(self.faiss, "nprobe"):  # not where it is exact
+            self.faiss.nprobe = lists
 
 
 def open_index(archive: Archive, model: StoredModel, folder: Path | None = None) -> Index:
@@ -107,8 +113,6 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
     flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR  # of lists on the disk, wherever the folder is now
     with _without_messages():
         index = faiss.read_index(os.fspath(folder / VECTORS), flags)
-    if (folder / LISTS).exists():
-        index.nprobe = PROBES
     return Index(archive, column, folder / ROWS, index)
 
 
@@ -187,10 +191,10 @@ def _build_exact(folder: Path, batches: Iterable[np.ndarray]) -> None:
 
 
 def _trained(archive: Archive, column: str, number_of_rows: int) -> faiss.Index:
-    """Return an empty index with a list for each of sqrt(rows) centres, which k-means finds in vectors drawn at random."""
+    """Return an empty index with a list for each of 2 sqrt(rows) centres, which k-means finds in vectors drawn at random."""
     import faiss
 
-    lists = round(number_of_rows**0.5)
+    lists = round(2 * number_of_rows**0.5)
     share = min(1.0, TRAINING_ROWS_PER_LIST * lists / number_of_rows)
     generator = np.random.default_rng(0)
     drawn = []
@@ -216,29 +220,24 @@ def _build_lists(folder: Path, batches: Iterable[np.ndarray], trained: faiss.Ind
 
     files: list[str] = []
     count = 0
-    for vectors in _blocks(batches):
-        block = faiss.clone_index(trained)
-        block.add_with_ids(vectors, np.arange(count, count + len(vectors)))
-        count += len(vectors)
+
+    def write(block: faiss.Index) -> None:
         files.append(os.fspath(folder / f"block-{len(files)}"))
         faiss.write_index(block, files[-1])
+
+    block = faiss.clone_index(trained)
+    for vectors in batches:
+        block.add_with_ids(vectors, np.arange(count, count + len(vectors)))
+        count += len(vectors)
+        if block.ntotal >= BLOCK_ROWS:
+            write(block)
+            block = faiss.clone_index(trained)
+    write(block)
     with _without_messages():
         merge_ondisk(trained, files, os.fspath(folder / LISTS))
     faiss.write_index(trained, os.fspath(folder / VECTORS))
     for file in files:
         os.remove(file)
-
-
-def _blocks(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    held, count = [], 0
-    for vectors in batches:
-        held.append(vectors)
-        count += len(vectors)
-        if count >= BLOCK_ROWS:
-            yield np.concatenate(held)
-            held, count = [], 0
-    if held:
-        yield np.concatenate(held)
 
 
 @contextlib.contextmanager

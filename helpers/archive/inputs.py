@@ -155,4 +155,5 @@ def _distinct(named: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object
 
 
 def _suffix(address: str) -> str:
-    return PurePosixPath(address.partition("?")[0]).suffix.lower()
+    path = address.partition("?")[0] if address.startswith(("http://", "https://")) else address
+    return PurePosixPath(path).suffix.lower()

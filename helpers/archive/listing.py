@@ -94,7 +94,7 @@ def _below(
     for entry in entries:
         path = entry["name"].rstrip("/")
         name = path.removeprefix(f"{folder}/")
-        if path != name and name and "/" not in name and not name.startswith("."):  # nothing outside, whatever a server says
+        if name and "/" not in name and not name.startswith("."):  # nothing outside, whatever a server says
             found[name] = entry
     del entries
     for name in sorted(found):

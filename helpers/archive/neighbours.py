@@ -13,7 +13,7 @@ from helpers.archive.reading import Archive, StoredModel, connect, quoted
 from helpers.tagger.results import Failure
 from models.errors import UserError
 
-FARTHEST = 4**4  # rows searched for each neighbour asked for
+SEARCHED = (4, 16, 64, 256)  # rows for each neighbour asked for, until there are enough recordings
 QUERY_ROWS = 1024
 
 
@@ -68,10 +68,10 @@ def neighbours(indexes: Sequence[Index], queries: np.ndarray, count: int, source
     found = []
     with connect() as connection:
         for index in indexes:
-            wanted, rows = count, []
-            while len(rows) < count and wanted < FARTHEST * count:  # rows of one recording, or of the query's, may fill a search
-                wanted *= 4
-                rows = _described(connection, index, _nearest(index, queries, wanted), source)
+            for factor in SEARCHED:  # rows of one recording, or of the query's, may fill a search
+                rows = _described(connection, index, _nearest(index, queries, factor * count), source)
+                if len(rows) >= count or factor * count >= len(index):
+                    break
             found += [{**row, "output": index.archive.address} for row in rows]
     found.sort(key=lambda row: -row["similarity"])
     yield from ({name: row[name] for name in names} for row in found[:count])

@@ -53,13 +53,16 @@ class Tagger:
     """The models of a worker, loaded once."""
 
     def __init__(self, work: Tagging, threads: int | None = None) -> None:
-        """`threads` of the CPU to compute with (torch alone; None: as torch chooses)."""
-        if threads is not None and work.models["backend"] == "torch":
+        """`threads` of the CPU to compute with (None: one for each core)."""
+        is_torch = work.models["backend"] == "torch"
+        if threads is not None and is_torch:
             import torch
 
             torch.set_num_threads(threads)
         self._work = work
         self.taggers = load_taggers(work.settings.models, **work.models)
+        for tagger in self.taggers if threads is not None and not is_torch else ():
+            tagger.backend = type(tagger.backend)(tagger.backend.path, threads)
         self._suffixes = work.settings.suffixes
         if work.settings.events:
             self._finders = [EventFinder(tagger, **work.events) for tagger in self.taggers]

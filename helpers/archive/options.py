@@ -36,7 +36,7 @@ def tagging(args: argparse.Namespace, version: str) -> tuple[Tagging, dict[str, 
     names = tuple(os.path.abspath(name) if os.path.isfile(name) else name for name in args.model_name)
     models = {"cuda": args.gpus_per_network > 0, "backend": args.backend, "batch_size": args.batch_size}
     models |= {"min_seconds": args.min_seconds, "layers": args.layers, "pooling": args.pooling}
-    taggers = load_taggers(names, **models)
+    taggers = load_taggers(names, **models | {"cuda": False})  # a driver needs no GPU
     for tagger in taggers if not args.embed else ():
         tagger.classes(None)  # raises for a model without classes
     labels = [tagger.labels for tagger in taggers]

@@ -46,7 +46,7 @@ class Changes:
         for what, names, count in (("changed", self.changed, self.num_changed), ("are gone", self.gone, self.num_gone)):
             if count:
                 raise UserError(
-                    f"{count} recordings of the archive {what}: {_named(names, count)}; write another archive, or put them back"
+                    f"recordings of the archive {what}, {count}: {_named(names, count)}; write another archive, or put them back"
                 )
 
 
@@ -126,9 +126,8 @@ class Plan:
                 f"WITH twice AS ({query}) SELECT count(*)::VARCHAR FROM twice UNION ALL (FROM twice ORDER BY source LIMIT {NAMED})"
             ).fetchall()
         if names:
-            raise UserError(
-                f"{count[0]} recordings are there twice: {_named([name for (name,) in names], int(count[0]))}; list each once"
-            )
+            named = _named([name for (name,) in names], int(count[0]))
+            raise UserError(f"recordings that are there twice, {count[0]}: {named}; list each once")
 
     def cut(self, num_shards: int) -> None:
         """Remove the shards behind the first `num_shards`."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.archive.engine import TaskKey, Work, Written, staged_check
-from helpers.archive.parcels import Address, Counts, Parcel, counts
+from helpers.archive.parcels import Address, Counts, Parcel, Piece, counts
 from helpers.devices import available_cores
 from models.errors import UserError, install_command
 
@@ -38,7 +38,7 @@ NETWORK_SHARE, DECODE_SHARE, WRITE_SHARE = 0.4, 0.08, 0.01
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_worker_niceness": "0",  # workers have the priority of other programs
 }
 STORE_BYTES = 512 << 20  # of Ray's object store for each core, where it is started here
@@ -124,10 +124,11 @@ def started(resources: Resources) -> Iterator[RayPool]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     cores = resources.cores or available_cores()
     if resources.address is None:
+        os.environ["RAY_worker_maximum_startup_concurrency"] = str(8 * max(2, cores))  # more are no warning: they share cores
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": STORE_BYTES * max(2, cores)}
     try:
         with _own_signals(handlers), _silent():
-            ray.init(resources.address or "local", **options)  # else it would join any Ray of this machine
+            ray.init(resources.address or "local", **options)  # never a cluster that happens to run
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"the Ray cluster at {resources.address} cannot be reached" if resources.address else "Ray cannot be started here"
         raise UserError(f"{where}: {error}") from error
@@ -206,10 +207,11 @@ class DecodeStep:
         self._decoder, self._plan, self._output = work.decoder(), plan, output
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for task, _ in unpacked(batch):
-            entries = self._plan.recordings(task.shard, task.task)
-            for parcel, samples in self._decoder(task.shard, task.task, entries, staged_check(self._output, task)):
-                yield to_row(parcel, samples)
+        with _text_kept():
+            for task, _ in unpacked(batch):
+                entries = self._plan.recordings(task.shard, task.task)
+                for parcel, samples in self._decoder(task.shard, task.task, entries, staged_check(self._output, task)):
+                    yield to_row(parcel, samples)
 
 
 class NetworkStep:
@@ -219,26 +221,49 @@ class NetworkStep:
         self._network, self._attempts = work.network(threads), attempts
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        with _text_kept():
+            yield from self._rows(batch)
+
+    def _rows(self, batch: pa.Table) -> Iterator[pa.Table]:
         for parcel, content in unpacked(batch):
             if parcel.is_staged:
                 yield to_row(_written(parcel, Counts(staged=counts(parcel).recordings)))
                 continue
             samples = np.frombuffer(content, np.float32)
             if self._attempts.begin(parcel.address) > ATTEMPTS:
-                parcel, samples = _given_up(parcel), samples[:0]
+                why = f"computing it, or a recording next to it, ended the worker {ATTEMPTS} times; leave it out"
+                parcel, samples = replace(parcel, pieces=[_failed(piece, "worker", why) for piece in parcel.pieces]), samples[:0]
             before = time.process_time()
-            table = self._network(parcel, samples)
+            parcel, table = self._computed(parcel, samples)
             done = counts(parcel)
             done.network_seconds = time.process_time() - before
             self._attempts.end(parcel.address)
             yield to_row(_written(parcel, done), _to_ipc(table))
 
+    def _computed(self, parcel: Parcel, samples: np.ndarray) -> tuple[Parcel, pa.Table]:
+        """Return the rows of a parcel; where they cannot be computed, piece by piece, with failures in place of some."""
+        import pyarrow as pa
 
-def _given_up(parcel: Parcel) -> Parcel:
-    error = f"computing it, or a recording next to it, ended the worker {ATTEMPTS} times; leave it out"
-    failed = {"start": None, "end": None, "samples": 0, "warnings": (), "error_kind": "worker"}
-    pieces = [piece if piece.error else replace(piece, error=f"{piece.source}: {error}", **failed) for piece in parcel.pieces]
-    return replace(parcel, pieces=pieces)
+        try:
+            return parcel, self._network(parcel, samples)
+        except UserError:  # such as sound that makes scores that are no numbers
+            pieces, tables = [], []
+            for piece, own in zip(parcel.pieces, parcel.waveforms(samples), strict=True):
+                try:
+                    tables.append(self._network(replace(parcel, pieces=[piece]), own))
+                except UserError as error:
+                    piece = _failed(piece, "network", str(error))
+                    tables.append(self._network(replace(parcel, pieces=[piece]), own[:0]))
+                pieces.append(piece)
+            return replace(parcel, pieces=pieces), pa.concat_tables(tables)
+
+
+def _failed(piece: Piece, kind: str, why: str) -> Piece:
+    """Return the failure that a piece becomes; one that is a failure stays."""
+    if piece.error is not None:
+        return piece
+    error = f"{piece.source}: {' '.join(why.split())}"
+    return replace(piece, start=None, end=None, samples=0, warnings=(), error=error, error_kind=kind)
 
 
 def _written(parcel: Parcel, done: Counts) -> Written:
@@ -248,13 +273,14 @@ def _written(parcel: Parcel, done: Counts) -> Written:
 
 def write_step(batch: pa.Table, output: Output) -> Iterator[pa.Table]:
     """Write the rows of parcels."""
-    for written, content in unpacked(batch):
-        if len(content):
-            before = time.process_time()
-            address = written.address
-            output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
-            written.counts.write_seconds = time.process_time() - before
-        yield to_row(written)
+    with _text_kept():
+        for written, content in unpacked(batch):
+            if len(content):
+                before = time.process_time()
+                address = written.address
+                output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
+                written.counts.write_seconds = time.process_time() - before
+            yield to_row(written)
 
 
 def to_row(about: Any, content: np.ndarray | pa.Buffer | None = None) -> pa.Table:
@@ -289,6 +315,16 @@ def _from_ipc(content: memoryview) -> pa.Table:
 
 
 @contextmanager
+def _text_kept() -> Iterator[None]:
+    """Keep the text of a worker's error: Ray Data adds remarks to it."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        error.text = str(error)
+        raise
+
+
+@contextmanager
 def _original_errors() -> Iterator[None]:
     """Raise what a worker raised, not what Ray makes of it."""
     import ray
@@ -301,4 +337,6 @@ def _original_errors() -> Iterator[None]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise UserError(f"Ray could not continue: {error}; the same command resumes") from error
-        raise cause from None
+        if not hasattr(cause, "text"):
+            raise cause from None
+        raise (OSError if isinstance(cause, OSError) else UserError)(cause.text) from None

@@ -17,8 +17,7 @@ Columns of several models end in the model's name: scores_mn04_as. The file's me
 
 Scores and embeddings are float32, rounded to what float16 holds unless `dtype` is float32. Spark 4.3 refuses Parquet's own type
 for halves (PARQUET_TYPE_ILLEGAL: FLOAT16), while DuckDB 2.0, Polars 2.1 and Hugging Face's datasets 5.2 read either. The zeros that
-rounding leaves cost next to nothing: 2,048 rows of 527 scores and 960 values take 4.8 MB, as halves 4.3 MB, unrounded 8.8 MB
-(zstd, byte stream split).
+rounding leaves cost next to nothing, see benchmarks/archive_format.py.
 """
 
 from __future__ import annotations

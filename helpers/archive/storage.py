@@ -52,15 +52,16 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
 
 @contextlib.contextmanager
 def errors_name(address: str) -> Iterator[None]:
-    """Make whatever a library of a store raises an OSError of one line that names the address; OSErrors stay."""
+    """Make whatever a library of a store raises an OSError of one line that names the address. ValueErrors stay."""
     try:
         yield
-    except (OSError, UserError, MemoryError):
+    except (ValueError, MemoryError):  # not of the store
         raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{address} is not there") from error
     except Exception as error:  # of botocore, aiohttp, gcsfs, ...: no two have a class in common
-        raise OSError(
-            f"{address} cannot be reached ({type(error).__name__}: {error}); look at the address and the access"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise OSError(f"{address} cannot be reached ({reason}); look at the address and the access") from error
 
 
 def status(address: str) -> Status:
@@ -96,7 +97,10 @@ def read(address: str, start: int | None = None, end: int | None = None) -> byte
     if is_remote(address):
         fs, path = file_system(address)
         with errors_name(address):
-            return fs.cat_file(path, start=start, end=end)
+            content = fs.cat_file(path, start=start, end=end)
+        if end is not None and len(content) > end - (start or 0):
+            raise OSError(f"{address} cannot be read in parts, as its server does not do that; fetch it first")
+        return content
     with open(local_path(address), "rb") as file:
         file.seek(start or 0)
         return file.read(-1 if end is None else end - (start or 0))
@@ -106,7 +110,9 @@ class Folder:
     """A folder by its address; names in it are relative, with slashes. A file is complete under its name, or not there."""
 
     def __init__(self, address: str | os.PathLike[str]) -> None:
-        """`UserError` for an unknown protocol or a missing package."""
+        """`UserError` for an unknown protocol, a missing package or no address at all."""
+        if not os.fspath(address):
+            raise UserError("an empty name is no folder; give a path, or an address as s3://bucket/folder")
         self.address = os.fspath(address).rstrip("/") or "/"
         self.is_remote = is_remote(self.address)
         if self.is_remote:

@@ -1,10 +1,10 @@
-"""Optimization: learning-rate schedules, parameter groups, the moving average of weights, batch-norm momentum."""
+"""Optimization: learning-rate schedules, parameter groups, the moving average of weights, statistics of batch norms."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -105,3 +105,22 @@ def set_batch_norm_momentum(network: TaggingNetwork, momentum: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
+
+
+@torch.no_grad()
+def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of all batch norms by the means of the batches' own; the model is then in evaluation mode.
+
+    After a short training the running ones are those of former weights, and of augmented clips. A batch is an input of the model.
+    """
+    model.eval()
+    norms = {module: module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all
+        norm.train()
+    for batch in batches:
+        model(batch)
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+        norm.eval()

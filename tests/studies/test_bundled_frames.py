@@ -1,4 +1,4 @@
-"""studies.bundled_frames: its data, both runs, resumed by the same command, and the files that it writes."""
+"""studies.bundled_frames: its data, the training, resumed by the same command, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+import ex_audioset_strong
 from datasets import audio, audioset_strong
 from datasets.csv_table import write_table
-from datasets.hdf5_mp3 import Mp3Dataset
+from datasets.hdf5_mp3 import Mp3Dataset, Mp3Writer
 from datasets.labels import audioset_labels, audioset_mids
 from datasets.prepare.corpus import CorpusClip
+from datasets.prepare.soundscapes.build import segment_id
 from datasets.strong_labels import LabelledEvent, read_strong_labels, write_strong_labels
 from helpers.export.runtime import OnnxBackend
 from models import checkpoints
@@ -33,8 +35,8 @@ class TinyCorpus:
             for name, (is_eval, labels, fold) in zip(("band", "other", "clap"), rows, strict=True)
         ]
 
-    def mp3(self, clip: CorpusClip) -> bytes:
-        return audio.encode_mp3(np.zeros(32000, np.float32), 32000)
+    def waveform(self, clip: CorpusClip, sample_rate: int) -> np.ndarray:
+        return np.zeros(sample_rate, np.float32)
 
 
 @pytest.fixture
@@ -47,6 +49,8 @@ def scenes_dir(tmp_path: Path) -> Path:
     events = {"train000000_0": [LabelledEvent(0.5, 2, 1), LabelledEvent(1, 3, 2)], "train000001_0": []}
     for table in audioset_strong.TABLES.values():
         write_strong_labels(folder / table, events, [mids[name] for name in SCENE_CLASSES])
+    with Mp3Writer(folder / "balanced_train_segments_mp3.hdf", 527) as writer:
+        writer.add("Ytrain000000.mp3", audio.encode_mp3(np.full(320000, 0.1, np.float32), 32000), np.zeros(527))
     return folder
 
 
@@ -63,26 +67,32 @@ def test_events_are_what_their_classes_imply(scenes_dir: Path, tmp_path: Path, m
         (1, 3, "Wind instrument, woodwind instrument"),
     }  # fmt: skip
     assert events["train000001_0"] == []
-    (band,) = events["band________0"]
-    assert classes.labels[band.class_index] == "Music" and band.onset == 0 and band.offset == pytest.approx(1, abs=0.1)
-    assert Mp3Dataset(folder / "unbalanced_train_segments_mp3.hdf", num_classes=527).names == ["Yband_______.mp3"]
+    bands = Mp3Dataset(folder / "unbalanced_train_segments_mp3.hdf", num_classes=527, sample_rate=32000)
+    music = classes.labels.index("Music")
+    begins = set()
+    for number, name in enumerate(bands.names):
+        begin = np.flatnonzero(abs(bands[number].waveform) > 0.05)[-1] / 32000  # the scene is loud, the band silent
+        begins.add(begin)
+        assert any(event.onset <= begin + 0.1 and event.offset > begin + 0.8 for event in events[segment_id(name)])
+        assert all(event.offset < begin + 0.1 for event in events[segment_id(name)] if event.class_index != music)
+    assert len(begins) == len(bands) == bundled_frames.SCENES_OF_A_BAND
     assert "band" not in (folder / audioset_strong.TABLES["eval"]).read_text()
 
 
-def test_both_runs_in_order_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_training_resumed_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, written = [], []
     monkeypatch.setattr(bundled_frames.common, "run_python", lambda command, *_: commands.append(list(map(str, command))))
     monkeypatch.setattr(bundled_frames, "build_data", lambda *_: None)
     monkeypatch.setattr(bundled_frames, "write_model", lambda *paths: written.append(paths))
     options = [f"--{name}={tmp_path / name}" for name in ("corpus_dir", "dataset_dir", "output_dir")]
-    runs = tmp_path / "output_dir" / "runs"
+    folder = tmp_path / "output_dir" / "runs" / "scenes"
     assert bundled_frames.main(options) == 0 and "--resume" not in commands[0]
-    assert commands[1][commands[1].index("--pretrained_name") + 1] == str(runs / "mixed" / "last.pt")
-    (runs / "mixed").mkdir(parents=True)
-    (runs / "mixed" / "config.json").touch()
+    ex_audioset_strong.build_parser().parse_args(commands[0][1:])
+    folder.mkdir(parents=True)
+    (folder / "config.json").touch()
     bundled_frames.main(options)
-    assert commands[2][commands[2].index("--resume") + 1] == str(runs / "mixed") and "--resume" not in commands[3]
-    assert written == [(runs / "plain" / "best.pt", tmp_path / "output_dir")] * 2
+    assert commands[1] == [*commands[0], "--resume", str(folder)]
+    assert written == [(folder / "last.pt", tmp_path / "output_dir")] * 2
 
 
 def test_the_files_hold_the_trained_network(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def test_listening_searching_and_downloads(page: Any) -> None:
     rows = list(csv.DictReader(io.StringIO(downloaded(page, "csv"))))
     assert list(rows[0]) == ["source", "start", "end", "label", "score"] and len(rows) == 70
     events = [line.split("\t") for line in downloaded(page, "txt").splitlines()]
-    assert all(float(start) < float(end) for start, end, _ in events)
+    starts = [float(start) for start, _, _ in events]
+    assert starts == sorted(starts) and all(float(start) < float(end) for start, end, _ in events)
     assert {"Speech", "Music"} <= {label for *_, label in events}
     page.select_option("#resolution", "2 0.5")
     page.wait_for_selector("#classes-section", state="hidden")
@@ -144,6 +145,20 @@ def test_the_microphone_is_heard_at_once_and_kept(page: Any) -> None:
     wait_until_done(page, "microphone")
     assert json.loads(downloaded(page, "json"))["end"] > 4
     assert page.locator("#classes tr").first.inner_text().startswith("Speech")
+
+
+def test_live_sound_of_a_frame_wise_model_has_its_steps(page: Any, tmp_path: Path) -> None:
+    write_frame_wise_model(tmp_path / "frames.onnx")
+    page.set_input_files("#model-file", tmp_path / "frames.onnx")
+    page.wait_for_function("() => document.querySelector('#model-about').textContent.includes('40 ms')")
+    page.click("#microphone")
+    page.wait_for_function("() => document.querySelector('#now-text').textContent.startsWith('Loud')")
+    assert "40 ms" in page.inner_text("#notes")
+    latency = float(re.search(r"latency ([\d.]+) s", page.inner_text("#clock"))[1])
+    assert 2 < latency < 7  # a margin of 1 s, and 1 s that is shared with the next window
+    page.wait_for_function("() => document.querySelector('#timeline canvas')?.getAttribute('aria-label').includes('events: ')")
+    page.click("#play")
+    wait_until_done(page, "microphone")
 
 
 def test_a_denied_microphone_is_one_line(browser: Any, url: str) -> None:
@@ -290,6 +305,12 @@ def test_a_recording_can_be_given_up(page: Any, tmp_path: Path) -> None:
     page.get_by_label("Remove long.wav").click()
     wait_until_done(page, "speech.ogg")
     assert page.locator("#queue li").count() == 1
+
+
+def test_without_a_graphics_card_there_is_nothing_to_choose(page: Any) -> None:
+    page.click("[data-example='wind.ogg']")
+    wait_until_done(page, "wind.ogg")
+    assert page.is_hidden("#device")
 
 
 def test_without_webassembly_one_line_says_so(browser: Any, url: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from web import __main__ as command
 from web import site
+from web.runtime import GRAPHICS, RUNTIME
 from web.server import HEADERS, HOST, POLICY, SiteServer
 from web.site import STATIC
 
@@ -20,7 +21,7 @@ from web.site import STATIC
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """The site with stand-ins for ONNX Runtime, which is not downloaded."""
     folder = tmp_path_factory.mktemp("runtime")
-    runtime = [folder / name for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")]
+    runtime = [folder / Path(name).name for name in RUNTIME.files]
     for path in runtime:
         path.write_bytes(b"stand-in")
     with pytest.MonkeyPatch.context() as patch:
@@ -75,9 +76,10 @@ def test_the_page_itself_has_the_policy_of_the_header() -> None:
     assert policy == POLICY.removesuffix("; frame-ancestors 'none'")
 
 
-def test_the_service_worker_keeps_every_file_but_licences(files: dict[str, Path]) -> None:
+def test_the_service_worker_keeps_every_file_but_licences_and_what_few_people_need(files: dict[str, Path]) -> None:
     listed = re.findall(r'^  "(.+)",$', (STATIC / "service_worker.js").read_text(), re.MULTILINE)
     left_out = {"index.html", "service_worker.js", *(name for name in files if name.startswith("licences/"))}
+    left_out |= {f"runtime/{Path(name).name}" for name in GRAPHICS}
     assert set(listed) - {"./"} == set(files) - left_out and len(listed) == len(set(listed))
 
 

@@ -1,23 +1,19 @@
 // The page: what is shown, and what a person can do.
 
-import { openMicrophone, Tape } from "./microphone.js";
+import { Live } from "./live.js";
+import { Models } from "./models.js";
 import { Queue } from "./recordings.js";
 import { Bars, topClasses } from "./view/bars.js";
 import { exported } from "./view/exports.js";
-import { bytes, clock } from "./view/format.js";
-import { drawAxis, drawSpectrogram, drawWaveform, Picture } from "./view/picture.js";
+import { clock } from "./view/format.js";
+import { drawAxis, drawSpectrogram, drawWaveform } from "./view/picture.js";
 import { QueueView } from "./view/queue.js";
 import { ClassTable } from "./view/table.js";
-import { TimelineView, Track } from "./view/timeline.js";
+import { $, alarm, say } from "./view/texts.js";
+import { TimelineView } from "./view/timeline.js";
 
-const MODEL = "models/mn04_distilled.onnx";
-const MAX_MODEL_BYTES = 1e9;
-const LIVE = { window: 2, hop: 0.5 }; // seconds
-const LIVE_SPAN = 12;
-
-const $ = (id) => document.getElementById(id);
 const player = new Audio();
-let model = null; // {name, metadata, hasFrames}
+let model = null; // {source, metadata, hasFrames}
 let selected = null; // Recording
 let live = null;
 let position = 0; // seconds
@@ -30,40 +26,36 @@ const bars = new Bars($("bars"));
 const timeline = new TimelineView($("timeline"), seekPart);
 const table = new ClassTable($("classes"), $("search"), $("count"), playFrom);
 
-/* the worker and the model */
-
-const messages = {
-  ready: () => worker.postMessage({ type: "load", url: new URL(MODEL, document.baseURI).href, name: MODEL.split("/").pop() }),
-  model(message) {
-    model = message;
-    const { metadata } = model;
-    $("model-name").textContent = metadata.model_name;
-    const steps = model.hasFrames ? `, steps of ${Math.round(1000 * metadata.step_seconds)} ms` : "";
-    $("model-about").textContent = `${metadata.num_classes} classes${steps}`;
-    $("resolution-label").hidden = model.hasFrames;
-    say(`Model ${metadata.model_name} is ready.`);
+const models = new Models(worker, {
+  async loading() {
+    if (live) await stopLive();
+    queue.ready = false;
+  },
+  loaded(loaded) {
+    const isNew = loaded !== model;
+    model = loaded;
+    queue.ready = model !== null;
+    if (!isNew) return;
     bars.clear();
-    queue.ready = true;
     queue.restart();
   },
-  modelFailed({ name, message }) {
-    if (!model) $("model-name").textContent = "none";
-    alarm(`${name}: ${message}.`);
-    queue.ready = model !== null;
-  },
-  liveOpened({ columnSeconds }) {
-    if (live) live.picture = new Picture(columnSeconds, true);
-  },
+});
+
+/* the worker */
+
+const messages = {
+  ready: () => models.start(),
+  model: (message) => models.model(message),
+  modelFailed: (message) => models.modelFailed(message),
+  hasGraphicsCard: () => models.hasGraphicsCard(),
+  fellBack: (message) => models.fellBack(message),
+  liveOpened: ({ columnSeconds }) => live?.opened(columnSeconds),
   livePart({ columns }) {
-    live?.picture?.append(columns);
+    live?.heard(columns);
     redraw();
   },
-  liveWindow(message) {
-    if (!live) return;
-    live.track.push(message);
-    live.events.push(...message.events);
-    live.latency = (performance.now() - message.heard) / 1000;
-    showNow(message.scores, "Now");
+  liveScores(message) {
+    if (live) showNow(live.computed(message), "Now");
     redraw();
   },
   async liveFailed({ message }) {
@@ -83,17 +75,6 @@ if (typeof WebAssembly === "undefined") {
   alarm("This browser has no WebAssembly, or it is switched off; nothing can be computed. Use another browser.");
 }
 
-async function chooseModel(file) {
-  if (!file) return;
-  alarm(null);
-  if (file.size > MAX_MODEL_BYTES) return alarm(`${file.name}: it has ${bytes(file.size)}; a model has ${bytes(MAX_MODEL_BYTES)} at most.`);
-  if (live) await stopLive();
-  const content = await file.arrayBuffer().catch(() => null);
-  if (!content) return alarm(`${file.name} cannot be read; choose a file that export.py has written.`);
-  queue.ready = false;
-  worker.postMessage({ type: "load", bytes: new Uint8Array(content), name: file.name });
-}
-
 /* recordings */
 
 function chosenResolution() {
@@ -107,8 +88,7 @@ function addFiles(files) {
   if (!files.length) return;
   if (model) alarm(null); // else it says why there is none
   const isModel = (file) => file.name.toLowerCase().endsWith(".onnx");
-  const models = [...files].filter(isModel);
-  if (models.length) chooseModel(models.at(-1));
+  models.choose([...files].filter(isModel).at(-1));
   const [first] = queue.add([...files].filter((file) => !isModel(file)));
   if (first && !live) select(first);
 }
@@ -169,10 +149,6 @@ function length() {
 }
 
 function currentView() {
-  if (live) {
-    const end = live.picture ? live.picture.seconds : 0;
-    return { start: end - LIVE_SPAN, span: LIVE_SPAN };
-  }
   const total = length();
   const span = $("span").value === "whole" ? total : Math.min(total, Number($("span").value));
   return { start: Math.max(0, Math.min(total - span, position - span / 2)), span };
@@ -216,7 +192,7 @@ function redraw() {
 }
 
 function draw() {
-  if (live) return drawLive();
+  if (live) return live.draw(timeline);
   if (!selected || $("result").hidden) return;
   if (!player.paused) position = player.currentTime;
   const { picture, track, events, state } = selected;
@@ -239,17 +215,6 @@ function draw() {
   if (!player.paused) redraw();
 }
 
-function drawLive() {
-  if (!live.picture) return;
-  const view = currentView();
-  const { picture, track, events, latency, rate } = live;
-  $("clock").textContent = [clock(picture.seconds), latency === null ? "listening" : `latency ${latency.toFixed(2)} s`].join(" \u00b7 ");
-  drawSpectrogram($("spectrogram"), picture, view, rate);
-  drawWaveform($("waveform"), picture, view);
-  drawAxis($("axis"), view, picture.seconds);
-  timeline.draw(track, events, model.metadata.labels, view);
-}
-
 function showNow(scores, title) {
   $("now-title").textContent = title;
   bars.show(scores, model?.metadata.labels ?? []);
@@ -266,15 +231,8 @@ async function startLive() {
   if (!model) return alarm("The model is not loaded yet; try again in a moment.");
   player.pause();
   $("microphone").disabled = true;
-  let tape = null;
   try {
-    const microphone = await openMicrophone((samples, time) => {
-      tape?.push(samples);
-      if (live) worker.postMessage({ type: "liveSamples", samples, time }, [samples.buffer]);
-    });
-    tape = new Tape(microphone.rate);
-    live = { microphone, tape, picture: null, track: new Track(), events: [], latency: null, rate: model.metadata.sample_rate };
-    worker.postMessage({ type: "liveStart", rate: microphone.rate, resolution: LIVE });
+    live = await Live.open(worker, model.metadata, model.hasFrames);
     showLive(true);
   } catch (error) {
     alarm(error.message);
@@ -283,14 +241,11 @@ async function startLive() {
 }
 
 async function stopLive() {
-  const { microphone, tape } = live;
+  const stopping = live;
   live = null;
-  worker.postMessage({ type: "liveStop" });
-  await microphone.close();
+  const { seconds, file } = await stopping.close();
   showLive(false);
-  if (!tape.seconds) return select(selected);
-  const time = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
-  select(queue.add([tape.file(`microphone ${time}.wav`)])[0]);
+  select(seconds ? queue.add([file])[0] : selected);
 }
 
 function showLive(isLive) {
@@ -302,23 +257,12 @@ function showLive(isLive) {
   $("play").classList.remove("playing");
   $("play").setAttribute("aria-label", "Stop");
   $("result-title").textContent = "Microphone";
-  $("notes").textContent = `Each bar is the score of the last ${LIVE.window} s, computed every ${LIVE.hop} s. The last 10 minutes are kept in this page until it is closed.`;
+  $("notes").textContent = live.about;
   $("result").hidden = false;
   for (const id of ["position", "playhead", "classes-section"]) $(id).hidden = true;
   queueView.update(queue.recordings, null, true);
   $("play").focus();
   say("Listening.");
-}
-
-/* texts */
-
-function alarm(text) {
-  $("alert").hidden = !text;
-  $("alert").textContent = text ?? "";
-}
-
-function say(text) {
-  $("status").textContent = text;
 }
 
 /* what a person does */
@@ -327,11 +271,6 @@ $("choose-files").addEventListener("click", () => $("files").click());
 $("files").addEventListener("change", () => {
   addFiles([...$("files").files]);
   $("files").value = "";
-});
-$("choose-model").addEventListener("click", () => $("model-file").click());
-$("model-file").addEventListener("change", () => {
-  chooseModel($("model-file").files[0]);
-  $("model-file").value = "";
 });
 $("microphone").addEventListener("click", startLive);
 for (const button of document.querySelectorAll("[data-example]")) button.addEventListener("click", () => addExample(button.dataset.example));

@@ -1,12 +1,15 @@
-// Offline use: everything is kept at the first visit. With a network, files come from there, so that a new version is seen at once.
+// Offline use: everything is kept at the first visit, but for the part of ONNX Runtime that is for graphics cards, which is kept when it was
+// used. With a network, files come from there, so that a new version is seen at once.
 
 const CACHE = "sound-tagger";
 const FILES = [
   "./",
   "styles.css",
   "icon.svg",
+  "live.js",
   "main.js",
   "microphone.js",
+  "models.js",
   "recorder.js",
   "recordings.js",
   "worker.js",
@@ -14,9 +17,13 @@ const FILES = [
   "analysis/channels.js",
   "analysis/events.js",
   "analysis/frames.js",
+  "analysis/live.js",
   "analysis/metadata.js",
   "analysis/model.js",
+  "analysis/protobuf.js",
   "analysis/resampler.js",
+  "analysis/runtime.js",
+  "analysis/single_precision.js",
   "analysis/spectrogram.js",
   "analysis/windows.js",
   "decoding/flac.js",
@@ -33,6 +40,7 @@ const FILES = [
   "view/picture.js",
   "view/queue.js",
   "view/table.js",
+  "view/texts.js",
   "view/timeline.js",
   "runtime/ort.wasm.bundle.min.mjs",
   "runtime/ort-wasm-simd-threaded.wasm",

@@ -1,10 +1,11 @@
 // All that takes time: decoding, resampling, the picture, the model. Messages in and out are plain objects with a `type`.
 
-import { Analysis, WindowTimeline } from "./analysis/analysis.js";
+import { Analysis } from "./analysis/analysis.js";
 import { Mixer } from "./analysis/channels.js";
+import { LiveAnalysis } from "./analysis/live.js";
 import { Model } from "./analysis/model.js";
 import { Resampler } from "./analysis/resampler.js";
-import { Spectrogram } from "./analysis/spectrogram.js";
+import { hasGraphicsCard } from "./analysis/runtime.js";
 import { NotStreamable } from "./decoding/reader.js";
 import { openSound, soundOf } from "./decoding/sound.js";
 
@@ -12,20 +13,13 @@ const STEP_SECONDS = 2; // of sound between two messages
 const MAX_RATE = 768000; // Hz
 let model = null;
 let live = null;
+let loading = Promise.resolve(); // models are loaded one after the other
 const cancelled = new Set();
 
 const handlers = {
-  /** Load a model from the address of a file, or its bytes. */
-  async load({ url, bytes, name }) {
-    const before = model;
-    try {
-      model = await Model.load(bytes ?? new Uint8Array(await (await fetch(url)).arrayBuffer()));
-      await before?.release();
-      const { metadata, hasFrames } = model;
-      postMessage({ type: "model", name, metadata, hasFrames });
-    } catch (error) {
-      postMessage({ type: "modelFailed", name, message: error.message });
-    }
+  /** Load a model from an address or a file, for the "processor" or the "graphics card". */
+  load(message) {
+    loading = loading.then(() => load(message));
   },
 
   /** Analyse a file, or samples that the page has decoded. */
@@ -55,46 +49,39 @@ const handlers = {
 
   /** Begin to take live sound. */
   liveStart({ rate, resolution }) {
-    live = {
-      resampler: new Resampler(rate, model.rate),
-      spectrogram: new Spectrogram(model.rate),
-      timeline: new WindowTimeline(model, resolution),
-      waiting: [],
-      busy: false,
-    };
+    const computed = (scores) => postMessage({ type: "liveScores", ...scores });
+    const failed = ({ message }) => postMessage({ type: "liveFailed", message });
+    live = new LiveAnalysis(model, rate, resolution, computed, failed);
     postMessage({ type: "liveOpened", columnSeconds: live.spectrogram.columnSeconds });
   },
 
-  /** Take samples of live sound, whose last one was heard at `time`. Windows that are late are left out. */
-  async liveSamples({ samples, time }) {
-    if (!live) return;
-    const mono = live.resampler.push(samples);
-    postMessage({ type: "livePart", columns: live.spectrogram.push(mono) });
-    for (const window of live.timeline.windows.push(mono)) live.waiting.push({ window, time });
-    if (live.busy) return;
-    live.busy = true;
-    const session = live;
-    while (session === live && session.waiting.length) {
-      const { window, time: heard } = session.waiting.splice(0).at(-1);
-      const started = performance.now();
-      try {
-        const { windows, events } = await session.timeline.compute([window]);
-        if (session === live) postMessage({ type: "liveWindow", ...windows[0], events, heard, computeSeconds: (performance.now() - started) / 1000 });
-      } catch (error) {
-        if (session === live) postMessage({ type: "liveFailed", message: error.message });
-        return;
-      }
-      await breath();
-    }
-    session.busy = false;
+  /** Take samples of live sound, whose last one was heard at `time`. */
+  liveSamples({ samples, time }) {
+    if (live) postMessage({ type: "livePart", columns: live.push(samples, time) });
   },
 
   liveStop() {
+    live?.close();
     live = null;
   },
 };
 
 onmessage = ({ data }) => handlers[data.type](data);
+
+async function load({ source, device }) {
+  const before = model;
+  try {
+    const content = await (source instanceof Blob ? source : await fetch(source)).arrayBuffer().catch(() => null);
+    if (!content) throw new Error("it cannot be read; choose a file that export.py has written");
+    model = await Model.load(new Uint8Array(content), device, (message) => postMessage({ type: "fellBack", message }));
+    await before?.release();
+    const { metadata, hasFrames } = model;
+    postMessage({ type: "model", source, metadata, hasFrames });
+  } catch (error) {
+    postMessage({ type: "modelFailed", source, message: error.message });
+  }
+  if (!before && (await hasGraphicsCard())) postMessage({ type: "hasGraphicsCard" });
+}
 
 /** Yield mono samples of a sound at a rate, in pieces of up to STEP_SECONDS. */
 async function* monoAt(rate, sound) {

@@ -24,10 +24,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     monkeypatch.setattr(command, "started", lambda resources: nullcontext())
     monkeypatch.setattr(command, "run", lambda *_: None)
 
-    def run(*names: str, output: Path = tmp_path / "out", text: Path | None = None) -> int:
+    def run(*names: str, output: Path | str = tmp_path / "out", text: Path | str | None = None) -> int:
         listed = tmp_path / "list.txt"
         listed.write_text("".join(f"{name}\n" for name in names))
-        args = argparse.Namespace(input=str(text or listed), output=str(output), address=None)
+        args = argparse.Namespace(input=str(listed if text is None else text), output=str(output), address=None)
         vars(args).update(decoders=None, networks=None, gpus_per_network=0.0)
         return command.write_archive(args, "1")
 
@@ -49,6 +49,12 @@ def test_an_input_without_recordings_leaves_nothing(write: Callable[..., int], t
     with pytest.raises(UserError, match="no recordings"):
         write()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("places", [{"text": ""}, {"output": ""}])
+def test_an_empty_name_is_no_place(write: Callable[..., int], places: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="empty"):
+        write("a.wav", **places)
 
 
 def test_an_output_within_the_input_is_refused(write: Callable[..., int], tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class LocalPool:
     """What Ray's workers do, one after the other."""
 
     attempts: Attempts = field(default_factory=Attempts)
+    decoders: int = 1
 
     def written(self, work: Any, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[engine.Written]:
         decoder, network = DecodeStep(work, plan, output), NetworkStep(work, 1, self.attempts)
@@ -233,6 +234,19 @@ def test_a_parcel_that_ends_its_worker_is_given_up(recordings: Path, tmp_path: P
     counts = run(Loudness(), plan, output, local, lambda counts: None)
     assert [row["source"] for row in rows(output) if row["error"]] == ["2.wav", "3.wav", "broken.wav"]
     assert counts.failures == {"worker": 2, "audio": 1}
+
+
+def test_a_recording_that_cannot_be_computed_costs_that_recording(recordings: Path, tmp_path: Path) -> None:
+    def compute_some(parcel: Parcel, samples: np.ndarray) -> pa.Table:
+        if any(piece.source == "1.wav" and piece.error is None for piece in parcel.pieces):
+            raise UserError("it is no number")
+        return loudness(parcel, samples)
+
+    found, counts = compute(recordings, tmp_path / "out", Loudness(compute=compute_some))
+    assert [row["source"] for row in found] == ["0.wav", "1.wav", "2.wav", "3.wav", "4.wav", "broken.wav"]
+    assert [row["error"] is None for row in found] == [True, False, True, True, True, False]
+    assert found[1]["error"] == "1.wav: it is no number"
+    assert counts.failures == {"network": 1, "audio": 1}
 
 
 def test_errors_of_the_machine_end_the_run(recordings: Path, tmp_path: Path) -> None:

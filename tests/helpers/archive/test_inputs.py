@@ -206,10 +206,10 @@ def test_inputs_that_are_not_there(tmp_path: Path, store: str) -> None:
 def test_tars_are_read_where_their_members_lie(place: str) -> None:
     long = "folder/" * 30 + "long.wav"
     members = [("a/1.wav", b"one"), ("a/1.json", b"{}"), ("2.mp3", bytes(10_000)), (long, b"3"), ("ü.flac", b"4"), ("0.wav", b"")]
-    put(f"{place}/in/x.tar", tar_of(*members))
-    expected = {f"x.tar/{name}": content for name, content in members if not name.endswith("json")}
+    put(f"{place}/in/x?#.tar", tar_of(*members))
+    expected = {f"x?#.tar/{name}": content for name, content in members if not name.endswith("json")}
     assert listed(f"{place}/in") == expected
-    assert listed(f"{place}/in/x.tar") == expected
+    assert listed(f"{place}/in/x?#.tar") == expected
 
 
 def test_members_of_a_tar_never_leave_it(place: str, tmp_path: Path) -> None:
@@ -314,3 +314,12 @@ def test_nothing_is_read_in_advance(tmp_path: Path) -> None:
     entries = list_inputs(text)
     assert next(entries).source == "0.wav"
     entries.close()  # 100,000 files were not looked for, or this would take seconds
+
+
+def test_a_server_that_sends_whole_files_only(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    put(f"{store}/x.tar", tar_of(("a.wav", b"a")))
+    [entry] = list_inputs(f"{store}/x.tar")
+    whole = MemoryFileSystem.cat_file
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, **_: whole(self, path))
+    with pytest.raises(OSError, match="x.tar"):
+        open_entry(entry)

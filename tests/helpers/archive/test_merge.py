@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from helpers.archive import parquet_files, reading
 from helpers.archive.__main__ import main
+from helpers.tagger import AudioTagger
 from models.errors import UserError
 from tests.helpers.archive.archives import LABELS, failure, row, vector
 
@@ -55,6 +57,21 @@ def test_parts_are_joined_by_the_mean_weighted_with_their_length(write_archive, 
     assert found[2]["embedding"] is None and found[4]["scores"] == [0, 0, 1]
 
 
+def test_joined_parts_have_the_scores_and_embedding_of_the_whole(write_archive, tmp_path):
+    tagger = AudioTagger("mn04_distilled", device="cpu")
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 33 * 32000).astype(np.float32) * np.linspace(
+        0, 1, 33 * 32000, dtype=np.float32
+    )
+    parts = [
+        row("long.wav", start, end, scores=tagger.scores(part, 32000), embedding=tagger.embed(part, 32000).tolist())
+        for start, end in ((0, 20), (20, 33))
+        for part in [sound[start * 32000 : end * 32000]]
+    ]
+    [found] = merged(tmp_path, write_archive("parts", parts, labels=tagger.labels, dtype="float32"))
+    np.testing.assert_allclose(found["scores"], tagger.scores(sound, 32000), atol=1e-5)
+    np.testing.assert_allclose(found["embedding"], tagger.embed(sound, 32000), rtol=1e-3, atol=1e-4)
+
+
 def test_parts_of_each_channel_are_joined(write_archive, tmp_path):
     parts = [
         row("a.wav", start, end, channel=channel, scores=[score, 0, 0])
@@ -82,6 +99,8 @@ def test_events_that_touch_where_parts_meet_are_one(write_archive, tmp_path):
         row("a.wav", 600, 1200, label=0, score=0.75),
         row("a.wav", 600.5, 610, label=1, score=0.5),
         row("a.wav", 1200, 1201, label=0, score=0.25),
+        row("b.wav", 500, 590, label=0, score=0.25),
+        row("b.wav", 600, 610, label=0, score=0.25),
         row("b.wav", 1200, 1201, label=0, score=0.25),
         row("b.wav", 1201, 1202, label=0, score=0.25),
     ]
@@ -90,8 +109,19 @@ def test_events_that_touch_where_parts_meet_are_one(write_archive, tmp_path):
         ("a.wav", 590, 1201, 0, 0.75),
         ("a.wav", 595, 600, 1, 0.5),
         ("a.wav", 600.5, 610, 1, 0.5),
+        ("b.wav", 500, 590, 0, 0.25),
+        ("b.wav", 600, 610, 0, 0.25),
         ("b.wav", 1200, 1201, 0, 0.25),
         ("b.wav", 1201, 1202, 0, 0.25),
+    ]
+
+
+def test_a_recording_has_a_row_without_a_label_only_if_it_has_no_event(write_archive, tmp_path):
+    parts = [row("a.wav", 0, 600), row("a.wav", 700, 800, label=0, score=0.5), row("b.wav", 0, 600), row("b.wav", 600, 900)]
+    found = merged(tmp_path, write_archive("events", parts, events=True))
+    assert [(one["source"], one["start"], one["end"], one["label"]) for one in found] == [
+        ("a.wav", 700, 800, 0),
+        ("b.wav", 0, 900, None),
     ]
 
 

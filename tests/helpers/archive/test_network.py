@@ -114,6 +114,12 @@ def test_several_models_fill_columns_of_their_own(rows_of: Any, recordings: Path
     assert len(row[f"scores_{FRAMES}"]) == len(manifest["models"][1]["labels"])
 
 
+def test_a_worker_computes_with_its_share_of_the_cores(rows_of: Any) -> None:
+    work, _ = tagging(parsed("--backend", "onnx"), "1")
+    [tagger] = work.network(1).taggers
+    assert tagger.backend._graph.threads == 1
+
+
 def test_each_channel_is_a_row(rows_of: Any) -> None:
     rows = rows_of("--per_channel")
     assert [(row["source"], row["channel"]) for row in rows if row["source"] == "middle.wav"] == [

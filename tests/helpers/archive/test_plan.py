@@ -131,7 +131,7 @@ def test_recordings_that_changed_are_named(output: str, field: str) -> None:
 def test_recordings_that_are_gone_are_named(output: str) -> None:
     changes = planned(output, TEN).compare(iter(TEN[5:] + ODD))
     assert (changes.gone, changes.num_gone, changes.num_changed) == (["a", "b", "c"], 5, 0)
-    with pytest.raises(UserError, match="5 .*a, b, c"):
+    with pytest.raises(UserError, match="a, b, c"):
         changes.check()
     with pytest.raises(UserError, match="a, b, c"):
         planned(output, []).compare(iter([])).check()
@@ -139,7 +139,7 @@ def test_recordings_that_are_gone_are_named(output: str) -> None:
 
 def test_names_that_are_there_twice_are_refused(output: str) -> None:
     planned(output, TEN).check_names()
-    with pytest.raises(UserError, match="1 .*c"):
+    with pytest.raises(UserError, match="c"):
         planned(output, entries("c")).check_names()
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,13 @@ def test_mistakes_are_user_errors(tagged, write_archive, tmp_path):
     ):
         with pytest.raises(UserError, match=problem):
             main(argv)
+
+
+@pytest.mark.parametrize("package", ["duckdb", "pyarrow"])
+def test_a_missing_package_is_named(tagged, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"{package}.*requirements-archive.txt"):
+        main(["best", "Speech", tagged])
 
 
 def test_an_archive_behind_an_address(tagged, capsys):

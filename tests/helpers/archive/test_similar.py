@@ -53,6 +53,7 @@ def test_lists_on_the_disk_find_what_the_exact_index_finds(embedded, capsys, mon
     monkeypatch.setattr(index_module, "EXACT_UP_TO", 100)
     monkeypatch.setattr(index_module, "BLOCK_ROWS", 120)
     monkeypatch.setattr(index_module, "PROBES", 100)
+    monkeypatch.setattr(index_module, "NEAR_PROBES", 100)
     folder = Path(embedded) / "elsewhere"
     lists = ask(capsys, "neighbours", "20.wav", embedded, "--index", folder)
     assert (folder / "embedding/vectors.lists").is_file() and not list((folder / "embedding").glob("block*"))
@@ -94,6 +95,16 @@ def test_duplicates_are_grouped_by_the_first_of_them(write_archive, capsys):
         (2, "first", "b.wav"), (2, "exact", "copy of b.wav"),
     ]  # fmt: skip
     assert 0.98 < found[3]["similarity"] < 1
+
+
+def test_a_row_is_in_the_group_of_the_first_row_that_it_is_similar_to(write_archive, capsys):
+    rows = [
+        row(f"{degrees}.wav", embedding=vector(np.cos(angle), np.sin(angle)))
+        for degrees in (0, 10, 20)
+        for angle in [np.radians(degrees)]
+    ]
+    found = ask(capsys, "duplicates", write_archive("chain", rows), "--threshold", 0.98)
+    assert [(one["group"], one["source"]) for one in found] == [(1, "0.wav"), (1, "10.wav")]
 
 
 def test_duplicates_within_one_recording_are_none(write_archive, capsys):

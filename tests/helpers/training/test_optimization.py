@@ -6,7 +6,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.training.optimization import MovingAverage, exp_warmup_linear_down, linear_warmup_cosine_down
+from helpers.training.optimization import (
+    MovingAverage,
+    exp_warmup_linear_down,
+    linear_warmup_cosine_down,
+    recompute_statistics,
+)
+from models.MobileNetV3 import get_model
 
 
 @pytest.mark.parametrize(
@@ -89,3 +95,20 @@ def test_a_step_of_the_moving_average_has_as_many_operations_for_any_number_of_l
             average.update_parameters(network)
         totals.append(counted.counts.total())
     assert totals[0] == totals[1] <= 25
+
+
+def test_statistics_computed_again_are_those_of_the_batches() -> None:
+    torch.manual_seed(0)
+    network = get_model(width_mult=0.1, num_classes=2).train()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.fill_(7)
+    weights = [parameter.clone() for parameter in network.parameters()]
+    batches = [torch.randn(4, 1, 32, 20) * scale for scale in (1, 3)]
+    recompute_statistics(network, batches)
+    stem = [network.features[0][0](batch) for batch in batches]
+    torch.testing.assert_close(norms[0].running_mean, sum(y.mean((0, 2, 3)) for y in stem) / 2)
+    torch.testing.assert_close(norms[0].running_var, sum(y.var((0, 2, 3)) for y in stem) / 2)
+    assert all(norm.running_mean.abs().max() < 7 for norm in norms) and {norm.momentum for norm in norms} == {0.01}
+    assert not any(module.training for module in network.modules())
+    assert all(map(torch.equal, weights, network.parameters()))

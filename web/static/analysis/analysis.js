@@ -81,28 +81,29 @@ export class WindowTimeline {
 }
 
 /** Scores and events of the steps of a frame-wise model. */
-class FrameTimeline {
-  constructor(model) {
+export class FrameTimeline {
+  constructor(model, hop) {
     this.model = model;
-    this.step = model.metadata.step_seconds;
-    this.frames = new FrameWindows(model.rate, this.step);
-    this.tracker = new FrameEvents(this.step);
+    this.windows = new FrameWindows(model.rate, model.metadata.step_seconds, hop);
+    this.tracker = new FrameEvents(model.metadata.step_seconds);
     this.end = 0; // seconds
   }
 
-  async push(samples) {
+  push(samples) {
     this.end += samples.length / this.model.rate;
-    const frames = [];
-    for (const window of this.frames.push(samples)) frames.push(...this.frames.keep(window, await this.model.frames(window.samples)));
-    return this.tracker.push(frames);
+    return this.compute(this.windows.push(samples));
   }
 
   async finish() {
-    const frames = [];
-    for (const window of this.frames.finish()) frames.push(...this.frames.keep(window, await this.model.frames(window.samples)));
-    frames.push(...this.frames.rest());
-    const before = this.tracker.push(frames);
+    const before = await this.compute(this.windows.finish());
+    const rest = this.tracker.push(this.windows.rest());
     const after = this.tracker.finish(this.end);
-    return { windows: [...before.windows, ...after.windows], events: [...before.events, ...after.events] };
+    return { windows: [before, rest, after].flatMap(({ windows }) => windows), events: [before, rest, after].flatMap(({ events }) => events) };
+  }
+
+  async compute(cut) {
+    const frames = [];
+    for (const window of cut) frames.push(...this.windows.keep(window, await this.model.frames(window.samples)));
+    return this.tracker.push(frames);
   }
 }

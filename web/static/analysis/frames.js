@@ -5,8 +5,9 @@ import { THRESHOLD } from "./events.js";
 import { Windows } from "./windows.js";
 
 const [WINDOW, HOP] = [10, 6]; // seconds
+export const LIVE_HOP = 1; // seconds
 const MARGIN = 1; // seconds of a window, on each side, whose frames are dropped
-const FADE = 2; // seconds in which one window takes over from another
+const FADE = 2; // seconds in which one window takes over from another, at most the hop
 const MEDIAN_FRAMES = 9;
 const HALF = (MEDIAN_FRAMES - 1) / 2;
 const CELL_SECONDS = 0.2; // of the timeline, whose cells hold the highest scores of their frames
@@ -16,12 +17,12 @@ export class FrameWindows extends Windows {
   #done = 0; // frames
   #rest = []; // of the last window, those behind these
 
-  constructor(rate, stepSeconds) {
+  constructor(rate, stepSeconds, hop = HOP) {
     const step = Math.round(stepSeconds * rate);
     const samples = (seconds) => step * Math.round(seconds / stepSeconds);
-    super(samples(WINDOW), samples(HOP), step);
+    super(samples(WINDOW), samples(hop), step);
     this.margin = samples(MARGIN) / step;
-    this.fade = samples(FADE) / step;
+    this.fade = samples(Math.min(hop, FADE)) / step;
   }
 
   /** Take the frames of a window, lists of scores, which it may change; return those of the sound that are decided. */

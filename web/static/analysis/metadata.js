@@ -1,5 +1,7 @@
-// What a file of export.py says about itself. ONNX Runtime gives no access to it, so this reads the few fields of the protocol buffer
-// that hold it (ModelProto of onnx.proto) and skips all others.
+// What a file of export.py says about itself. ONNX Runtime gives no access to it, so this reads the few fields of ModelProto
+// (onnx.proto) that hold it and skips all others.
+
+import { fields } from "./protobuf.js";
 
 const KEY = "efficientat";
 const VERSION = 2;
@@ -47,33 +49,6 @@ function check(metadata) {
   require("labels", Array.isArray(labels) && labels.every((label) => typeof label === "string"));
   if (labels.length !== metadata.num_classes) {
     throw new Error(`it has ${labels.length} labels for ${metadata.num_classes} classes; export the model again`);
-  }
-}
-
-/** Yield number and value of each field of a message: numbers, or bytes as a view. Throws a RangeError for what is no message. */
-function* fields(bytes) {
-  let position = 0;
-  const varint = () => {
-    let value = 0;
-    for (let scale = 1; ; scale *= 128) {
-      if (position >= bytes.length || scale > 2 ** 63) throw new RangeError("no number");
-      const byte = bytes[position++];
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
-  };
-  while (position < bytes.length) {
-    const key = varint();
-    const kind = key % 8;
-    if (kind === 0) {
-      yield [Math.floor(key / 8), varint()];
-      continue;
-    }
-    const size = { 1: 8, 2: -1, 5: 4 }[kind];
-    if (size === undefined) throw new RangeError("no field");
-    const length = size < 0 ? varint() : size;
-    if (length > bytes.length - position) throw new RangeError("too long");
-    yield [Math.floor(key / 8), bytes.subarray(position, (position += length))];
   }
 }
 

@@ -25,11 +25,12 @@ export async function openFlac(file) {
   const config = { codec: "flac", sampleRate: rate, numberOfChannels: channels, description: head };
   await requireDecoder(config);
   const warnings = [];
-  const blocks = decodePackets(config, frames(reader), { warnings });
+  const longest = (head[15] << 16) | (head[16] << 8) | head[17]; // bytes of a frame; 0 where it is not known
+  const blocks = decodePackets(config, frames(reader, longest || MAX_FRAME, warnings), { warnings });
   return { rate, channels, seconds: total ? total / rate : null, blocks, warnings };
 }
 
-async function* frames(reader) {
+async function* frames(reader, longest, warnings) {
   let bytes = await reader.bytes(16);
   let header = parseHeader(bytes, 0);
   while (header) {
@@ -45,6 +46,7 @@ async function* frames(reader) {
       if (at > MAX_FRAME) throw new NotStreamable("a frame is damaged");
     }
     const isLast = at + 16 > bytes.length;
+    if (isLast && bytes.length > longest) warnings.push("what is behind its last frame is left out");
     yield bytes.slice(0, isLast ? bytes.length : at);
     if (isLast) return;
     reader.skip(at);

@@ -26,7 +26,7 @@ export async function openMp3(file) {
   if (tag) reader.skip(first.length);
   const { skip, total } = tag ?? { skip: 0, total: Infinity };
   const warnings = [];
-  const blocks = decodePackets(config, frames(reader, first), { skip, total: () => total, warnings });
+  const blocks = decodePackets(config, frames(reader, first, warnings), { skip, total: () => total, warnings });
   return { rate: first.rate, channels: first.channels, seconds: Number.isFinite(total) ? total / first.rate : null, blocks, warnings };
 }
 
@@ -57,7 +57,7 @@ async function findFrame(reader) {
   return null;
 }
 
-async function* frames(reader, first) {
+async function* frames(reader, first, warnings) {
   for (;;) {
     const bytes = await reader.bytes(MAX_FRAME);
     let frame = bytes.length >= 4 ? parseHeader(bytes, 0) : null;
@@ -65,6 +65,10 @@ async function* frames(reader, first) {
     if (!frame) {
       if ((await reader.bytes(4)).length < 4) return;
       throw new NotStreamable("frames are missing");
+    }
+    if (frame.rate !== first.rate || frame.channels > first.channels) {
+      warnings.push(`its ${frame.rate === first.rate ? "number of channels" : "sample rate"} changes; what follows is left out`);
+      return;
     }
     const data = (await reader.bytes(frame.length)).slice(0, frame.length);
     if (data.length < frame.length) return;

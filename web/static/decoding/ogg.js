@@ -7,7 +7,7 @@ const MAX_PACKET = 1 << 26; // bytes; comments may hold pictures
 
 /** Return {rate, channels, seconds, blocks, warnings} as wav.js; seconds are null, as only the last page says them. */
 export async function openOgg(file) {
-  const stream = { reader: new Reader(file), serial: null, granule: -1, isLast: false };
+  const stream = { reader: new Reader(file), serial: null, granule: -1, isLast: false, warnings: [] };
   const packets = packetsOf(stream);
   const next = async () => (await packets.next()).value ?? new Uint8Array(0);
   const identification = await next();
@@ -26,7 +26,7 @@ export async function openOgg(file) {
     throw new NotStreamable("another codec");
   }
   await requireDecoder(config);
-  const warnings = [];
+  const { warnings } = stream;
   const total = () => (stream.isLast && stream.granule >= 0 ? stream.granule - preSkip : Infinity);
   const blocks = decodePackets(config, packets, { total, warnings });
   return { rate: config.sampleRate, channels: config.numberOfChannels, seconds: null, blocks, warnings };
@@ -55,6 +55,10 @@ async function* packetsOf(stream) {
     const size = table.reduce((sum, length) => sum + length, 0);
     const page = (await reader.bytes(start + size)).slice(start, start + size);
     reader.skip(start + size);
+    if ((head[5] & 2) !== 0 && stream.granule > 0) {
+      stream.warnings.push("several recordings are joined in it; those behind the first one are left out");
+      return;
+    }
     if (serial !== stream.serial || page.length < size) continue;
     stream.isLast = (head[5] & 4) !== 0;
     const granule = Number(view.getBigInt64(6, true));

@@ -16,7 +16,23 @@ export class Track {
   highest = null; // of each class
   highestAt = null; // seconds, the beginning of that window's cell
 
-  push({ start, end, scores }) {
+  /** Windows that end `kept` seconds or more before the last one are dropped. */
+  constructor(kept = Infinity) {
+    this.kept = kept;
+  }
+
+  push(window) {
+    if (this.ends[0] <= window.end - this.kept) this.#drop(window.end - this.kept);
+    this.#append(window);
+  }
+
+  #drop(before) {
+    const windows = this.starts.map((start, i) => ({ start, end: this.ends[i], scores: this.scores[i] }));
+    Object.assign(this, { starts: [], ends: [], scores: [], highest: null, highestAt: null, known: null });
+    windows.filter(({ end }) => end > before).forEach((window) => this.#append(window));
+  }
+
+  #append({ start, end, scores }) {
     this.starts.push(start);
     this.ends.push(end);
     this.scores.push(scores);
