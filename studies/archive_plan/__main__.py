@@ -17,7 +17,6 @@ from pathlib import Path
 
 from benchmarks.common import print_table
 from helpers import cli
-from helpers.archive.engine import WAVE_TASKS
 from helpers.archive.parcels import PARCEL_SECONDS
 from models.errors import UserError
 from studies.archive_plan import simulation
@@ -54,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default="tags", help="what is written, one of the costs")
     parser.add_argument("--task_recordings", type=cli.positive_int, default=64, help="recordings in a task")
     parser.add_argument("--parcel_seconds", type=cli.positive_float, default=PARCEL_SECONDS, help="sound in a parcel of a task")
-    parser.add_argument("--wave_tasks", type=cli.positive_int, default=WAVE_TASKS, help="tasks that the driver waits for at a time")
+    parser.add_argument(
+        "--wave_tasks", type=cli.positive_int, help="tasks that the driver waits for at a time (None: as archive.py)"
+    )
     parser.add_argument(
         "--list_request", type=cli.non_negative_float, default=0.15,
         help="seconds that a store takes to list 1,000 recordings (0: a folder)",

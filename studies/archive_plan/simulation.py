@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.archive.engine import WAVE_TASKS
+from helpers.archive.engine import WAVE_TASKS, WAVE_TASKS_OF_WORKER
 from helpers.archive.parcels import PARCEL_SECONDS, PART_SECONDS
 from models.errors import UserError
 from studies.archive_plan.costs import Costs
@@ -30,7 +30,7 @@ class Job:
     rows: str  # of `Costs.row_bytes`
     task_recordings: int = 64
     parcel_seconds: float = PARCEL_SECONDS  # of sound that goes from a decoder to a network at a time
-    wave_tasks: int = WAVE_TASKS  # that the driver hands out before it waits for all of them
+    wave_tasks: int | None = None  # that the driver hands out before it waits for all of them; None: as archive.py chooses
     listing_seconds: float = 0.0  # of waiting for a store's list, a recording
     spread: float = 1.0  # standard deviation of the logarithm of a recording's length
 
@@ -41,6 +41,10 @@ class Job:
     @property
     def tasks(self) -> int:
         return -(-self.recordings // self.task_recordings)
+
+    @property
+    def wave(self) -> int:
+        return self.wave_tasks or max(WAVE_TASKS, WAVE_TASKS_OF_WORKER * self.machines * self.cores)
 
     @property
     def parcels(self) -> int:
@@ -101,11 +105,11 @@ def simulate(costs: Costs, job: Job, seed: int = 0) -> Outcome:
     durations = _durations(costs, job, np.random.default_rng(seed))
     driving = driver_seconds(costs, job)
     working = 0.0
-    for first in range(0, job.tasks, job.wave_tasks):
+    for first in range(0, job.tasks, job.wave):
         driver = working + costs.wave_seconds
         # The driver gives each core its first task, and then each core that becomes free the next one.
         free = [driver] * (job.machines * job.cores)
-        for duration in durations[first : first + job.wave_tasks].tolist():
+        for duration in durations[first : first + job.wave].tolist():
             driver = max(driver, free[0]) + driving
             heapq.heapreplace(free, driver + duration)
         working = max(free)

@@ -33,6 +33,7 @@ from models.MobileNetV3 import get_model
 class LocalPool:
     """What Ray's workers do, one task after the other; interrupts itself after some tasks."""
 
+    decoders = 1
     interrupt_after: int | None = None
     tasks = 0  # that were done
 
