@@ -35,6 +35,7 @@ ATTEMPTS = 3  # to compute a parcel, before its recordings are given up: it may 
 # What Ray counts of a core for a worker, for each core that it has to itself: so little that the workers of a machine that is lost
 # find room on the others. The operating system shares out what they really use.
 NETWORK_SHARE, DECODE_SHARE, WRITE_SHARE = 0.4, 0.08, 0.01
+NETWORKS_PER_WRITER = 4
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions
@@ -89,7 +90,13 @@ class RayPool:
             num_gpus=self.gpus_per_network or None,
             **actors,
         )
-        rows = rows.map_batches(write_step, fn_args=(output,), num_cpus=WRITE_SHARE, **actors)
+        rows = rows.map_batches(
+            WriteStep,
+            fn_constructor_args=(output,),
+            compute=ray.data.ActorPoolStrategy(size=max(1, self.networks // NETWORKS_PER_WRITER)),
+            num_cpus=WRITE_SHARE,
+            **actors,
+        )
         with _original_errors():
             for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 yield from (written for written, _ in unpacked(batch))
@@ -273,16 +280,21 @@ def _written(parcel: Parcel, done: Counts) -> Written:
     return Written(parcel.address, position, parcel.next_position, done)
 
 
-def write_step(batch: pa.Table, output: Output) -> Iterator[pa.Table]:
-    """Write the rows of parcels."""
-    with _text_kept():
-        for written, content in unpacked(batch):
-            if len(content):
-                before = time.process_time()
-                address = written.address
-                output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
-                written.counts.write_seconds = time.process_time() - before
-            yield to_row(written)
+class WriteStep:
+    """A worker that writes the rows of parcels."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        with _text_kept():
+            for written, content in unpacked(batch):
+                if len(content):
+                    before = time.process_time()
+                    address = written.address
+                    self._output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
+                    written.counts.write_seconds = time.process_time() - before
+                yield to_row(written)
 
 
 def to_row(about: Any, content: np.ndarray | pa.Buffer | None = None) -> pa.Table:

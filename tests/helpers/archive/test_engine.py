@@ -19,7 +19,7 @@ from helpers.archive.inputs import list_inputs
 from helpers.archive.output import Output
 from helpers.archive.parcels import Counts, Parcel, cut_parts
 from helpers.archive.plan import Plan
-from helpers.archive.pool import ATTEMPTS, Attempts, DecodeStep, NetworkStep, to_row, unpacked, write_step
+from helpers.archive.pool import ATTEMPTS, Attempts, DecodeStep, NetworkStep, WriteStep, to_row, unpacked
 from models.errors import UserError
 
 RATE = 8000
@@ -73,7 +73,7 @@ class LocalPool:
         for task in tasks:
             for decoded in decoder(to_row(task)):
                 for computed in network(decoded):
-                    for row in write_step(computed, output):
+                    for row in WriteStep(output)(computed):
                         yield from (written for written, _ in unpacked(row))
 
     def compact(self, output: Output, shard: int) -> None:

@@ -24,7 +24,7 @@ from helpers.archive import pool as pool_module
 from helpers.archive.engine import TaskKey, Work, Written
 from helpers.archive.output import Output
 from helpers.archive.plan import Plan
-from helpers.archive.pool import Attempts, DecodeStep, NetworkStep, to_row, unpacked, write_step
+from helpers.archive.pool import Attempts, DecodeStep, NetworkStep, WriteStep, to_row, unpacked
 from helpers.distillation import __main__ as distillation
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -45,7 +45,7 @@ class LocalPool:
             if LocalPool.tasks == LocalPool.interrupt_after:
                 raise KeyboardInterrupt
             for computed in (computed for decoded in decoder(to_row(task)) for computed in network(decoded)):
-                yield from (written for row in write_step(computed, output) for written, _ in unpacked(row))
+                yield from (written for row in WriteStep(output)(computed) for written, _ in unpacked(row))
             LocalPool.tasks += 1
 
     def compact(self, output: Output, shard: int) -> None:
