@@ -15,7 +15,6 @@ COMMAND --help has the options of a command.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,8 @@ from helpers.archive.queries.export import TABLE, export_copy, export_table
 from helpers.archive.queries.index import Index, open_index
 from helpers.archive.queries.merge import merge
 from helpers.archive.queries.reading import Archive, missing_shards, open_alike, pick_model
+from helpers.archive.storage import is_remote
+from helpers.tagger.embedding_files import escaped
 from models.errors import UserError
 
 HISTOGRAMS = ("labels", "scores", "durations", "failures")
@@ -68,16 +69,16 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("recording", metavar="RECORDING", help="its name in the output, or a file that the same model embeds")
     add_outputs(command)
     command.add_argument("--top_k", type=cli.positive_int, default=10, help="how many")
-    command.add_argument("--index", type=Path, metavar="DIR", help=index_help)
+    command.add_argument("--index", type=local_path, metavar="DIR", help=index_help)
 
     command = add("duplicates", "groups of recordings that are the same or nearly so, by their embeddings", style=True)
     add_outputs(command)
     command.add_argument("--threshold", type=cli.unit_interval, default=0.98, help="lowest cosine of embeddings")
-    command.add_argument("--index", type=Path, metavar="DIR", help=index_help)
+    command.add_argument("--index", type=local_path, metavar="DIR", help=index_help)
 
     command = add("merge", "write several outputs as one, the parts of long recordings joined", model=False)
     add_outputs(command)
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, which must not exist")
+    command.add_argument("--output", type=local_path, required=True, metavar="DIR", help="folder to write, which must not exist")
     command.add_argument("--prefix", action="store_true", help="put the name of its output in front of each recording")
 
     command = add("export", "write a data set for ex_folder.py")
@@ -86,9 +87,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--threshold", default="0.5", help="lowest score: a number, or a table with the columns label and threshold"
     )
-    command.add_argument("--output", type=Path, required=True, metavar="PATH", help="CSV to write; with --copy a folder")
+    command.add_argument("--output", type=local_path, required=True, metavar="PATH", help="CSV to write; with --copy a folder")
     command.add_argument("--copy", action="store_true", help="cut the recordings into a folder, with labels.csv in it")
     return parser
+
+
+def local_path(text: str) -> Path:
+    if not text or is_remote(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no path of this machine; give one")
+    return Path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +130,8 @@ def answer_histogram(args: argparse.Namespace, archives: list[Archive]) -> None:
 
 def answer_neighbours(args: argparse.Namespace, archives: list[Archive]) -> None:
     model = pick_model(archives, args.model)
-    embeddings, source = neighbours.stored_embeddings(archives, model, args.recording), args.recording
+    source = escaped(args.recording)
+    embeddings = neighbours.stored_embeddings(archives, model, source)
     if not len(embeddings):
         embeddings, source = neighbours.file_embeddings(archives[0], model, args.recording), None
     indexes = open_indexes(args, archives)
@@ -147,9 +155,9 @@ def write_data_set(args: argparse.Namespace, archives: list[Archive]) -> None:
         print(f"{files:,} files; recordings that failed: {failed:,}")
         folder, table = args.output, args.output / TABLE
     else:
-        print(f"{export_table(*chosen):,} rows")
-        given = archives[0].manifest["input"]
-        folder, table = given if os.path.isdir(given) else os.path.dirname(given) or ".", args.output
+        rows, folder = export_table(*chosen)
+        print(f"{rows:,} rows")
+        table = args.output
     strong = ["--strong"] if archives[0].unit == "events" else []
     print(shlex.join(["python", "ex_folder.py", str(folder), "--csv", str(table), *strong]))
 

@@ -68,7 +68,7 @@ class Settings:
     def names(self) -> tuple[str, ...]:
         """The models' names in columns and in the manifest. Raises UserError where two are the same."""
         names = [re.sub(r"\W+", "_", PurePath(model).stem) for model in self.models]
-        if len(set(names)) < len(names):
+        if len({name.lower() for name in names}) < len(names):  # SQL takes A for a
             raise UserError(f"models are {', '.join(names)}, whose names must differ; leave one out, or rename a file")
         return tuple(names)
 

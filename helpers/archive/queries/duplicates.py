@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from helpers.archive.queries.index import Index, vectors
-from helpers.archive.queries.reading import connect, quoted, require
+from helpers.archive.queries.reading import connect, parquet_rows, quoted, require
 
 QUERY_ROWS = 256  # searched at a time: each may have very many copies
 EPSILON = 1e-5  # of cosines in float32
@@ -97,7 +97,7 @@ def _numbered(indexes: Sequence[Index]) -> str:
     """SQL of what is known of the rows of all indexes, numbered through."""
     return " UNION ALL ".join(
         f'SELECT number + {offset} AS number, {quoted(index.archive.address)} AS output, source, start, "end", hash '
-        f"FROM read_parquet({quoted(str(index.rows_path))})"
+        f"FROM {parquet_rows([str(index.rows_path)])}"
         for index, offset in zip(indexes, _offsets(indexes), strict=True)
     )
 

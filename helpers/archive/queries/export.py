@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,31 +37,38 @@ class Clip(NamedTuple):
     """What becomes a row of the table."""
 
     source: str
+    channel: int | None  # from 1; None: the mix of all
     start: float | None  # seconds; None: the whole recording
     end: float | None
     labels: list[str]
 
 
-def export_table(archives: Sequence[Archive], model: StoredModel, path: Path, labels: Sequence[str] | None, threshold: str) -> int:
-    """Write a table of path, labels, start and end, that ex_folder.py reads with --csv; return the number of rows.
+def export_table(
+    archives: Sequence[Archive], model: StoredModel, path: Path, labels: Sequence[str] | None, threshold: str
+) -> tuple[int, str]:
+    """Write a table of path, labels, start and end, that ex_folder.py reads with --csv; return the number of rows and the folder.
 
     `labels` are those that count (None: all). `threshold` is a number or the path of a table of label and threshold. Rows without
-    any of the labels are left out. Paths are the names in the archive, below the folder that was its input.
+    any of the labels are left out. Paths are the names in the archive, below the folder that is returned. Raises UserError for
+    recordings that are not files of one folder, and for single channels of files, which ex_folder.py does not read.
     """
     choose = _Choice(model, labels, threshold)
-    rows = 0
-    if any(
-        entry.member is not None or is_remote(entry.address) for archive in archives for entry in islice(Plan(archive.address), 1)
-    ):
-        raise UserError("ex_folder.py reads neither tars nor Parquet files nor addresses, where these recordings are; give --copy")
+    rows, root = 0, None
+    if any(_channel(archive) is not None or "channel" in archive.columns for archive in archives):
+        raise UserError("ex_folder.py mixes all channels, and these are results of single ones; give --copy")
     with replacing(path) as temporary, _table(temporary, COLUMNS) as table:
         for archive in archives:
             for shard in archive.shards:
+                entries = _entries(archive, shard)
                 for clip in choose(archive, shard):
+                    folder = _root(_find(entries, clip.source))
+                    if root not in (None, folder):
+                        raise UserError(f"ex_folder.py reads one folder, and recordings are in {root} and {folder}; give --copy")
+                    root = folder
                     table.writerow(_cells(clip.source, clip))
                     rows += 1
         _refuse_none(rows, threshold)
-    return rows
+    return rows, root or "/"
 
 
 def export_copy(
@@ -69,9 +76,9 @@ def export_copy(
 ) -> tuple[int, int]:
     """Cut the recordings into a new folder, with a table of them; return the numbers of files and of recordings that failed.
 
-    Files are FLAC at the rate of their recording, in one channel. A recording with events is one file, with its events in the
-    table; of others, each row is one, and the column group has its recording. Recordings that can no longer be read are reported
-    and left out. Arguments are those of `export_table`.
+    Files are FLAC at the rate of their recording, in one channel: the one that the row is about, or the mix of all. A recording (or
+    channel) with events is one file, with its events in the table; of others, each row is one. The column group has the recording.
+    Recordings that can no longer be read are reported and left out. Arguments are those of `export_table`.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists; give a new folder for the recordings")
@@ -82,16 +89,16 @@ def export_copy(
             for shard in archive.shards:
                 entries = _entries(archive, shard)
                 for source, of_recording in groupby(choose(archive, shard), key=lambda clip: clip.source):
-                    clips = list(of_recording)
-                    cuts = [(None, None, clips)] if archive.unit == "events" else [(clip.start, clip.end, [clip]) for clip in clips]
                     try:
-                        for start, end, of_file in cuts:
+                        for clips in _files(of_recording, archive.unit):
                             name = f"{files:07}-{PurePosixPath(source).stem[:40]}.flac"
-                            _cut(_find(entries, source), source, start, end, temporary / name)
+                            start, end = (None, None) if archive.unit == "events" else clips[0][2:4]
+                            _cut(_find(entries, source), clips[0], start, end, temporary / name)
                             files += 1
-                            table.writerows([*_cells(name, clip, times=archive.unit == "events"), source] for clip in of_file)
-                    except (AudioError, FileNotFoundError) as error:
+                            table.writerows([*_cells(name, clip, times=archive.unit == "events"), source] for clip in clips)
+                    except (AudioError, FileNotFoundError, PermissionError) as error:
                         print(f"left out: {printable(error)}", file=sys.stderr)
+                        (temporary / name).unlink(missing_ok=True)
                         failed += 1
         _refuse_none(files, threshold)
     return files, failed
@@ -114,18 +121,21 @@ class _Choice:
     def __call__(self, archive: Archive, shard: int) -> Iterator[Clip]:
         archive.require_scores(self.model)
         label, listed, scored = (name + self.model.suffix for name in ("label", "labels", "scores"))
-        times, suffix = ["source", "start", "end", "error"], self.model.suffix
+        shared, suffix = ["source", "start", "end", "error"], self.model.suffix
+        shared += ["channel"] if "channel" in archive.columns else []
         names = [label, f"score{suffix}"] if archive.unit == "events" else [listed, f"label_scores{suffix}"]
         names = [scored] if scored in archive.columns else names
-        for table in archive.batches([*times, *names], shard):
+        for table in archive.batches([*shared, *names], shard):
             table = table.filter(table["error"].is_null())
             columns = [table[name].to_pylist() for name in ("source", "start", "end")]
-            for source, start, end, classes in zip(*columns, self._classes(table, names), strict=True):
+            own = _channel(archive)
+            channels = table["channel"].to_pylist() if "channel" in shared else [own] * len(table)
+            for source, start, end, channel, classes in zip(*columns, channels, self._classes(table, names), strict=True):
                 if classes:
                     found = [self._name(k) for k in classes]
                     # parts of long recordings are longer than this
                     is_whole = archive.unit == "recordings" and start == 0 and end < PART_SECONDS / 2
-                    yield Clip(source, None if is_whole else start, None if is_whole else end, found)
+                    yield Clip(source, channel, None if is_whole else start, None if is_whole else end, found)
 
     def _classes(self, table: pa.Table, names: Sequence[str]) -> Iterator[list[int]]:
         """The classes of each row."""
@@ -163,11 +173,31 @@ def _refuse_none(count: int, threshold: str) -> None:
         raise UserError(f"no recording has one of the labels with a score of at least {threshold}; lower --threshold")
 
 
+def _files(clips: Iterable[Clip], unit: str) -> Iterator[list[Clip]]:
+    """Yield the clips of each file that is cut of one recording."""
+    if unit == "events":
+        yield from (list(of_channel) for _, of_channel in groupby(clips, key=lambda clip: clip.channel))
+    else:
+        yield from ([clip] for clip in clips)
+
+
+def _channel(archive: Archive) -> int | None:
+    """The one channel that the recordings were reduced to, by --channel."""
+    return archive.manifest["settings"].get("channel")
+
+
+def _root(entry: Entry) -> str:
+    """The folder that a recording's name is relative to."""
+    if entry.member is not None or is_remote(entry.address) or not entry.address.endswith(entry.source):
+        raise UserError(f"{entry.source} is no file below a folder, as ex_folder.py needs them; give --copy")
+    return entry.address.removesuffix(entry.source).rstrip("/") or "/"
+
+
 def _entries(archive: Archive, shard: int) -> dict[str, Entry]:
     """Where the recordings of a shard are."""
     plan = Plan(archive.address)
     if shard >= plan.num_shards:
-        raise UserError(f"{archive.address} has no plan, which says where its recordings are; export without --copy")
+        raise UserError(f"{archive.address} has no plan, which says where its recordings are; write the archive again")
     return {entry.source: entry for task in range(plan.tasks(shard)) for entry in plan.recordings(shard, task)}
 
 
@@ -177,10 +207,17 @@ def _find(entries: dict[str, Entry], source: str) -> Entry:
     return entries[source]
 
 
-def _cut(entry: Entry, source: str, start: float | None, end: float | None, path: Path) -> None:
+def _cut(entry: Entry, clip: Clip, start: float | None, end: float | None, path: Path) -> None:
     import soundfile
 
-    sound = open_sound(open_entry(entry), name=source, start=start or 0.0, end=end)
+    sound = open_sound(_content(entry), name=clip.source, start=start or 0.0, end=end, channel=clip.channel)
     with soundfile.SoundFile(path, "w", sound.rate, 1, "PCM_16", format="FLAC") as file:
         for block in sound.blocks:
             file.write(block)
+
+
+def _content(entry: Entry) -> str | bytes:
+    try:
+        return open_entry(entry)
+    except OSError as error:  # such as of an object store
+        raise AudioError(f"{entry.source} cannot be read ({error})") from error

@@ -9,8 +9,8 @@ The folder of an index, by default index/embedding in the output (with several m
 | vectors.lists | of a large archive: the vectors, float16 |
 | rows.parquet | number, source, start, end, channel, and a hash of the embedding of each row |
 
-Vectors have length 1, so the inner product is the cosine. Building and searching take constant memory: of a large archive, blocks
-of vectors are indexed one by one and merged on the disk.
+Vectors have length 1, so the inner product is the cosine. Of a large archive, blocks of vectors are indexed one by one and merged
+on the disk, so memory grows with the number of lists, the square root of that of rows.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
     """Open the index of an archive; it is made where there is none, or where the archive has changed since.
 
     `folder` is where indexes of this archive are kept (None: in the archive). Raises UserError for an archive without embeddings,
-    and for one behind an address without a `folder`.
+    for one behind an address without a `folder`, and for a folder of something else or a damaged one.
     """
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it reports which variants of itself it tries
     faiss = require("faiss")
@@ -99,6 +99,8 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
         "model": model.sha256,
         "files": [[os.path.basename(file), *status(file)] for file in archive.files()],
     }
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise UserError(f"{folder} is no index; give another folder by --index, or remove it")
     try:
         found = json.loads((folder / ABOUT).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -111,8 +113,11 @@ def open_index(archive: Archive, model: StoredModel, folder: Path | None = None)
         except RuntimeError as error:  # of faiss, such as of a full disk
             raise UserError(f"{folder} cannot be written: {str(error).splitlines()[-1]}") from error
     flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR  # of lists on the disk, wherever the folder is now
-    with _without_messages():
-        index = faiss.read_index(os.fspath(folder / VECTORS), flags)
+    try:
+        with _without_messages():
+            index = faiss.read_index(os.fspath(folder / VECTORS), flags)
+    except RuntimeError as error:  # of faiss
+        raise UserError(f"{folder} is damaged; remove it, and it is made again") from error
     return Index(archive, column, folder / ROWS, index)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from helpers.archive.queries.index import Index, normalized
-from helpers.archive.queries.reading import Archive, StoredModel, connect, quoted
+from helpers.archive.queries.reading import Archive, StoredModel, connect, parquet_rows, quoted
 from helpers.tagger.results import Failure
 from models.errors import UserError
 
@@ -91,7 +91,7 @@ def _nearest(index: Index, queries: np.ndarray, wanted: int) -> dict[int, float]
 def _described(connection: Any, index: Index, nearest: dict[int, float], source: str | None) -> list[dict[str, Any]]:
     """Return the best row of each recording, with its source and times, without those of `source`."""
     numbers = ", ".join(map(str, nearest)) or "NULL"
-    query = f'SELECT number, source, start, "end" FROM read_parquet({quoted(str(index.rows_path))}) WHERE number IN ({numbers})'
+    query = f'SELECT number, source, start, "end" FROM {parquet_rows([str(index.rows_path)])} WHERE number IN ({numbers})'
     best: dict[str, dict[str, Any]] = {}
     for number, name, start, end in connection.execute(query).fetchall():
         similarity = nearest[number]

@@ -86,7 +86,7 @@ class Archive:
 
     def rows(self) -> str:
         """SQL of the rows: what stands behind FROM."""
-        return f"read_parquet([{', '.join(map(quoted, self.files()))}])"
+        return parquet_rows(self.files())
 
     def scored_rows(self, model: StoredModel, k: int) -> str:
         """SQL of a query: source, channel, start, end (seconds) and score of class k of each row that has one."""
@@ -183,6 +183,11 @@ def require(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise UserError(f"this needs {package}, which is not installed: {install_command('archive')}") from error
+
+
+def parquet_rows(files: Sequence[str]) -> str:
+    """SQL of the rows of Parquet files: what stands behind FROM. A folder called source=x would be a column otherwise."""
+    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = false)"
 
 
 def quoted(text: str) -> str:

@@ -96,9 +96,13 @@ def test_recordings_in_a_tar_are_copied_or_refused(write_archive, recordings, tm
         for name in ("a.wav", "b.wav"):
             tar.add(recordings / name, name)
     rows = [row("all.tar/a.wav", scores=[0.75, 0, 0]), row("all.tar/b.wav", scores=[0, 0.75, 0])]
-    archive = write_archive("tags", rows, entries=list(list_inputs(str(tmp_path / "all.tar"))))
-    with pytest.raises(UserError, match="--copy"):
-        main(["export", archive, "--output", str(tmp_path / "labels.csv")])
+    entries = list(list_inputs(str(tmp_path / "all.tar")))
+    archive = write_archive("tags", rows, entries=entries)
+    mixed = [row("a.wav", scores=[0.75, 0, 0]), *rows]
+    mixed = write_archive("mixed", mixed, entries=[*list_inputs(str(recordings / "a.wav")), *entries])
+    for output in (archive, mixed):
+        with pytest.raises(UserError, match="--copy"):
+            main(["export", output, "--output", str(tmp_path / "labels.csv")])
     main(["export", archive, "--output", str(tmp_path / "cut"), "--copy"])
     assert [one["labels"] for one in table(tmp_path / "cut/labels.csv")] == ["Speech", "Dog"]
     data = folder.scan(tmp_path / "cut", tmp_path / "cut/labels.csv", decode_all=True)
@@ -114,6 +118,65 @@ def test_a_recording_with_events_is_copied_once(write_archive, recordings, tmp_p
     assert [(one["start"], one["end"]) for one in rows] == [("0.000000", "1.000000"), ("1.000000", "2.500000")]
     assert len(soundfile.read(tmp_path / "cut" / rows[0]["path"])[0]) == 3 * RATE
     assert len(scan_events(tmp_path / "cut", tmp_path / "cut/labels.csv", 10.0).events[0]) == 2
+
+
+@pytest.fixture
+def stereo(tmp_path: Path) -> Path:
+    """A recording whose left channel is 0.25 and whose right one is -0.5."""
+    root = tmp_path / "stereo"
+    root.mkdir()
+    soundfile.write(root / "a.wav", np.tile([0.25, -0.5], (2 * RATE, 1)), RATE)
+    return root
+
+
+def cut_samples(folder: Path) -> list[float]:
+    """The value of each file that was cut, in the order of the table."""
+    return [float(np.median(soundfile.read(folder / one["path"])[0])) for one in table(folder / "labels.csv")]
+
+
+def test_each_channel_is_cut_from_its_own(write_archive, stereo, tmp_path):
+    rows = [row("a.wav", channel=1, scores=[0.75, 0, 0]), row("a.wav", channel=2, scores=[0, 0.75, 0])]
+    archive = write_archive("channels", rows, addresses=stereo)
+    main(["export", archive, "--output", str(tmp_path / "cut"), "--copy"])
+    assert cut_samples(tmp_path / "cut") == [0.25, -0.5]
+    assert [one["group"] for one in table(tmp_path / "cut/labels.csv")] == ["a.wav", "a.wav"]
+    events = [row("a.wav", 0, 1, channel=channel, label=0, score=0.75) for channel in (1, 2)]
+    archive = write_archive("events", events, addresses=stereo)
+    main(["export", archive, "--output", str(tmp_path / "cut events"), "--copy"])
+    assert cut_samples(tmp_path / "cut events") == [0.25, -0.5]
+
+
+def test_the_channel_of_an_archive_is_cut(write_archive, stereo, tmp_path):
+    archive = write_archive("second", [row("a.wav", scores=[0.75, 0, 0])], addresses=stereo, settings={"channel": 2})
+    with pytest.raises(UserError, match="--copy"):
+        main(["export", archive, "--output", str(tmp_path / "labels.csv")])
+    main(["export", archive, "--output", str(tmp_path / "cut"), "--copy"])
+    assert cut_samples(tmp_path / "cut") == [-0.5]
+
+
+def test_the_folder_of_a_list_is_printed(write_archive, recordings, tmp_path, capsys):
+    (recordings / "list.txt").write_text("sub/long.wav\na.wav\n")
+    rows = [row("sub/long.wav", scores=[0.75, 0, 0]), row("a.wav", scores=[0, 0.75, 0])]
+    archive = write_archive("tags", rows, entries=list(list_inputs(str(recordings / "list.txt"))))
+    main(["export", archive, "--output", str(tmp_path / "labels.csv")])
+    assert capsys.readouterr().out.splitlines()[-1].split()[1:3] == ["ex_folder.py", str(recordings)]
+
+
+def test_recordings_of_several_folders_need_copies(write_archive, recordings, tmp_path):
+    outputs = [
+        write_archive(name, [row("a.wav", scores=[0.75, 0, 0])], addresses=folder)
+        for name, folder in (("one", recordings), ("two", recordings / "sub"))
+    ]
+    with pytest.raises(UserError, match="--copy"):
+        main(["export", *outputs, "--output", str(tmp_path / "labels.csv")])
+
+
+def test_a_recording_without_the_part_leaves_no_file(write_archive, recordings, tmp_path, capsys):
+    windows = [row("a.wav", 9, 11, scores=[0.75, 0, 0]), row("b.wav", 0, 2, scores=[0.75, 0, 0])]
+    archive = write_archive("windows", windows, window=2.0, addresses=recordings)
+    main(["export", archive, "--output", str(tmp_path / "cut"), "--copy"])
+    assert "a.wav" in capsys.readouterr().err
+    assert len(list((tmp_path / "cut").glob("*.flac"))) == len(table(tmp_path / "cut/labels.csv")) == 1
 
 
 def test_mistakes_leave_nothing_behind(write_archive, tmp_path):

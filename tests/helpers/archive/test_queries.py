@@ -140,6 +140,18 @@ def test_an_incomplete_archive_is_reported(tagged, capsys):
     assert "not complete" in capsys.readouterr().err
 
 
+def test_a_folder_whose_name_looks_like_a_column_is_none(write_archive, capsys):
+    archive = write_archive("source=x/tags", [row("a.wav", scores=[0.5, 0, 0])])
+    assert [one["source"] for one in answers(capsys, "best", "Speech", archive)] == ["a.wav"]
+
+
+@pytest.mark.parametrize("command", [("merge",), ("export",)])
+def test_what_is_written_is_on_this_machine(tagged, command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command, tagged, "--output", "s3://bucket/merged"])
+    assert "s3://bucket/merged" in capsys.readouterr().err
+
+
 def test_mistakes_are_user_errors(tagged, write_archive, tmp_path):
     (tmp_path / "empty").mkdir()
     embedded = write_archive("embedded", [row("a.wav", embedding=[0.0] * 8)])

@@ -42,7 +42,7 @@ def test_settings_that_do_not_go_together(settings: dict[str, object]) -> None:
         Settings(("mn10_as",), **settings)
 
 
-@pytest.mark.parametrize("models", [(), ("a.pt", "folder/a.pt")])
+@pytest.mark.parametrize("models", [(), ("a.pt", "folder/a.pt"), ("a.pt", "A.pt")])
 def test_models_need_names_that_differ(models: tuple[str, ...]) -> None:
     with pytest.raises(UserError):
         Settings(models)

@@ -75,6 +75,30 @@ def test_an_index_is_kept_until_the_archive_changes(embedded, capsys):
     assert (path.stat().st_ino, path.stat().st_mtime_ns) != before
 
 
+def test_a_folder_of_something_else_is_kept(embedded, tmp_path):
+    mine = tmp_path / "embedding/mine.npy"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(UserError, match="no index"):
+        main(["neighbours", "7.wav", embedded, "--index", str(tmp_path)])
+    assert mine.exists()
+
+
+def test_a_damaged_index_is_a_user_error(embedded, capsys):
+    ask(capsys, "neighbours", "7.wav", embedded)
+    path = Path(embedded) / "index/embedding/vectors.faiss"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        main(["neighbours", "7.wav", embedded])
+
+
+def test_a_folder_whose_name_looks_like_a_column_is_none(write_archive, capsys):
+    rows = [row(name, embedding=vector(1)) for name in ("a.wav", "b.wav")]
+    archive = write_archive("source=x/tags", rows)
+    assert [one["source"] for one in ask(capsys, "neighbours", "a.wav", archive)] == ["b.wav"]
+    assert [one["source"] for one in ask(capsys, "duplicates", archive)] == ["a.wav", "b.wav"]
+
+
 def test_duplicates_are_grouped_by_the_first_of_them(write_archive, capsys):
     twice, other = vector(1, 2, 3), vector(-3, 2, 1)
     archive = write_archive(
