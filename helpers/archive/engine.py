@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from datasets.audio import AudioError
     from helpers.archive.inputs import Entry
     from helpers.archive.output import Output
     from helpers.archive.plan import Plan
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 WAVE_TASKS, WAVE_TASKS_OF_WORKER = 4096, 64
 
 Staged = Callable[[int, list[Piece]], bool]  # whether an earlier run wrote a parcel, by its number and its pieces
+GivenUp = Callable[[int], "AudioError | None"]  # of a recording, by its number in the task: why it is not to be read again
 
 
 class Work(Protocol):
     """What is done with recordings; it is sent to every worker."""
 
-    def decoder(self) -> Callable[[int, int, Sequence[Entry], Staged], Iterator[tuple[Parcel, np.ndarray]]]:
-        """Return what yields the parcels of a task: (shard, task, recordings, `Staged`) -> parcels with their samples."""
+    def decoder(self) -> Callable[[int, int, Sequence[Entry], Staged, GivenUp], Iterator[tuple[Parcel, np.ndarray]]]:
+        """Return what yields the parcels of a task: (shard, task, recordings, `Staged`, `GivenUp`) -> parcels with their samples.
+
+        It asks `GivenUp` before it reads a recording; one that is given up is a failure.
+        """
 
     def network(self, threads: int) -> Callable[[Parcel, np.ndarray], pa.Table]:
         """Return what makes rows of a parcel."""

@@ -21,10 +21,11 @@ from datasets.prepare.conversion import Source
 from datasets.shards.stored import Stored
 from helpers.archive import logits, ordered, packing
 from helpers.archive import pool as pool_module
+from helpers.archive.attempts import Attempts
 from helpers.archive.engine import TaskKey, Work, Written
 from helpers.archive.output import Output
 from helpers.archive.plan import Plan
-from helpers.archive.pool import Attempts, DecodeStep, NetworkStep, to_row, unpacked, write_step
+from helpers.archive.pool import DecodeStep, NetworkStep, to_row, unpacked, write_step
 from helpers.distillation import __main__ as distillation
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -40,7 +41,8 @@ class LocalPool:
     def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
         os.chdir("/")  # workers of a cluster have another working directory
         work = pickle.loads(pickle.dumps(work))
-        decoder, network = DecodeStep(work, plan, output), NetworkStep(work, 1, Attempts())
+        attempts = Attempts()
+        decoder, network = DecodeStep(work, plan, output, attempts), NetworkStep(work, 1, attempts)
         for task in tasks:
             if LocalPool.tasks == LocalPool.interrupt_after:
                 raise KeyboardInterrupt
