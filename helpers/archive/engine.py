@@ -162,8 +162,14 @@ def _waves(plan: Plan, output: Output, follow: Callable[[Counts], object], most:
 
 def _unfinished(plan: Plan, output: Output, shard: int, follow: Callable[[Counts], object]) -> Iterator[TaskKey]:
     staged: dict[int, dict[int, bool]] = {}  # task -> number of a parcel -> whether it is the last one
-    for address in output.parcels_of(shard):
-        staged.setdefault(address.task, {})[address.number] = address.is_last
+    addresses = output.parcels_of(shard)
+    numbers = Counter((address.task, address.number) for address in addresses)
+    unclear = {task for (task, _), count in numbers.items() if count > 1}  # a run ended before it removed the stale ones
+    for task in unclear:
+        output.remove_parcels(shard, task)
+    for address in addresses:
+        if address.task not in unclear:
+            staged.setdefault(address.task, {})[address.number] = address.is_last
     for task in range(plan.tasks(shard)):
         parcels = staged.get(task, {})
         last = max(parcels, default=-1)

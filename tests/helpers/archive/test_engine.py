@@ -19,6 +19,7 @@ from helpers.archive.engine import TaskKey, run
 from helpers.archive.inputs import Entry, list_inputs, open_entry
 from helpers.archive.output import Output
 from helpers.archive.parcels import Address, Counts, Parcel, cut_parts
+from helpers.archive.parquet_files import read_batches
 from helpers.archive.plan import Plan
 from helpers.archive.pool import DecodeStep, NetworkStep, to_row, unpacked, write_step
 from models.errors import UserError
@@ -193,6 +194,21 @@ def test_staged_parcels_of_other_recordings_are_computed_again(
     output.folder.remove(last.name)
     monkeypatch.setattr(decode, "PARCEL_SECONDS", 2.0)
     run(Loudness(), plan, output, LocalPool(), lambda counts: None)
+    assert rows(output) == expected
+
+
+def test_a_parcel_that_is_staged_both_as_the_last_one_and_not_is_computed_again(recordings: Path, tmp_path: Path) -> None:
+    expected, _ = compute(recordings, tmp_path / "expected")
+    plan, output = planned(recordings, tmp_path / "out")
+    with pytest.MonkeyPatch.context() as context, pytest.raises(UserError, match="not complete"):
+        context.setattr(Output, "compact", lambda *_: None)
+        run(Loudness(), plan, output, LocalPool(), lambda counts: None)
+    for parcel in output.parcels_of(0):
+        output.write_parcel(0, parcel.task, 0, False, pa.Table.from_batches(read_batches(output.folder.path(parcel.name))))
+    parcels_of = Output.parcels_of
+    with pytest.MonkeyPatch.context() as context:  # in the worst order
+        context.setattr(Output, "parcels_of", lambda *given: sorted(parcels_of(*given), key=lambda parcel: parcel.is_last))
+        run(Loudness(), plan, output, LocalPool(), lambda counts: None)
     assert rows(output) == expected
 
 
