@@ -20,8 +20,10 @@ import numpy as np
 from benchmarks.common import machine, print_table, run_process
 from datasets.labels import audioset_labels
 from helpers import cli
+from helpers.archive.inputs import Entry
 from helpers.archive.output import DATA, MANIFEST, Output
 from helpers.archive.parquet_files import write_batches, written
+from helpers.archive.plan import Plan
 from helpers.archive.queries.reading import require
 from helpers.archive.schema import Settings, schema, to_table
 from models.files import replacing_folder
@@ -80,7 +82,7 @@ def source(number: int) -> str:
 
 
 def write_synthetic(folder: Path, rows: int, size: int) -> None:
-    """Write an archive of one model, without a plan."""
+    """Write an archive of one model."""
     require("pyarrow")
     labels = audioset_labels()
     settings = Settings(("synthetic",), embed=True)
@@ -91,8 +93,10 @@ def write_synthetic(folder: Path, rows: int, size: int) -> None:
         count = -(-min(SHARD_ROWS, rows - shard * SHARD_ROWS) // BATCH_ROWS)
         with written(output.folder, f"{DATA}/shard-{shard:06}.parquet", kind) as writer:
             write_batches(writer, (batch for _ in range(count) for batch in to_table(next(batches), kind).to_batches()))
+    names = map(source, range(rows))
+    Plan(folder).extend((Entry(name, f"/recordings/{name}") for name in names), SHARD_ROWS)
     models = [{"name": "synthetic", "given": "synthetic", "sha256": "0" * 64, "labels": list(labels)}]
-    output.write_json(MANIFEST, {"input": "recordings", "settings": vars(settings), "models": models})
+    output.write_json(MANIFEST, {"input": "/recordings", "settings": vars(settings), "models": models})
 
 
 def synthetic(rows: int, size: int, classes: int) -> Iterator[dict[str, Sequence]]:

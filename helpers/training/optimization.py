@@ -112,6 +112,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of all batch norms by the means of the batches' own; the model is then in evaluation mode.
 
     After a short training the running ones are those of former weights, and of augmented clips. A batch is an input of the model.
+    Raises ValueError where there is no batch.
     """
     model.eval()
     norms = {module: module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
@@ -119,8 +120,11 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all
         norm.train()
-    for batch in batches:
+    count = 0
+    for count, batch in enumerate(batches, 1):  # noqa: B007
         model(batch)
     for norm, momentum in norms.items():
         norm.momentum = momentum
         norm.eval()
+    if not count:
+        raise ValueError("there are no batches to compute statistics from; give one or more")

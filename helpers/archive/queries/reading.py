@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ def open_archive(address: str) -> Archive:
     try:
         models = [(model["name"], model["sha256"], tuple(model["labels"] or ())) for model in manifest["models"]]
         manifest["settings"]["window"]  # noqa: B018 - raises
+        if not all(re.fullmatch(r"\w+", name) for name, *_ in models):  # names of columns in SQL end in them
+            raise TypeError
     except (KeyError, TypeError) as error:
         raise UserError(f"{address}/{MANIFEST} is of another version of this project; write the archive again") from error
     if not (shards := output.complete()):

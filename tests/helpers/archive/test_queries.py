@@ -140,6 +140,14 @@ def test_an_incomplete_archive_is_reported(tagged, capsys):
     assert "not complete" in capsys.readouterr().err
 
 
+def test_a_model_whose_name_is_sql_is_refused(write_archive):
+    archive = write_archive("both", [row("a.wav", scores_one=[0.25, 0, 0], scores_two=[0.5, 0, 0])], models=("one", "two"))
+    manifest = Path(archive, "manifest.json")
+    manifest.write_text(manifest.read_text().replace('"name": "one"', '"name": "one; DROP TABLE x"'))
+    with pytest.raises(UserError, match="manifest.json"):
+        main(["best", "Speech", archive, "--model", "two"])
+
+
 def test_a_folder_whose_name_looks_like_a_column_is_none(write_archive, capsys):
     archive = write_archive("source=x/tags", [row("a.wav", scores=[0.5, 0, 0])])
     assert [one["source"] for one in answers(capsys, "best", "Speech", archive)] == ["a.wav"]

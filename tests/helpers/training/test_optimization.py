@@ -112,3 +112,5 @@ def test_statistics_computed_again_are_those_of_the_batches() -> None:
     assert all(norm.running_mean.abs().max() < 7 for norm in norms) and {norm.momentum for norm in norms} == {0.01}
     assert not any(module.training for module in network.modules())
     assert all(map(torch.equal, weights, network.parameters()))
+    with pytest.raises(ValueError, match="no batches"):
+        recompute_statistics(network, [])
