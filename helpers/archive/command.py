@@ -12,7 +12,7 @@ from typing import Any
 from helpers.archive.engine import run
 from helpers.archive.inputs import Findings, list_inputs
 from helpers.archive.options import check_manifest, tagging
-from helpers.archive.output import FAILED, MANIFEST, REPORT, Output
+from helpers.archive.output import FAILED, MANIFEST, REPORT, STAGING, Output
 from helpers.archive.parquet_files import read_batches
 from helpers.archive.plan import Plan
 from helpers.archive.pool import Resources, started
@@ -83,6 +83,7 @@ def planned(text: str, output: Output, findings: Findings, checked: int) -> Plan
 
 def finish(output: Output, plan: Plan, progress: Progress) -> int:
     """Write failed.parquet and report.json, and print the report; return how many recordings failed."""
+    output.folder.remove(STAGING)  # what a process left that ended just after a shard became a file
     failed = output.write_failed()
     batches = read_batches(output.folder.path(FAILED), ["error_kind"])
     failures = Counter(kind for batch in batches for kind in batch["error_kind"].to_pylist())

@@ -17,6 +17,7 @@ from helpers.inference.options import event_options
 from helpers.tagger.audio_tagger import HOP_SECONDS, WINDOW_SECONDS
 from helpers.tagger.reading import ReadOptions
 from helpers.tagger.recording_events import EventFinder
+from helpers.tagger.thresholds import read_thresholds
 from helpers.tagger.windows import to_samples
 from models import assets
 from models.errors import UserError
@@ -33,6 +34,8 @@ STORED = (
 
 def tagging(args: argparse.Namespace, version: str) -> tuple[Tagging, dict[str, Any]]:
     """Return the work that options ask for, and the manifest of its archive. `UserError` for what does not go together."""
+    if isinstance(args.threshold, str):  # workers need no file, and an archive is resumed with the same values
+        args = argparse.Namespace(**vars(args) | {"threshold": read_thresholds(Path(args.threshold))})
     names = tuple(os.path.abspath(name) if os.path.isfile(name) else name for name in args.model_name)
     models = {"cuda": args.gpus_per_network > 0, "backend": args.backend, "batch_size": args.batch_size}
     models |= {"min_seconds": args.min_seconds, "layers": args.layers, "pooling": args.pooling}
@@ -99,7 +102,9 @@ def check_manifest(found: dict[str, Any], wanted: dict[str, Any], address: str) 
         raise UserError(f"the manifest.json in {address} is not that of an archive; give another --output")
     for name, value in wanted["settings"].items():
         if (before := found["settings"].get(name)) != value:
-            raise UserError(f"{address} was made with {name} {before}, not {value}; give the same options, or another --output")
+            raise UserError(
+                f"{address} was made with {name} {before!s:.100}, not {value!s:.100}; give the same options, or another --output"
+            )
     for before, model in zip(found["models"], wanted["models"], strict=True):
         if before["sha256"] != model["sha256"]:
             raise UserError(

@@ -158,8 +158,17 @@ def _pool(resources: Resources, found: dict[str, float]) -> RayPool:
     share = resources.gpus_per_network
     if share > gpus:
         raise UserError(f"--gpus_per_network is {share:g}, but Ray finds {gpus:g} GPUs; leave it out to compute on CPUs")
-    networks = resources.networks or (max(1, int(gpus / share)) if share else cores)
-    return RayPool(resources.decoders or cores, networks, 1 if share else max(1, cores // networks), share)
+    if share > 1 and share % 1:
+        raise UserError(f"--gpus_per_network is {share:g}; give a share of one GPU, or a whole number of them")
+    fitting = int(gpus) * int(1 / share) if 0 < share <= 1 else int(gpus / share) if share else cores
+    decoders, networks = resources.decoders or cores, resources.networks or max(1, fitting)
+    threads = 1 if share else max(1, cores // networks)
+    if (needed := decoders * DECODE_SHARE + networks * threads * NETWORK_SHARE + WRITE_SHARE) > cores:  # it would wait for ever
+        raise UserError(
+            f"{decoders} decoders and {networks} networks need {needed:.2f} cores of Ray, which finds {cores}; "
+            "lower --decoders or --networks"
+        )
+    return RayPool(decoders, networks, threads, share)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def class_thresholds(thresholds: Thresholds, labels: Sequence[str]) -> float | n
     if isinstance(thresholds, (str, os.PathLike)):
         path = Path(thresholds)
         try:
-            return class_thresholds(_read(path), labels)
+            return class_thresholds(read_thresholds(path), labels)
         except UserError as error:
             raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     if isinstance(thresholds, Mapping):
@@ -46,7 +46,8 @@ def write_thresholds(path: str | Path, thresholds: Mapping[str, float]) -> None:
     write_table(Path(path), [("label", "threshold"), *((label, f"{value:.6g}") for label, value in thresholds.items())])
 
 
-def _read(path: Path) -> dict[str, float]:
+def read_thresholds(path: Path) -> dict[str, float]:
+    """Return what a table holds, by label. Raises `UserError` for another table."""
     found: dict[str, float] = {}
     text = read_text(path, "give a number from 0 to 1, or a table with the columns label and threshold")
     for line, row in parse_own_table(text, path, ("label", "threshold"), None):

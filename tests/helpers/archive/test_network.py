@@ -139,6 +139,20 @@ def test_other_options_and_other_models_are_noticed() -> None:
         check_manifest(changed, manifest, "out")
 
 
+def test_a_table_of_thresholds_is_read_once_and_a_changed_one_is_noticed(tmp_path: Path) -> None:
+    table = tmp_path / "thresholds.csv"
+    label = AudioTagger(FRAMES, "cpu").labels[1]
+    table.write_text(f'label,threshold\n"{label}",0.25\n')
+    work, manifest = tagging(parsed("--events", "--threshold", str(table), model=FRAMES), "1")
+    table.write_text(f'label,threshold\n"{label}",0.75\n')
+    _, changed = tagging(parsed("--events", "--threshold", str(table), model=FRAMES), "1")
+    with pytest.raises(UserError, match="threshold"):
+        check_manifest(manifest, changed, "out")
+    table.unlink()
+    [finder] = work.network()._finders
+    assert finder.threshold[1] == 0.25
+
+
 @pytest.mark.parametrize(
     "argv", [["--hop", "2"], ["--threshold", "0.5"], ["--layers", "mel"], ["--pooling", "max"], ["--median", "3"]]
 )
