@@ -50,8 +50,8 @@ ROLES = {
     "DecodeStep": "decoding",
     "serve(limit)": "decoding processes",
     "NetworkStep": "network",
-    "ray::MapBatches": "writing",
-    "ray::IDLE": "writing",
+    "WriteStep": "writing",
+    "ray::IDLE": "compaction",
     "": "Ray",
 }
 DRIVER, STORE = "driver", "object store"

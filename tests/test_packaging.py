@@ -121,7 +121,7 @@ def test_the_package_holds_the_modules_and_resources_of_the_checkout(package: Pa
 def test_every_console_script_has_a_parser(installed: Path) -> None:
     [distribution] = importlib.metadata.distributions(name="efficientat", path=[str(next(installed.glob("lib/*/site-packages")))])
     scripts = {entry.name: entry.value for entry in distribution.entry_points}
-    assert len(scripts) == 13
+    assert len(scripts) == 14
     for name, value in scripts.items():
         assert (installed / "bin" / name).is_file()
         module, _, script = value.partition(":")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from helpers.archive.parcels import PARCEL_SECONDS, Address, Parcel, Piece, cut_
 from helpers.tagger.reading import UNUSABLE, ReadOptions, Recording, open_recording
 
 if TYPE_CHECKING:
+    from helpers.archive.engine import GivenUp, Staged
     from helpers.archive.inputs import Entry
 
 KINDS = {CrashError: "crash", HangError: "hang", AudioError: "audio", FileNotFoundError: "missing", OSError: "input"}
@@ -51,9 +52,17 @@ class TaskDecoder:
         self._stack.close()
 
     def __call__(
-        self, shard: int, task: int, entries: Sequence[Entry], staged: Callable[[int, list[Piece]], bool] = lambda *_: False
+        self,
+        shard: int,
+        task: int,
+        entries: Sequence[Entry],
+        staged: Staged = lambda *_: False,
+        given_up: GivenUp = lambda _: None,
     ) -> Iterator[tuple[Parcel, np.ndarray]]:
-        """Yield the parcels of a task with their samples; those that are `staged`, by number and pieces, with none."""
+        """Yield the parcels of a task with their samples; those that are `staged`, by number and pieces, with none.
+
+        `given_up` returns why a recording, by its number, is a failure that is not read.
+        """
         number, cpu = 0, cpu_seconds()
         held: list[tuple[Piece, np.ndarray]] = []
         limit = PARCEL_SECONDS * self._reading.rate
@@ -71,16 +80,18 @@ class TaskDecoder:
             return made, samples
 
         for index, entry in enumerate(entries):
-            for piece, samples in self._pieces(index, entry):
+            for piece, samples in self._pieces(index, entry, given_up):
                 if held and sum(len(other) for _, other in held) + len(samples) > limit:
                     yield parcel(piece.position, False)
                 held.append((piece, samples))
         yield parcel((len(entries), 0), True)
 
-    def _pieces(self, index: int, entry: Entry) -> Iterator[tuple[Piece, np.ndarray]]:
+    def _pieces(self, index: int, entry: Entry, given_up: GivenUp) -> Iterator[tuple[Piece, np.ndarray]]:
         """Yield the pieces of a recording; a failure follows what came before the damage."""
         count = 0
         try:
+            if error := given_up(index):
+                raise error
             for piece, samples in self._read(entry):
                 yield replace(piece, position=(index, count)), samples
                 count += 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from datasets.audio import AudioError
     from helpers.archive.inputs import Entry
     from helpers.archive.output import Output
     from helpers.archive.plan import Plan
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 WAVE_TASKS, WAVE_TASKS_OF_WORKER = 4096, 64
 
 Staged = Callable[[int, list[Piece]], bool]  # whether an earlier run wrote a parcel, by its number and its pieces
+GivenUp = Callable[[int], "AudioError | None"]  # of a recording, by its number in the task: why it is not to be read again
 
 
 class Work(Protocol):
     """What is done with recordings; it is sent to every worker."""
 
-    def decoder(self) -> Callable[[int, int, Sequence[Entry], Staged], Iterator[tuple[Parcel, np.ndarray]]]:
-        """Return what yields the parcels of a task: (shard, task, recordings, `Staged`) -> parcels with their samples."""
+    def decoder(self) -> Callable[[int, int, Sequence[Entry], Staged, GivenUp], Iterator[tuple[Parcel, np.ndarray]]]:
+        """Return what yields the parcels of a task: (shard, task, recordings, `Staged`, `GivenUp`) -> parcels with their samples.
+
+        It asks `GivenUp` before it reads a recording; one that is given up is a failure.
+        """
 
     def network(self, threads: int) -> Callable[[Parcel, np.ndarray], pa.Table]:
         """Return what makes rows of a parcel."""
@@ -157,8 +162,14 @@ def _waves(plan: Plan, output: Output, follow: Callable[[Counts], object], most:
 
 def _unfinished(plan: Plan, output: Output, shard: int, follow: Callable[[Counts], object]) -> Iterator[TaskKey]:
     staged: dict[int, dict[int, bool]] = {}  # task -> number of a parcel -> whether it is the last one
-    for address in output.parcels_of(shard):
-        staged.setdefault(address.task, {})[address.number] = address.is_last
+    addresses = output.parcels_of(shard)
+    numbers = Counter((address.task, address.number) for address in addresses)
+    unclear = {task for (task, _), count in numbers.items() if count > 1}  # a run ended before it removed the stale ones
+    for task in unclear:
+        output.remove_parcels(shard, task)
+    for address in addresses:
+        if address.task not in unclear:
+            staged.setdefault(address.task, {})[address.number] = address.is_last
     for task in range(plan.tasks(shard)):
         parcels = staged.get(task, {})
         last = max(parcels, default=-1)

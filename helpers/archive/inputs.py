@@ -104,9 +104,9 @@ def _all(text: str, findings: Findings) -> Iterator[Entry]:
             for name, found in files:
                 yield from _opened(name, f"{text.rstrip('/')}/{name}", findings, found)
             return
-    if _suffix(text) in LIST_SUFFIXES:
-        root = text.rpartition("/")[0]
-        names = listed_names(text, findings.problems)
+    if (suffix := _suffix(text)) in LIST_SUFFIXES:
+        root = _path(text).rpartition("/")[0] or "/"
+        names = listed_names(text, suffix, findings.problems)
         for name, found in listing.with_status(names, root):
             yield from _opened(name, listing.joined(name, root), findings, found)
         return
@@ -155,5 +155,9 @@ def _distinct(named: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object
 
 
 def _suffix(address: str) -> str:
-    path = address.partition("?")[0] if address.startswith(("http://", "https://")) else address
-    return PurePosixPath(path).suffix.lower()
+    return PurePosixPath(_path(address)).suffix.lower()
+
+
+def _path(address: str) -> str:
+    """Return an address without the query of a web server's."""
+    return address.partition("?")[0] if address.startswith(("http://", "https://")) else address

@@ -17,12 +17,12 @@ COLUMNS = ("file", "path", "source", "address", "url", "audio", "filename", "fil
 LINE_CHARACTERS = 1 << 20
 
 
-def listed_names(address: str, problems: list[str]) -> Iterator[str]:
+def listed_names(address: str, suffix: str, problems: list[str]) -> Iterator[str]:
     """Yield the names in a list; empty lines do not count. A line that cannot be used is a problem, which names it.
 
     Raises UserError for a table without one of `COLUMNS` and for what is no text, and OSError.
     """
-    read = _json_names if address.endswith(".jsonl") else _lines if address.endswith(".txt") else _table_names
+    read = {".jsonl": _json_names, ".txt": _lines}.get(suffix, _table_names)
     with opened(address) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline=None) as text:
         yield from read(text, address, problems)
 

@@ -47,7 +47,7 @@ from models.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from helpers.archive.engine import Staged
+    from helpers.archive.engine import GivenUp, Staged
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,13 @@ class ClipDecoder:
         self._clips = Windowed(distillation.open_clips(work.args, work.sample_rate, work.num_classes), work.window)
         self._rate = work.sample_rate
 
-    def __call__(self, shard: int, task: int, entries: Sequence[Entry], _: Staged) -> Iterator[tuple[Parcel, np.ndarray]]:
+    def __call__(
+        self, shard: int, task: int, entries: Sequence[Entry], _: Staged, given_up: GivenUp
+    ) -> Iterator[tuple[Parcel, np.ndarray]]:
         start = cpu_seconds()
         pieces, samples = [], []
         for number, entry in enumerate(entries):
-            item = self._clips[entry.offset]
+            item = given_up(number) or self._clips[entry.offset]
             if isinstance(item, AudioError):
                 pieces.append(Piece(entry.source, (number, 0), error=str(item), error_kind=kind(item)))
             else:

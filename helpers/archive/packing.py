@@ -38,7 +38,7 @@ from models.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from helpers.archive.engine import Staged
+    from helpers.archive.engine import GivenUp, Staged
 
 TASK_RECORDINGS = 64
 
@@ -60,11 +60,14 @@ class RecordingConverter:
     def __init__(self) -> None:
         self._decoders = ExitStack().enter_context(Decoders())
 
-    def __call__(self, shard: int, task: int, entries: Sequence[Entry], _: Staged) -> Iterator[tuple[Parcel, np.ndarray]]:
+    def __call__(
+        self, shard: int, task: int, entries: Sequence[Entry], _: Staged, given_up: GivenUp
+    ) -> Iterator[tuple[Parcel, np.ndarray]]:
         start = cpu_seconds()
         pieces, converted = [], []
         for number, entry in enumerate(entries):
-            result = convert(self._decoders, Recording(entry.source, read_sources(entry.address), ()))
+            recording = Recording(entry.source, read_sources(entry.address), ())
+            result = given_up(number) or convert(self._decoders, recording)
             failed = isinstance(result, Exception)
             error = {"error": str(result), "error_kind": kind(result)} if failed else {}
             pieces.append(Piece(entry.source, (number, 0), **error))

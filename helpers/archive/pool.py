@@ -12,16 +12,17 @@ import pickle
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers.archive.attempts import ATTEMPTS, Attempts, SharedAttempts, recordings_given_up
 from helpers.archive.engine import TaskKey, Work, Written, staged_check
-from helpers.archive.parcels import Address, Counts, Parcel, Piece, counts
+from helpers.archive.parcels import Counts, Parcel, Piece, counts
 from helpers.devices import available_cores
 from models.errors import UserError, install_command
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from helpers.archive.output import Output
     from helpers.archive.plan import Plan
 
-ATTEMPTS = 3  # to compute a parcel, before its recordings are given up: it may be what ends the worker
 # What Ray counts of a core for a worker, for each core that it has to itself: so little that the workers of a machine that is lost
 # find room on the others. The operating system shares out what they really use.
 NETWORK_SHARE, DECODE_SHARE, WRITE_SHARE = 0.4, 0.08, 0.01
+NETWORKS_PER_WRITER = 4
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions
@@ -65,34 +66,45 @@ class RayPool:
     def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
         import ray
         import ray.data
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = context.target_min_block_size = 1  # a block for each row
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # other machines may be lost
-        attempts = SharedAttempts(ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote())
         actors = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
         rows = ray.data.from_blocks([to_row(task) for task in tasks])
         rows = rows.map_batches(
             DecodeStep,
-            fn_constructor_args=(work, plan, output),
+            fn_constructor_args=(work, plan, output, self._attempts),
             compute=ray.data.ActorPoolStrategy(size=min(self.decoders, len(tasks))),
             num_cpus=DECODE_SHARE,
             **actors,
         )
         rows = rows.map_batches(
             NetworkStep,
-            fn_constructor_args=(work, self.threads, attempts),
+            fn_constructor_args=(work, self.threads, self._attempts),
             compute=ray.data.ActorPoolStrategy(size=self.networks),
             num_cpus=NETWORK_SHARE * self.threads,
             num_gpus=self.gpus_per_network or None,
             **actors,
         )
-        rows = rows.map_batches(write_step, fn_args=(output,), num_cpus=WRITE_SHARE, **actors)
+        rows = rows.map_batches(
+            WriteStep,
+            fn_constructor_args=(output,),
+            compute=ray.data.ActorPoolStrategy(size=max(1, self.networks // NETWORKS_PER_WRITER)),
+            num_cpus=WRITE_SHARE,
+            **actors,
+        )
         with _original_errors():
             for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 yield from (written for written, _ in unpacked(batch))
+
+    @cached_property
+    def _attempts(self) -> SharedAttempts:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # other machines may be lost
+        return SharedAttempts(ray.remote(num_cpus=0, scheduling_strategy=here)(Attempts).remote())
 
     def compact(self, output: Output, shard: int) -> None:
         import ray
@@ -172,48 +184,23 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-class Attempts:
-    """How often workers began parcels that are not done."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[Address] = Counter()
-
-    def begin(self, address: Address) -> int:
-        """Return the number of this attempt, from 1."""
-        self._begun[address] += 1
-        return self._begun[address]
-
-    def end(self, address: Address) -> None:
-        self._begun.pop(address, None)
-
-
-class SharedAttempts:
-    """`Attempts` that all workers share: an actor of Ray holds them."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def begin(self, address: Address) -> int:
-        import ray
-
-        return ray.get(self._actor.begin.remote(address))
-
-    def end(self, address: Address) -> None:
-        self._actor.end.remote(address)
-
-
 class DecodeStep:
-    """A worker that decodes."""
+    """A worker that decodes. Where a task ended its worker, each of its recordings counts attempts."""
 
-    def __init__(self, work: Work, plan: Plan, output: Output) -> None:
-        self._decoder, self._plan, self._output = work.decoder(), plan, output
+    def __init__(self, work: Work, plan: Plan, output: Output, attempts: Attempts | SharedAttempts) -> None:
+        self._decoder, self._plan, self._output, self._attempts = work.decoder(), plan, output, attempts
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         with _text_kept():
             for task, _ in unpacked(batch):
-                entries = self._plan.recordings(task.shard, task.task)
-                for parcel, samples in self._decoder(task.shard, task.task, entries, staged_check(self._output, task)):
+                key = task.shard, task.task
+                entries = self._plan.recordings(*key)
+                is_first = self._attempts.begin(key) == 1
+                given_up = (lambda _: None) if is_first else recordings_given_up(self._attempts, key, entries)
+                for parcel, samples in self._decoder(*key, entries, staged_check(self._output, task), given_up):
                     yield to_row(parcel, samples)
+                if is_first:  # else the task may be done again, and then without what was given up
+                    self._attempts.end(key)
 
 
 class NetworkStep:
@@ -273,16 +260,21 @@ def _written(parcel: Parcel, done: Counts) -> Written:
     return Written(parcel.address, position, parcel.next_position, done)
 
 
-def write_step(batch: pa.Table, output: Output) -> Iterator[pa.Table]:
-    """Write the rows of parcels."""
-    with _text_kept():
-        for written, content in unpacked(batch):
-            if len(content):
-                before = time.process_time()
-                address = written.address
-                output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
-                written.counts.write_seconds = time.process_time() - before
-            yield to_row(written)
+class WriteStep:
+    """A worker that writes the rows of parcels."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        with _text_kept():
+            for written, content in unpacked(batch):
+                if len(content):
+                    before = time.process_time()
+                    address = written.address
+                    self._output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
+                    written.counts.write_seconds = time.process_time() - before
+                yield to_row(written)
 
 
 def to_row(about: Any, content: np.ndarray | pa.Buffer | None = None) -> pa.Table:

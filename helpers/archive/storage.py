@@ -51,11 +51,11 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
 
 
 @contextlib.contextmanager
-def errors_name(address: str) -> Iterator[None]:
-    """Make whatever a library of a store raises an OSError of one line that names the address. ValueErrors stay."""
+def errors_name(address: str, keep: type[ValueError] = UserError) -> Iterator[None]:
+    """Make whatever a library of a store raises an OSError of one line that names the address. `keep` stays."""
     try:
         yield
-    except (ValueError, MemoryError):  # not of the store
+    except (keep, MemoryError):  # not of the store
         raise
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{address} is not there") from error
@@ -85,7 +85,7 @@ def opened(address: str) -> Iterator[BinaryIO]:
     """Open a file to be read at any position. Raises OSError."""
     if is_remote(address):
         fs, path = file_system(address)
-        with errors_name(address), fs.open(path, "rb") as file:
+        with errors_name(address, keep=ValueError), fs.open(path, "rb") as file:  # those of who reads the file
             yield file
     else:
         with open(local_path(address), "rb") as file:

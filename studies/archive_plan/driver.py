@@ -22,7 +22,7 @@ from helpers.archive.pool import RayPool, Resources, started
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from helpers.archive.engine import Staged
+    from helpers.archive.engine import GivenUp, Staged
 
 TASK_RECORDINGS, SHARD_RECORDINGS = 64, 4096
 FOLDER_FILES = 1000
@@ -41,7 +41,9 @@ class Nothing:
     def network(self, threads: int | None = None) -> NoRows:
         return NoRows()
 
-    def __call__(self, shard: int, task: int, entries: Sequence[Entry], staged: Staged) -> Iterator[tuple[Parcel, np.ndarray]]:
+    def __call__(
+        self, shard: int, task: int, entries: Sequence[Entry], *_: Staged | GivenUp
+    ) -> Iterator[tuple[Parcel, np.ndarray]]:
         pieces = [Piece(entry.source, (number, 0)) for number, entry in enumerate(entries)]
         borders = [len(pieces) * number // self.parcels for number in range(self.parcels + 1)]
         for number, (start, end) in enumerate(pairwise(borders)):

@@ -12,14 +12,16 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from helpers.archive import decode, engine, pool
+from helpers.archive import decode, engine
+from helpers.archive.attempts import ATTEMPTS, Attempts
 from helpers.archive.decode import Reading, TaskDecoder
 from helpers.archive.engine import TaskKey, run
-from helpers.archive.inputs import list_inputs
+from helpers.archive.inputs import Entry, list_inputs, open_entry
 from helpers.archive.output import Output
-from helpers.archive.parcels import Counts, Parcel, cut_parts
+from helpers.archive.parcels import Address, Counts, Parcel, cut_parts
+from helpers.archive.parquet_files import read_batches
 from helpers.archive.plan import Plan
-from helpers.archive.pool import ATTEMPTS, Attempts, DecodeStep, NetworkStep, to_row, unpacked, write_step
+from helpers.archive.pool import DecodeStep, NetworkStep, WriteStep, to_row, unpacked
 from models.errors import UserError
 
 RATE = 8000
@@ -69,11 +71,11 @@ class LocalPool:
     decoders: int = 1
 
     def written(self, work: Any, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[engine.Written]:
-        decoder, network = DecodeStep(work, plan, output), NetworkStep(work, 1, self.attempts)
+        decoder, network = DecodeStep(work, plan, output, self.attempts), NetworkStep(work, 1, self.attempts)
         for task in tasks:
             for decoded in decoder(to_row(task)):
                 for computed in network(decoded):
-                    for row in write_step(computed, output):
+                    for row in WriteStep(output)(computed):
                         yield from (written for written, _ in unpacked(row))
 
     def compact(self, output: Output, shard: int) -> None:
@@ -107,7 +109,7 @@ def test_each_recording_becomes_one_row_in_the_order_of_the_plan(recordings: Pat
     for row in found[:-1]:
         assert row["power"] == pytest.approx(np.sum(soundfile.read(recordings / row["source"])[0] ** 2), rel=1e-5)
     assert (counts.recordings, counts.seconds, dict(counts.failures)) == (6, sum(LENGTHS), {"audio": 1})
-    assert counts.decode_seconds > 0 and counts.network_seconds > 0 and counts.staged == 0
+    assert counts.network_seconds > 0 and counts.staged == 0
 
 
 def test_small_parcels_and_parts_of_long_recordings_change_no_sum(
@@ -195,6 +197,21 @@ def test_staged_parcels_of_other_recordings_are_computed_again(
     assert rows(output) == expected
 
 
+def test_a_parcel_that_is_staged_both_as_the_last_one_and_not_is_computed_again(recordings: Path, tmp_path: Path) -> None:
+    expected, _ = compute(recordings, tmp_path / "expected")
+    plan, output = planned(recordings, tmp_path / "out")
+    with pytest.MonkeyPatch.context() as context, pytest.raises(UserError, match="not complete"):
+        context.setattr(Output, "compact", lambda *_: None)
+        run(Loudness(), plan, output, LocalPool(), lambda counts: None)
+    for parcel in output.parcels_of(0):
+        output.write_parcel(0, parcel.task, 0, False, pa.Table.from_batches(read_batches(output.folder.path(parcel.name))))
+    parcels_of = Output.parcels_of
+    with pytest.MonkeyPatch.context() as context:  # in the worst order
+        context.setattr(Output, "parcels_of", lambda *given: sorted(parcels_of(*given), key=lambda parcel: parcel.is_last))
+        run(Loudness(), plan, output, LocalPool(), lambda counts: None)
+    assert rows(output) == expected
+
+
 def test_a_task_whose_parcels_do_not_fit_together_is_done_again(recordings: Path, tmp_path: Path) -> None:
     """As where a worker is killed, and its task is decoded again in another way."""
     expected, _ = compute(recordings, tmp_path / "expected")
@@ -230,10 +247,36 @@ def test_a_parcel_that_ends_its_worker_is_given_up(recordings: Path, tmp_path: P
     plan, output = planned(recordings, tmp_path / "out")
     local = LocalPool()
     for _ in range(ATTEMPTS):
-        local.attempts.begin(pool.Address(0, 1, 0, True))
+        local.attempts.begin(Address(0, 1, 0, True))
     counts = run(Loudness(), plan, output, local, lambda counts: None)
     assert [row["source"] for row in rows(output) if row["error"]] == ["2.wav", "3.wav", "broken.wav"]
     assert counts.failures == {"worker": 2, "audio": 1}
+
+
+def test_a_recording_that_ends_the_worker_that_decodes_is_given_up(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that crashes a decoder in the worker itself; KeyboardInterrupt stands for the end of a process."""
+    expected, _ = compute(recordings, tmp_path / "expected")
+
+    def open_some(entry: Entry) -> str | bytes:
+        if entry.source in ("1.wav", "3.wav"):
+            raise KeyboardInterrupt
+        return open_entry(entry)
+
+    monkeypatch.setattr(decode, "open_entry", open_some)
+    plan, output = planned(recordings, tmp_path / "out", task=4)
+    local, ends = LocalPool(), 0
+    while not output.is_complete(0):
+        try:
+            run(Loudness(), plan, output, local, lambda counts: None)
+        except KeyboardInterrupt:
+            ends += 1
+            assert ends < 5 * ATTEMPTS
+    found = rows(output)
+    assert [row["source"] for row in found if row["error"]] == ["1.wav", "3.wav", "broken.wav"]
+    assert [row for row in found if not row["error"]] == [row for row in expected if row["source"] in ("0.wav", "2.wav", "4.wav")]
+    assert ends > ATTEMPTS
 
 
 def test_a_recording_that_cannot_be_computed_costs_that_recording(recordings: Path, tmp_path: Path) -> None:

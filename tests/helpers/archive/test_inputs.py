@@ -124,7 +124,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert Path(open_entry(entry)).read_bytes() == os.fsencode(NO_UTF8)
 
 
-@pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "jsonl", "TXT", "JSONL"])
 def test_lists(place: str, suffix: str) -> None:
     names = ["a.wav", "sub/b, c.wav", "ü.wav"]
     for name in names:
@@ -136,7 +136,7 @@ def test_lists(place: str, suffix: str) -> None:
         "csv": ["label,file", *(f'dog,"{name}"' for name in names)],
         "tsv": ["Path\tlabel", *(f"{name}\tdog" for name in names)],
         "jsonl": [json.dumps(name if name == "a.wav" else {"path": name}) for name in names],
-    }[suffix]
+    }[suffix.lower()]
     text = put(f"{place}/list.{suffix}", b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     assert list(listed(text)) == names
     assert [content for content in listed(text).values()] == [b"a.wav", b"sub/b, c.wav", "ü.wav".encode(), b"x"]
@@ -295,12 +295,14 @@ def test_a_store_cannot_name_files_outside_of_the_folder(monkeypatch: pytest.Mon
     assert listed(f"{store}/in") == {"a.wav": b"a"}
 
 
-def test_errors_of_a_store_are_one_line(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
-    class ClientError(Exception):
-        """As those of botocore: no OSError."""
+class ClientError(Exception):
+    """As those of botocore: no OSError."""
 
+
+@pytest.mark.parametrize("kind", [ClientError, ValueError])  # as those of aiohttp for what is no URL
+def test_errors_of_a_store_are_one_line(monkeypatch: pytest.MonkeyPatch, store: str, kind: type[Exception]) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise ClientError("access denied")
+        raise kind("access denied")
 
     put(f"{store}/a.wav", b"a")
     [entry] = list_inputs(store)

@@ -21,10 +21,12 @@ from datasets.prepare.conversion import Source
 from datasets.shards.stored import Stored
 from helpers.archive import logits, ordered, packing
 from helpers.archive import pool as pool_module
+from helpers.archive.attempts import Attempts
 from helpers.archive.engine import TaskKey, Work, Written
 from helpers.archive.output import Output
+from helpers.archive.parcels import Address
 from helpers.archive.plan import Plan
-from helpers.archive.pool import Attempts, DecodeStep, NetworkStep, to_row, unpacked, write_step
+from helpers.archive.pool import DecodeStep, NetworkStep, WriteStep, to_row, unpacked
 from helpers.distillation import __main__ as distillation
 from models import checkpoints
 from models.MobileNetV3 import get_model
@@ -40,12 +42,13 @@ class LocalPool:
     def written(self, work: Work, plan: Plan, output: Output, tasks: Sequence[TaskKey]) -> Iterator[Written]:
         os.chdir("/")  # workers of a cluster have another working directory
         work = pickle.loads(pickle.dumps(work))
-        decoder, network = DecodeStep(work, plan, output), NetworkStep(work, 1, Attempts())
+        attempts = Attempts()
+        decoder, network = DecodeStep(work, plan, output, attempts), NetworkStep(work, 1, attempts)
         for task in tasks:
             if LocalPool.tasks == LocalPool.interrupt_after:
                 raise KeyboardInterrupt
             for computed in (computed for decoded in decoder(to_row(task)) for computed in network(decoded)):
-                yield from (written for row in write_step(computed, output) for written, _ in unpacked(row))
+                yield from (written for row in WriteStep(output)(computed) for written, _ in unpacked(row))
             LocalPool.tasks += 1
 
     def compact(self, output: Output, shard: int) -> None:
@@ -240,7 +243,7 @@ def test_recordings_that_end_their_worker_are_unreadable(downloads, packed, tmp_
     monkeypatch.setattr(pool_module, "ATTEMPTS", 0)
     monkeypatch.setattr(packing, "TASK_RECORDINGS", 4)
     attempts = iter([1, 0])
-    monkeypatch.setattr(Attempts, "begin", lambda *_: next(attempts))
+    monkeypatch.setattr(Attempts, "begin", lambda _, what: next(attempts) if isinstance(what, Address) else 1)
     assert packing.main(packing_arguments(downloads, tmp_path / "eval.hdf")) == 0
     assert "1 of 7 clips (1 written now, 0 in an earlier run); 1 missing, 5 unreadable" in capsys.readouterr().out
 
