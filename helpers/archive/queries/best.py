@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from helpers.archive.queries.reading import Archive, StoredModel, connect, quoted
 
 
 def columns(archives: Sequence[Archive]) -> list[str]:
-    """Return the names of what `best` yields."""
+    """Return the names of what `best` returns."""
     names = ["score", "start", "end"]
     names += ["channel"] if "channel" in archives[0].columns else []
     names += ["output"] if len(archives) > 1 else []
@@ -18,8 +18,8 @@ def columns(archives: Sequence[Archive]) -> list[str]:
 
 def best(
     archives: Sequence[Archive], model: StoredModel, label: str, top_k: int, threshold: float = 0.0, every_row: bool = False
-) -> Iterator[dict[str, Any]]:
-    """Yield the `top_k` recordings of at least `threshold`, highest score of the label first.
+) -> list[dict[str, Any]]:
+    """Return the `top_k` recordings of at least `threshold`, highest score of the label first.
 
     A recording is there once. It has the score of its best window or event, with its times, or the mean of its parts, weighted
     with their length. With `every_row`, each window, event or part stands for itself. Times are in seconds.
@@ -33,8 +33,7 @@ def best(
         SELECT {", ".join(f'"{name}"' for name in names)} FROM ({rows}) WHERE score >= {float(threshold)}
         ORDER BY score DESC, output, source, channel, start LIMIT {int(top_k)}"""
     with connect(archives) as connection:
-        for row in connection.execute(query).fetchall():
-            yield dict(zip(names, row, strict=True))
+        return [dict(zip(names, row, strict=True)) for row in connection.execute(query).fetchall()]
 
 
 def rows_of_label(archives: Sequence[Archive], model: StoredModel, label: str, *, every_part: bool = False) -> str:

@@ -128,7 +128,7 @@ def open_archive(address: str) -> Archive:
 
 def open_alike(addresses: Sequence[str]) -> list[Archive]:
     """Open archives that are asked together; `UserError` where their models, labels or settings differ."""
-    archives = [open_archive(address) for address in dict.fromkeys(addresses)]
+    archives = list({archive.address: archive for archive in map(open_archive, addresses)}.values())
     first = archives[0]
     for other in archives[1:]:
         for what, of in _COMPARED.items():

@@ -82,6 +82,10 @@ def test_best_of_several_archives_names_them(write_archive, capsys):
     assert [(one["output"], one["score"]) for one in found] == [(outputs[1], 0.75), (outputs[0], 0.25)]
 
 
+def test_an_output_that_is_given_twice_counts_once(tagged, capsys):
+    assert answers(capsys, "best", "Speech", tagged, f"{tagged}/") == answers(capsys, "best", "Speech", tagged)
+
+
 def test_best_of_channels_names_them(write_archive, capsys):
     rows = [row("a.wav", channel=channel, scores=[channel / 4, 0, 0]) for channel in (1, 2)]
     assert [one["channel"] for one in answers(capsys, "best", "Speech", write_archive("channels", rows))] == [2, 1]
@@ -160,7 +164,7 @@ def test_what_is_written_is_on_this_machine(tagged, command, capsys):
     assert "s3://bucket/merged" in capsys.readouterr().err
 
 
-def test_mistakes_are_user_errors(tagged, write_archive, tmp_path):
+def test_mistakes_are_user_errors(tagged, write_archive, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     embedded = write_archive("embedded", [row("a.wav", embedding=[0.0] * 8)])
     damaged = write_archive("damaged", [row("a.wav", scores=[0, 0, 0])], [row("b.wav", scores=[0, 0, 0])])
@@ -180,6 +184,7 @@ def test_mistakes_are_user_errors(tagged, write_archive, tmp_path):
     ):
         with pytest.raises(UserError, match=problem):
             main(argv)
+        assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("package", ["duckdb", "pyarrow"])
