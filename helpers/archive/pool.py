@@ -41,6 +41,7 @@ QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_worker_niceness": "0",  # workers have the priority of other programs
+    "RAY_task_events_report_interval_ms": "0",  # no history of tasks, which Ray would keep in memory
 }
 STORE_BYTES = 512 << 20  # of Ray's object store for each core, where it is started here
 
