@@ -33,5 +33,5 @@ def draw_plan(outcomes: Mapping[Job, Outcome], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in (driver, workers):
         axes.set_ylim(0, 105)
-    hours.legend(frameon=False, fontsize="small")
+    workers.legend(*hours.get_legend_handles_labels(), frameon=False, fontsize="small")
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=130))
