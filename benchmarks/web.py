@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,16 +45,20 @@ def served() -> Iterator[str]:
 
 
 @contextmanager
-def chromium(*options: str) -> Iterator[Browser]:
-    """Start the machine's Chromium without a window; `UserError` where there is none."""
+def chromium(*options: str, launcher: BrowserType | None = None) -> Iterator[Browser]:
+    """Start the machine's Chromium without a window; `UserError` where there is none.
+
+    Playwright starts once in a process: `launcher` is the `browser_type` of a browser that runs already.
+    """
     from playwright.sync_api import sync_playwright
 
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         raise UserError("chromium is not on the PATH; on Debian: apt-get install chromium")
     as_root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*as_root, "--enable-precise-memory-info", *options])
+    with ExitStack() as stack:
+        launcher = launcher or stack.enter_context(sync_playwright()).chromium
+        browser = launcher.launch(executable_path=path, args=[*as_root, "--enable-precise-memory-info", *options])
         yield browser
         browser.close()
 

@@ -27,10 +27,10 @@ PATIENCE = 300_000  # ms
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(browser: Any) -> Iterator[Any]:
     from benchmarks.web import SOFTWARE_CARD, chromium
 
-    with chromium(*SOFTWARE_CARD) as started:
+    with chromium(*SOFTWARE_CARD, launcher=browser.browser_type) as started:
         page = started.new_page()
         page.goto("chrome://version")  # an address that is secure, where there is WebGPU
         if not page.evaluate("async () => Boolean(await navigator.gpu?.requestAdapter())"):
