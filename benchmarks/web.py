@@ -29,7 +29,7 @@ from web.server import SiteServer
 from web.site import site_files
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserType, Page
 
 RATE = 32000
 SOFTWARE_CARD = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")  # a program in Chromium in place of a graphics card
