@@ -12,7 +12,8 @@ from typing import Any
 from helpers.archive.engine import run
 from helpers.archive.inputs import Findings, list_inputs
 from helpers.archive.options import check_manifest, tagging
-from helpers.archive.output import FAILED, MANIFEST, REPORT, STAGING, Output
+from helpers.archive.output import FAILED, MANIFEST, REPORT, Output
+from helpers.archive.parcels import STAGING
 from helpers.archive.parquet_files import read_batches
 from helpers.archive.plan import Plan
 from helpers.archive.pool import Resources, started
@@ -42,14 +43,14 @@ def write_archive(args: argparse.Namespace, version: str) -> int:
         print(f"error: {printable(problem)}", file=sys.stderr)
     if findings.skipped:
         print(findings.describe_skipped(), file=sys.stderr)
-    progress = Progress(plan.num_recordings)
+    progress = Progress(manifest["recordings"])
     try:
         if len(output.complete()) < plan.num_shards:
             with started(Resources(args.address, args.decoders, args.networks, args.gpus_per_network)) as pool:
                 run(work, plan, output, pool, progress)
     finally:
         progress.close()
-    return 1 if finish(output, plan, progress) or findings.problems else 0
+    return 1 if finish(output, progress) or findings.problems else 0
 
 
 def check_places(text: str, output: Output) -> None:
@@ -81,14 +82,14 @@ def planned(text: str, output: Output, findings: Findings, checked: int) -> Plan
     return plan
 
 
-def finish(output: Output, plan: Plan, progress: Progress) -> int:
+def finish(output: Output, progress: Progress) -> int:
     """Write failed.parquet and report.json, and print the report; return how many recordings failed."""
     output.folder.remove(STAGING)  # what a process left that ended just after a shard became a file
     failed = output.write_failed()
     batches = read_batches(output.folder.path(FAILED), ["error_kind"])
     failures = Counter(kind for batch in batches for kind in batch["error_kind"].to_pylist())
     run_figures = run_report(progress)
-    report: dict[str, Any] = {"recordings": plan.num_recordings, "failures": dict(failures), "last_run": run_figures}
+    report: dict[str, Any] = {"recordings": progress.recordings, "failures": dict(failures), "last_run": run_figures}
     output.write_json(REPORT, report)
-    print("\n".join(report_lines(plan.num_recordings, failures, run_figures)))
+    print("\n".join(report_lines(progress.recordings, failures, run_figures)))
     return failed

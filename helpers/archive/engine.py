@@ -47,11 +47,11 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class TaskKey:
-    """A task, and the numbers of its parcels that an earlier run wrote."""
+    """A task, and its parcels that an earlier run wrote."""
 
     shard: int
     task: int
-    staged: frozenset[int] = frozenset()
+    staged: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -161,20 +161,19 @@ def _waves(plan: Plan, output: Output, follow: Callable[[Counts], object], most:
 
 
 def _unfinished(plan: Plan, output: Output, shard: int, follow: Callable[[Counts], object]) -> Iterator[TaskKey]:
-    staged: dict[int, dict[int, bool]] = {}  # task -> number of a parcel -> whether it is the last one
+    staged: dict[int, list[Address]] = {}  # the parcels of each task
     addresses = output.parcels_of(shard)
     numbers = Counter((address.task, address.number) for address in addresses)
     unclear = {task for (task, _), count in numbers.items() if count > 1}  # a run ended before it removed the stale ones
     for task in unclear:
         output.remove_parcels(shard, task)
-    for address in addresses:
+    for address in sorted(addresses):
         if address.task not in unclear:
-            staged.setdefault(address.task, {})[address.number] = address.is_last
+            staged.setdefault(address.task, []).append(address)
     for task in range(plan.tasks(shard)):
-        parcels = staged.get(task, {})
-        last = max(parcels, default=-1)
-        if parcels.get(last) and len(parcels) == last + 1:
-            found = _without_repeats(source for number in range(last + 1) for source in output.sources(shard, task, number))
+        parcels = staged.get(task, [])
+        if parcels and parcels[-1].is_last and len(parcels) == parcels[-1].number + 1:
+            found = _without_repeats(source for parcel in parcels for source in output.sources(parcel))
             if found == [entry.source for entry in plan.recordings(shard, task)]:
                 follow(Counts(staged=len(found)))
                 continue
@@ -194,12 +193,12 @@ def _without_repeats(sources: Iterable[str]) -> list[str]:
 
 def staged_check(output: Output, task: TaskKey) -> Staged:
     """Return whether parcels of a task are staged: those from the first on whose recordings differ are not."""
-    numbers = set(task.staged)
+    addresses = {address.number: address for address in task.staged}
 
     def is_staged(number: int, pieces: list[Piece]) -> bool:
         sources = _without_repeats(piece.source for piece in pieces)
-        if number in numbers and _without_repeats(output.sources(task.shard, task.task, number)) != sources:
-            numbers.clear()
-        return number in numbers
+        if number in addresses and _without_repeats(output.sources(addresses[number])) != sources:
+            addresses.clear()
+        return number in addresses
 
     return is_staged

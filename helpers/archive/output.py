@@ -9,8 +9,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from helpers.archive.parcels import Address, staging
 from helpers.archive.parquet_files import read_batches, read_schema, write_batches, written
 from helpers.archive.plan import Plan
 from helpers.archive.storage import Folder
@@ -19,24 +20,10 @@ from models.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DATA, STAGING = "data", "staging"
+DATA = "data"
 FAILED, MANIFEST, REPORT = "failed.parquet", "manifest.json", "report.json"
 
 _PARCEL = re.compile(r"task-(\d+)-parcel-(\d+)(-last)?\.parquet")
-
-
-class StagedParcel(NamedTuple):
-    """A parcel whose rows are in staging/."""
-
-    shard: int
-    task: int
-    number: int  # in the task
-    is_last: bool  # of the task
-
-    @property
-    def name(self) -> str:
-        last = "-last" if self.is_last else ""
-        return f"{_staging(self.shard)}/task-{self.task:04}-parcel-{self.number:04}{last}.parquet"
 
 
 class Output:
@@ -49,26 +36,20 @@ class Output:
 
     # Parcels
 
-    def write_parcel(self, shard: int, task: int, parcel: int, is_last: bool, table: pa.Table) -> None:
+    def write_parcel(self, address: Address, table: pa.Table) -> None:
         """Write the rows of a parcel. Raises OSError."""
-        with written(self.folder, StagedParcel(shard, task, parcel, is_last).name, table.schema) as writer:
+        with written(self.folder, address.name, table.schema) as writer:
             writer.write_table(table)
 
-    def parcels_of(self, shard: int) -> set[StagedParcel]:
+    def parcels_of(self, shard: int) -> set[Address]:
         """Return the parcels of a shard that are in staging/."""
-        found = (_PARCEL.fullmatch(name) for name in self.folder.names(_staging(shard)))
-        return {StagedParcel(shard, int(match[1]), int(match[2]), bool(match[3])) for match in found if match}
+        found = (_PARCEL.fullmatch(name) for name in self.folder.names(staging(shard)))
+        return {Address(shard, int(match[1]), int(match[2]), bool(match[3])) for match in found if match}
 
-    def sources(self, shard: int, task: int, number: int) -> list[str]:
+    def sources(self, parcel: Address) -> list[str]:
         """Return the source of each row of a parcel in staging/. Raises FileNotFoundError."""
-        for parcel in self.parcels_of(shard):
-            if parcel[1:3] == (task, number):
-                return [
-                    source
-                    for batch in read_batches(self.folder.path(parcel.name), ["source"])
-                    for source in batch["source"].to_pylist()
-                ]
-        raise FileNotFoundError(f"{self.folder.path(StagedParcel(shard, task, number, False).name)} is not there")
+        batches = read_batches(self.folder.path(parcel.name), ["source"])
+        return [source for batch in batches for source in batch["source"].to_pylist()]
 
     def remove_parcels(self, shard: int, task: int) -> None:
         """Remove the parcels of a task from staging/."""
@@ -92,7 +73,7 @@ class Output:
         Parcels are read one after the other. Raises `UserError` where one is missing or damaged, and OSError.
         """
         if self.is_complete(shard):
-            self.folder.remove(_staging(shard))  # a process ended in between
+            self.folder.remove(staging(shard))  # a process ended in between
             return 0
         parcels = sorted(self.parcels_of(shard), key=lambda parcel: (parcel.task, parcel.number))
         self._check_all(shard, parcels)
@@ -100,7 +81,7 @@ class Output:
         batches = (batch for address in addresses for batch in read_batches(address))
         with written(self.folder, _data(shard), read_schema(addresses[0])) as writer:
             rows = write_batches(writer, batches)
-        self.folder.remove(_staging(shard))
+        self.folder.remove(staging(shard))
         return rows
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -108,9 +89,9 @@ class Output:
         for shard in self.complete():
             yield from read_batches(self.folder.path(_data(shard)), columns)
 
-    def _check_all(self, shard: int, parcels: Sequence[StagedParcel]) -> None:
+    def _check_all(self, shard: int, parcels: Sequence[Address]) -> None:
         expected = Plan(self.address).tasks(shard)
-        numbers: dict[int, list[StagedParcel]] = {}
+        numbers: dict[int, list[Address]] = {}
         for parcel in parcels:
             numbers.setdefault(parcel.task, []).append(parcel)
         for task in range(expected):
@@ -118,7 +99,7 @@ class Output:
             if [parcel.number for parcel in found] != list(range(len(found))) or [parcel.is_last for parcel in found][-1:] != [
                 True
             ]:
-                raise UserError(f"{self.folder.path(_staging(shard))} lacks parcels of task {task}; start the command again")
+                raise UserError(f"{self.folder.path(staging(shard))} lacks parcels of task {task}; start the command again")
 
     # Other files
 
@@ -160,10 +141,6 @@ class Output:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write `MANIFEST` or `REPORT`."""
         self.folder.write(name, json.dumps(content, indent=2).encode() + b"\n")
-
-
-def _staging(shard: int) -> str:
-    return f"{STAGING}/shard-{shard:06}"
 
 
 def _data(shard: int) -> str:

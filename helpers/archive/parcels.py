@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
+STAGING = "staging"
 PARCEL_SECONDS = 300.0  # of sound; a parcel holds more only where one part alone does
 PART_SECONDS = 600.0  # recordings that are longer are cut
 
@@ -27,14 +29,19 @@ class Piece:
     error_kind: str | None = None  # see `KINDS`
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(NamedTuple):
     """Which parcel: `number` counts those of a task."""
 
     shard: int
     task: int
     number: int
     is_last: bool  # of the task
+
+    @property
+    def name(self) -> str:
+        """The name of the file of its rows, in the folder of the archive."""
+        last = "-last" if self.is_last else ""
+        return f"{staging(self.shard)}/task-{self.task:04}-parcel-{self.number:04}{last}.parquet"
 
 
 @dataclass(frozen=True)
@@ -100,3 +107,8 @@ def cut_parts(blocks: Iterable[np.ndarray], length: int, hop: int, shortest: int
             yield first, samples[:length], False
             held, first, size = [samples[hop:]], first + hop, size - hop
     yield first, np.concatenate(held), True
+
+
+def staging(shard: int) -> str:
+    """Return the name of the folder of a shard's parcels."""
+    return f"{STAGING}/shard-{shard:06}"

@@ -281,8 +281,7 @@ class WriteStep:
             for written, content in unpacked(batch):
                 if len(content):
                     before = time.process_time()
-                    address = written.address
-                    self._output.write_parcel(address.shard, address.task, address.number, address.is_last, _from_ipc(content))
+                    self._output.write_parcel(written.address, _from_ipc(content))
                     written.counts.write_seconds = time.process_time() - before
                 yield to_row(written)
 

@@ -28,6 +28,7 @@ from datasets import audio
 from datasets.decoding.isolated import Decoders
 from helpers import cli
 from helpers.archive.output import Output
+from helpers.archive.parcels import Address
 from helpers.archive.schema import Settings, schema, to_table
 from models.MobileNetV3 import get_model
 from models.waveform import WaveformModel
@@ -167,7 +168,7 @@ def measure_writing(folder: Path, rounds: int) -> tuple[dict[str, float], dict[s
             plan = driver.make_plan(Path(output.address), driver.SHARD_RECORDINGS)
             begin = cpu_seconds()
             for task in range(plan.tasks(0)):
-                output.write_parcel(0, task, 0, True, table.slice(task * driver.TASK_RECORDINGS, driver.TASK_RECORDINGS))
+                output.write_parcel(Address(0, task, 0, True), table.slice(task * driver.TASK_RECORDINGS, driver.TASK_RECORDINGS))
             middle = cpu_seconds()
             output.compact(0)
             writing.append(middle - begin)

@@ -8,6 +8,7 @@ from typing import Any
 
 from helpers.archive.inputs import Entry
 from helpers.archive.output import MANIFEST, Output
+from helpers.archive.parcels import Address
 from helpers.archive.plan import Plan
 from helpers.archive.schema import Settings, schema, to_table
 
@@ -60,7 +61,7 @@ def write(
         Plan(folder).extend(listed, 10**6, 10**6)  # one shard, one task
         about = {"model": "+".join(models), "model_hash": sha256, "version": "1"}
         table = {field.name: [{**about, **one}.get(field.name) for one in rows] for field in kind}
-        output.write_parcel(number, 0, 0, True, to_table(table, kind))
+        output.write_parcel(Address(number, 0, 0, True), to_table(table, kind))
         output.compact(number)
     described = [{"name": name, "given": name, "sha256": sha256, "labels": list(labels)} for name in models]
     output.write_json(

@@ -204,7 +204,7 @@ def test_a_parcel_that_is_staged_both_as_the_last_one_and_not_is_computed_again(
         context.setattr(Output, "compact", lambda *_: None)
         run(Loudness(), plan, output, LocalPool(), lambda counts: None)
     for parcel in output.parcels_of(0):
-        output.write_parcel(0, parcel.task, 0, False, pa.Table.from_batches(read_batches(output.folder.path(parcel.name))))
+        output.write_parcel(Address(0, parcel.task, 0, False), pa.Table.from_batches(read_batches(output.folder.path(parcel.name))))
     parcels_of = Output.parcels_of
     with pytest.MonkeyPatch.context() as context:  # in the worst order
         context.setattr(Output, "parcels_of", lambda *given: sorted(parcels_of(*given), key=lambda parcel: parcel.is_last))

@@ -15,6 +15,7 @@ import pytest
 
 from helpers.archive.inputs import Entry
 from helpers.archive.output import FAILED, MANIFEST, Output
+from helpers.archive.parcels import Address
 from helpers.archive.plan import Plan
 from helpers.archive.schema import Settings, schema, to_table
 from models.errors import UserError
@@ -45,9 +46,9 @@ def rows(*sources: str, failed: bool = False) -> pa.Table:
 
 def fill(output: Output) -> None:
     """Write all parcels of the first shard, the last ones first."""
-    output.write_parcel(0, 1, 0, True, rows("c.wav", "d.wav", failed=True))
-    output.write_parcel(0, 0, 1, True, rows("b.wav"))
-    output.write_parcel(0, 0, 0, False, rows("a.wav"))
+    output.write_parcel(Address(0, 1, 0, True), rows("c.wav", "d.wav", failed=True))
+    output.write_parcel(Address(0, 0, 1, True), rows("b.wav"))
+    output.write_parcel(Address(0, 0, 0, False), rows("a.wav"))
 
 
 def sources(output: Output) -> list[str]:
@@ -61,7 +62,7 @@ def names(output: Output) -> set[str]:
 def test_a_shard_holds_the_rows_of_its_parcels_in_the_order_of_the_plan(output: Output) -> None:
     fill(output)
     assert {parcel[1:] for parcel in output.parcels_of(0)} == {(0, 0, False), (0, 1, True), (1, 0, True)}
-    assert output.sources(0, 1, 0) == ["c.wav", "d.wav"]
+    assert output.sources(Address(0, 1, 0, True)) == ["c.wav", "d.wav"]
     assert (output.is_complete(0), output.complete(), sources(output)) == (False, [], [])
     assert output.compact(0) == 4
     assert (output.is_complete(0), output.complete(), output.is_complete(1)) == (True, [0], False)
@@ -73,7 +74,9 @@ def test_a_shard_is_made_once(output: Output) -> None:
     fill(output)
     output.compact(0)
     before = output.folder.read("data/shard-000000.parquet")
-    output.write_parcel(0, 0, 0, False, rows("other.wav"))  # by a worker that was late, or that ended before it could clean up
+    output.write_parcel(
+        Address(0, 0, 0, False), rows("other.wav")
+    )  # by a worker that was late, or that ended before it could clean up
     assert output.compact(0) == 0
     assert output.folder.read("data/shard-000000.parquet") == before
     assert names(output) == {"data/shard-000000.parquet"}
@@ -81,8 +84,8 @@ def test_a_shard_is_made_once(output: Output) -> None:
 
 def test_parcels_are_overwritten_and_removed(output: Output) -> None:
     fill(output)
-    output.write_parcel(0, 0, 1, True, rows("B.wav"))
-    assert output.sources(0, 0, 1) == ["B.wav"]
+    output.write_parcel(Address(0, 0, 1, True), rows("B.wav"))
+    assert output.sources(Address(0, 0, 1, True)) == ["B.wav"]
     output.remove_parcels(0, 0)
     assert {parcel.task for parcel in output.parcels_of(0)} == {1}
 
@@ -111,7 +114,7 @@ def test_a_damaged_parcel_is_one_line_that_names_it(output: Output) -> None:
 
 def test_more_than_ten_thousand_parcels_stay_in_order(output: Output) -> None:
     for number in (0, 2, 10_000, 1):
-        output.write_parcel(1, 0, number, number == 10_000, rows("e.wav"))
+        output.write_parcel(Address(1, 0, number, number == 10_000), rows("e.wav"))
     assert sorted(parcel.number for parcel in output.parcels_of(1)) == [0, 1, 2, 10_000]
 
 
@@ -119,7 +122,7 @@ def test_failures_are_listed_once_a_recording(output: Output) -> None:
     fill(output)
     output.compact(0)
     output.write_parcel(
-        1, 0, 0, True, pa.concat_tables([rows("e.wav"), rows("e.wav", "e.wav", failed=True), rows("f.wav", failed=True)])
+        Address(1, 0, 0, True), pa.concat_tables([rows("e.wav"), rows("e.wav", "e.wav", failed=True), rows("f.wav", failed=True)])
     )
     output.compact(1)
     assert output.write_failed() == 4
@@ -140,14 +143,14 @@ def test_the_manifest(output: Output) -> None:
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = Output(tmp_path)
-    output.write_parcel(0, 0, 0, True, rows("a.wav"))
+    output.write_parcel(Address(0, 0, 0, True), rows("a.wav"))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="No space left"):
-        output.write_parcel(0, 0, 1, True, rows("b.wav"))
+        output.write_parcel(Address(0, 0, 1, True), rows("b.wav"))
     assert [path.name for path in tmp_path.rglob("*.parquet*")] == ["task-0000-parcel-0000-last.parquet"]
     assert not list(tmp_path.rglob("*.part"))
 
@@ -155,7 +158,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 def test_duckdb_reads_the_rows(tmp_path: Path) -> None:
     output = Output(tmp_path)
     Plan(tmp_path).extend([Entry("a.wav", "/a.wav"), Entry("b.wav", "/b.wav")])
-    output.write_parcel(0, 0, 0, True, pa.concat_tables([rows("a.wav"), rows("b.wav", failed=True)]))
+    output.write_parcel(Address(0, 0, 0, True), pa.concat_tables([rows("a.wav"), rows("b.wav", failed=True)]))
     output.compact(0)
     found = duckdb.sql(
         f"SELECT source, scores[2], embedding, error_kind FROM '{tmp_path}/data/*.parquet' ORDER BY source"
