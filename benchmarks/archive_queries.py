@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks.common import machine, print_table, run_process
 from datasets.labels import audioset_labels
 from helpers import cli
+from helpers.archive.database import require
 from helpers.archive.inputs import Entry
 from helpers.archive.output import DATA, MANIFEST, Output
 from helpers.archive.parquet_files import write_batches, written
 from helpers.archive.plan import Plan
-from helpers.archive.queries.reading import require
 from helpers.archive.schema import Settings, schema, to_table
 from models.files import replacing_folder
 

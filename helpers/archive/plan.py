@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.archive.database import database, parquet_rows
 from helpers.archive.inputs import Entry
 from helpers.archive.storage import Folder, read
 from models.command import printable
@@ -119,10 +120,11 @@ class Plan:
     def check_names(self) -> None:
         """Raise `UserError` where a name is there twice, as results would be mixed up."""
         with tempfile.TemporaryDirectory() as folder:
-            database = _database(folder)
-            _write_all(Path(folder, "plan.parquet"), self)
-            query = f"FROM '{folder}/plan.parquet' SELECT source GROUP BY source HAVING count(*) > 1"
-            count, *names = database.execute(
+            connection = _database(folder)
+            path = Path(folder, "plan.parquet")
+            _write_all(path, self)
+            query = f"FROM {parquet_rows([str(path)])} SELECT source GROUP BY source HAVING count(*) > 1"
+            count, *names = connection.execute(
                 f"WITH twice AS ({query}) SELECT count(*)::VARCHAR FROM twice UNION ALL (FROM twice ORDER BY source LIMIT {NAMED})"
             ).fetchall()
         if names:
@@ -254,38 +256,34 @@ def _write_all(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def _database(folder: str) -> Any:
-    try:
-        import duckdb
-    except ModuleNotFoundError as error:
-        raise UserError("to compare an input that changed with its archive needs duckdb: pip install duckdb") from error
-    database = duckdb.connect()
-    for name, value in (("memory_limit", DATABASE_MEMORY), ("temp_directory", folder), ("threads", "2")):
-        database.execute(f"SET {name} = '{value}'")
-    return database
+    connection = database(DATABASE_MEMORY, folder)
+    connection.execute("SET threads = 2")  # each needs memory
+    return connection
 
 
 def _compared(planned: Iterable[Entry], listed: Iterable[Entry]) -> Changes:
     """Compare by name, in any order."""
     folder = tempfile.TemporaryDirectory()
-    database = _database(folder.name)
+    connection = _database(folder.name)
     for name, entries in (("old", planned), ("new", listed)):
-        _write_all(Path(folder.name, f"{name}.parquet"), entries)
-        database.execute(f"CREATE VIEW {name} AS FROM '{folder.name}/{name}.parquet'")
+        path = Path(folder.name, f"{name}.parquet")
+        _write_all(path, entries)
+        connection.execute(f"CREATE VIEW {name} AS FROM {parquet_rows([str(path)])}")
     same = " AND ".join(
         f"old.{name} IS NOT DISTINCT FROM new.{name}" for name in ("address", "member", "offset", "size", "stamp", "stored")
     )
 
     def found(query: str) -> tuple[list[str], int]:
-        count = database.execute(f"SELECT count(*) {query}").fetchall()[0][0]
-        names = database.execute(f"SELECT source {query} ORDER BY source LIMIT {NAMED}").fetchall()
+        count = connection.execute(f"SELECT count(*) {query}").fetchall()[0][0]
+        names = connection.execute(f"SELECT source {query} ORDER BY source LIMIT {NAMED}").fetchall()
         return [name for (name,) in names], count
 
     gone, num_gone = found("FROM old ANTI JOIN new USING (source)")
     changed, num_changed = found(f"FROM old JOIN new USING (source) WHERE NOT ({same})")
 
     def new() -> Iterator[Entry]:
-        with folder, database:
-            rows = database.sql("SELECT new.* FROM new ANTI JOIN old USING (source) ORDER BY task, number")
+        with folder, connection:
+            rows = connection.sql("SELECT new.* FROM new ANTI JOIN old USING (source) ORDER BY task, number")
             for batch in rows.to_arrow_reader(SHARD_RECORDINGS):
                 yield from _entries(batch)
 

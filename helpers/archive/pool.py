@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.archive.attempts import ATTEMPTS, Attempts, SharedAttempts, recordings_given_up
+from helpers.archive.database import require
 from helpers.archive.engine import TaskKey, Work, Written, staged_check
 from helpers.archive.parcels import Counts, Parcel, Piece, counts
 from helpers.devices import available_cores
-from models.errors import UserError, install_command
+from models.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,11 +131,8 @@ def started(resources: Resources) -> Iterator[RayPool]:
     if resources.address and resources.address.startswith("ray://"):
         raise UserError(f"--address {resources.address} is that of Ray Client; run this on a machine of the cluster with host:port")
     os.environ.update(QUIET)
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError as error:
-        raise UserError(f"archive.py needs {error.name}, which is not installed: {install_command('archive')}") from error
+    require("ray.data")
+    ray = require("ray")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     cores = resources.cores or available_cores()
@@ -144,7 +142,7 @@ def started(resources: Resources) -> Iterator[RayPool]:
     try:
         with _own_signals(handlers), _silent():
             ray.init(resources.address or "local", **options)  # never a cluster that happens to run
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of that very class where Ray does not start in time
         where = f"the Ray cluster at {resources.address} cannot be reached" if resources.address else "Ray cannot be started here"
         raise UserError(f"{where}: {error}") from error
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.archive.queries.reading import Archive, StoredModel, connect, quoted
+from helpers.archive.database import quoted
+from helpers.archive.queries.reading import Archive, StoredModel, connect
 
 
 def columns(archives: Sequence[Archive]) -> list[str]:

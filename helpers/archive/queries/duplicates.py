@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from helpers.archive.database import parquet_rows, quoted, require
 from helpers.archive.queries.index import Index, vectors
-from helpers.archive.queries.reading import connect, parquet_rows, quoted, require
+from helpers.archive.queries.reading import connect
 
 QUERY_ROWS = 256  # searched at a time: each may have very many copies
 EPSILON = 1e-5  # of cosines in float32

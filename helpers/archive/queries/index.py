@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers.archive.database import require
 from helpers.archive.queries.joining import matrix
-from helpers.archive.queries.reading import Archive, StoredModel, require
+from helpers.archive.queries.reading import Archive, StoredModel
 from helpers.archive.storage import is_remote, opened, status
 from models.errors import UserError
 from models.files import replacing_folder, write_bytes

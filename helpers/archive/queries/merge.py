@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from helpers.archive.database import quoted
 from helpers.archive.output import DATA, MANIFEST, Output
 from helpers.archive.parquet_files import write_batches, written
 from helpers.archive.plan import Plan
 from helpers.archive.queries.joining import joined
-from helpers.archive.queries.reading import Archive, connect, quoted
+from helpers.archive.queries.reading import Archive, connect
 from models.errors import UserError
 from models.files import replacing_folder
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from helpers.archive.database import parquet_rows, quoted
 from helpers.archive.queries.index import Index, normalized
-from helpers.archive.queries.reading import Archive, StoredModel, connect, parquet_rows, quoted
+from helpers.archive.queries.reading import Archive, StoredModel, connect
 from helpers.tagger.results import Failure
 from models.errors import UserError
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from helpers.archive.database import database, parquet_rows, require
 from helpers.archive.output import DATA, MANIFEST, Output
 from helpers.archive.parquet_files import read_batches, read_schema
 from helpers.archive.plan import Plan
 from helpers.archive.storage import file_system, is_remote
 from helpers.tagger.selection import find_classes
-from models.errors import UserError, install_command
+from models.errors import UserError
 
 if TYPE_CHECKING:
     import duckdb
@@ -164,12 +163,9 @@ def pick_model(archives: Sequence[Archive], name: str | None) -> StoredModel:
 @contextlib.contextmanager
 def connect(archives: Sequence[Archive] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a database in memory that can read the archives' files. `UserError` for a damaged file, and where memory is full."""
-    duckdb = require("duckdb")
+    duckdb = require("duckdb")  # for its errors
     folder = os.path.join(tempfile.gettempdir(), f"efficientat-{os.getpid()}")  # made and removed where memory is short
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": folder, "preserve_insertion_order": "false"}
-    with duckdb.connect() as connection:
-        for name, value in settings.items():
-            connection.execute(f"SET {name} = {quoted(value)}")
+    with database(MEMORY_LIMIT, folder) as connection:
         for archive in archives:
             protocol = archive.address.partition("://")[0]
             if is_remote(archive.address) and not connection.filesystem_is_registered(protocol):
@@ -178,21 +174,3 @@ def connect(archives: Sequence[Archive] = ()) -> Iterator[duckdb.DuckDBPyConnect
             yield connection
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
             raise UserError(f"the archive cannot be read: {str(error).strip().splitlines()[0]}") from error
-
-
-def require(package: str) -> ModuleType:
-    """Import an optional package; `UserError` where it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise UserError(f"this needs {package}, which is not installed: {install_command('archive')}") from error
-
-
-def parquet_rows(files: Sequence[str]) -> str:
-    """SQL of the rows of Parquet files: what stands behind FROM. A folder called source=x would be a column otherwise."""
-    return f"read_parquet([{', '.join(map(quoted, files))}], hive_partitioning = false)"
-
-
-def quoted(text: str) -> str:
-    """Return a text as a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
