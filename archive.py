@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from datasets.decoding.isolated import TIME_LIMIT
 from efficientat import __version__
 from helpers import cli
 from helpers.archive.command import write_archive
-from helpers.inference.options import threshold
+from helpers.inference.options import add_reading_options, threshold
 from helpers.median_filter import MEDIAN_FRAMES
 from helpers.tagger.audio_tagger import HOP_SECONDS
 from helpers.tagger.backends import BACKENDS, LAYERS
@@ -63,15 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("reading")
-    group.add_argument("--channel", type=cli.positive_int, help="use this channel alone, the first is 1 (a mix of all)")
-    group.add_argument("--per_channel", action="store_true", help="use each channel as a recording of its own")
-    group.add_argument("--strict", action="store_true", help="refuse damaged recordings that are otherwise used with a warning")
-    group.add_argument(
-        "--time_limit",
-        type=cli.non_negative_float,
-        default=TIME_LIMIT,
-        help="give a recording up if decoding it makes no progress for so many seconds; 0: decode without processes",
-    )
+    add_reading_options(group, "a recording")
 
     group = parser.add_argument_group("machines")
     group.add_argument("--address", help="of a Ray cluster: host:port, or auto on one of its machines (this machine alone)")

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from datasets.decoding.isolated import TIME_LIMIT
 from helpers import cli
 from helpers.devices import pick_device
 from helpers.inference import event_files
@@ -27,7 +26,7 @@ from helpers.inference.embed import embed_recordings
 from helpers.inference.event_files import ONE_RECORDING, PRINTED, events_path, events_suffix
 from helpers.inference.files import TOP_K, TOP_K_WINDOW, tag_recordings
 from helpers.inference.library_messages import told_with_name
-from helpers.inference.options import run_options, threshold
+from helpers.inference.options import add_reading_options, run_options, threshold
 from helpers.inference.sources import STANDARD_INPUT, Inputs
 from helpers.inference.stream import add_stream_options, tag_stream
 from helpers.median_filter import MEDIAN_FRAMES
@@ -93,15 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--start", type=cli.non_negative_float, default=0.0, help="second of a recording to begin at")
     parser.add_argument("--end", type=cli.positive_float, help="second of a recording to end at (its end)")
-    parser.add_argument("--channel", type=cli.positive_int, help="use this channel alone, the first is 1 (a mix of all)")
-    parser.add_argument("--per_channel", action="store_true", help="use each channel as a recording of its own")
-    parser.add_argument("--strict", action="store_true", help="refuse damaged recordings that are otherwise used with a warning")
-    parser.add_argument(
-        "--time_limit",
-        type=cli.non_negative_float,
-        default=TIME_LIMIT,
-        help="give a file of several up if decoding it makes no progress for so many seconds; 0: decode without processes",
-    )
+    add_reading_options(parser, "a file of several")
     parser.add_argument("--backend", choices=BACKENDS, default="torch", help="inference backend; onnx (CPU) starts without PyTorch")
 
     group = parser.add_argument_group("output")

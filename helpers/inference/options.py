@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from datasets.decoding.isolated import TIME_LIMIT
 from helpers import cli
 from helpers.inference.sources import STANDARD_INPUT, Inputs
 from helpers.tagger.events import THRESHOLD
@@ -30,6 +31,19 @@ class StandardInput:
 def threshold(text: str) -> float | str:
     """Parse a threshold, or the path of a table of them."""
     return text if text.lower().endswith((".csv", ".tsv", ".txt")) else cli.unit_interval(text)
+
+
+def add_reading_options(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add the options of how recordings are read; `what` is given up at the time limit."""
+    parser.add_argument("--channel", type=cli.positive_int, help="use this channel alone, the first is 1 (a mix of all)")
+    parser.add_argument("--per_channel", action="store_true", help="use each channel as a recording of its own")
+    parser.add_argument("--strict", action="store_true", help="refuse damaged recordings that are otherwise used with a warning")
+    parser.add_argument(
+        "--time_limit",
+        type=cli.non_negative_float,
+        default=TIME_LIMIT,
+        help=f"give {what} up if decoding it makes no progress for so many seconds; 0: decode without processes",
+    )
 
 
 def event_options(args: argparse.Namespace) -> dict[str, Any]:

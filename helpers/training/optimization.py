@@ -112,6 +112,7 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of all batch norms by the means of the batches' own; the model is then in evaluation mode.
 
     After a short training the running ones are those of former weights, and of augmented clips. A batch is an input of the model.
+    torch's `update_bn` computes them in training mode, with dropout and augmentation.
     Raises ValueError where there is no batch.
     """
     model.eval()
