@@ -5,7 +5,7 @@
 Decoding, by the processes that archive.py uses, of a bundled recording in several formats; networks on one thread, bundled ones by
 both backends and others with random weights by PyTorch; writing and compaction of rows; listing, planning and comparing of empty
 files; and the driver, which really hands out tasks that do nothing. CPU seconds, in which other work on the machine shows little.
-Each is a slope, from few to many, medians of rounds; so what happens once does not count. Takes 10 minutes on one core.
+Each is a slope, from few to many, medians of rounds; so what happens once does not count.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("output", type=Path, help="JSON file to write")
     parser.add_argument("--rounds", type=cli.positive_int, default=5, help="rounds, whose median counts")
     parser.add_argument("--recordings", type=cli.positive_int, default=20_000, help="empty files that are listed and planned")
-    parser.add_argument("--tasks", type=cli.positive_int, default=20_000, help="tasks that the driver hands out")
+    parser.add_argument("--tasks", type=cli.positive_int, default=2_000, help="tasks that the driver hands out")
     return parser
 
 
